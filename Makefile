@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The two commands of a first day. Everything else is the cowbell command: .venv/bin/cowbell --help
+
+.PHONY: check test lint bench clean
+check: .venv/ready
+	.venv/bin/cowbell test ROW=demo $(ARGS)
+
+# ruff and mypy run as tests; -m 'not kernel' leaves out what builds and boots
+test: .venv/ready-dev
+	.venv/bin/pytest $(ARGS)
+
+bench: .venv/ready-dev
+	.venv/bin/python tests/bench/build_time.py
+
+# what was built lives in the user's cache directory and stays
+clean:
+	rm -rf .venv *.egg-info
+
+.venv/ready: pyproject.toml ci/setup
+	ci/setup
+
+.venv/ready-dev: pyproject.toml ci/setup
+	ci/setup dev

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The only door to subprocesses.
+
+In: an argv list, a folder, a deadline. Out: what came of it, with CPU time. A child runs in a session of
+its own without standard input, dies with us whatever kills us (parent-death signal), and its whole process
+group ends when we leave here early. Nothing here knows what a command means.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.errors import InfraError
+
+TAIL_LINES = 20
+GRACE_S = 3.0
+# all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
+_INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point in time (``time.monotonic`` seconds) that is passed down instead of nested timeouts."""
+
+    at: float
+    allowed_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        return cls(time.monotonic() + seconds, seconds)
+
+    def remaining_s(self) -> float:
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return self.remaining_s() == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended. ``output`` holds the last lines when a log took the whole."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    wall_s: float
+    cpu_s: float
+    log: Path | None = None
+
+    @property
+    def line(self) -> str:
+        """The command as it can be pasted into a shell."""
+        return shlex.join(self.argv)
+
+
+def find_tool(name: str, package: str) -> str:
+    """Absolute path of a program; raises ``InfraError`` naming the Debian package that has it."""
+    path = shutil.which(name)
+    if path is None:
+        raise InfraError(f"{name} is not installed", hint=f"apt-get install {package}")
+    return path
+
+
+def is_installed(name: str) -> bool:
+    return shutil.which(name) is not None
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+    log: Path | None = None,
+    stdin: bytes | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a command to its end and return its output (stdout and stderr together, UTF-8 with replacement).
+
+    ``env`` is added to ours. ``log`` receives everything and then only the tail is kept in memory. Raises
+    ``InfraError`` with the tail when it can not be started, runs past ``deadline``, or (``check``) fails.
+    """
+    before = _children_cpu_s()
+    began = time.monotonic()
+    kept: list[str] = []
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(log.open("ab")) if log else None
+        process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin))
+        assert process.stdout
+        for line in _read_lines(process.stdout, deadline, sink):
+            kept.append(line)
+            if sink and len(kept) > TAIL_LINES:
+                del kept[0]
+            if on_line:
+                on_line(line)
+        try:
+            returncode = process.wait(deadline.remaining_s() if deadline else None)
+        except subprocess.TimeoutExpired:
+            raise InfraError(
+                f"{Path(argv[0]).name} did not end within {deadline.allowed_s if deadline else 0:.0f} s",
+                hint=f"{shlex.join(argv)}\n" + _indent(kept),
+                log=log,
+            ) from None
+    done = Completed(
+        tuple(argv),
+        returncode,
+        "\n".join(kept),
+        time.monotonic() - began,
+        _children_cpu_s() - before,
+        log,
+    )
+    if check and returncode != 0:
+        raise InfraError(
+            f"{Path(argv[0]).name} ended with status {returncode}",
+            hint=f"{done.line}\n" + _indent(kept),
+            log=log,
+        )
+    return done
+
+
+@contextlib.contextmanager
+def start(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    output: Path | None = None,
+    death_signal: str = "TERM",
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command; on leaving, end its process group: ``SIGTERM``, three seconds, ``SIGKILL``.
+
+    ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
+    targets, KILL ends a QEMU that is stopped or stuck. ``output`` takes stdout and stderr instead of a pipe.
+    """
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(output.open("ab")) if output else subprocess.PIPE
+        source = subprocess.DEVNULL if stdin is None else stack.enter_context(_file_of(stdin))
+        try:
+            process = subprocess.Popen(
+                [find_tool("setpriv", "util-linux"), f"--pdeathsig={death_signal}", "--", *argv],
+                cwd=cwd,
+                env=make_env(env),
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InfraError(f"{argv[0]} can not be started: {error.strerror}", where=str(cwd or "")) from error
+        try:
+            yield process
+        finally:
+            end_group(process)
+            if process.stdout:
+                process.stdout.close()
+
+
+def make_env(added: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: the few names it may inherit, the C locale, and what is added."""
+    kept = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+    return kept | {"LC_ALL": "C"} | dict(added or {})
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started; return when it is reaped."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+            return
+    process.wait()
+
+
+def _read_lines(pipe: BinaryIO, deadline: Deadline | None, sink: BinaryIO | None) -> Iterator[str]:
+    """Yield lines until end of file or the deadline."""
+    rest = b""
+    while not (deadline and deadline.is_over):
+        ready, _, _ = select.select([pipe], [], [], deadline.remaining_s() if deadline else None)
+        if not ready:
+            continue
+        block = os.read(pipe.fileno(), 1 << 16)
+        if sink:
+            sink.write(block)
+        if not block:
+            break
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _file_of(data: bytes) -> Iterator[BinaryIO]:
+    descriptor = os.memfd_create("stdin")
+    with os.fdopen(descriptor, "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        yield file
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _indent(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])

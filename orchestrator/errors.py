@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The three families of errors: yours, the host's, the kernel's.
+
+Never mixed, because each ends differently: a bisect must not blame a commit for a full disk. Several
+errors of one family travel together in an ``ExceptionGroup``. Anything else that is raised is our bug.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class CowbellError(Exception):
+    """What went wrong, where, what to do about it, and the log that tells more.
+
+    ``what`` is one sentence without a full stop. ``where`` is ``file:line``, a job or a stage.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", log: Path | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+        self.log = log
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.hint:
+            text += f"\n  {self.hint}"
+        if self.log:
+            text += f"\n  log: {self.log}"
+        return text
+
+
+class UsageError(CowbellError):
+    """The user's: a wrong word, file or value. Nothing has been done."""
+
+    exit_code = 2
+
+
+class InfraError(CowbellError):
+    """The host's: a tool, the disk, the network. Says nothing about the kernel."""
+
+    exit_code = 3
+
+
+class StageFailure(CowbellError):
+    """The kernel's: it does not take the series, configure, build or boot. Becomes a verdict."""
+
+    exit_code = 1
+
+    def __init__(
+        self, stage: str, what: str, *, where: str = "", hint: str = "", log: Path | None = None
+    ) -> None:
+        super().__init__(what, where=where, hint=hint, log=log)
+        self.stage = stage
+
+
+def raise_all(errors: Sequence[UsageError]) -> None:
+    """Raise every error at once; return when there is none."""
+    if errors:
+        raise ExceptionGroup("bad input", errors)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rows that are tested: ``ci/matrix.yaml`` in, typed rows out. Says nothing of what is installed or built.
+
+A row is complete when read alone. Its ``kernels`` are the cells: one tree without and with series, each with
+what is expected of it. What is not listed is expected to pass.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import document as doc
+from orchestrator.arch import ARCHES
+from orchestrator.condition import Condition
+from orchestrator.document import Place, Shape
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.status import Status
+
+_EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a case (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds."""
+
+    case: str
+    status: Status
+    why: str
+    when: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One kernel of a row: the row's tree with a series, or as it is (``series`` empty)."""
+
+    name: str
+    series: str
+    expect: tuple[Expectation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestShape:
+    """The machine that a row's cases run on."""
+
+    cpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Wall time in seconds on native hardware; emulation scales the guest's."""
+
+    build_s: int
+    boot_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    about: str
+    arch: str
+    tree: str
+    kconfig: tuple[str, ...]
+    guest: GuestShape
+    tests: tuple[str, ...]
+    limits: Limits
+    cells: tuple[Cell, ...]
+
+
+def _make_expectation(
+    place: Place, case: str, status: str, why: str, when: Condition | None = None
+) -> Expectation:
+    return Expectation(case, Status(status), why, when or Condition())
+
+
+def _make_cell(
+    place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()
+) -> Cell:
+    return Cell(name, series, expect)
+
+
+def _make_row(
+    place: Place,
+    name: str,
+    about: str,
+    arch: str,
+    tree: str,
+    kconfig: tuple[str, ...],
+    guest: GuestShape,
+    tests: tuple[str, ...],
+    limits: Limits,
+    kernels: tuple[Cell, ...],
+) -> Row:
+    if not kernels:
+        raise ValueError("kernels: expected at least one")
+    names = [cell.name for cell in kernels]
+    if len(set(names)) != len(names):
+        raise ValueError(f"kernels: names must differ, got {', '.join(names)}")
+    return Row(name, about, arch, tree, kconfig, guest, tests, limits, kernels)
+
+
+_TEXT = doc.scalar(doc.text)
+_MATRIX: Shape = doc.record(
+    lambda place, rows: rows,
+    {
+        "rows": doc.list_of(
+            doc.record(
+                _make_row,
+                {
+                    "name": _TEXT,
+                    "about": _TEXT,
+                    "arch": doc.scalar(doc.one_of(ARCHES)),
+                    "tree": _TEXT,
+                    "kconfig": doc.list_of(_TEXT),
+                    "guest": doc.record(
+                        lambda place, cpus, memory: GuestShape(cpus, memory),
+                        {"cpus": doc.scalar(doc.count), "memory": doc.scalar(doc.size_mib)},
+                    ),
+                    "tests": doc.list_of(_TEXT),
+                    "limits": doc.record(
+                        lambda place, build, boot: Limits(build, boot),
+                        {"build": doc.scalar(doc.time_s), "boot": doc.scalar(doc.time_s)},
+                    ),
+                    "kernels": doc.list_of(
+                        doc.record(
+                            _make_cell,
+                            {"name": _TEXT},
+                            {
+                                "series": _TEXT,
+                                "expect": doc.list_of(
+                                    doc.record(
+                                        _make_expectation,
+                                        {
+                                            "case": _TEXT,
+                                            "status": doc.scalar(doc.one_of([s.value for s in _EXPECTED])),
+                                            "why": _TEXT,
+                                        },
+                                        {"when": doc.condition},
+                                    )
+                                ),
+                            },
+                        )
+                    ),
+                },
+            )
+        )
+    },
+)
+
+
+def load_matrix(file: Path) -> dict[str, Row]:
+    """Rows by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
+    rows: tuple[Row, ...] = doc.load_document(file, _MATRIX)
+    names = [row.name for row in rows]
+    raise_all([
+        UsageError(f"two rows are called {name}", where=str(file), hint="rename one of them")
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ])
+    return {row.name: row for row in rows}
+
+

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel trees and patch series in, a commit ready to build out.
+
+Every tree becomes a commit of one bare repository in the store. A series is applied whole or not at all, in
+the store's own worktree, and never in a checkout of the user's.
+"""
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import command, debian
+from orchestrator import document as doc
+from orchestrator.condition import Condition, Version
+from orchestrator.document import Place
+from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
+from orchestrator.progress import Progress
+from orchestrator.store import Store, make_id, make_tree_id
+
+_ENV = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "Cowbell",
+    "GIT_AUTHOR_EMAIL": "cowbell",
+    "GIT_AUTHOR_DATE": "1000000000 +0000",
+    "GIT_COMMITTER_NAME": "Cowbell",
+    "GIT_COMMITTER_EMAIL": "cowbell",
+    "GIT_COMMITTER_DATE": "1000000000 +0000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Where a kernel comes from: a Debian package with its source, and the suite that has it."""
+
+    name: str
+    package: str
+    suite: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Ordered patches. ``content_id`` is empty for no series at all."""
+
+    name: str = ""
+    when: Condition = Condition()
+    patches: tuple[Path, ...] = ()
+    content_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A commit in the store's repository. ``base`` is the tree's commit, before any series."""
+
+    source_id: str
+    tree: str
+    series: str
+    version: Version
+    base: str
+    commit: str
+    tree_id: str
+
+
+def load_trees(file: Path) -> dict[str, Tree]:
+    """Trees by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
+    text = doc.scalar(doc.text)
+    shape = doc.record(
+        lambda place, trees: trees,
+        {
+            "trees": doc.mapping_of(
+                doc.record(lambda place, debian, suite: (debian, suite), {"debian": text, "suite": text})
+            )
+        },
+    )
+    return {
+        name: Tree(name, package, suite) for name, (package, suite) in doc.load_document(file, shape).items()
+    }
+
+
+def load_series(folder: Path) -> Series:
+    """A quilt ``series`` file, its patches, and ``series.yaml`` which says what they are for."""
+    text = doc.scalar(doc.text)
+    patch = doc.record(
+        lambda place, file, flips=None: (place, file), {"file": text}, {"flips": doc.mapping_of(text)}
+    )
+    claimed: tuple[Condition, tuple[tuple[Place, str], ...]] = doc.load_document(
+        folder / "series.yaml",
+        doc.record(
+            lambda place, title, when, patches: (when, patches),
+            {"title": text, "when": doc.condition, "patches": doc.list_of(patch)},
+        ),
+    )
+    listing = folder / "series"
+    if not listing.is_file():
+        raise UsageError("has no series file (one patch name a line)", where=str(folder))
+    names = [
+        (number, line.split("#")[0].strip())
+        for number, line in enumerate(listing.read_text().splitlines(), 1)
+        if line.split("#")[0].strip()
+    ]
+    raise_all([
+        *(
+            UsageError(f"{name} does not exist", where=f"{listing}:{number}")
+            for number, name in names
+            if not (folder / name).is_file()
+        ),
+        *(
+            UsageError(f"{file} is not in {listing.name}", where=str(place))
+            for place, file in claimed[1]
+            if file not in dict((name, number) for number, name in names)
+        ),
+        *([] if names else [UsageError("lists no patch", where=str(listing))]),
+    ])
+    patches = tuple(folder / name for _, name in names)
+    content_id = make_tree_id({f"{i} {patch.name}": patch for i, patch in enumerate(patches)})
+    return Series(folder.name, claimed[0], patches, content_id)
+
+
+def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
+    """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is."""
+    ref = f"refs/cowbell/trees/{tree.name}"
+    if redo or not _find_commit(store, ref):
+        progress.stage("source", f"{tree.name}: {tree.package} from {tree.suite}")
+        with tempfile.TemporaryDirectory(dir=store.path("downloads", "x").parent) as scratch:
+            package = debian.download_package(store, tree.package, tree.suite, Path(scratch))
+            command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), scratch])
+            archive = next(Path(scratch).glob(f"usr/src/{tree.package}.tar.*"))
+            with worktree(store, tree.name) as place:
+                _import_archive(store, archive, place, ref, f"{tree.name}: {package.stem}")
+    commit = _find_commit(store, ref)
+    return _describe(store, tree.name, "", commit, commit, make_id(commit))
+
+
+def apply_series(base: Source, series: Series, store: Store, progress: Progress) -> Source:
+    """The base with every patch of the series as a commit.
+
+    Raises ``StageFailure`` naming patch, file and line when one does not apply; nothing is kept then.
+    """
+    if not series.patches:
+        return base
+    source_id = make_id(base.commit, series.content_id)
+    ref = f"refs/cowbell/sources/{source_id}"
+    if not _find_commit(store, ref):
+        progress.stage("source", f"{base.tree}: {series.name}, {len(series.patches)} patch(es)")
+        with worktree(store, base.tree) as place:
+            _checkout(place, base.commit)
+            am = ["am", "--3way", "--committer-date-is-author-date", "--no-gpg-sign"]
+            done = _git(place, *am, *map(str, series.patches), check=False)
+            if done.returncode:
+                _git(place, "am", "--abort", check=False)
+                raise _explain_reject(series, base, done.output)
+            _git(place, "update-ref", ref, "HEAD")
+    return _describe(store, base.tree, series.name, base.commit, _find_commit(store, ref), source_id)
+
+
+@contextlib.contextmanager
+def checkout(source: Source, store: Store) -> Iterator[Path]:
+    """The worktree at this commit, ours alone meanwhile. Only files that differ get a new time stamp."""
+    with worktree(store, source.tree) as place:
+        _checkout(place, source.commit)
+        yield place
+
+
+@contextlib.contextmanager
+def worktree(store: Store, tree: str) -> Iterator[Path]:
+    """A tree's worktree, whatever it holds, under its lock."""
+    place = store.path("worktrees", tree)
+    with store.lock(f"worktree-{tree}"):
+        repository = _repository(store)
+        if not (place / ".git").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            _git(repository, "worktree", "prune")
+            empty = _git(repository, "mktree").output
+            commit = _git(repository, "commit-tree", "-m", "empty", empty).output
+            _git(repository, "worktree", "add", "-q", "--no-checkout", "--detach", str(place), commit)
+        yield place
+
+
+def _repository(store: Store) -> Path:
+    def fill(folder: Path) -> None:
+        _git(folder, "init", "-q", "--bare", ".")
+        _git(folder, "config", "gc.auto", "0")
+
+    return store.publish("git", "kernels.git", fill)
+
+
+def _import_archive(store: Store, archive: Path, place: Path, ref: str, message: str) -> None:
+    """Commit the content of a source archive. A threshold of one byte makes git add write a single pack."""
+    _git(place, "read-tree", "--empty")
+    for old in place.iterdir():
+        if old.name != ".git":
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    tar = command.find_tool("tar", "tar")
+    command.run([tar, "-xf", str(archive), "-C", str(place), "--strip-components=1", "--no-same-owner"])
+    pack = ("-c", "core.bigFileThreshold=1", "-c", "core.compression=1")
+    _git(place, *pack, "add", "--all", "--force", ".")
+    tree = _git(place, "write-tree").output
+    commit = _git(place, "commit-tree", "-m", message, tree).output
+    _git(place, "update-ref", "--no-deref", "HEAD", commit)
+    _git(place, "update-ref", ref, commit)
+
+
+def _checkout(place: Path, commit: str) -> None:
+    """Take the worktree to a commit, whatever a killed run left in it."""
+    if (place / ".git").read_text().startswith("gitdir:"):
+        git_dir = Path((place / ".git").read_text().split(":", 1)[1].strip())
+        (git_dir / "index.lock").unlink(missing_ok=True)
+        shutil.rmtree(git_dir / "rebase-apply", ignore_errors=True)
+    _git(place, "checkout", "-q", "--force", "--detach", commit)
+    _git(place, "clean", "-q", "-ffdx")
+
+
+def _find_commit(store: Store, ref: str) -> str:
+    """The commit a ref names, or an empty string."""
+    done = _git(_repository(store), "rev-parse", "-q", "--verify", f"{ref}^{{commit}}", check=False)
+    return done.output if done.returncode == 0 else ""
+
+
+def _describe(store: Store, tree: str, series: str, base: str, commit: str, source_id: str) -> Source:
+    repository = _repository(store)
+    tree_id = _git(repository, "rev-parse", f"{commit}^{{tree}}").output
+    makefile = _git(repository, "show", f"{commit}:Makefile").output
+    numbers = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) *= *(\d+)$", makefile, re.M))
+    try:
+        version = Version.parse(".".join(numbers[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")))
+    except KeyError:
+        raise UsageError("is not a kernel tree: Makefile states no VERSION", where=tree) from None
+    return Source(source_id, tree, series, version, base, commit, tree_id)
+
+
+def _explain_reject(series: Series, base: Source, output: str) -> StageFailure:
+    number = re.search(r"^Patch failed at (\d+)", output, re.M)
+    place = re.search(r"^error: patch failed: (\S+:\d+)", output, re.M)
+    patch = series.patches[int(number[1]) - 1] if number else series.patches[0]
+    return StageFailure(
+        "source",
+        f"{patch.name} does not apply to {base.tree} ({base.version})",
+        where=place[1] if place else "",
+        hint="what git am said:\n" + "\n".join(f"    {line}" for line in output.splitlines()[-12:]),
+    )
+
+
+def _git(place: Path, *words: str, check: bool = True) -> command.Completed:
+    git = command.find_tool("git", "git")
+    try:
+        return command.run([git, *words], cwd=place, env=_ENV, check=check)
+    except InfraError as error:
+        raise InfraError(f"git {words[0]} failed", where=str(place), hint=error.hint) from error

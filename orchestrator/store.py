@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All that outlives a process: artefacts named by their identity, results, locks.
+
+A folder of the store is whole or absent: it is filled under another name and renamed. Ids are the first
+12 hex digits of SHA-256 over the canonical JSON of what went in, so equal input finds the finished work.
+
+    git/                 every kernel source, as commits of one bare repository
+    worktrees/TREE/      the checkout that is built from
+    build/ID/            object files, reused from commit to commit
+    kernels/BUILD_ID/    what a build leaves: vmlinux, image, .config, build.log
+    rootfs/ROOTFS_ID/    guest root images
+    programs/ID/         compiled guest tests
+    results/CELL_ID/     one file a case result, and the console of every boot
+    runs/RUN_ID/         record.json and the rendered reports
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InfraError
+
+
+def make_id(*parts: object) -> str:
+    """Identity of a declaration: 12 hex digits. Parts are anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make_tree_id(paths: Mapping[str, Path]) -> str:
+    """Identity of files by name and content."""
+    return make_id({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()})
+
+
+def find_default_root() -> Path:
+    """``$COWBELL_STORE``, or ``cowbell`` in the user's cache directory (XDG Base Directory)."""
+    if chosen := os.environ.get("COWBELL_STORE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cowbell"
+
+
+@contextlib.contextmanager
+def disk_trouble(where: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into an ``InfraError`` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+            raise
+        raise InfraError(
+            f"{error.strerror}: {error.filename or where}",
+            hint="free some space, or set COWBELL_STORE to a folder on another disk",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder that holds everything. Safe for several processes at once."""
+
+    root: Path
+
+    def path(self, kind: str, name: str = "") -> Path:
+        """Where an entry lives, whether or not it exists; its parent folder does."""
+        place = self.root / kind / name if name else self.root / kind
+        with disk_trouble(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def publish(self, kind: str, name: str, fill: Callable[[Path], None]) -> Path:
+        """Return the entry; when it is absent, let ``fill`` write it into an empty folder first."""
+        place = self.path(kind, name)
+        if place.is_dir():
+            return place
+        with self.lock(f"{kind}-{name}"), disk_trouble(place):
+            if place.is_dir():
+                return place
+            draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place.parent))
+            try:
+                fill(draft)
+                draft.chmod(0o755)
+                draft.rename(place)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        return place
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold an exclusive lock; wait for whoever has it. The kernel releases it when we die."""
+        path = self.path("locks", name)
+        with disk_trouble(path), path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def free_mib(self) -> int:
+        """Space left on the store's disk."""
+        self.path("git")
+        return shutil.disk_usage(self.root).free >> 20
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash, sees the old or the new text and nothing between."""
+    with disk_trouble(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).replace(path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
