@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A source and a config in, a kernel out, never built twice.
+
+Kernels are named by what went in. They are built out of tree in a folder that goes from commit to commit
+of one tree, so that a series costs only what it touches. A folder in which a build was killed is not
+trusted: it is emptied, and ccache brings back what had been compiled.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import command, source
+from orchestrator.arch import Arch
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kconfig import Config, configure
+from orchestrator.progress import Progress
+from orchestrator.source import Source
+from orchestrator.store import Store, make_id, write_json
+
+_COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
+_ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
+# the same input gives the same bytes, whoever builds it and when
+_REPRODUCIBLE = ("KBUILD_BUILD_TIMESTAMP=2000-01-01", "KBUILD_BUILD_USER=cowbell", "KBUILD_BUILD_HOST=cowbell")
+_NEEDED_MIB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A built kernel: its folder in the store, and its GNU build id, by which a guest proves what it booted."""
+
+    build_id: str
+    folder: Path
+    image: Path
+    gnu_build_id: str
+    config_text: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """What compiles: the words for make, and the versions that are part of a build's identity."""
+
+    compiler: str
+    make_words: tuple[str, ...]
+    identity: str
+
+
+def find_toolchain(arch: Arch) -> Toolchain:
+    """The compiler for an architecture; raises ``InfraError`` naming the package when it is missing."""
+    prefix = "" if arch.is_native else arch.cross_prefix
+    package = "gcc" if arch.is_native else f"gcc-{arch.cross_prefix.rstrip('-')}"
+    compiler = command.find_tool(f"{prefix}gcc", package)
+    linker = command.find_tool(f"{prefix}ld", "binutils")
+    identity = " ".join(
+        command.run([tool, "--version"]).output.splitlines()[0] for tool in (compiler, linker)
+    )
+    wrapped = f"ccache {prefix}gcc" if command.is_installed("ccache") else f"{prefix}gcc"
+    words = [f"ARCH={arch.kernel_arch}", f"CC={wrapped}"]
+    if prefix:
+        words.append(f"CROSS_COMPILE={prefix}")
+    return Toolchain(compiler, tuple(words), identity)
+
+
+def make_build_id(kernel: Source, config: Config, toolchain: Toolchain) -> str:
+    return make_id(kernel.source_id, config.config_id, toolchain.identity, _REPRODUCIBLE)
+
+
+def find_kernel(build_id: str, arch: Arch, store: Store) -> Kernel | None:
+    """A kernel that is built already."""
+    folder = store.path("kernels", build_id)
+    if not folder.is_dir():
+        return None
+    gnu_build_id, version = (folder / "identity").read_text().split()
+    text = (folder / "config").read_text()
+    return Kernel(build_id, folder, folder / Path(arch.boot_file).name, gnu_build_id, text, version)
+
+
+def build_kernel(
+    src: Source,
+    config: Config,
+    arch: Arch,
+    toolchain: Toolchain,
+    store: Store,
+    progress: Progress,
+    *,
+    limit_s: float,
+    redo: bool = False,
+) -> Kernel:
+    """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
+    build_id = make_build_id(src, config, toolchain)
+    known = find_kernel(build_id, arch, store)
+    if known and not redo:
+        return known
+    if known:
+        shutil.rmtree(known.folder)
+    store.publish(
+        "kernels",
+        build_id,
+        lambda draft: _build(src, config, arch, toolchain, store, progress, limit_s, draft),
+    )
+    made = find_kernel(build_id, arch, store)
+    assert made
+    return made
+
+
+def _build(
+    src: Source,
+    config: Config,
+    arch: Arch,
+    toolchain: Toolchain,
+    store: Store,
+    progress: Progress,
+    limit_s: float,
+    draft: Path,
+) -> None:
+    if store.free_mib() < _NEEDED_MIB:
+        raise InfraError(
+            f"{store.free_mib()} MiB free in {store.root}, a build needs {_NEEDED_MIB}",
+            hint="free some space, or set COWBELL_STORE to a folder on another disk",
+        )
+    build_dir = store.path("build", make_id(src.base, config.config_id, toolchain.identity))
+    unclean = build_dir / ".building"
+    with source.checkout(src, store) as worktree:
+        if unclean.exists():
+            progress.note("a build was killed here; its objects are not trusted and are built again")
+            shutil.rmtree(build_dir)
+        build_dir.mkdir(exist_ok=True)
+        make = [
+            command.find_tool("make", "make"),
+            *toolchain.make_words,
+            *_REPRODUCIBLE,
+            f"O={build_dir}",
+            f"-j{(os.cpu_count() or 1) + 1}",
+        ]
+        progress.stage("kconfig", _subject(src))
+        env = {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
+        text = configure(config, worktree, build_dir, make, env)
+        progress.stage("build", _subject(src))
+        unclean.touch()
+        done = _make([*make, *arch.make_targets], worktree, build_dir, env, progress, limit_s)
+        unclean.unlink()
+        if done.returncode:
+            raise _explain_failure(done, store)
+        image = draft / Path(arch.boot_file).name
+        shutil.copyfile(build_dir / arch.boot_file, image)
+    (draft / "config").write_text(text)
+    shutil.copyfile(build_dir / "build.log", draft / "build.log")
+    (draft / "identity").write_text(f"{read_gnu_build_id(image)} {src.version}\n")
+    warnings = [line for line in (draft / "build.log").read_text(errors="replace").splitlines() if "warning:" in line]
+    write_json(
+        draft / "build.json",
+        {"wall_s": round(done.wall_s, 1), "cpu_s": round(done.cpu_s, 1), "make": done.line, "warnings": warnings},
+    )
+
+
+def _make(
+    make: list[str],
+    worktree: Path,
+    build_dir: Path,
+    env: dict[str, str],
+    progress: Progress,
+    limit_s: float,
+) -> command.Completed:
+    log = build_dir / "build.log"
+    log.unlink(missing_ok=True)
+    counted = build_dir / "objects"
+    about = int(counted.read_text()) if counted.exists() else None
+    compiled = 0
+
+    def follow(line: str) -> None:
+        nonlocal compiled
+        if _COMPILED.match(line):
+            compiled += 1
+            progress.count(compiled, about)
+
+    done = command.run(
+        make,
+        cwd=worktree,
+        env=env,
+        deadline=command.Deadline.after(limit_s),
+        log=log,
+        on_line=follow,
+        check=False,
+    )
+    if about is None and not done.returncode:
+        counted.write_text(str(compiled))
+    return done
+
+
+def _explain_failure(done: command.Completed, store: Store) -> StageFailure | InfraError:
+    """The first error of the log; a full disk is the host's."""
+    assert done.log
+    kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
+    shutil.copyfile(done.log, kept)
+    lines = kept.read_text(errors="replace").splitlines()
+    if any("No space left on device" in line for line in lines):
+        return InfraError("no space left while building", where=str(store.root), log=kept)
+    first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
+    return StageFailure(
+        "build", "the kernel does not build", hint="\n  ".join(lines[first : first + 6]), log=kept
+    )
+
+
+def read_gnu_build_id(vmlinux: Path) -> str:
+    """The build id note that the linker wrote, in hex; the guest shows it in ``/sys/kernel/notes``."""
+    notes = command.run([command.find_tool("readelf", "binutils"), "-n", str(vmlinux)]).output
+    match = re.search(r"Build ID: ([0-9a-f]+)", notes)
+    if not match:
+        raise InfraError("carries no GNU build id", where=str(vmlinux))
+    return match[1]
+
+
+def _subject(src: Source) -> str:
+    return f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")

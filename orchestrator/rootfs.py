@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest root image per architecture: Debian packages unpacked by mmdebstrap, plus our init.
+
+Nothing of it is configured or run while it is made, so a foreign architecture needs no binfmt. Every guest
+writes to a throwaway overlay of the image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import command, debian
+from orchestrator.arch import Arch
+from orchestrator.progress import Progress
+from orchestrator.store import Store, make_id
+
+_SUITE = "bookworm"
+_PACKAGES = ("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal")
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+# the file system is sparse on the host: room for what the cases write
+_SIZE = "2G"
+_INIT = Path(__file__).with_name("guest-init")
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    rootfs_id: str
+    image: Path
+
+
+def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
+    """The image for an architecture, built when absent (about 15 s)."""
+    rootfs_id = make_id(arch.debian_arch, _SUITE, _PACKAGES, _LEFT_OUT, _SIZE, _INIT.read_text())
+
+    def fill(draft: Path) -> None:
+        progress.stage("rootfs", f"{arch.name}: Debian {_SUITE}")
+        image = draft / "root.img"
+        command.run(
+            [
+                command.find_tool("mmdebstrap", "mmdebstrap"),
+                "--variant=extract",
+                "--format=ext2",
+                f"--architectures={arch.debian_arch}",
+                f"--include={','.join(_PACKAGES)}",
+                *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+                f"--extract-hook=copy-in {_INIT} /",
+                _SUITE,
+                str(image),
+                debian.make_source_line(_SUITE),
+            ],
+            deadline=command.Deadline.after(900),
+        )
+        command.run([command.find_tool("resize2fs", "e2fsprogs"), "-f", str(image), _SIZE])
+
+    return Rootfs(rootfs_id, store.publish("rootfs", rootfs_id, fill) / "root.img")
