@@ -83,7 +83,7 @@ def _for_paramiko(key: Ed25519PrivateKey) -> paramiko.PKey:
 
 
 def make_cmdline(machine: Machine) -> str:
-    """The kernel command line. Every message reaches the console; a panic ends the guest at once."""
+    """The kernel command line: every message reaches the console, a panic ends the guest."""
     arch = machine.arch
     return (
         f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 "
@@ -92,7 +92,7 @@ def make_cmdline(machine: Machine) -> str:
 
 
 def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]:
-    """QEMU's argv. ``folder`` holds the key files and receives the console; ``port`` leads to the guest's SSH.
+    """QEMU's argv. ``folder`` has the keys and receives the console, ``port`` leads to the guest's SSH.
 
     The guest reaches no network and QEMU may start no program; the root disk's writes go to an unlinked
     temporary file of QEMU's.
@@ -240,7 +240,9 @@ def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path
             ended = process.poll() is not None
             if ended and not console.stat().st_size:
                 said = (folder / "qemu.log").read_text(errors="replace").strip()
-                raise InfraError(f"QEMU ended with status {process.returncode}", hint=said or "it said nothing")
+                raise InfraError(
+                    f"QEMU ended with status {process.returncode}", hint=said or "it said nothing"
+                )
             if ended or deadline.is_over:
                 raise StageFailure(
                     "boot",
@@ -338,7 +340,8 @@ def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> tuple[bool
     shape = GuestShape(cpus=1, memory_mib=256)
     try:
         with boot_guest(
-            replace(machine, accel="kvm", shape=shape, boot_limit_s=_PROBE_S), store.path("probe", make_id(boot))
+            replace(machine, accel="kvm", shape=shape, boot_limit_s=_PROBE_S),
+            store.path("probe", make_id(boot)),
         ):
             works, why = "kvm", "a guest has booted"
     except (StageFailure, InfraError) as error:
@@ -347,5 +350,3 @@ def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> tuple[bool
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text(f"{works} {why}\n")
     return works == "kvm", why
-
-

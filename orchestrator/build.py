@@ -23,7 +23,12 @@ from orchestrator.store import Store, make_id, write_json
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
 # the same input gives the same bytes, whoever builds it and when
-_REPRODUCIBLE = ("KBUILD_BUILD_TIMESTAMP=2000-01-01", "KBUILD_BUILD_USER=cowbell", "KBUILD_BUILD_HOST=cowbell")
+_REPRODUCIBLE = (
+    "KBUILD_BUILD_TIMESTAMP=2000-01-01",
+    "KBUILD_BUILD_USER=cowbell",
+    "KBUILD_BUILD_HOST=cowbell",
+    "LOCALVERSION=",
+)
 _NEEDED_MIB = 2048
 
 
@@ -149,10 +154,17 @@ def _build(
     (draft / "config").write_text(text)
     shutil.copyfile(build_dir / "build.log", draft / "build.log")
     (draft / "identity").write_text(f"{read_gnu_build_id(image)} {src.version}\n")
-    warnings = [line for line in (draft / "build.log").read_text(errors="replace").splitlines() if "warning:" in line]
+    warnings = [
+        line for line in (draft / "build.log").read_text(errors="replace").splitlines() if "warning:" in line
+    ]
     write_json(
         draft / "build.json",
-        {"wall_s": round(done.wall_s, 1), "cpu_s": round(done.cpu_s, 1), "make": done.line, "warnings": warnings},
+        {
+            "wall_s": round(done.wall_s, 1),
+            "cpu_s": round(done.cpu_s, 1),
+            "make": done.line,
+            "warnings": warnings,
+        },
     )
 
 

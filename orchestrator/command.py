@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from orchestrator.errors import InfraError
 
@@ -160,7 +160,9 @@ def start(
                 start_new_session=True,
             )
         except OSError as error:
-            raise InfraError(f"{argv[0]} can not be started: {error.strerror}", where=str(cwd or "")) from error
+            raise InfraError(
+                f"{argv[0]} can not be started: {error.strerror}", where=str(cwd or "")
+            ) from error
         try:
             yield process
         finally:
@@ -186,7 +188,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _read_lines(pipe: BinaryIO, deadline: Deadline | None, sink: BinaryIO | None) -> Iterator[str]:
+def _read_lines(pipe: IO[bytes], deadline: Deadline | None, sink: IO[bytes] | None) -> Iterator[str]:
     """Yield lines until end of file or the deadline."""
     rest = b""
     while not (deadline and deadline.is_over):
@@ -206,7 +208,7 @@ def _read_lines(pipe: BinaryIO, deadline: Deadline | None, sink: BinaryIO | None
 
 
 @contextlib.contextmanager
-def _file_of(data: bytes) -> Iterator[BinaryIO]:
+def _file_of(data: bytes) -> Iterator[IO[bytes]]:
     descriptor = os.memfd_create("stdin")
     with os.fdopen(descriptor, "w+b") as file:
         file.write(data)

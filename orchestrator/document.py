@@ -5,21 +5,23 @@ PyYAML composes the nodes; the shapes below say what they may hold. Unknown and 
 sizes and times want their unit, and nothing is converted behind the writer's back.
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from orchestrator.condition import Condition
-from orchestrator.errors import UsageError, raise_all
+from orchestrator.errors import UsageError
+
+T = TypeVar("T")
 
 _SIZES_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
 _TIMES_S = {"s": 1, "m": 60, "h": 3600}
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Place:
         return f"{self.file}:{self.line}" + (f": {self.path}" if self.path else "")
 
 
+class Faulty(Exception):
+    """A value could not be made; the reading has the reason."""
+
+
 @dataclass(slots=True)
 class Reading:
     """One pass over one file."""
@@ -44,14 +50,16 @@ class Reading:
     def place(self, node: yaml.Node, path: str) -> Place:
         return Place(self.file, node.start_mark.line + 1, path)
 
-    def refuse(self, node: yaml.Node, path: str, what: str, hint: str = "") -> None:
-        self.errors.append(UsageError(what, where=str(self.place(node, path)), hint=hint))
+    def refuse(self, node: yaml.Node, path: str, what: str) -> Faulty:
+        """Note an error; the caller raises what it gets, or reads on to find more."""
+        self.errors.append(UsageError(what, where=str(self.place(node, path))))
+        return Faulty()
 
 
-Shape = Callable[[Reading, yaml.Node, str], Any]
+Shape = Callable[[Reading, yaml.Node, str], T]
 
 
-def load_document(file: Path, shape: Shape) -> Any:  # noqa: ANN401
+def load_document(file: Path, shape: Shape[T]) -> T:
     """Read a file of one YAML document; raises ``UsageError`` for each thing wrong with it, all at once."""
     try:
         node = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
@@ -67,23 +75,22 @@ def load_document(file: Path, shape: Shape) -> Any:  # noqa: ANN401
     if node is None:
         raise UsageError("is empty", where=str(file))
     reading = Reading(file, [])
-    value = shape(reading, node, "")
-    raise_all(reading.errors)
-    return value
+    try:
+        return shape(reading, node, "")
+    except Faulty:
+        raise ExceptionGroup("bad input", reading.errors) from None
 
 
-def scalar(convert: Callable[[str], Any]) -> Shape:
+def scalar(convert: Callable[[str], T]) -> Shape[T]:
     """A shape from a function that raises ``ValueError`` with what it expected."""
 
-    def read(reading: Reading, node: yaml.Node, path: str) -> Any:  # noqa: ANN401
+    def read(reading: Reading, node: yaml.Node, path: str) -> T:
         if not isinstance(node, yaml.ScalarNode):
-            reading.refuse(node, path, "expected one value, got a list or a mapping")
-            return None
+            raise reading.refuse(node, path, "expected one value, got a list or a mapping")
         try:
             return convert(node.value)
         except ValueError as error:
-            reading.refuse(node, path, str(error))
-            return None
+            raise reading.refuse(node, path, str(error)) from None
 
     return read
 
@@ -132,61 +139,76 @@ def suggest(word: str, known: Collection[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def list_of(shape: Shape) -> Shape:
-    def read(reading: Reading, node: yaml.Node, path: str) -> tuple[Any, ...]:
+def list_of(shape: Shape[T]) -> Shape[tuple[T, ...]]:
+    def read(reading: Reading, node: yaml.Node, path: str) -> tuple[T, ...]:
         if not isinstance(node, yaml.SequenceNode):
-            reading.refuse(node, path, "expected a list")
-            return ()
-        return tuple(shape(reading, item, f"{path}[{i}]") for i, item in enumerate(node.value))
+            raise reading.refuse(node, path, "expected a list")
+        return tuple(
+            _read_all(reading, {f"{path}[{i}]": (shape, item) for i, item in enumerate(node.value)}).values()
+        )
 
     return read
 
 
-def mapping_of(shape: Shape) -> Shape:
+def mapping_of(shape: Shape[T]) -> Shape[dict[str, T]]:
     """Free keys, values of one shape."""
 
-    def read(reading: Reading, node: yaml.Node, path: str) -> dict[str, Any]:
-        return {
-            key: shape(reading, value, f"{path}.{key}" if path else key)
-            for key, value in _items(reading, node, path).items()
-        }
+    def read(reading: Reading, node: yaml.Node, path: str) -> dict[str, T]:
+        items = _items(reading, node, path)
+        values = _read_all(reading, {_join(path, key): (shape, item) for key, item in items.items()})
+        return dict(zip(items, values.values(), strict=True))
 
     return read
 
 
 def record(
-    make: Callable[..., Any], required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None
-) -> Shape:
-    """Known keys; ``make`` gets them by name, and ``place`` as well. Nothing is made of a faulty record."""
+    make: Callable[..., T],
+    required: Mapping[str, Shape[Any]],
+    optional: Mapping[str, Shape[Any]] | None = None,
+) -> Shape[T]:
+    """Known keys; ``make`` gets them by name, and ``place`` as well. It may raise ``ValueError``."""
     shapes = {**required, **(optional or {})}
 
-    def read(reading: Reading, node: yaml.Node, path: str) -> Any:  # noqa: ANN401
+    def read(reading: Reading, node: yaml.Node, path: str) -> T:
         before = len(reading.errors)
         items = _items(reading, node, path)
         for key in items.keys() - shapes.keys():
             reading.refuse(items[key], path, f"unknown key {key}{suggest(key, shapes)}")
         if missing := [key for key in required if key not in items]:
             reading.refuse(node, path, f"missing {', '.join(missing)}")
-        values = {
-            key: shapes[key](reading, value, f"{path}.{key}" if path else key)
-            for key, value in items.items()
-            if key in shapes
-        }
-        if len(reading.errors) > before:
-            return None
+        known = {key: item for key, item in items.items() if key in shapes}
+        values = _read_all(
+            reading, {_join(path, key): (shapes[key], item) for key, item in known.items()}, before
+        )
         try:
-            return make(place=reading.place(node, path), **values)
+            return make(place=reading.place(node, path), **dict(zip(known, values.values(), strict=True)))
         except ValueError as error:
-            reading.refuse(node, path, str(error))
-            return None
+            raise reading.refuse(node, path, str(error)) from None
 
     return read
 
 
+def _read_all(
+    reading: Reading, items: Mapping[str, tuple[Shape[T], yaml.Node]], before: int | None = None
+) -> dict[str, T]:
+    """Read every item, also after a faulty one; raises ``Faulty`` when errors came since ``before``."""
+    before = len(reading.errors) if before is None else before
+    values: dict[str, T] = {}
+    for path, (shape, node) in items.items():
+        with contextlib.suppress(Faulty):
+            values[path] = shape(reading, node, path)
+    if len(reading.errors) > before:
+        raise Faulty
+    return values
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
 def _items(reading: Reading, node: yaml.Node, path: str) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
-        reading.refuse(node, path, "expected a mapping (key: value)")
-        return {}
+        raise reading.refuse(node, path, "expected a mapping (key: value)")
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):

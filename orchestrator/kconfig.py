@@ -128,24 +128,26 @@ def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
         path.stem,
         " ".join(header.values.get("about", [])),
         when,
-        tuple(
-            Request(r.symbol, r.value, r.where, r.symbol in optional, r.is_set) for r in requests
-        ),
+        tuple(Request(r.symbol, r.value, r.where, r.symbol in optional, r.is_set) for r in requests),
         " ".join(header.values.get("append", [])),
         frozenset(header.words("override")),
     )
 
 
-def make_config(names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version) -> Config:
+def make_config(
+    names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
+) -> Config:
     """Merge fragments in the order given; raises ``UsageError`` for unknown names and conflicts.
 
     A later fragment wins only where it says ``#: override SYMBOL``.
     """
-    raise_all([
-        UsageError(f"there is no fragment {name}{suggest(name, fragments)}", where="kconfig")
-        for name in names
-        if name not in fragments
-    ])
+    raise_all(
+        [
+            UsageError(f"there is no fragment {name}{suggest(name, fragments)}", where="kconfig")
+            for name in names
+            if name not in fragments
+        ]
+    )
     merged: dict[str, Request] = {}
     errors: list[UsageError] = []
     used = [fragments[name] for name in names if fragments[name].when.holds(arch.name, version)]
@@ -155,7 +157,7 @@ def make_config(names: Sequence[str], fragments: Mapping[str, Fragment], arch: A
             if old and old.value != request.value and request.symbol not in fragment.override:
                 errors.append(
                     UsageError(
-                        f"{request.symbol}={request.value} contradicts {request.symbol}={old.value} of {old.where}",
+                        f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
                         where=request.where,
                         hint=f"drop one, or say '#: override {request.symbol}' in the later one",
                     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows that are tested: ``ci/matrix.yaml`` in, typed rows out. Says nothing of what is installed or built.
+"""The rows that are tested: ``ci/matrix.yaml`` in, typed rows out. Knows nothing of what is built.
 
 A row is complete when read alone. Its ``kernels`` are the cells: one tree without and with series, each with
 what is expected of it. What is not listed is expected to pass.
@@ -72,9 +72,7 @@ def _make_expectation(
     return Expectation(case, Status(status), why, when or Condition())
 
 
-def _make_cell(
-    place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()
-) -> Cell:
+def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
     return Cell(name, series, expect)
 
 
@@ -99,7 +97,7 @@ def _make_row(
 
 
 _TEXT = doc.scalar(doc.text)
-_MATRIX: Shape = doc.record(
+_MATRIX: Shape[tuple[Row, ...]] = doc.record(
     lambda place, rows: rows,
     {
         "rows": doc.list_of(
@@ -149,13 +147,13 @@ _MATRIX: Shape = doc.record(
 
 def load_matrix(file: Path) -> dict[str, Row]:
     """Rows by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
-    rows: tuple[Row, ...] = doc.load_document(file, _MATRIX)
+    rows = doc.load_document(file, _MATRIX)
     names = [row.name for row in rows]
-    raise_all([
-        UsageError(f"two rows are called {name}", where=str(file), hint="rename one of them")
-        for name in sorted(set(names))
-        if names.count(name) > 1
-    ])
+    raise_all(
+        [
+            UsageError(f"two rows are called {name}", where=str(file), hint="rename one of them")
+            for name in sorted(set(names))
+            if names.count(name) > 1
+        ]
+    )
     return {row.name: row for row in rows}
-
-

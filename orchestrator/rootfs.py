@@ -29,7 +29,6 @@ class Rootfs:
 
 def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
     """The image for an architecture, built when absent (about 15 s)."""
-    rootfs_id = make_id(arch.debian_arch, _SUITE, _PACKAGES, _LEFT_OUT, _SIZE, _INIT.read_text())
 
     def fill(draft: Path) -> None:
         progress.stage("rootfs", f"{arch.name}: Debian {_SUITE}")
@@ -51,4 +50,9 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
         )
         command.run([command.find_tool("resize2fs", "e2fsprogs"), "-f", str(image), _SIZE])
 
+    rootfs_id = make_rootfs_id(arch)
     return Rootfs(rootfs_id, store.publish("rootfs", rootfs_id, fill) / "root.img")
+
+
+def make_rootfs_id(arch: Arch) -> str:
+    return make_id(arch.debian_arch, _SUITE, _PACKAGES, _LEFT_OUT, _SIZE, _INIT.read_text())

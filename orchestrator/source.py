@@ -16,7 +16,6 @@ from pathlib import Path
 from orchestrator import command, debian
 from orchestrator import document as doc
 from orchestrator.condition import Condition, Version
-from orchestrator.document import Place
 from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.progress import Progress
 from orchestrator.store import Store, make_id, make_tree_id
@@ -87,7 +86,7 @@ def load_series(folder: Path) -> Series:
     patch = doc.record(
         lambda place, file, flips=None: (place, file), {"file": text}, {"flips": doc.mapping_of(text)}
     )
-    claimed: tuple[Condition, tuple[tuple[Place, str], ...]] = doc.load_document(
+    claimed = doc.load_document(
         folder / "series.yaml",
         doc.record(
             lambda place, title, when, patches: (when, patches),
@@ -102,19 +101,21 @@ def load_series(folder: Path) -> Series:
         for number, line in enumerate(listing.read_text().splitlines(), 1)
         if line.split("#")[0].strip()
     ]
-    raise_all([
-        *(
-            UsageError(f"{name} does not exist", where=f"{listing}:{number}")
-            for number, name in names
-            if not (folder / name).is_file()
-        ),
-        *(
-            UsageError(f"{file} is not in {listing.name}", where=str(place))
-            for place, file in claimed[1]
-            if file not in dict((name, number) for number, name in names)
-        ),
-        *([] if names else [UsageError("lists no patch", where=str(listing))]),
-    ])
+    raise_all(
+        [
+            *(
+                UsageError(f"{name} does not exist", where=f"{listing}:{number}")
+                for number, name in names
+                if not (folder / name).is_file()
+            ),
+            *(
+                UsageError(f"{file} is not in {listing.name}", where=str(place))
+                for place, file in claimed[1]
+                if file not in dict((name, number) for number, name in names)
+            ),
+            *([] if names else [UsageError("lists no patch", where=str(listing))]),
+        ]
+    )
     patches = tuple(folder / name for _, name in names)
     content_id = make_tree_id({f"{i} {patch.name}": patch for i, patch in enumerate(patches)})
     return Series(folder.name, claimed[0], patches, content_id)
@@ -122,17 +123,25 @@ def load_series(folder: Path) -> Series:
 
 def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
     """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is."""
-    ref = f"refs/cowbell/trees/{tree.name}"
-    if redo or not _find_commit(store, ref):
+    known = find_tree(tree, store)
+    if redo or not known:
+        ref = _tree_ref(tree)
         progress.stage("source", f"{tree.name}: {tree.package} from {tree.suite}")
         with tempfile.TemporaryDirectory(dir=store.path("downloads", "x").parent) as scratch:
             package = debian.download_package(store, tree.package, tree.suite, Path(scratch))
             command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), scratch])
             archive = next(Path(scratch).glob(f"usr/src/{tree.package}.tar.*"))
             with worktree(store, tree.name) as place:
-                _import_archive(store, archive, place, ref, f"{tree.name}: {package.stem}")
-    commit = _find_commit(store, ref)
-    return _describe(store, tree.name, "", commit, commit, make_id(commit))
+                _import_archive(archive, place, ref, f"{tree.name}: {package.stem}")
+        known = find_tree(tree, store)
+        assert known
+    return known
+
+
+def find_tree(tree: Tree, store: Store) -> Source | None:
+    """The tree's commit as it was fetched last."""
+    commit = _find_commit(store, _tree_ref(tree))
+    return _describe(store, tree.name, "", commit, commit, make_id(commit)) if commit else None
 
 
 def apply_series(base: Source, series: Series, store: Store, progress: Progress) -> Source:
@@ -140,11 +149,8 @@ def apply_series(base: Source, series: Series, store: Store, progress: Progress)
 
     Raises ``StageFailure`` naming patch, file and line when one does not apply; nothing is kept then.
     """
-    if not series.patches:
-        return base
-    source_id = make_id(base.commit, series.content_id)
-    ref = f"refs/cowbell/sources/{source_id}"
-    if not _find_commit(store, ref):
+    known = find_source(base, series, store)
+    if not known:
         progress.stage("source", f"{base.tree}: {series.name}, {len(series.patches)} patch(es)")
         with worktree(store, base.tree) as place:
             _checkout(place, base.commit)
@@ -153,8 +159,32 @@ def apply_series(base: Source, series: Series, store: Store, progress: Progress)
             if done.returncode:
                 _git(place, "am", "--abort", check=False)
                 raise _explain_reject(series, base, done.output)
-            _git(place, "update-ref", ref, "HEAD")
-    return _describe(store, base.tree, series.name, base.commit, _find_commit(store, ref), source_id)
+            _git(place, "update-ref", _source_ref(base, series), "HEAD")
+        known = find_source(base, series, store)
+        assert known
+    return known
+
+
+def find_source(base: Source, series: Series, store: Store) -> Source | None:
+    """What an earlier ``apply_series`` made."""
+    if not series.patches:
+        return base
+    commit = _find_commit(store, _source_ref(base, series))
+    if not commit:
+        return None
+    return _describe(store, base.tree, series.name, base.commit, commit, _make_source_id(base, series))
+
+
+def _make_source_id(base: Source, series: Series) -> str:
+    return make_id(base.commit, series.content_id)
+
+
+def _source_ref(base: Source, series: Series) -> str:
+    return f"refs/cowbell/sources/{_make_source_id(base, series)}"
+
+
+def _tree_ref(tree: Tree) -> str:
+    return f"refs/cowbell/trees/{tree.name}"
 
 
 @contextlib.contextmanager
@@ -188,7 +218,7 @@ def _repository(store: Store) -> Path:
     return store.publish("git", "kernels.git", fill)
 
 
-def _import_archive(store: Store, archive: Path, place: Path, ref: str, message: str) -> None:
+def _import_archive(archive: Path, place: Path, ref: str, message: str) -> None:
     """Commit the content of a source archive. A threshold of one byte makes git add write a single pack."""
     _git(place, "read-tree", "--empty")
     for old in place.iterdir():

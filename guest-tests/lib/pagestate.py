@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory in a known page state, and the proof of it: the Python side of pagestate.h."""
+
+import ctypes
+import mmap
+import os
+import re
+from pathlib import Path
+
+from guesttest import gt_need, gt_skip, libc
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SOFT_DIRTY, SWAPPED, PRESENT = 1 << 55, 1 << 62, 1 << 63
+THP = Path("/sys/kernel/mm/transparent_hugepage")
+
+
+class Memory:
+    """A private mapping with its address."""
+
+    def __init__(self, length: int, fd: int = -1) -> None:
+        flags = mmap.MAP_PRIVATE | (mmap.MAP_ANONYMOUS if fd < 0 else 0)
+        self.map = mmap.mmap(fd, length, flags=flags)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        self.start = 0
+
+    def read(self, page: int) -> bytes:
+        return self.map[self.start + page * PAGE : self.start + page * PAGE + 1]
+
+    def write(self, page: int, byte: bytes) -> None:
+        self.map[self.start + page * PAGE : self.start + page * PAGE + 1] = byte
+
+    def entry(self, page: int) -> int:
+        """The pagemap entry."""
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            offset = ((self.address + self.start) // PAGE + page) * 8
+            return int.from_bytes(os.pread(fd, 8, offset), "little")
+        finally:
+            os.close(fd)
+
+    def mprotect_cycle(self, pages: int) -> None:
+        """Leave the pages writable by the mapping and write-protected in the page table."""
+        start = ctypes.c_void_p(self.address + self.start)
+        for protection in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
+            gt_need(not libc.mprotect(start, ctypes.c_size_t(pages * PAGE), protection), "mprotect")
+
+
+def map_small(pages: int) -> Memory:
+    memory = Memory(pages * PAGE)
+    if THP.exists():
+        memory.map.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
+
+
+def map_thp() -> Memory:
+    """One huge page, touched, proven mapped by a PMD; ``start`` is its offset in the mapping."""
+    try:
+        length = int((THP / "hpage_pmd_size").read_text())
+    except OSError:
+        gt_skip("the kernel has no transparent huge pages")
+    if os.sysconf("SC_AVPHYS_PAGES") * PAGE < 4 * length:
+        gt_skip(f"too little free memory for huge pages of {length >> 20} MiB")
+    was = (THP / "enabled").read_text()
+    if "[never]" in was:
+        (THP / "enabled").write_text("madvise")
+    memory = Memory(2 * length)
+    memory.start = -memory.address % length
+    memory.map.madvise(mmap.MADV_HUGEPAGE)
+    memory.write(0, b"\0")
+    if "[never]" in was:
+        (THP / "enabled").write_text("never")
+    gt_need(_huge_kib(memory.address + memory.start) >= length >> 10, "a huge page was asked for, none came")
+    return memory
+
+
+def _huge_kib(address: int) -> int:
+    here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif here and line.startswith("AnonHugePages:"):
+            return int(line.split()[1])
+    return 0
+
+
+def clear_soft_dirty() -> None:
+    """Write-protect the whole process; proven on a page of our own, as a pinned one may be spared."""
+    probe = map_small(1)
+    probe.write(0, b"x")
+    before = probe.entry(0)
+    Path("/proc/self/clear_refs").write_text("4")
+    if not before & SOFT_DIRTY or probe.entry(0) & SOFT_DIRTY:
+        gt_skip("clearing soft-dirty bits has no effect")

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line, with make's habits. Alone in printing and in ending the process.
+
+stdout is the product, stderr is for people. Exit status: 0 every verdict is the expected one, 1 one is not,
+2 your mistake, 3 the host's.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from orchestrator.document import suggest
+from orchestrator.errors import CowbellError, UsageError, raise_all
+from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
+
+if TYPE_CHECKING:
+    # imported where they are used: cowbell --help must not wait for paramiko
+    from orchestrator.pipeline import Step
+    from orchestrator.plan import Declarations
+
+TARGETS: Mapping[str, str] = {
+    "source": "fetch the trees and apply the series",
+    "build": "source, then configure and build the kernels",
+    "test": "build, then boot, run the cases and report (the default)",
+    "report": "show a run again: RUN=ID, or the last one",
+    "list": "what there is: rows, kernels, series, fragments, cases",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    about: str
+    default: str = ""
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "ROW": Variable("rows of ci/matrix.yaml, by name; all of them when empty"),
+    "KERNEL": Variable("a tree of patches/trees.yaml, instead of the row's"),
+    "SERIES": Variable("series to compare the plain kernel with, instead of the row's; none for none"),
+    "TESTS": Variable("case ids or globs, instead of the row's"),
+    "ACCEL": Variable("auto, kvm or tcg", "auto"),
+    "RUN": Variable("a run's id, for report"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A variable's value and where it came from."""
+
+    value: str
+    origin: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.value.replace(",", " ").split())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, and exit with the documented status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        with disk_trouble(find_default_root()):
+            status = _run(words)
+    except* CowbellError as group:
+        errors = list(_flatten(group))
+        for error in errors:
+            print(f"cowbell: {error}", file=sys.stderr)
+        status = max(error.exit_code for error in errors)
+    except* KeyboardInterrupt:
+        print(
+            "cowbell: interrupted; what was done is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        status = 130
+    except* BrokenPipeError:
+        # whoever read our stdout has left; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 141
+    sys.exit(status)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flatten(error)
+        else:
+            yield error
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cowbell",
+        usage="cowbell [OPTIONS] [TARGET...] [VAR=value...]",
+        description="Does this kernel keep memory coherent when copy-on-write meets a page pin?",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(
+            (
+                "targets:",
+                *(f"  {name:<8} {about}" for name, about in TARGETS.items()),
+                "\nvariables (command line, then environment, then the row):",
+                *(f"  {name:<8} {variable.about}" for name, variable in VARIABLES.items()),
+                "\nexit status: 0 as expected, 1 not as expected, 2 your mistake, 3 the host's trouble",
+            )
+        ),
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-n", "--dry-run", action="store_true", help="print what would be done, and why")
+    parser.add_argument(
+        "-B", "--always-make", action="store_true", help="do the targets again, though up to date"
+    )
+    parser.add_argument(
+        "-C", "--directory", type=Path, default=None, metavar="DIR", help="the project's folder"
+    )
+    parser.add_argument("-s", "--silent", action="store_true", help="no progress on stderr")
+    parser.add_argument("-p", "--print-variables", action="store_true", help="variables, values and origins")
+    parser.add_argument("--json", action="store_true", help="the product as JSON")
+    return parser
+
+
+def _run(words: list[str]) -> int:
+    options = _make_parser().parse_intermixed_args(words)
+    targets, settings = _read_words(options.words)
+    if options.print_variables:
+        return _print_settings(settings, as_json=options.json)
+    root = _find_root(options.directory)
+    store = Store(find_default_root())
+    if "report" in targets and len(targets) == 1:
+        return _show_run(store, settings["RUN"].value, as_json=options.json)
+
+    from orchestrator import pipeline, plan
+    from orchestrator.terminal import Terminal
+
+    declared = pipeline.load_declarations(root)
+    if "list" in targets:
+        return _list(declared, as_json=options.json)
+    jobs = plan.make_plan(
+        plan.Request(
+            rows=settings["ROW"].words,
+            tree=settings["KERNEL"].value,
+            series=settings["SERIES"].words,
+            tests=settings["TESTS"].words,
+        ),
+        declared,
+    )
+    accel = settings["ACCEL"].value
+    with Terminal(is_silent=options.silent) as terminal:
+        place = pipeline.Workspace(root, store, terminal)
+        if options.dry_run:
+            return _print_steps(
+                list(pipeline.explain_jobs(jobs, declared, place, accel)), as_json=options.json
+            )
+        command = shlex.join(["cowbell", *words])
+        for target in targets:
+            if target == "source":
+                for src in pipeline.fetch_sources(jobs, place, redo=options.always_make):
+                    print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
+            elif target == "build":
+                for job in jobs:
+                    _, kernel, _ = pipeline.build_job(job, declared, place, redo=options.always_make)
+                    print(kernel.image)
+        if "test" not in targets:
+            return 0
+        run, has_run = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
+    return _report(store, run.run_id, as_json=options.json, is_new=has_run)
+
+
+def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
+    """Split targets from ``VAR=value``; every unknown word is told at once."""
+    settings = {name: Setting(variable.default, "default") for name, variable in VARIABLES.items()}
+    settings |= {name: Setting(os.environ[name], "environment") for name in VARIABLES if os.environ.get(name)}
+    targets: list[str] = []
+    errors: list[UsageError] = []
+    for word in words:
+        name, is_setting, value = word.partition("=")
+        if is_setting and name in VARIABLES:
+            settings[name] = Setting(value, "command line")
+        elif is_setting:
+            errors.append(UsageError(f"there is no variable {name}{suggest(name, VARIABLES)}", where=word))
+        elif word in TARGETS:
+            targets.append(word)
+        else:
+            errors.append(
+                UsageError(
+                    f"there is no target {word}{suggest(word, TARGETS)}", hint="cowbell --help lists them"
+                )
+            )
+    if settings["ACCEL"].value not in ("auto", "kvm", "tcg"):
+        errors.append(UsageError(f"expected auto, kvm or tcg, got {settings['ACCEL'].value}", where="ACCEL"))
+    raise_all(errors)
+    return targets or ["test"], settings
+
+
+def _find_root(asked: Path | None) -> Path:
+    """The project's folder: ``-C``, or the first one upwards from here that has a matrix, or our checkout."""
+    here = asked or Path.cwd()
+    candidates = [here] if asked else [here, *here.parents, Path(__file__).parent.parent]
+    for folder in candidates:
+        if (folder / "ci" / "matrix.yaml").is_file():
+            return folder.resolve()
+    raise UsageError(
+        "there is no ci/matrix.yaml here", where=str(here), hint="say where the project is: cowbell -C DIR"
+    )
+
+
+def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
+    if as_json:
+        print(
+            json.dumps(
+                {name: {"value": s.value, "origin": s.origin} for name, s in settings.items()}, indent=1
+            )
+        )
+    else:
+        for name, setting in settings.items():
+            print(f"{name} = {setting.value:<20} # {setting.origin}")
+    return 0
+
+
+def _print_steps(steps: Sequence["Step"], *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([{"stage": s.stage, "subject": s.subject, "why": s.why} for s in steps], indent=1))
+        return 0
+    for step in steps:
+        print(f"{step.stage:<8} {step.subject}\n           {step.why or 'up to date'}")
+    return 0
+
+
+def _list(declared: "Declarations", *, as_json: bool) -> int:
+    listed = {
+        "rows": {name: row.about for name, row in declared.rows.items()},
+        "kernels": {name: f"{tree.package}, {tree.suite}" for name, tree in declared.trees.items()},
+        "series": {
+            name: f"{len(series.patches)} patch(es), for {series.when.text}"
+            for name, series in declared.series.items()
+        },
+        "fragments": {name: fragment.about for name, fragment in declared.fragments.items()},
+        "cases": {case.id: case.summary for case in declared.cases},
+    }
+    if as_json:
+        print(json.dumps(listed, indent=1))
+        return 0
+    for kind, entries in listed.items():
+        print(f"{kind}:")
+        for name, about in entries.items():
+            print(f"  {name:<24} {about}")
+    return 0
+
+
+def _show_run(store: Store, run_id: str, *, as_json: bool) -> int:
+    runs = store.path("runs")
+    if not run_id:
+        latest = runs / "latest"
+        if not latest.exists():
+            raise UsageError("there is no run yet", where=str(runs), hint="cowbell test makes one")
+        run_id = latest.resolve().name
+    if not (runs / run_id / "record.json").exists():
+        known = [path.name for path in runs.glob("*-*")]
+        raise UsageError(f"there is no run {run_id}{suggest(run_id, known)}", where=str(runs))
+    return _report(store, run_id, as_json=as_json, is_new=True)
+
+
+def _report(store: Store, run_id: str, *, as_json: bool, is_new: bool) -> int:
+    """Render a stored run into its folder and onto stdout; the exit status says whether it is as expected."""
+    from rich.console import Console
+
+    from orchestrator import report
+    from orchestrator.record import load_run
+
+    folder = store.path("runs", run_id)
+    judged = report.Judged(load_run(folder / "record.json"))
+    files = {
+        "report.json": report.render_json,
+        "report.ktap": report.render_ktap,
+        "junit.xml": report.render_junit,
+        "report.html": report.render_html,
+    }
+    for name, render in files.items():
+        if is_new or not (folder / name).exists():
+            write_atomic(folder / name, render(judged))
+    latest = folder.parent / "latest"
+    with contextlib.suppress(FileExistsError):
+        draft = folder.parent / f".latest-{os.getpid()}"
+        draft.symlink_to(folder.name)
+        draft.replace(latest)
+    if as_json:
+        print(report.render_json(judged), end="")
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+        for table in report.make_tables(judged):
+            console.print(table)
+        for title, text in report.list_explanations(judged):
+            console.print(title, style="bold", markup=False)
+            for line in text.splitlines():
+                console.print(f"    {line}", markup=False, soft_wrap=True)
+        console.print(f"\n{'' if is_new else 'up to date: '}{judged.summary}", style="bold", markup=False)
+        console.print(f"{folder}: {', '.join(files)}", markup=False, soft_wrap=True)
+    return 0 if judged.is_as_expected else 1

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole way from jobs to results, in the order in which it is walked.
+
+Every step asks the store first, so what is done is not done again, and a run that was killed goes on where
+it was. A kernel's failure ends its job and becomes a verdict; the host's ends the run.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator import boot, build, kconfig, rootfs, source
+from orchestrator.arch import ARCHES
+from orchestrator.boot import Machine
+from orchestrator.build import Kernel
+from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.guesttest import load_cases
+from orchestrator.matrix import load_matrix
+from orchestrator.plan import Declarations, Job
+from orchestrator.progress import Progress
+from orchestrator.record import (
+    CaseResult,
+    Expected,
+    Failure,
+    JobRecord,
+    RunRecord,
+    load_result,
+    save_result,
+    save_run,
+)
+from orchestrator.run import Program, compile_case, run_cases
+from orchestrator.source import Source
+from orchestrator.store import Store, make_id
+from orchestrator.verdict import is_conclusive
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where everything is: the project's files, the store, and who is told of progress."""
+
+    root: Path
+    store: Store
+    progress: Progress
+
+    @property
+    def lib_dir(self) -> Path:
+        return self.root / "guest-tests" / "lib"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a target would do about one stage of one job (``-n``). An empty ``why`` means up to date."""
+
+    stage: str
+    subject: str
+    why: str
+
+
+def load_declarations(root: Path) -> Declarations:
+    """Read all that is declared below ``root``; raises every ``UsageError`` of every file at once."""
+    errors: list[Exception] = []
+
+    def load(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
+        try:
+            return read(path)
+        except* UsageError as group:
+            errors.extend(group.exceptions)
+        return otherwise
+
+    folders = sorted(path.parent for path in (root / "patches").glob("*/series.yaml"))
+    declared = Declarations(
+        rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
+        trees=load(source.load_trees, root / "patches" / "trees.yaml", {}),
+        series={
+            folder.name: load(source.load_series, folder, source.Series(folder.name)) for folder in folders
+        },
+        fragments=load(kconfig.load_fragments, root / "kconfigs", {}),
+        cases=load(load_cases, root / "guest-tests", ()),
+    )
+    raise_all([error for error in errors if isinstance(error, UsageError)])
+    return declared
+
+
+def fetch_sources(jobs: Sequence[Job], place: Workspace, *, redo: bool) -> list[Source]:
+    """The target ``source``: every tree fetched (``redo``: looked up anew) and every series applied."""
+    bases = {
+        tree.name: source.fetch_tree(tree, place.store, place.progress, redo=redo)
+        for tree in {job.tree.name: job.tree for job in jobs}.values()
+    }
+    return [
+        source.apply_series(bases[job.tree.name], job.series, place.store, place.progress)
+        for job in jobs
+        if not _reason_left_out(job, bases[job.tree.name])
+    ]
+
+
+def build_job(
+    job: Job, declared: Declarations, place: Workspace, *, redo: bool = False
+) -> tuple[Source, Kernel, str]:
+    """The target ``build``: source, config, kernel; and the kernel command line that the config wants."""
+    arch = ARCHES[job.row.arch]
+    base = source.fetch_tree(job.tree, place.store, place.progress)
+    src = source.apply_series(base, job.series, place.store, place.progress)
+    config = kconfig.make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    toolchain = build.find_toolchain(arch)
+    kernel = build.build_kernel(
+        src, config, arch, toolchain, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo
+    )
+    return src, kernel, config.append
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    declared: Declarations,
+    place: Workspace,
+    accel: str,
+    command: str,
+    *,
+    redo: bool = False,
+) -> tuple[RunRecord, bool]:
+    """The target ``test``. Returns the run's record, and whether anything had to be run for it.
+
+    A run is named by its results, so one that changes nothing is the run that is there already. What was
+    earned before an ``InfraError`` or an interrupt stays in the store.
+    """
+    outcomes = [_run_job(job, declared, place, accel, redo=redo) for job in jobs]
+    records = tuple(record for record, _ in outcomes)
+    identity = make_id([dataclasses.asdict(record) for record in records])
+    folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    finished = RunRecord(folder.name, command, started, records)
+    save_run(finished, folder)
+    return finished, any(has_run for _, has_run in outcomes)
+
+
+def _run_job(
+    job: Job, declared: Declarations, place: Workspace, accel: str, *, redo: bool
+) -> tuple[JobRecord, bool]:
+    record = JobRecord(
+        row=job.row.name,
+        cell=job.cell.name,
+        arch=job.row.arch,
+        tree=job.tree.name,
+        series=job.series.name,
+        cases=tuple(case.id for case in job.cases),
+    )
+    results: dict[str, CaseResult] = {}
+    has_run = False
+    try:
+        base = source.fetch_tree(job.tree, place.store, place.progress)
+        record = replace(record, version=str(base.version), expect=_list_expected(job, base))
+        if reason := _reason_left_out(job, base):
+            return replace(record, left_out=reason), False
+        src, kernel, append = build_job(job, declared, place)
+        record = replace(record, commit=src.commit, source_id=src.source_id, build_id=kernel.build_id)
+        machine = _make_machine(job, kernel, append, accel, place)
+        record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel)
+        programs = _compile_cases(job, place)
+        folder = _cell_dir(machine, place.store)
+        for program in programs:
+            known = None if redo else _find_result(folder, program)
+            if known:
+                results[program.case.id] = known
+        missing = [program for program in programs if program.case.id not in results]
+        for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
+            has_run = True
+            save_result(result, _result_path(folder, result.case, result.content_id))
+            results[result.case] = result
+    except StageFailure as error:
+        failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
+        record, has_run = replace(record, failure=failure), True
+    ordered = tuple(results[case.id] for case in job.cases if case.id in results)
+    return replace(record, results=ordered), has_run
+
+
+def explain_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, accel: str) -> Iterator[Step]:
+    """What the target ``test`` would do and why, without doing any of it."""
+    for job in jobs:
+        yield from _explain_job(job, declared, place, accel)
+
+
+def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Step]:
+    store, arch = place.store, ARCHES[job.row.arch]
+    name = f"{job.row.name}/{job.cell.name}"
+    base = source.find_tree(job.tree, store)
+    if not base:
+        yield Step(
+            "source", f"{name}: {job.tree.name}", f"fetch {job.tree.package}, it has not been fetched yet"
+        )
+    elif reason := _reason_left_out(job, base):
+        yield Step("plan", f"{name}: left out, {reason}", "")
+        return
+    src = base and source.find_source(base, job.series, store)
+    if not src:
+        if job.series.patches:
+            yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
+        yield Step("build", name, "configure and build, the source is new")
+        yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
+        return
+    yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
+    config = kconfig.make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    build_id = build.make_build_id(src, config, build.find_toolchain(arch))
+    kernel = build.find_kernel(build_id, arch, store)
+    if not kernel:
+        yield Step(
+            "build",
+            f"{name}: {build_id}",
+            "build it, nothing was built from this source, config and compiler",
+        )
+        yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
+        return
+    yield Step("build", f"{name}: {build_id}", "")
+    if not store.path("rootfs", rootfs.make_rootfs_id(arch)).is_dir():
+        yield Step("rootfs", arch.name, "make it, there is none of this description")
+        yield Step("run", name, f"run {len(job.cases)} case(s), the root image is new")
+        return
+    yield Step("rootfs", f"{arch.name}: {rootfs.make_rootfs_id(arch)}", "")
+    machine = _make_machine(job, kernel, config.append, accel, place)
+    folder = _cell_dir(machine, store)
+    missing = [program.case.id for program in _compile_cases(job, place) if not _find_result(folder, program)]
+    why = f"run {', '.join(missing)}: not run yet, or changed" if missing else ""
+    yield Step("run", f"{name}: {len(job.cases)} case(s)", why)
+
+
+def _make_machine(job: Job, kernel: Kernel, append: str, accel: str, place: Workspace) -> Machine:
+    arch = ARCHES[job.row.arch]
+    image = rootfs.make_rootfs(arch, place.store, place.progress)
+    machine = Machine(arch, kernel, image, job.row.guest, "tcg", append, job.row.limits.boot_s)
+    chosen = boot.choose_accel(accel, machine, place.store, place.progress)
+    return replace(machine, accel=chosen, boot_limit_s=job.row.limits.boot_s * arch.time_scale[chosen])
+
+
+def _compile_cases(job: Job, place: Workspace) -> list[Program]:
+    toolchain = build.find_toolchain(ARCHES[job.row.arch])
+    return [
+        compile_case(case, toolchain.compiler, toolchain.identity, place.lib_dir, place.store)
+        for case in job.cases
+    ]
+
+
+def _cell_dir(machine: Machine, store: Store) -> Path:
+    """Where results of one kernel on one machine live."""
+    shape = dataclasses.asdict(machine.shape)
+    return store.path(
+        "results",
+        make_id(machine.kernel.build_id, machine.rootfs.rootfs_id, shape, machine.accel, machine.append),
+    )
+
+
+def _result_path(folder: Path, case: str, content_id: str) -> Path:
+    return folder / f"{case}.{content_id[:12]}.json"
+
+
+def _find_result(folder: Path, program: Program) -> CaseResult | None:
+    """What the case came to before, if that was an answer."""
+    known = load_result(_result_path(folder, program.case.id, program.program_id))
+    return known if known and is_conclusive(known) else None
+
+
+def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:
+    return tuple(
+        Expected(e.case, e.status, e.why) for e in job.cell.expect if e.when.holds(job.row.arch, base.version)
+    )
+
+
+def _reason_left_out(job: Job, base: Source) -> str:
+    if job.series.when.holds(job.row.arch, base.version):
+        return ""
+    return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A request and the declarations in, jobs out, with every wrong word of the request told at once.
+
+Nothing is fetched, built or looked up in the store here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.document import suggest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.guesttest import GuestCase, select_cases
+from orchestrator.kconfig import Fragment
+from orchestrator.matrix import Cell, Row
+from orchestrator.source import Series, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, in the words of the command line; empty means the row's own."""
+
+    rows: tuple[str, ...] = ()
+    tree: str = ""
+    series: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    accel: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """All that the project's files declare, by name."""
+
+    rows: Mapping[str, Row]
+    trees: Mapping[str, Tree]
+    series: Mapping[str, Series]
+    fragments: Mapping[str, Fragment]
+    cases: tuple[GuestCase, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kernel of one row, and the cases to run on it."""
+
+    row: Row
+    cell: Cell
+    tree: Tree
+    series: Series
+    cases: tuple[GuestCase, ...]
+
+
+def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
+    """The jobs in the order of the matrix, a row's kernel without series first.
+
+    Raises ``UsageError`` for every unknown row, tree, series, fragment or case at once.
+    """
+    errors: list[UsageError] = []
+    rows = [
+        declared.rows[name]
+        for name in request.rows or tuple(declared.rows)
+        if _is_known(name, declared.rows, "row", "ROW", errors)
+    ]
+    if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
+        rows = [replace(row, tree=request.tree) for row in rows]
+    wanted = tuple(name for name in request.series if name != "none")
+    for name in wanted:
+        _is_known(name, declared.series, "series", "SERIES", errors)
+    jobs: list[Job] = []
+    for row in rows:
+        where = f"matrix.yaml: row {row.name}"
+        for name in row.kconfig:
+            _is_known(name, declared.fragments, "fragment", where, errors)
+        cases: tuple[GuestCase, ...] = ()
+        try:
+            cases = select_cases(declared.cases, request.tests or row.tests)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+        cells = _choose_cells(row, request.series, wanted)
+        for cell in cells:
+            known = _is_known(row.tree, declared.trees, "kernel", where, errors)
+            if cell.series and not _is_known(cell.series, declared.series, "series", where, errors):
+                known = False
+            if known:
+                series = declared.series[cell.series] if cell.series else Series()
+                jobs.append(Job(row, cell, declared.trees[row.tree], series, cases))
+    raise_all(list({str(error): error for error in errors}.values()))
+    return tuple(jobs)
+
+
+def _choose_cells(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Cell, ...]:
+    """The row's cells; with SERIES= the one without series, and one for each series asked for."""
+    if not asked:
+        return row.cells
+    plain = [cell for cell in row.cells if not cell.series] or [Cell("plain", "", ())]
+    known = {cell.series: cell for cell in row.cells}
+    return (*plain, *(known.get(name, Cell(name, name, ())) for name in wanted))
+
+
+def _is_known(
+    name: str, known: Mapping[str, object], kind: str, where: str, errors: list[UsageError]
+) -> bool:
+    if name in known:
+        return True
+    hint = f"there are: {', '.join(known)}"
+    errors.append(UsageError(f"there is no {kind} {name}{suggest(name, known)}", where=where, hint=hint))
+    return False

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happened, as plain data: written after every stage and every case, judged and rendered later.
+
+A record holds all that a verdict needs, so verdicts and reports can be made again without a kernel.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UsageError
+from orchestrator.status import Status
+from orchestrator.store import write_json
+
+SCHEMA = 1
+
+
+class Ended(StrEnum):
+    """How a case's life in the guest ended."""
+
+    EXIT = "exit"
+    TIMEOUT = "timeout"
+    GUEST_GONE = "guest-gone"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case as it ran.
+
+    ``subtests`` are the names it declares, ``console`` is the kernel's log from its begin to its end.
+    ``exit_status`` is None when the guest was gone before the case ended, -1 for a signal. ``taint`` is
+    ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
+    """
+
+    case: str
+    subtests: tuple[str, ...]
+    content_id: str
+    ended: Ended
+    exit_status: int | None
+    stdout: str
+    stderr: str
+    console: str
+    taint_before: int | None
+    taint_after: int | None
+    is_guest_alive: bool
+    duration_s: float
+    accel: str
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the matrix expects of a case here: an id or glob, a status, and why."""
+
+    case: str
+    status: Status
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The stage that ended a job early, and what there is to say about it."""
+
+    stage: str
+    what: str
+    where: str
+    hint: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One cell of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran."""
+
+    row: str
+    cell: str
+    arch: str
+    tree: str
+    series: str
+    cases: tuple[str, ...]
+    expect: tuple[Expected, ...] = ()
+    version: str = ""
+    commit: str = ""
+    source_id: str = ""
+    config_id: str = ""
+    build_id: str = ""
+    rootfs_id: str = ""
+    accel: str = ""
+    left_out: str = ""
+    failure: Failure | None = None
+    results: tuple[CaseResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One call of ``cowbell test``: the command as it can be repeated, and its jobs."""
+
+    run_id: str
+    command: str
+    started: str
+    jobs: tuple[JobRecord, ...]
+    schema: int = SCHEMA
+
+
+def save_run(run: RunRecord, folder: Path) -> Path:
+    path = folder / "record.json"
+    write_json(path, dataclasses.asdict(run))
+    return path
+
+
+def load_run(path: Path) -> RunRecord:
+    """Raises ``UsageError`` when the file is no record of this schema."""
+    try:
+        fields = json.loads(path.read_text())
+        if fields.get("schema") != SCHEMA:
+            raise UsageError(
+                f"has schema {fields.get('schema')}, this cowbell reads {SCHEMA}", where=str(path)
+            )
+        jobs = tuple(_make_job(job) for job in fields.pop("jobs"))
+        return RunRecord(**fields, jobs=jobs)
+    except OSError as error:
+        raise UsageError(f"can not be read: {error.strerror}", where=str(path)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"is not a run's record: {error}", where=str(path)) from None
+
+
+def load_result(path: Path) -> CaseResult | None:
+    """A case result of the store; None when there is none, or it is not whole."""
+    try:
+        return _make_result(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_result(result: CaseResult, path: Path) -> None:
+    write_json(path, dataclasses.asdict(result))
+
+
+def _make_job(fields: Mapping[str, Any]) -> JobRecord:
+    failure = fields["failure"]
+    return JobRecord(
+        **{
+            key: value
+            for key, value in fields.items()
+            if key not in ("cases", "expect", "failure", "results")
+        },
+        cases=tuple(fields["cases"]),
+        expect=tuple(Expected(e["case"], Status(e["status"]), e["why"]) for e in fields["expect"]),
+        failure=Failure(**failure) if failure else None,
+        results=tuple(_make_result(result) for result in fields["results"]),
+    )
+
+
+def _make_result(fields: Mapping[str, Any]) -> CaseResult:
+    return CaseResult(**{**fields, "subtests": tuple(fields["subtests"]), "ended": Ended(fields["ended"])})

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cases in, what each of them did out; judging it is not done here.
+
+The compiled cases are pushed once a boot. Around each, markers are written to the kernel log and the taint
+is read. A guest that crashed, hung, or ran a case that may crash it is replaced for the cases that remain.
+"""
+
+import io
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import command
+from orchestrator.boot import Answer, Guest, GuestGone, Machine, boot_guest
+from orchestrator.command import Deadline
+from orchestrator.errors import StageFailure
+from orchestrator.guesttest import GuestCase, compile_command
+from orchestrator.progress import Progress
+from orchestrator.record import CaseResult, Ended
+from orchestrator.store import Store, make_id
+
+# how long after its own limit a case may still end by itself, native seconds
+_GRACE_S = 4.0
+_CONSOLE_LIMIT = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A case ready to be pushed. ``program_id`` changes with its source, its library and the compiler."""
+
+    case: GuestCase
+    program_id: str
+    path: Path
+
+
+def compile_case(case: GuestCase, compiler: str, toolchain_id: str, lib_dir: Path, store: Store) -> Program:
+    """Compile a C case statically, once; a Python case is taken as it is.
+
+    Raises ``InfraError`` with the compiler's words: a case that does not compile is our fault.
+    """
+    if case.language == "python":
+        return Program(case, case.content_id, case.path)
+    program_id = make_id(case.content_id, toolchain_id)
+    folder = store.publish(
+        "programs",
+        program_id,
+        lambda draft: void(command.run(compile_command(case, compiler, lib_dir, draft / case.id))),
+    )
+    return Program(case, program_id, folder / case.id)
+
+
+def void(_: object) -> None:
+    """For a callback whose result nobody wants."""
+
+
+def run_cases(
+    machine: Machine, programs: Sequence[Program], lib_dir: Path, folder: Path, progress: Progress
+) -> Iterator[CaseResult]:
+    """Run every program, in guests as fresh as needed, yielding each result as it is earned.
+
+    Raises ``StageFailure`` when a guest does not boot; what was yielded before stands.
+    """
+    pending = list(programs)
+    while pending:
+        boot_dir = _make_boot_dir(folder)
+        progress.stage("boot", f"{machine.kernel.version} on {machine.accel}")
+        with boot_guest(machine, boot_dir) as guest:
+            progress.stage("run", f"{len(pending)} case(s)")
+            _push(guest, pending, lib_dir)
+            for done, program in enumerate(tuple(pending)):
+                if done and program.case.may_crash:
+                    break
+                progress.count(done, len(pending) + done)
+                pending.remove(program)
+                result = _run_case(guest, program)
+                yield result
+                if not result.is_guest_alive or program.case.may_crash:
+                    break
+
+
+def _make_boot_dir(folder: Path) -> Path:
+    numbers = [int(path.name.removeprefix("boot-")) for path in folder.glob("boot-*")]
+    return folder / f"boot-{max(numbers, default=0) + 1}"
+
+
+def _push(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for program in programs:
+            archive.add(program.path, f"cases/{program.case.id}", filter=_as_root)
+        for path in sorted(lib_dir.glob("*.py")):
+            archive.add(path, f"lib/{path.name}", filter=_as_root)
+    deadline = Deadline.after(30 * guest.machine.time_scale)
+    try:
+        answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
+    except GuestGone as gone:
+        raise StageFailure(
+            "run", f"the guest was lost while cases were pushed: {gone}", log=guest.console
+        ) from None
+    if answer.status:
+        raise StageFailure("run", f"cases could not be unpacked: {answer.stderr}", log=guest.console)
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.mode = 0o755
+    return member
+
+
+def _run_case(guest: Guest, program: Program) -> CaseResult:
+    case, scale = program.case, guest.machine.time_scale
+    begin = guest.console.stat().st_size
+    before = _mark(guest, f"begin {case.id}")
+    how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
+    line = (
+        f"mkdir -p /work/tmp && cd /work/tmp && PYTHONPATH=/work/lib GT_ID={case.id} "
+        f"GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+    )
+    began = time.monotonic()
+    answer, ended = Answer(-1, "", ""), Ended.EXIT
+    try:
+        answer = guest.run(line, Deadline.after((case.timeout_s + _GRACE_S) * scale))
+    except GuestGone as gone:
+        answer = Answer(-1, gone.stdout, "")
+        ended = Ended.TIMEOUT if gone.is_timeout else Ended.GUEST_GONE
+    duration_s = time.monotonic() - began
+    after = _mark(guest, f"end {case.id}")
+    return CaseResult(
+        case=case.id,
+        subtests=case.subtests,
+        content_id=program.program_id,
+        ended=ended,
+        exit_status=answer.status if ended is Ended.EXIT else None,
+        stdout=answer.stdout,
+        stderr=answer.stderr,
+        console=_read_console(guest, begin),
+        taint_before=before,
+        taint_after=after,
+        # a case that had to be cut off may still run: its guest is not used again
+        is_guest_alive=after is not None and ended is Ended.EXIT,
+        duration_s=round(duration_s, 3),
+        accel=guest.machine.accel,
+        boot=guest.folder.name,
+    )
+
+
+def _mark(guest: Guest, text: str) -> int | None:
+    """Write a marker to the kernel log, wait until the console shows it; the taint, or None when gone."""
+    begin = guest.console.stat().st_size
+    line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted"
+    deadline = Deadline.after(5 * guest.machine.time_scale)
+    try:
+        answer = guest.run(line, deadline)
+    except GuestGone:
+        return None
+    while f"cowbell: {text}" not in _read_console(guest, begin) and not deadline.is_over:
+        time.sleep(0.01)
+    return int(answer.stdout) if answer.stdout.strip().isdigit() else None
+
+
+def _read_console(guest: Guest, begin: int) -> str:
+    """The console from an offset on; of a flood the first and the last part."""
+    size = guest.console.stat().st_size - begin
+    with guest.console.open("rb") as file:
+        file.seek(begin)
+        if size <= _CONSOLE_LIMIT:
+            return file.read().decode(errors="replace")
+        head = file.read(_CONSOLE_LIMIT // 2)
+        file.seek(-_CONSOLE_LIMIT // 2, io.SEEK_END)
+        cut = f"\n[cowbell: {size - _CONSOLE_LIMIT} bytes left out]\n".encode()
+        return (head + cut + file.read()).decode(errors="replace")

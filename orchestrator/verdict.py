@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A record in, verdicts out: a pure function, so that stored runs can be judged again.
+
+A case passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
+still answers, a kernel log without a splat and a taint that did not grow. Whatever is missing or
+contradicts itself is BROKEN; whatever the kernel complained of is a CRASH, also where a failure is expected.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.console import parse_console
+from orchestrator.ktap import parse_ktap
+from orchestrator.record import CaseResult, Ended, Expected, JobRecord
+from orchestrator.status import Status
+
+# taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
+_BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one subtest came to on one kernel. ``name`` is the case's id, with parameters if it has any.
+
+    ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
+    ``evidence`` shows it, ``stage`` is where it was decided.
+    """
+
+    case: str
+    name: str
+    raw: Status
+    status: Status
+    expected: Status
+    why_expected: str
+    stage: str
+    reason: str
+    evidence: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    name: str
+    status: Status
+    reason: str
+    evidence: str = ""
+
+
+def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
+    """A verdict for every case that was planned, in the order planned."""
+    results = {result.case: result for result in job.results}
+    verdicts: list[Verdict] = []
+    for case in job.cases:
+        result = results.get(case)
+        if result:
+            findings, stage = tuple(_judge_result(result)), "run"
+        else:
+            findings, stage = (_judge_missing(job, case),), job.failure.stage if job.failure else "plan"
+        for finding in findings:
+            expected = find_expected(job.expect, case, finding.name)
+            verdicts.append(
+                Verdict(
+                    case=case,
+                    name=finding.name,
+                    raw=finding.status,
+                    status=finding.status.against(expected.status if expected else Status.PASS),
+                    expected=expected.status if expected else Status.PASS,
+                    why_expected=expected.why if expected else "",
+                    stage=stage,
+                    reason=finding.reason,
+                    evidence=finding.evidence,
+                    duration_s=result.duration_s if result else 0.0,
+                )
+            )
+    return tuple(verdicts)
+
+
+def is_conclusive(result: CaseResult) -> bool:
+    """Whether a stored result answers the question, so that the case need not run again."""
+    return all(finding.status is not Status.BROKEN for finding in _judge_result(result))
+
+
+def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
+    """The first expectation whose id or glob is the case's, or the subtest's with its parameters."""
+    for expected in expect:
+        pattern = re.escape(expected.case).replace(r"\*", ".*").replace(r"\?", ".")
+        if re.fullmatch(pattern, case) or re.fullmatch(pattern, name):
+            return expected
+    return None
+
+
+def _judge_missing(job: JobRecord, case: str) -> _Finding:
+    if job.left_out:
+        return _Finding(case, Status.SKIP, job.left_out)
+    if job.failure:
+        # a kernel that does not boot is the kernel's fault; one that can not be had says nothing
+        status = Status.CRASH if job.failure.stage == "boot" else Status.BROKEN
+        return _Finding(case, status, f"{job.failure.stage}: {job.failure.what}", job.failure.hint)
+    return _Finding(case, Status.BROKEN, "was not run")
+
+
+def _judge_result(result: CaseResult) -> Iterator[_Finding]:
+    """A finding for each subtest that the case declares, and one for whatever else is wrong."""
+    stream = parse_ktap(result.stdout)
+    leaves = dict(stream.flatten())
+    doubt = _find_doubt(result)
+    problems = "; ".join(stream.problems)
+    evidence = (result.stdout + result.stderr)[-2000:]
+    all_ok = all(leaf.ok for leaf in leaves.values())
+    for name in result.subtests:
+        leaf = leaves.pop(name, None)
+        if doubt and (leaf is None or leaf.status is not Status.SKIP):
+            yield _Finding(name, doubt.status, doubt.reason, doubt.evidence)
+        elif leaf is None or not stream.is_complete:
+            yield _Finding(name, Status.BROKEN, problems or "no result line", evidence)
+        elif all_ok != (result.exit_status == 0):
+            said = "ok" if all_ok else "not ok"
+            yield _Finding(name, Status.BROKEN, f"says {said} and exits with {result.exit_status}", evidence)
+        else:
+            diagnostics = leaf.diagnostics
+            yield _Finding(
+                name,
+                leaf.status,
+                leaf.reason or (diagnostics[-1] if diagnostics else ""),
+                "\n".join(diagnostics),
+            )
+    for name in leaves:
+        yield _Finding(name, Status.BROKEN, f"{result.case} does not declare this subtest", evidence)
+
+
+def _find_doubt(result: CaseResult) -> _Finding | None:
+    """What outweighs anything that the case says of itself."""
+    log = parse_console(result.console)
+    faults = [splat for splat in log.splats if splat.is_fault]
+    if faults:
+        titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
+        return _Finding("", Status.CRASH, titles, "\n".join(splat.excerpt for splat in faults)[:8000])
+    if log.panicked:
+        return _Finding("", Status.CRASH, "kernel panic", result.console[-4000:])
+    if result.ended is Ended.TIMEOUT:
+        return _Finding(
+            "", Status.TIMEOUT, f"not done after {result.duration_s:.0f} s", result.console[-4000:]
+        )
+    if result.ended is Ended.GUEST_GONE or not result.is_guest_alive:
+        return _Finding("", Status.CRASH, "the guest was gone, without a word", result.console[-4000:])
+    if result.taint_before is None or result.taint_after is None:
+        return _Finding("", Status.BROKEN, "the kernel's taint could not be read")
+    gained = result.taint_after & ~result.taint_before
+    letters = "".join(letter for bit, letter in _BAD_TAINT.items() if gained & bit)
+    if letters:
+        return _Finding("", Status.CRASH, f"the kernel became tainted ({letters})", result.console[-4000:])
+    return None
