@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import jinja2
+from rich import box
 from rich.table import Table
 
 from orchestrator.record import JobRecord, RunRecord
@@ -97,6 +98,8 @@ def make_tables(judged: Judged) -> Iterator[Table]:
             title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
             + (f", {accels}" if accels else ""),
             title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
         table.add_column("case", no_wrap=True)
