@@ -28,10 +28,10 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.matrix import GuestShape
 from orchestrator.progress import Progress
 from orchestrator.rootfs import Rootfs
-from orchestrator.store import Store, make_id, write_json
+from orchestrator.store import Store, make_id, write_atomic, write_json
 
 READY = "cowbell: ready"
-ACCELS = ("kvm", "tcg")
+_KVM = Path("/dev/kvm")
 # a guest that works is ready in a second or two; one that is stuck stays stuck
 _PROBE_S = 8.0
 _POLL_S = 0.01
@@ -39,14 +39,16 @@ _POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All that decides how a guest runs, apart from the ports and keys of one boot."""
+    """All that decides how a guest runs, apart from the port and keys of one boot.
+
+    ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it.
+    """
 
     arch: Arch
     kernel: Kernel
     rootfs: Rootfs
     shape: GuestShape
     accel: str
-    append: str
     boot_limit_s: float
 
     @property
@@ -87,7 +89,7 @@ def make_cmdline(machine: Machine) -> str:
     arch = machine.arch
     return (
         f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 "
-        f"root=/dev/vda rw rootfstype=ext4 {machine.append} init=/bin/busybox -- sh /guest-init"
+        f"root=/dev/vda rw rootfstype=ext4 {machine.kernel.config.append} init=/bin/busybox -- sh /guest-init"
     ).replace("  ", " ")
 
 
@@ -141,7 +143,7 @@ class Guest:
             return False
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
-        """Run a shell command in the guest. Raises ``GuestGone`` when the guest or the deadline ends first."""
+        """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
         transport = self.ssh.get_transport()
         try:
             if transport is None:
@@ -219,7 +221,7 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     argv = make_argv(machine, qemu, port, folder)
     write_json(folder / "qemu.json", argv)
     began = time.monotonic()
-    deadline = Deadline.after(machine.boot_limit_s)
+    deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
     with command.start(argv, output=folder / "qemu.log", death_signal="KILL") as process:
         _wait_ready(process, machine, folder, deadline)
         with contextlib.closing(_connect(port, keys, folder, deadline)) as ssh:
@@ -249,7 +251,7 @@ def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path
                     "the guest ended before it was ready"
                     if ended
                     else f"the guest was not ready after {deadline.allowed_s:.0f} s",
-                    where=f"{machine.kernel.version}, accelerator {machine.accel}",
+                    where=f"{machine.kernel.source.version}, accelerator {machine.accel}",
                     hint="the console's last lines:\n" + _tail(console),
                     log=console,
                 )
@@ -309,44 +311,47 @@ def _find_free_port() -> int:
 def choose_accel(wanted: str, machine: Machine, store: Store, progress: Progress) -> str:
     """The accelerator to use: ``wanted``, or for ``auto`` KVM when a guest has booted on it here, else TCG.
 
-    The probe's outcome is remembered for this host, boot and QEMU. Raises ``InfraError`` when ``kvm`` was
-    asked for by name and does not work.
+    Raises ``InfraError`` when ``kvm`` was asked for by name and does not work.
+    """
+    known = find_accel(wanted, machine.arch, store) or _probe_kvm(machine, store, progress)
+    name, _, why = known.partition(" ")
+    if wanted == "kvm" and name != "kvm":
+        raise InfraError(f"KVM does not work here: {why}", hint="ACCEL=tcg runs without it, slower")
+    return name
+
+
+def find_accel(wanted: str, arch: Arch, store: Store) -> str:
+    """What is known without booting a guest, as ``NAME why``; empty when only a probe can tell.
+
+    A probe's outcome holds for this host, until it reboots, and this QEMU.
     """
     if wanted == "tcg":
-        return "tcg"
-    works, why = _probe_kvm(machine, store, progress)
-    if works:
-        return "kvm"
-    if wanted == "kvm":
-        raise InfraError(f"KVM does not work here: {why}", hint="ACCEL=tcg runs without it, slower")
-    return "tcg"
-
-
-def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> tuple[bool, str]:
-    device = Path("/dev/kvm")
-    if not machine.arch.is_native:
-        return False, f"the host is not {machine.arch.name}"
+        return "tcg as asked"
+    if not arch.is_native:
+        return f"tcg the host is not {arch.name}"
     try:
-        device.open("r+b").close()
+        _KVM.open("r+b").close()
     except OSError as error:
-        return False, f"{device}: {error.strerror}"
-    qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    known = store.path("accel", make_id(qemu, Path(qemu).stat().st_mtime, boot))
-    if known.exists():
-        works, _, why = known.read_text().strip().partition(" ")
-        return works == "kvm", why
+        return f"tcg {_KVM}: {error.strerror}"
+    known = _probe_path(arch, store)
+    return known.read_text().strip() if known.exists() else ""
+
+
+def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> str:
     progress.stage("boot", "trying KVM")
-    shape = GuestShape(cpus=1, memory_mib=256)
+    trial = replace(machine, accel="kvm", shape=GuestShape(cpus=1, memory_mib=256), boot_limit_s=_PROBE_S)
+    outcome = "kvm a guest has booted"
     try:
-        with boot_guest(
-            replace(machine, accel="kvm", shape=shape, boot_limit_s=_PROBE_S),
-            store.path("probe", make_id(boot)),
-        ):
-            works, why = "kvm", "a guest has booted"
+        with boot_guest(trial, store.path("accel", "probe")):
+            pass
     except (StageFailure, InfraError) as error:
-        works, why = "tcg", error.what
-        progress.note(f"/dev/kvm opens, but no guest boots on it ({why}); using TCG")
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(f"{works} {why}\n")
-    return works == "kvm", why
+        outcome = f"tcg {error.what}"
+        progress.note(f"{_KVM} opens, but no guest boots on it ({error.what}); using TCG")
+    write_atomic(_probe_path(machine.arch, store), f"{outcome}\n")
+    return outcome
+
+
+def _probe_path(arch: Arch, store: Store) -> Path:
+    qemu = Path(command.find_tool(arch.qemu, arch.qemu_package))
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return store.path("accel", make_id(str(qemu), qemu.stat().st_mtime, boot_id))

@@ -34,14 +34,17 @@ _NEEDED_MIB = 2048
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A built kernel: its folder in the store, and its GNU build id, by which a guest proves what it booted."""
+    """A built kernel: what it was made of, its folder in the store, and the image that boots.
+
+    By ``gnu_build_id`` a guest proves what it booted.
+    """
 
     build_id: str
+    source: Source
+    config: Config
     folder: Path
     image: Path
     gnu_build_id: str
-    config_text: str
-    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,14 @@ def make_build_id(kernel: Source, config: Config, toolchain: Toolchain) -> str:
     return make_id(kernel.source_id, config.config_id, toolchain.identity, _REPRODUCIBLE)
 
 
-def find_kernel(build_id: str, arch: Arch, store: Store) -> Kernel | None:
+def find_kernel(src: Source, config: Config, arch: Arch, toolchain: Toolchain, store: Store) -> Kernel | None:
     """A kernel that is built already."""
+    build_id = make_build_id(src, config, toolchain)
     folder = store.path("kernels", build_id)
     if not folder.is_dir():
         return None
-    gnu_build_id, version = (folder / "identity").read_text().split()
-    text = (folder / "config").read_text()
-    return Kernel(build_id, folder, folder / Path(arch.boot_file).name, gnu_build_id, text, version)
+    gnu_build_id = (folder / "gnu-build-id").read_text().strip()
+    return Kernel(build_id, src, config, folder, folder / Path(arch.boot_file).name, gnu_build_id)
 
 
 def build_kernel(
@@ -95,18 +98,17 @@ def build_kernel(
     redo: bool = False,
 ) -> Kernel:
     """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
-    build_id = make_build_id(src, config, toolchain)
-    known = find_kernel(build_id, arch, store)
+    known = find_kernel(src, config, arch, toolchain, store)
     if known and not redo:
         return known
     if known:
         shutil.rmtree(known.folder)
     store.publish(
         "kernels",
-        build_id,
+        make_build_id(src, config, toolchain),
         lambda draft: _build(src, config, arch, toolchain, store, progress, limit_s, draft),
     )
-    made = find_kernel(build_id, arch, store)
+    made = find_kernel(src, config, arch, toolchain, store)
     assert made
     return made
 
@@ -153,7 +155,7 @@ def _build(
         shutil.copyfile(build_dir / arch.boot_file, image)
     (draft / "config").write_text(text)
     shutil.copyfile(build_dir / "build.log", draft / "build.log")
-    (draft / "identity").write_text(f"{read_gnu_build_id(image)} {src.version}\n")
+    (draft / "gnu-build-id").write_text(f"{read_gnu_build_id(image)}\n")
     warnings = [
         line for line in (draft / "build.log").read_text(errors="replace").splitlines() if "warning:" in line
     ]

@@ -171,8 +171,7 @@ def _run(words: list[str]) -> int:
                     print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
             elif target == "build":
                 for job in jobs:
-                    _, kernel, _ = pipeline.build_job(job, declared, place, redo=options.always_make)
-                    print(kernel.image)
+                    print(pipeline.build_job(job, declared, place, redo=options.always_make).image)
         if "test" not in targets:
             return 0
         run, has_run = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)

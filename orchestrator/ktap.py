@@ -13,12 +13,14 @@ from orchestrator.status import Status
 
 MAX_DIAGNOSTICS = 500
 MAX_LINE = 4096
+MAX_DEPTH = 16
+MAX_PROBLEMS = 200
 
-_VERSION = re.compile(r"(K?TAP version) ([0-9]{1,4})\s*", re.IGNORECASE)
+_VERSION = re.compile(r"K?TAP version [0-9]{1,4}")
 _PLAN = re.compile(r"1\.\.([0-9]{1,9})\s*(?:#\s*(?:(SKIP)\S*\s*)?(.*))?", re.IGNORECASE)
 _RESULT = re.compile(r"(not )?ok(?:\s+([0-9]{1,9})(?=\s|$)|(?=\s+-)|(?=\s*$))\s*(?:-(?:\s+|$))?(.*)")
 _REMARK = re.compile(r"(?:(?<=\s)|^)#\s*(.*)$")
-_DIRECTIVE = re.compile(r"(SKIP|TODO|XFAIL|TIMEOUT|ERROR)(?:\b:?)\s*(.*)", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"(SKIP|TODO|XFAIL|TIMEOUT|ERROR)(?:(?<=SKIP)\w+)?\b:?\s*(.*)", re.IGNORECASE)
 _SUBTEST = re.compile(r"Subtest:\s*(.*)")
 _VERSIONS = ("KTAP version 1", "TAP version 13", "TAP version 14")
 
@@ -75,7 +77,7 @@ class Result:
 
     @property
     def status(self) -> Status:
-        """What the line says. ``XFAIL`` is the expected failure whether it is reported as ``ok``, as kselftest
+        """What the line says. ``XFAIL`` is the expected failure whether reported as ``ok``, as kselftest
         does, or as ``not ok``; ``ok # TODO`` is an unexpected pass (TAP 14, "TODO tests")."""
         match self.directive, self.ok:
             case "SKIP", _:
@@ -131,7 +133,7 @@ def parse_line(line: str) -> tuple[int, Event]:
     body = text.lstrip(" \t")
     indent = len(text[: len(text) - len(body)].expandtabs(4))
     if match := _VERSION.fullmatch(body):
-        return indent, Version(f"{match[1].replace('ktap', 'KTAP')} {match[2]}")
+        return indent, Version(match[0])
     if match := _PLAN.fullmatch(body):
         return indent, Plan(int(match[1]), (match[3] or "").strip() if match[2] else None)
     if match := _RESULT.fullmatch(body):
@@ -170,6 +172,8 @@ class _Level:
     has_late_plan: bool = False
     results: list[Result] = field(default_factory=list)
     numbers: set[int] = field(default_factory=set)
+    last_number: int = 0
+    came: int = 0
     diagnostics: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_DIAGNOSTICS))
     subtests: list[Result] = field(default_factory=list)
     subtest_name: str = ""
@@ -197,14 +201,16 @@ class KtapParser:
         """Takes one line, with or without its line end."""
         self._line += 1
         indent, event = parse_line(line.strip("\r\n")[:MAX_LINE])
+        if len(self._levels) == MAX_DEPTH and indent > self._levels[-1].indent:
+            event = Diagnostic(line.strip()[:MAX_LINE])
         match event:
             case Diagnostic(text):
                 if text:
                     self._level_for_text(indent).diagnostics.append(text)
             case Subtest(name):
                 level = self._level_at(indent)
-                if level.is_fresh and indent:
-                    level.name = level.name or name
+                if indent and not (level.name or level.plan or level.results):
+                    level.name = name
                 else:
                     level.subtest_name = name
             case BailOut(reason):
@@ -219,7 +225,6 @@ class KtapParser:
     def end(self, *, is_cut: bool = False) -> Ktap:
         """Ends the stream; ``is_cut`` says that its last line had no line end. Feed nothing afterwards."""
         top = self._level_at(0)
-        planned_results = len(top.results)
         if top.subtests:
             self._abandon_subtests(top)
         if top.version is None:
@@ -229,7 +234,7 @@ class KtapParser:
         if top.plan is None:
             self._problems.append("no plan")
         else:
-            self._check_count("", top.plan, planned_results)
+            self._check_count("", top.plan, top.came)
             if top.plan == 0 and top.skip is None:
                 self._problems.append("plan says 0 and not why")
         if self._bail_out is not None:
@@ -267,7 +272,7 @@ class KtapParser:
         if closed.subtests:
             self._abandon_subtests(closed)
         if closed.plan is not None:
-            self._check_count(f"subtests of {closed.name or 'unnamed'}: ", closed.plan, len(closed.numbers))
+            self._check_count(f"subtests of {closed.name or 'unnamed'}: ", closed.plan, closed.came)
         parent.diagnostics.extend(closed.take_diagnostics())
         if parent.subtests:
             self._abandon_subtests(parent)
@@ -277,9 +282,10 @@ class KtapParser:
     def _abandon_subtests(self, level: _Level) -> None:
         """Subtests whose own result line never came are kept under a result that says so."""
         name = level.subtest_name
-        self._problems.append(f"subtests of {name or 'unnamed'} without a result line")
+        self._add_problem(f"subtests of {name or 'unnamed'} without a result line")
+        level.last_number += 1
         lost = Result(
-            len(level.results) + 1,
+            level.last_number,
             name,
             ok=False,
             directive="ERROR",
@@ -313,9 +319,7 @@ class KtapParser:
                 self._complain("line out of sequence: plan after the first result")
 
     def _on_result(self, level: _Level, line: TestLine) -> None:
-        expected = (
-            max(level.numbers, default=0) + 1 if len(level.results) < 2 else level.results[-1].number + 1
-        )
+        expected = level.last_number + 1
         number = expected if line.number is None else line.number
         if self._bail_out is not None or level.has_late_plan:
             self._complain("result after end")
@@ -326,6 +330,8 @@ class KtapParser:
         elif number != expected:
             self._complain(f"line out of sequence: number {number}, expected {expected}")
         level.numbers.add(number)
+        level.last_number = number
+        level.came += 1
         subtests, level.subtests, level.subtest_name = tuple(level.subtests), [], ""
         result = Result(
             number, line.name, line.ok, line.directive, line.reason, level.take_diagnostics(), subtests
@@ -336,10 +342,14 @@ class KtapParser:
 
     def _check_count(self, prefix: str, planned: int, came: int) -> None:
         if planned != came:
-            self._problems.append(f"{prefix}plan says {planned}, {came} results came")
+            self._add_problem(f"{prefix}plan says {planned}, {came} results came")
 
     def _complain(self, text: str) -> None:
-        self._problems.append(f"line {self._line}: {text}")
+        self._add_problem(f"line {self._line}: {text}")
+
+    def _add_problem(self, text: str) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(text)
 
 
 def _is_failure(status: Status) -> bool:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import boot, build, kconfig, rootfs, source
+from orchestrator import boot, source
 from orchestrator.arch import ARCHES
 from orchestrator.boot import Machine
-from orchestrator.build import Kernel
+from orchestrator.build import Kernel, build_kernel, find_kernel, find_toolchain, make_build_id
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.guesttest import load_cases
+from orchestrator.kconfig import load_fragments, make_config
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, Job
 from orchestrator.progress import Progress
@@ -31,7 +32,8 @@ from orchestrator.record import (
     save_result,
     save_run,
 )
-from orchestrator.run import Program, compile_case, run_cases
+from orchestrator.rootfs import make_rootfs, make_rootfs_id
+from orchestrator.run import compile_case, make_program_id, run_cases
 from orchestrator.source import Source
 from orchestrator.store import Store, make_id
 from orchestrator.verdict import is_conclusive
@@ -79,7 +81,7 @@ def load_declarations(root: Path) -> Declarations:
         series={
             folder.name: load(source.load_series, folder, source.Series(folder.name)) for folder in folders
         },
-        fragments=load(kconfig.load_fragments, root / "kconfigs", {}),
+        fragments=load(load_fragments, root / "kconfigs", {}),
         cases=load(load_cases, root / "guest-tests", ()),
     )
     raise_all([error for error in errors if isinstance(error, UsageError)])
@@ -99,19 +101,16 @@ def fetch_sources(jobs: Sequence[Job], place: Workspace, *, redo: bool) -> list[
     ]
 
 
-def build_job(
-    job: Job, declared: Declarations, place: Workspace, *, redo: bool = False
-) -> tuple[Source, Kernel, str]:
-    """The target ``build``: source, config, kernel; and the kernel command line that the config wants."""
+def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
+    """The target ``build``: source, config, kernel."""
     arch = ARCHES[job.row.arch]
     base = source.fetch_tree(job.tree, place.store, place.progress)
     src = source.apply_series(base, job.series, place.store, place.progress)
-    config = kconfig.make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    toolchain = build.find_toolchain(arch)
-    kernel = build.build_kernel(
+    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    toolchain = find_toolchain(arch)
+    return build_kernel(
         src, config, arch, toolchain, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo
     )
-    return src, kernel, config.append
 
 
 def run_jobs(
@@ -156,14 +155,22 @@ def _run_job(
         record = replace(record, version=str(base.version), expect=_list_expected(job, base))
         if reason := _reason_left_out(job, base):
             return replace(record, left_out=reason), False
-        src, kernel, append = build_job(job, declared, place)
-        record = replace(record, commit=src.commit, source_id=src.source_id, build_id=kernel.build_id)
-        machine = _make_machine(job, kernel, append, accel, place)
+        kernel = build_job(job, declared, place)
+        record = replace(
+            record,
+            commit=kernel.source.commit,
+            source_id=kernel.source.source_id,
+            config_id=kernel.config.config_id,
+            build_id=kernel.build_id,
+        )
+        machine = _make_machine(job, kernel, place)
+        machine = replace(machine, accel=boot.choose_accel(accel, machine, place.store, place.progress))
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel)
-        programs = _compile_cases(job, place)
+        toolchain = find_toolchain(machine.arch)
+        programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
         folder = _cell_dir(machine, place.store)
         for program in programs:
-            known = None if redo else _find_result(folder, program)
+            known = None if redo else _find_result(folder, program.case.id, program.program_id)
             if known:
                 results[program.case.id] = known
         missing = [program for program in programs if program.case.id not in results]
@@ -196,51 +203,45 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
         yield Step("plan", f"{name}: left out, {reason}", "")
         return
     src = base and source.find_source(base, job.series, store)
+    if not src and job.series.patches:
+        yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
     if not src:
-        if job.series.patches:
-            yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
         yield Step("build", name, "configure and build, the source is new")
         yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
-    config = kconfig.make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    build_id = build.make_build_id(src, config, build.find_toolchain(arch))
-    kernel = build.find_kernel(build_id, arch, store)
+    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    toolchain = find_toolchain(arch)
+    kernel = find_kernel(src, config, arch, toolchain, store)
     if not kernel:
+        build_id = make_build_id(src, config, toolchain)
         yield Step(
-            "build",
-            f"{name}: {build_id}",
-            "build it, nothing was built from this source, config and compiler",
+            "build", f"{name}: {build_id}", "build it, nothing was built from this source, config, compiler"
         )
         yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
         return
-    yield Step("build", f"{name}: {build_id}", "")
-    if not store.path("rootfs", rootfs.make_rootfs_id(arch)).is_dir():
-        yield Step("rootfs", arch.name, "make it, there is none of this description")
-        yield Step("run", name, f"run {len(job.cases)} case(s), the root image is new")
+    yield Step("build", f"{name}: {kernel.build_id}", "")
+    chosen = boot.find_accel(accel, arch, store)
+    if not store.path("rootfs", make_rootfs_id(arch)).is_dir() or not chosen:
+        yield Step(
+            "rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "make it, and see which accelerator works"
+        )
+        yield Step("run", name, f"run {len(job.cases)} case(s), the guest is new")
         return
-    yield Step("rootfs", f"{arch.name}: {rootfs.make_rootfs_id(arch)}", "")
-    machine = _make_machine(job, kernel, config.append, accel, place)
-    folder = _cell_dir(machine, store)
-    missing = [program.case.id for program in _compile_cases(job, place) if not _find_result(folder, program)]
+    yield Step("rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "")
+    folder = _cell_dir(replace(_make_machine(job, kernel, place), accel=chosen.split()[0]), store)
+    missing = [
+        case.id for case in job.cases if not _find_result(folder, case.id, make_program_id(case, toolchain))
+    ]
     why = f"run {', '.join(missing)}: not run yet, or changed" if missing else ""
     yield Step("run", f"{name}: {len(job.cases)} case(s)", why)
 
 
-def _make_machine(job: Job, kernel: Kernel, append: str, accel: str, place: Workspace) -> Machine:
+def _make_machine(job: Job, kernel: Kernel, place: Workspace) -> Machine:
+    """The row's machine, on the accelerator that always works."""
     arch = ARCHES[job.row.arch]
-    image = rootfs.make_rootfs(arch, place.store, place.progress)
-    machine = Machine(arch, kernel, image, job.row.guest, "tcg", append, job.row.limits.boot_s)
-    chosen = boot.choose_accel(accel, machine, place.store, place.progress)
-    return replace(machine, accel=chosen, boot_limit_s=job.row.limits.boot_s * arch.time_scale[chosen])
-
-
-def _compile_cases(job: Job, place: Workspace) -> list[Program]:
-    toolchain = build.find_toolchain(ARCHES[job.row.arch])
-    return [
-        compile_case(case, toolchain.compiler, toolchain.identity, place.lib_dir, place.store)
-        for case in job.cases
-    ]
+    image = make_rootfs(arch, place.store, place.progress)
+    return Machine(arch, kernel, image, job.row.guest, "tcg", job.row.limits.boot_s)
 
 
 def _cell_dir(machine: Machine, store: Store) -> Path:
@@ -248,7 +249,13 @@ def _cell_dir(machine: Machine, store: Store) -> Path:
     shape = dataclasses.asdict(machine.shape)
     return store.path(
         "results",
-        make_id(machine.kernel.build_id, machine.rootfs.rootfs_id, shape, machine.accel, machine.append),
+        make_id(
+            machine.kernel.build_id,
+            machine.rootfs.rootfs_id,
+            shape,
+            machine.accel,
+            machine.kernel.config.append,
+        ),
     )
 
 
@@ -256,9 +263,9 @@ def _result_path(folder: Path, case: str, content_id: str) -> Path:
     return folder / f"{case}.{content_id[:12]}.json"
 
 
-def _find_result(folder: Path, program: Program) -> CaseResult | None:
+def _find_result(folder: Path, case: str, program_id: str) -> CaseResult | None:
     """What the case came to before, if that was an answer."""
-    known = load_result(_result_path(folder, program.case.id, program.program_id))
+    known = load_result(_result_path(folder, case, program_id))
     return known if known and is_conclusive(known) else None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator import command
 from orchestrator.boot import Answer, Guest, GuestGone, Machine, boot_guest
+from orchestrator.build import Toolchain
 from orchestrator.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.guesttest import GuestCase, compile_command
@@ -35,24 +36,24 @@ class Program:
     path: Path
 
 
-def compile_case(case: GuestCase, compiler: str, toolchain_id: str, lib_dir: Path, store: Store) -> Program:
+def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
+    """Identity of what is pushed for a case."""
+    return make_id(case.content_id, toolchain.identity if case.language == "c" else "")
+
+
+def compile_case(case: GuestCase, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
     """Compile a C case statically, once; a Python case is taken as it is.
 
     Raises ``InfraError`` with the compiler's words: a case that does not compile is our fault.
     """
+    program_id = make_program_id(case, toolchain)
     if case.language == "python":
-        return Program(case, case.content_id, case.path)
-    program_id = make_id(case.content_id, toolchain_id)
-    folder = store.publish(
-        "programs",
-        program_id,
-        lambda draft: void(command.run(compile_command(case, compiler, lib_dir, draft / case.id))),
-    )
-    return Program(case, program_id, folder / case.id)
+        return Program(case, program_id, case.path)
 
+    def fill(draft: Path) -> None:
+        command.run(compile_command(case, toolchain.compiler, lib_dir, draft / case.id))
 
-def void(_: object) -> None:
-    """For a callback whose result nobody wants."""
+    return Program(case, program_id, store.publish("programs", program_id, fill) / case.id)
 
 
 def run_cases(
@@ -65,7 +66,7 @@ def run_cases(
     pending = list(programs)
     while pending:
         boot_dir = _make_boot_dir(folder)
-        progress.stage("boot", f"{machine.kernel.version} on {machine.accel}")
+        progress.stage("boot", f"{machine.kernel.source.version} on {machine.accel}")
         with boot_guest(machine, boot_dir) as guest:
             progress.stage("run", f"{len(pending)} case(s)")
             _push(guest, pending, lib_dir)

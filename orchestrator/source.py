@@ -8,7 +8,6 @@ the store's own worktree, and never in a checkout of the user's.
 import contextlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,10 +126,10 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
     if redo or not known:
         ref = _tree_ref(tree)
         progress.stage("source", f"{tree.name}: {tree.package} from {tree.suite}")
-        with tempfile.TemporaryDirectory(dir=store.path("downloads", "x").parent) as scratch:
-            package = debian.download_package(store, tree.package, tree.suite, Path(scratch))
-            command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), scratch])
-            archive = next(Path(scratch).glob(f"usr/src/{tree.package}.tar.*"))
+        with store.scratch(f"fetch-{tree.name}") as scratch:
+            package = debian.download_package(store, tree.package, tree.suite, scratch)
+            command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
+            archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"))
             with worktree(store, tree.name) as place:
                 _import_archive(archive, place, ref, f"{tree.name}: {package.stem}")
         known = find_tree(tree, store)

@@ -82,6 +82,8 @@ class Store:
         with self.lock(f"{kind}-{name}"), disk_trouble(place):
             if place.is_dir():
                 return place
+            for left in place.parent.glob(f".{name}.*"):
+                shutil.rmtree(left)
             draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place.parent))
             try:
                 fill(draft)
@@ -91,6 +93,18 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         return place
+
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """An empty folder, ours alone; what a killed process left in it is gone."""
+        place = self.path("scratch", name)
+        with self.lock(f"scratch-{name}"), disk_trouble(place):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            try:
+                yield place
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:

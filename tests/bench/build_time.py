@@ -24,7 +24,7 @@ def main() -> None:
     declared = pipeline.load_declarations(Path(__file__).parents[2])
     row = declared.rows["demo"]
     arch = ARCHES[row.arch]
-    with tempfile.TemporaryDirectory(prefix="cowbell-bench-", dir="/var/tmp") as scratch, Terminal() as terminal:
+    with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         store = Store(Path(scratch))
         src = source.fetch_tree(declared.trees[row.tree], store, terminal)
         config = make_config(row.kconfig, declared.fragments, arch, src.version)
@@ -33,9 +33,9 @@ def main() -> None:
         with source.checkout(src, store) as worktree:
             terminal.stage("build", f"{src.tree} with vng --build")
             vng = command.run(
-                [str(Path(sys.executable).with_name("vng")), "--build"],
+                ["vng", "--build"],
                 cwd=worktree,
-                env={"HOME": scratch},
+                env={"HOME": scratch, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
                 deadline=command.Deadline.after(7200),
                 log=Path(scratch) / "vng.log",
             )
