@@ -123,11 +123,7 @@ def _build(
     limit_s: float,
     draft: Path,
 ) -> None:
-    if store.free_mib() < _NEEDED_MIB:
-        raise InfraError(
-            f"{store.free_mib()} MiB free in {store.root}, a build needs {_NEEDED_MIB}",
-            hint="free some space, or set COWBELL_STORE to a folder on another disk",
-        )
+    store.check_space(_NEEDED_MIB, "a build")
     build_dir = store.path("build", make_id(src.base, config.config_id, toolchain.identity))
     unclean = build_dir / ".building"
     with source.checkout(src, store) as worktree:
@@ -211,7 +207,7 @@ def _explain_failure(done: command.Completed, store: Store) -> StageFailure | In
     shutil.copyfile(done.log, kept)
     lines = kept.read_text(errors="replace").splitlines()
     if any("No space left on device" in line for line in lines):
-        return InfraError("no space left while building", where=str(store.root), log=kept)
+        return InfraError("no space left on device while building", hint=command.MORE_SPACE, log=kept)
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
     return StageFailure(
         "build", "the kernel does not build", hint="\n  ".join(lines[first : first + 6]), log=kept

@@ -225,7 +225,7 @@ def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
         )
     else:
         for name, setting in settings.items():
-            print(f"{name} = {setting.value:<20} # {setting.origin}")
+            print(f"{name:<6} = {setting.value:<24} # {setting.origin}")
     return 0
 
 

@@ -24,6 +24,7 @@ from typing import IO
 from orchestrator.errors import InfraError
 
 TAIL_LINES = 20
+MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
 GRACE_S = 3.0
 # all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
 _INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
@@ -63,6 +64,20 @@ class Completed:
     def line(self) -> str:
         """The command as it can be pasted into a shell."""
         return shlex.join(self.argv)
+
+
+def make_failure(done: Completed) -> InfraError:
+    """The error of a command that failed: its words, or a full disk where they say so."""
+    tail = done.output.splitlines()[-TAIL_LINES:]
+    if any("No space left on device" in line for line in tail):
+        return InfraError(
+            f"no space left on device for {Path(done.argv[0]).name}", hint=MORE_SPACE, log=done.log
+        )
+    return InfraError(
+        f"{Path(done.argv[0]).name} ended with status {done.returncode}",
+        hint=f"{done.line}\n" + _indent(tail),
+        log=done.log,
+    )
 
 
 def find_tool(name: str, package: str) -> str:
@@ -123,11 +138,7 @@ def run(
         log,
     )
     if check and returncode != 0:
-        raise InfraError(
-            f"{Path(argv[0]).name} ended with status {returncode}",
-            hint=f"{done.line}\n" + _indent(kept),
-            log=log,
-        )
+        raise make_failure(done)
     return done
 
 

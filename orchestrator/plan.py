@@ -64,16 +64,13 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     wanted = tuple(name for name in request.series if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
+    asked = _choose_cases(declared, request.tests, errors) if request.tests else ()
     jobs: list[Job] = []
     for row in rows:
         where = f"matrix.yaml: row {row.name}"
         for name in row.kconfig:
             _is_known(name, declared.fragments, "fragment", where, errors)
-        cases: tuple[GuestCase, ...] = ()
-        try:
-            cases = select_cases(declared.cases, request.tests or row.tests)
-        except* UsageError as group:
-            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+        cases = asked if request.tests else _choose_cases(declared, row.tests, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:
             known = _is_known(row.tree, declared.trees, "kernel", where, errors)
@@ -84,6 +81,16 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases))
     raise_all(list({str(error): error for error in errors}.values()))
     return tuple(jobs)
+
+
+def _choose_cases(
+    declared: Declarations, globs: Sequence[str], errors: list[UsageError]
+) -> tuple[GuestCase, ...]:
+    try:
+        return select_cases(declared.cases, globs)
+    except* UsageError as group:
+        errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    return ()
 
 
 def _choose_cells(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Cell, ...]:

@@ -29,6 +29,8 @@ _ENV = {
     "GIT_COMMITTER_EMAIL": "cowbell",
     "GIT_COMMITTER_DATE": "1000000000 +0000",
 }
+# package, archive, files and the pack that git makes of them
+_NEEDED_MIB = 3072
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
     known = find_tree(tree, store)
     if redo or not known:
         ref = _tree_ref(tree)
+        store.check_space(_NEEDED_MIB, "a kernel tree")
         progress.stage("source", f"{tree.name}: {tree.package} from {tree.suite}")
         with store.scratch(f"fetch-{tree.name}") as scratch:
             package = debian.download_package(store, tree.package, tree.suite, scratch)

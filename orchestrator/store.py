@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.command import MORE_SPACE
 from orchestrator.errors import InfraError
 
 
@@ -57,7 +58,7 @@ def disk_trouble(where: Path) -> Iterator[None]:
             raise
         raise InfraError(
             f"{error.strerror}: {error.filename or where}",
-            hint="free some space, or set COWBELL_STORE to a folder on another disk",
+            hint=MORE_SPACE,
         ) from error
 
 
@@ -114,10 +115,13 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def free_mib(self) -> int:
-        """Space left on the store's disk."""
-        self.path("git")
-        return shutil.disk_usage(self.root).free >> 20
+    def check_space(self, needed_mib: int, purpose: str) -> None:
+        """Raise ``InfraError`` when the store's disk has less left than a purpose needs."""
+        free_mib = shutil.disk_usage(self.path("locks").parent).free >> 20
+        if free_mib < needed_mib:
+            raise InfraError(
+                f"{free_mib} MiB left in {self.root}, {purpose} needs {needed_mib}", hint=MORE_SPACE
+            )
 
 
 def write_atomic(path: Path, text: str) -> None:
