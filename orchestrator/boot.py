@@ -142,6 +142,13 @@ class Guest:
         except GuestGone:
             return False
 
+    def check_host(self) -> None:
+        """After the guest was lost: raise ``InfraError`` when it was QEMU that failed or was killed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # SSH sees the end before the process table does
+            self.process.wait(0.5)
+        _check_qemu(self.process, self.folder)
+
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
         """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
         transport = self.ssh.get_transport()
@@ -240,11 +247,7 @@ def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path
             if READY.encode() in seen:
                 return
             ended = process.poll() is not None
-            if ended and not console.stat().st_size:
-                said = (folder / "qemu.log").read_text(errors="replace").strip()
-                raise InfraError(
-                    f"QEMU ended with status {process.returncode}", hint=said or "it said nothing"
-                )
+            _check_qemu(process, folder)
             if ended or deadline.is_over:
                 raise StageFailure(
                     "boot",
@@ -256,6 +259,19 @@ def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path
                     log=console,
                 )
             time.sleep(_POLL_S)
+
+
+def _check_qemu(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Raise ``InfraError`` when QEMU failed or was killed; a guest that ends makes it exit with 0."""
+    if process.poll():
+        said = (folder / "qemu.log").read_text(errors="replace").strip()
+        raise InfraError(
+            f"QEMU was killed by signal {-process.returncode}"
+            if process.returncode < 0
+            else f"QEMU ended with status {process.returncode}",
+            hint=said or "it said nothing; is the host out of memory?",
+            log=folder / "console.log",
+        )
 
 
 def _tail(path: Path, lines: int = 12) -> str:

@@ -61,7 +61,8 @@ def run_cases(
 ) -> Iterator[CaseResult]:
     """Run every program, in guests as fresh as needed, yielding each result as it is earned.
 
-    Raises ``StageFailure`` when a guest does not boot; what was yielded before stands.
+    Raises ``StageFailure`` when a guest does not boot and ``InfraError`` when QEMU is killed; what was
+    yielded before stands.
     """
     pending = list(programs)
     while pending:
@@ -126,6 +127,7 @@ def _run_case(guest: Guest, program: Program) -> CaseResult:
     except GuestGone as gone:
         answer = Answer(-1, gone.stdout, "")
         ended = Ended.TIMEOUT if gone.is_timeout else Ended.GUEST_GONE
+        guest.check_host()
     duration_s = time.monotonic() - began
     after = _mark(guest, f"end {case.id}")
     return CaseResult(
