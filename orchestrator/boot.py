@@ -106,7 +106,9 @@ def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", arch.machine, "-accel", accel, "-cpu", arch.cpus[machine.accel]),
-        *("-smp", str(machine.shape.cpus), "-m", f"{machine.shape.memory_mib}M"),
+        # a socket a CPU: the MP table, all there is without ACPI, lists one CPU a socket
+        *("-smp", f"cpus={machine.shape.cpus},sockets={machine.shape.cpus},cores=1,threads=1"),
+        *("-m", f"{machine.shape.memory_mib}M"),
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
         *("-drive", f"file={machine.rootfs.image},if=none,id=root,format=raw,snapshot=on"),
         *("-device", "virtio-blk-pci,drive=root"),
@@ -308,13 +310,18 @@ def _connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> paramik
 
 
 def _check_identity(guest: Guest, deadline: Deadline) -> None:
-    """The guest runs the kernel that was built: its build id note, not its version, says so."""
+    """The guest runs the kernel that was built (its build id note says so) on all its CPUs."""
     try:
-        notes = guest.run("busybox hexdump -ve '1/1 \"%02x\"' /sys/kernel/notes", deadline).stdout
+        seen = guest.run("nproc && busybox hexdump -ve '1/1 \"%02x\"' /sys/kernel/notes", deadline).stdout
     except GuestGone as gone:
         raise StageFailure("boot", f"the guest was lost: {gone}", log=guest.console) from None
+    cpus, _, notes = seen.partition("\n")
     if guest.machine.kernel.gnu_build_id not in notes:
         raise StageFailure("boot", "the guest runs another kernel than the one built", log=guest.console)
+    if cpus != str(guest.machine.shape.cpus):
+        raise StageFailure(
+            "boot", f"{guest.machine.shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console
+        )
 
 
 def _find_free_port() -> int:
