@@ -17,7 +17,7 @@ from orchestrator.arch import ARCHES
 from orchestrator.boot import Machine
 from orchestrator.build import Kernel, build_kernel, find_kernel, find_toolchain, make_build_id
 from orchestrator.errors import StageFailure, UsageError, raise_all
-from orchestrator.guesttest import load_cases
+from orchestrator.guesttest import GuestCase, load_cases
 from orchestrator.kconfig import load_fragments, make_config
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, Job
@@ -146,7 +146,7 @@ def _run_job(
         arch=job.row.arch,
         tree=job.tree.name,
         series=job.series.name,
-        cases=tuple(case.id for case in job.cases),
+        cases={case.id: case.subtests for case in job.cases},
     )
     results: dict[str, CaseResult] = {}
     has_run = False
@@ -170,7 +170,7 @@ def _run_job(
         programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
         folder = _cell_dir(machine, place.store)
         for program in programs:
-            known = None if redo else _find_result(folder, program.case.id, program.program_id)
+            known = None if redo else _find_result(folder, program.case, program.program_id)
             if known:
                 results[program.case.id] = known
         missing = [program for program in programs if program.case.id not in results]
@@ -231,7 +231,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
     yield Step("rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "")
     folder = _cell_dir(replace(_make_machine(job, kernel, place), accel=chosen.split()[0]), store)
     missing = [
-        case.id for case in job.cases if not _find_result(folder, case.id, make_program_id(case, toolchain))
+        case.id for case in job.cases if not _find_result(folder, case, make_program_id(case, toolchain))
     ]
     why = f"run {', '.join(missing)}: not run yet, or changed" if missing else ""
     yield Step("run", f"{name}: {len(job.cases)} case(s)", why)
@@ -263,10 +263,10 @@ def _result_path(folder: Path, case: str, content_id: str) -> Path:
     return folder / f"{case}.{content_id[:12]}.json"
 
 
-def _find_result(folder: Path, case: str, program_id: str) -> CaseResult | None:
+def _find_result(folder: Path, case: GuestCase, program_id: str) -> CaseResult | None:
     """What the case came to before, if that was an answer."""
-    known = load_result(_result_path(folder, case, program_id))
-    return known if known and is_conclusive(known) else None
+    known = load_result(_result_path(folder, case.id, program_id))
+    return known if known and is_conclusive(known, case.subtests) else None
 
 
 def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:

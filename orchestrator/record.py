@@ -29,15 +29,12 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case as it ran.
-
-    ``subtests`` are the names it declares, ``console`` is the kernel's log from its begin to its end.
+    """One case as it ran. ``console`` is the kernel's log from its begin to its end.
     ``exit_status`` is None when the guest was gone before the case ended, -1 for a signal. ``taint`` is
     ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
     """
 
     case: str
-    subtests: tuple[str, ...]
     content_id: str
     ended: Ended
     exit_status: int | None
@@ -74,14 +71,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One cell of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran."""
+    """One cell of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran.
+
+    ``cases`` are the planned ones, each with the names of its subtests.
+    """
 
     row: str
     cell: str
     arch: str
     tree: str
     series: str
-    cases: tuple[str, ...]
+    cases: Mapping[str, tuple[str, ...]]
     expect: tuple[Expected, ...] = ()
     version: str = ""
     commit: str = ""
@@ -148,7 +148,7 @@ def _make_job(fields: Mapping[str, Any]) -> JobRecord:
             for key, value in fields.items()
             if key not in ("cases", "expect", "failure", "results")
         },
-        cases=tuple(fields["cases"]),
+        cases={case: tuple(subtests) for case, subtests in fields["cases"].items()},
         expect=tuple(Expected(e["case"], Status(e["status"]), e["why"]) for e in fields["expect"]),
         failure=Failure(**failure) if failure else None,
         results=tuple(_make_result(result) for result in fields["results"]),
@@ -156,4 +156,4 @@ def _make_job(fields: Mapping[str, Any]) -> JobRecord:
 
 
 def _make_result(fields: Mapping[str, Any]) -> CaseResult:
-    return CaseResult(**{**fields, "subtests": tuple(fields["subtests"]), "ended": Ended(fields["ended"])})
+    return CaseResult(**{**fields, "ended": Ended(fields["ended"])})

@@ -119,6 +119,8 @@ def make_tables(judged: Judged) -> Iterator[Table]:
 def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
     """For each verdict but PASS: what it is, and what was seen and expected."""
     for job, verdicts in judged.jobs:
+        if job.left_out:
+            yield f"left out: {job.cell}", job.left_out
         for verdict in verdicts:
             if verdict.status is Status.PASS:
                 continue

@@ -132,7 +132,6 @@ def _run_case(guest: Guest, program: Program) -> CaseResult:
     after = _mark(guest, f"end {case.id}")
     return CaseResult(
         case=case.id,
-        subtests=case.subtests,
         content_id=program.program_id,
         ended=ended,
         exit_status=answer.status if ended is Ended.EXIT else None,

@@ -30,6 +30,17 @@ from orchestrator.command import MORE_SPACE
 from orchestrator.errors import InfraError
 
 
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EIO,
+)
+
+
 def make_id(*parts: object) -> str:
     """Identity of a declaration: 12 hex digits. Parts are anything that JSON can hold."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -54,7 +65,7 @@ def disk_trouble(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+        if error.errno not in _DISK_ERRORS:
             raise
         raise InfraError(
             f"{error.strerror}: {error.filename or where}",

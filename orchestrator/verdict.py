@@ -48,15 +48,13 @@ class _Finding:
 
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
-    """A verdict for every case that was planned, in the order planned."""
+    """A verdict for every subtest that was planned, in that order; none for a job that was left out."""
     results = {result.case: result for result in job.results}
     verdicts: list[Verdict] = []
-    for case in job.cases:
+    for case, subtests in {} if job.left_out else job.cases.items():
         result = results.get(case)
-        if result:
-            findings, stage = tuple(_judge_result(result)), "run"
-        else:
-            findings, stage = (_judge_missing(job, case),), job.failure.stage if job.failure else "plan"
+        findings = _judge_result(result, subtests) if result else _judge_missing(job, subtests)
+        stage = "run" if result or not job.failure else job.failure.stage
         for finding in findings:
             expected = find_expected(job.expect, case, finding.name)
             verdicts.append(
@@ -76,9 +74,9 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def is_conclusive(result: CaseResult) -> bool:
+def is_conclusive(result: CaseResult, subtests: tuple[str, ...]) -> bool:
     """Whether a stored result answers the question, so that the case need not run again."""
-    return all(finding.status is not Status.BROKEN for finding in _judge_result(result))
+    return all(finding.status is not Status.BROKEN for finding in _judge_result(result, subtests))
 
 
 def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
@@ -90,17 +88,17 @@ def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expecte
     return None
 
 
-def _judge_missing(job: JobRecord, case: str) -> _Finding:
-    if job.left_out:
-        return _Finding(case, Status.SKIP, job.left_out)
-    if job.failure:
-        # a kernel that does not boot is the kernel's fault; one that can not be had says nothing
-        status = Status.CRASH if job.failure.stage == "boot" else Status.BROKEN
-        return _Finding(case, status, f"{job.failure.stage}: {job.failure.what}", job.failure.hint)
-    return _Finding(case, Status.BROKEN, "was not run")
+def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[_Finding]:
+    for name in subtests:
+        if job.failure:
+            # a kernel that does not boot is the kernel's fault; one that can not be had says nothing
+            status = Status.CRASH if job.failure.stage == "boot" else Status.BROKEN
+            yield _Finding(name, status, f"{job.failure.stage}: {job.failure.what}", job.failure.hint)
+        else:
+            yield _Finding(name, Status.BROKEN, "was not run")
 
 
-def _judge_result(result: CaseResult) -> Iterator[_Finding]:
+def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Finding]:
     """A finding for each subtest that the case declares, and one for whatever else is wrong."""
     stream = parse_ktap(result.stdout)
     leaves = dict(stream.flatten())
@@ -108,7 +106,7 @@ def _judge_result(result: CaseResult) -> Iterator[_Finding]:
     problems = "; ".join(stream.problems)
     evidence = (result.stdout + result.stderr)[-2000:]
     all_ok = all(leaf.ok for leaf in leaves.values())
-    for name in result.subtests:
+    for name in subtests:
         leaf = leaves.pop(name, None)
         if doubt and (leaf is None or leaf.status is not Status.SKIP):
             yield _Finding(name, doubt.status, doubt.reason, doubt.evidence)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line as it is typed: words, exit status, and everything wrong told at once."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def cowbell(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["tset"], ["no target tset; did you mean test?"]),
+        (
+            ["KERNLE=x", "buld"],
+            ["no variable KERNLE; did you mean KERNEL?", "no target buld; did you mean build?"],
+        ),
+        (
+            ["ROW=demmo", "KERNEL=debian-5.1", "TESTS=odirect.rd-mprotct", "SERIES=cwo"],
+            ["did you mean demo?", "did you mean debian-5.10?", "odirect.rd-mprotect", "did you mean cow?"],
+        ),
+        (["ACCEL=hvf"], ["expected auto, kvm or tcg, got hvf"]),
+        (["-C", "/nonexistent"], ["/nonexistent", "ci/matrix.yaml"]),
+        (["report"], ["there is no run yet"]),
+        (["report", "RUN=x"], ["there is no run x"]),
+        (["--frobnicate"], ["--frobnicate"]),
+    ],
+)
+def test_wrong_words_exit_2_and_are_told_at_once(words: list[str], told: list[str]) -> None:
+    done = cowbell(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for text in told:
+        assert text in done.stderr
+
+
+def test_every_fault_of_every_file_at_once(tmp_path: Path) -> None:
+    for name in ("ci", "kconfigs", "patches", "guest-tests"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+
+    def spoil(path: str, old: str, new: str) -> None:
+        file = tmp_path / path
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new, 1))
+
+    spoil("ci/matrix.yaml", "memory: 1G", "memory: 1024")
+    spoil("patches/trees.yaml", "suite: trixie", "siute: trixie")
+    spoil("kconfigs/cow.config", "CONFIG_SWAP=y", "CONFIG_SWAP")
+    spoil("guest-tests/odirect/rd-control.c", ".kind ", ".knid ")
+    done = cowbell(cwd=tmp_path)
+    assert done.returncode == 2
+    for text in ("matrix.yaml:10", "trees.yaml:6", "cow.config:", "rd-control.c:"):
+        assert text in done.stderr
+
+
+def test_environment_is_taken_and_the_command_line_wins() -> None:
+    told = json.loads(cowbell("-p", "--json", "ROW=a", ROW="b", KERNEL="c").stdout)
+    assert told["ROW"] == {"value": "a", "origin": "command line"}
+    assert told["KERNEL"] == {"value": "c", "origin": "environment"}
+    assert told["ACCEL"] == {"value": "auto", "origin": "default"}
+
+
+def test_list_names_what_there_is() -> None:
+    told = json.loads(cowbell("list", "--json").stdout)
+    assert "demo" in told["rows"]
+    assert "debian-5.10" in told["kernels"]
+    assert "cow" in told["series"]
+    assert "odirect.rd-mprotect" in told["cases"]
+
+
+def test_help_shows_every_target_and_variable() -> None:
+    from orchestrator.cli import TARGETS, VARIABLES
+
+    text = cowbell("--help").stdout
+    assert all(name in text for name in (*TARGETS, *VARIABLES))
+
+
+def test_dry_run_does_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "empty"
+    done = cowbell("-n", "--json", "ROW=demo", COWBELL_STORE=str(store))
+    assert done.returncode == 0
+    assert [step["stage"] for step in json.loads(done.stdout)][:3] == [
+        "source",
+        "source",
+        "build",
+    ] or done.stdout
+    assert "has not been fetched" in done.stdout
+    assert not list(store.glob("kernels/*"))
+    assert not list(store.glob("worktrees/*"))
+
+
+def test_unwritable_store_is_the_hosts_trouble(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    done = cowbell("-n", "ROW=demo", COWBELL_STORE=str(file / "store"))
+    assert done.returncode == 3
+    assert str(file) in done.stderr

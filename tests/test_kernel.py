@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole way on real input: Debian's 5.10, built, booted under QEMU, judged.
+
+The kernels live in a store of the suite's own in the user's cache directory, so only the first run builds.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+ROOT = Path(__file__).parents[1]
+FLIPS_TO_PASS = ("iouring.fixed-mprotect", "odirect.rd-mprotect", "odirect.rd-softdirty")
+
+# cases that do to the guest what a broken kernel, or a broken test, would
+FAULTS = {
+    "fault.panic": 'gt_note("on the way"); system("echo c > /proc/sysrq-trigger"); gt_pass("survived");',
+    "fault.warn": 'system("echo w > /proc/sysrq-trigger"); gt_pass("no complaint");',
+    "fault.splat": (
+        "system(\"echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 do_wp_page+0x1/0x2' > /dev/kmsg\");"
+        ' gt_pass("looks well");'
+    ),
+    "fault.hang": "for (;;) pause();",
+    "fault.stuck": "signal(SIGALRM, SIG_IGN); for (;;) pause();",
+    "fault.silent": "_exit(0);",
+    "fault.liar": 'printf("ok 1 fault.liar\\n"); fflush(stdout); _exit(3);',
+    "fault.segv": "raise(SIGSEGV);",
+    "fault.well": 'gt_pass("and the guest goes on");',
+}
+
+
+def cowbell(store: Path, *words: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "-C", str(root), *words],
+        cwd=ROOT,
+        env=os.environ | {"COWBELL_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=4000,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def demo(kernel_store_root: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    return kernel_store_root, cowbell(kernel_store_root, "test", "ROW=demo")
+
+
+def statuses(store: Path) -> dict[str, dict[str, str]]:
+    report = json.loads((store / "runs" / "latest" / "report.json").read_text())
+    return {job["cell"]: {v["name"]: v["raw"] for v in job["verdicts"]} for job in report["jobs"]}
+
+
+def test_demo_row(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, done = demo
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = statuses(store)
+    for name in FLIPS_TO_PASS:
+        assert (found["plain"][name], found["cow"][name]) == ("fail", "pass")
+        assert any(name in line and "FAIL -> PASS" in line for line in done.stdout.splitlines())
+    assert (found["plain"]["vmsplice.child-small"], found["cow"]["vmsplice.child-small"]) == ("pass", "fail")
+    assert (found["plain"]["vmsplice.child-thp"], found["cow"]["vmsplice.child-thp"]) == ("fail", "fail")
+    assert found["plain"]["odirect.rd-control"] == "pass"
+    assert "every verdict is the expected one" in done.stdout
+
+
+def test_demo_reports(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, _ = demo
+    folder = store / "runs" / "latest"
+    suites = ET.parse(folder / "junit.xml").getroot()
+    assert [suite.get("name") for suite in suites] == ["demo/plain", "demo/cow"]
+    assert all(suite.get("failures") == "0" and suite.get("errors") == "0" for suite in suites)
+    assert "odirect.rd-mprotect" in (folder / "report.html").read_text()
+
+
+def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, first = demo
+    again = cowbell(store, "test", "ROW=demo")
+    assert again.returncode == 0
+    assert "up to date" in again.stdout
+    assert again.stderr == ""
+    steps = json.loads(cowbell(store, "-n", "--json", "ROW=demo").stdout)
+    assert steps and not any(step["why"] for step in steps)
+
+
+def test_kill_9_leaves_no_qemu(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    store, _ = demo
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "-B", "test", "ROW=demo"],
+        cwd=ROOT,
+        env=os.environ | {"COWBELL_STORE": str(store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    guests: list[int] = []
+    deadline = time.monotonic() + 60
+    while not guests and time.monotonic() < deadline:
+        guests = find_children(process.pid, "qemu-system")
+        time.sleep(0.05)
+    assert guests
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in guests) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
+    assert cowbell(store, "test", "ROW=demo").returncode == 0
+
+
+def find_children(parent: int, name: str) -> list[int]:
+    """Pids of the children of a process whose program's name begins so."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = path.read_text().split(" (", 1)
+        except OSError:
+            continue
+        command, fields = rest.rsplit(")", 1)
+        if command.startswith(name) and fields.split()[1] == str(parent):
+            found.append(int(pid))
+    return found
+
+
+@pytest.fixture(scope="session")
+def faults(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[str, str]]]:
+    """Status and reason of every fault, run on the demo's plain kernel from a project of its own."""
+    store, _ = demo
+    project = tmp_path_factory.mktemp("project")
+    for name in ("kconfigs", "patches"):
+        (project / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "guest-tests" / "lib", project / "guest-tests" / "lib")
+    (project / "guest-tests" / "fault").mkdir()
+    for case, body in FAULTS.items():
+        (project / "guest-tests" / "fault" / f"{case.split('.')[1]}.c").write_text(make_case(case, body))
+    (project / "ci").mkdir()
+    matrix = (ROOT / "ci" / "matrix.yaml").read_text()
+    head = matrix[: matrix.index("    kernels:")]
+    (project / "ci" / "matrix.yaml").write_text(head + "    kernels: [{name: plain}]\n")
+    done = cowbell(store, "test", "--json", root=project)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (job,) = json.loads(done.stdout)["jobs"]
+    yield {verdict["name"]: (verdict["status"], verdict["reason"]) for verdict in job["verdicts"]}
+
+
+def make_case(case: str, body: str) -> str:
+    limit = 3 if "hang" in case or "stuck" in case else 20
+    crash = "true" if case == "fault.panic" else "false"
+    return f"""#include "guesttest.h"
+
+static void run(void)
+{{
+	{body}
+}}
+
+GUEST_TEST = {{
+	.summary = "a fault",
+	.kind = "deterministic",
+	.timeout_s = {limit},
+	.may_crash = {crash},
+	.run = run,
+}};
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "status"),
+    [
+        ("fault.panic", "crash"),
+        ("fault.warn", "pass"),
+        ("fault.splat", "crash"),
+        ("fault.hang", "timeout"),
+        ("fault.stuck", "timeout"),
+        ("fault.silent", "broken"),
+        ("fault.liar", "broken"),
+        ("fault.segv", "broken"),
+        ("fault.well", "pass"),
+    ],
+)
+def test_fault(faults: dict[str, tuple[str, str]], case: str, status: str) -> None:
+    assert faults[case][0] == status, faults[case]
+    assert faults[case][1]

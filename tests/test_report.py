@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reports of a run that has every kind of verdict, with guest output that means harm."""
+
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator import report
+from orchestrator.ktap import parse_ktap
+from orchestrator.record import Ended, Expected, JobRecord, RunRecord, load_run, save_run
+from orchestrator.report import Judged
+from orchestrator.status import Status
+from tests.test_verdict import FAILED, GOOD
+
+EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
+
+
+def make_run() -> RunRecord:
+    evil = replace(FAILED, case="x.evil", console=EVIL, stderr=EVIL)
+    evil = replace(evil, stdout=f"KTAP version 1\n1..1\n# {EVIL}\nnot ok 1 x.evil\n")
+    hung = replace(GOOD, case="x.hung", ended=Ended.TIMEOUT, exit_status=None, stdout="")
+    mute = replace(GOOD, case="x.mute", stdout="")
+    plain = JobRecord(
+        row="demo",
+        cell="plain",
+        arch="x86_64",
+        tree="debian-5.10",
+        series="",
+        cases={name: (name,) for name in ("odirect.rd-mprotect", "x.evil", "x.hung", "x.mute", "x.never")},
+        expect=(Expected("odirect.*", Status.FAIL, "the page is copied"),),
+        version="5.10.262",
+        results=(FAILED, evil, hung, mute),
+    )
+    cow = replace(
+        plain, cell="cow", series="cow", cases={GOOD.case: (GOOD.case,)}, expect=(), results=(GOOD,)
+    )
+    return RunRecord("demo-0123456789ab", "cowbell test ROW=demo", "2024-01-15T12:00:00+00:00", (plain, cow))
+
+
+@pytest.fixture
+def judged() -> Judged:
+    return Judged(make_run())
+
+
+def render_text(judged: Judged) -> str:
+    console = Console(width=160, highlight=False)
+    with console.capture() as captured:
+        for table in report.make_tables(judged):
+            console.print(table)
+    return captured.get()
+
+
+def test_table_tells_what_flipped(judged: Judged) -> None:
+    line = next(line for line in render_text(judged).splitlines() if "odirect.rd-mprotect" in line)
+    assert line.split("  ")[0].strip() == "odirect.rd-mprotect"
+    assert "FAIL (expected)" in line
+    assert line.rstrip().endswith("FAIL -> PASS")
+
+
+def test_summary_is_not_as_expected(judged: Judged) -> None:
+    assert not judged.is_as_expected
+    assert "6 verdicts" in judged.summary
+    assert "NOT as expected" in judged.summary
+    assert not Judged(replace(judged.run, jobs=())).is_as_expected
+
+
+def test_json(judged: Judged) -> None:
+    told = json.loads(report.render_json(judged))
+    assert told["schema"] == report.SCHEMA
+    assert [v["status"] for v in told["jobs"][0]["verdicts"]] == [
+        "xfail",
+        "fail",
+        "timeout",
+        "broken",
+        "broken",
+    ]
+
+
+def test_ktap_is_read_by_our_own_parser(judged: Judged) -> None:
+    stream = parse_ktap(report.render_ktap(judged))
+    assert stream.is_complete, stream.problems
+    assert [result.ok for result in stream.results] == [False, True]
+    assert [r.status for r in stream.results[0].subtests] == [
+        Status.XFAIL,
+        Status.FAIL,
+        Status.TIMEOUT,
+        Status.BROKEN,
+        Status.BROKEN,
+    ]
+
+
+def test_junit_survives_any_guest_output(judged: Judged) -> None:
+    suites = ET.fromstring(report.render_junit(judged))
+    plain = suites[0]
+    assert [plain.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "2", "2", "1"]
+    assert {child.tag for case in plain for child in case} == {"failure", "error", "skipped"}
+
+
+def test_html_escapes_guest_output(judged: Judged) -> None:
+    page = report.render_html(judged)
+    assert "<script>document.title" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.chromium
+def test_html_in_a_browser(judged: Judged, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(report.render_html(judged), errors="replace")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    )
+    done = subprocess.run(
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "<title>Cowbell: demo-0123456789ab</title>" in done.stdout
+    assert done.stdout.count("<details") == 6
+
+
+def test_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run = replace(make_run(), jobs=make_run().jobs[1:])
+    assert load_run(save_run(run, tmp_path)) == run

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verdicts over records: what passes, and above all what must not."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.record import CaseResult, Ended, Expected, Failure, JobRecord
+from orchestrator.status import Status
+from orchestrator.verdict import Verdict, find_expected, is_conclusive, judge_job
+
+STDOUT = "KTAP version 1\n1..1\n# the read is whole\nok 1 odirect.rd-mprotect\n"
+PAIR = "KTAP version 1\n1..2\nok 1 fork.basic-cow[state=small]\nok 2 fork.basic-cow[state=thp]\n"
+CONSOLE = (
+    "[    2.000000] cowbell: begin odirect.rd-mprotect\n[    2.100000] cowbell: end odirect.rd-mprotect\n"
+)
+WARNING = """[    2.050000] ------------[ cut here ]------------
+[    2.050000] WARNING: CPU: 0 PID: 77 at mm/memory.c:3190 do_wp_page+0x1f0/0x420
+[    2.050000] CPU: 0 PID: 77 Comm: rd-mprotect Not tainted 5.10.262 #1
+[    2.050000] Call Trace:
+[    2.050000]  handle_mm_fault+0x8c1/0x1270
+[    2.050000]  do_user_addr_fault+0x1a1/0x3c0
+[    2.050000] ---[ end trace 0000000000000000 ]---
+"""
+
+GOOD = CaseResult(
+    case="odirect.rd-mprotect",
+    content_id="0",
+    ended=Ended.EXIT,
+    exit_status=0,
+    stdout=STDOUT,
+    stderr="",
+    console=CONSOLE,
+    taint_before=0,
+    taint_after=0,
+    is_guest_alive=True,
+    duration_s=0.5,
+    accel="tcg",
+    boot="boot-1",
+)
+
+
+NAMES = ("fork.basic-cow[state=small]", "fork.basic-cow[state=thp]")
+SUBTESTS = {GOOD.case: (GOOD.case,), "fork.basic-cow": NAMES}
+
+
+def judge(*results: CaseResult, **fields: object) -> list[Verdict]:
+    cases = {result.case: SUBTESTS[result.case] for result in results}
+    job = JobRecord(
+        row="row", cell="plain", arch="x86_64", tree="tree", series="", cases=cases, results=tuple(results)
+    )
+    return list(judge_job(replace(job, **fields)))  # type: ignore[arg-type]
+
+
+def status_of(result: CaseResult) -> Status:
+    (status,) = {verdict.status for verdict in judge(result)}
+    return status
+
+
+def test_pass_needs_everything() -> None:
+    assert status_of(GOOD) is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"stdout": ""}, Status.BROKEN),
+        ({"stdout": "ok 1 odirect.rd-mprotect\n"}, Status.BROKEN),
+        ({"stdout": "KTAP version 1\n1..1\n"}, Status.BROKEN),
+        ({"stdout": "KTAP version 1\n1..2\nok 1 odirect.rd-mprotect\n"}, Status.BROKEN),
+        ({"stdout": STDOUT.replace("rd-mprotect", "rd-other")}, Status.BROKEN),
+        ({"stdout": STDOUT.replace("ok 1", "not ok 1")}, Status.BROKEN),
+        ({"exit_status": 1}, Status.BROKEN),
+        ({"exit_status": -1}, Status.BROKEN),
+        ({"stdout": STDOUT.replace("ok 1", "not ok 1"), "exit_status": 1}, Status.FAIL),
+        ({"stdout": "KTAP version 1\n1..1\nok 1 odirect.rd-mprotect # SKIP no swap\n"}, Status.SKIP),
+        (
+            {
+                "stdout": "KTAP version 1\n1..1\nnot ok 1 odirect.rd-mprotect # ERROR no disk\n",
+                "exit_status": 4,
+            },
+            Status.BROKEN,
+        ),
+        ({"console": CONSOLE.replace("\n", "\n" + WARNING, 1)}, Status.CRASH),
+        ({"taint_after": 1 << 9}, Status.CRASH),
+        ({"taint_after": 1 << 12}, Status.PASS),
+        ({"taint_after": None}, Status.BROKEN),
+        ({"taint_before": None}, Status.BROKEN),
+        ({"is_guest_alive": False}, Status.CRASH),
+        ({"ended": Ended.TIMEOUT, "exit_status": None, "stdout": ""}, Status.TIMEOUT),
+        ({"ended": Ended.GUEST_GONE, "exit_status": None}, Status.CRASH),
+        (
+            {
+                "ended": Ended.GUEST_GONE,
+                "exit_status": None,
+                "stdout": "",
+                "console": CONSOLE + "[    2.2] Kernel panic - not syncing: sysrq triggered crash\n",
+            },
+            Status.CRASH,
+        ),
+    ],
+)
+def test_each_doubt(change: dict[str, object], status: Status) -> None:
+    assert status_of(replace(GOOD, **change)) is status  # type: ignore[arg-type]
+
+
+def test_taint_of_an_earlier_case_is_not_counted_again() -> None:
+    assert status_of(replace(GOOD, taint_before=1 << 9, taint_after=1 << 9)) is Status.PASS
+
+
+def test_a_subtest_without_a_result_is_told_by_name() -> None:
+    whole = replace(GOOD, case="fork.basic-cow", stdout=PAIR)
+    assert [(v.name, v.status) for v in judge(whole)] == [(name, Status.PASS) for name in NAMES]
+    cut = replace(whole, stdout=PAIR[: PAIR.index("ok 2")], ended=Ended.GUEST_GONE, exit_status=None)
+    assert [(v.name, v.status) for v in judge(cut)] == [(name, Status.CRASH) for name in NAMES]
+    mute = replace(whole, stdout=PAIR[: PAIR.index("ok 2")])
+    assert {v.status for v in judge(mute)} == {Status.BROKEN}
+
+
+@given(st.integers(0, len(PAIR) - 1))
+def test_no_prefix_of_a_passing_stream_passes(length: int) -> None:
+    cut = replace(GOOD, case="fork.basic-cow", stdout=PAIR[:length])
+    assert not any(verdict.status is Status.PASS for verdict in judge(cut))
+
+
+@given(st.text(), st.integers(-1, 5))
+def test_no_noise_passes(stdout: str, exit_status: int) -> None:
+    (verdict, *_) = judge(replace(GOOD, stdout=stdout, exit_status=exit_status))
+    assert verdict.status is Status.BROKEN
+
+
+FAILED = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected", "status"),
+    [
+        (FAILED, Status.FAIL, Status.XFAIL),
+        (GOOD, Status.FAIL, Status.XPASS),
+        (replace(GOOD, console=CONSOLE + WARNING), Status.FAIL, Status.CRASH),
+        (replace(GOOD, stdout=""), Status.FAIL, Status.BROKEN),
+        (replace(GOOD, ended=Ended.TIMEOUT, exit_status=None), Status.FAIL, Status.TIMEOUT),
+        (replace(GOOD, ended=Ended.TIMEOUT, exit_status=None), Status.TIMEOUT, Status.XFAIL),
+    ],
+)
+def test_expectations(result: CaseResult, expected: Status, status: Status) -> None:
+    (verdict,) = judge(result, expect=(Expected("odirect.*", expected, "known"),))
+    assert (verdict.status, verdict.why_expected) == (status, "known")
+    assert verdict.status.is_bad is (status is not Status.XFAIL)
+
+
+def test_expectation_names_a_subtest_literally() -> None:
+    expect = (
+        Expected("fork.basic-cow[state=thp]", Status.FAIL, "one"),
+        Expected("fork.*", Status.CRASH, "all"),
+    )
+    thp = find_expected(expect, "fork.basic-cow", "fork.basic-cow[state=thp]")
+    small = find_expected(expect, "fork.basic-cow", "fork.basic-cow[state=small]")
+    assert thp and thp.why == "one"
+    assert small and small.why == "all"
+    assert find_expected(expect, "forks.x", "forks.x") is None
+
+
+def test_what_was_not_run() -> None:
+    failure = Failure("build", "the kernel does not build", "", "mm/memory.c:1: error", "")
+    (broken,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=failure)
+    assert (broken.status, broken.stage) == (Status.BROKEN, "build")
+    (crash,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="boot"))
+    assert crash.status is Status.CRASH
+    assert judge(cases={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []
+    (lost,) = judge(cases={"a.b": ("a.b[x=1]",)})
+    assert lost.status is Status.BROKEN
+
+
+def test_only_answers_are_kept() -> None:
+    assert is_conclusive(GOOD, (GOOD.case,))
+    assert is_conclusive(FAILED, (GOOD.case,))
+    assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.case,))
