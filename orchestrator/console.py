@@ -199,7 +199,7 @@ _GATE = re.compile(
 _SYMBOL = r"([A-Za-z_$][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
 _FRAME = re.compile(rf"\s*(?:\[<[0-9a-fx]+>\]\s*)?(\? )?{_SYMBOL}(?:\s.*)?")
 _POINTER = re.compile(rf"(?:RIP: [0-9a-f]+:|RIP: |IP: |E?IP is at |pc : )(?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
-_TITLE_SYMBOL = re.compile(_SYMBOL)
+_TITLE_PLACE = re.compile(r"\bat \S+:\d+ ([A-Za-z_]\w*)|\bin ([a-z_]\w*_\w*)|\bat (\S+\.[chS]):\d+")
 _TRACE_BEGIN = re.compile(r"\s*(?:Call [Tt]race:|backtrace)")
 _PLAIN_TRACE_KINDS = (SplatKind.KFENCE, SplatKind.KCSAN, SplatKind.KMSAN)
 _IN_TRACE = re.compile(
@@ -336,6 +336,7 @@ class ConsoleParser:
 
     def __init__(self) -> None:
         self._lines = 0
+        self._has_text = False
         self._open: dict[str, _Open] = {}
         self._cut: dict[str, list[tuple[int, KernelLine]]] = {}
         self._splats: list[Splat] = []
@@ -352,9 +353,8 @@ class ConsoleParser:
 
     def feed(self, line: str) -> None:
         """Takes one line, with or without its line end, decoded with ``errors="replace"``."""
-        if not line.strip():
-            return
         self._lines += 1
+        self._has_text = self._has_text or bool(line.strip())
         for piece in split_line(line):
             self._on_line(piece)
 
@@ -362,7 +362,7 @@ class ConsoleParser:
         """Ends the log; reports that are still open count as they are. Feed nothing afterwards."""
         self._close_all()
         return ConsoleLog(
-            self._lines,
+            self._lines if self._has_text else 0,
             tuple(sorted(self._splats, key=lambda splat: splat.line_number)),
             self._panic,
             self._boots,
@@ -594,8 +594,8 @@ def make_fingerprint(kind: SplatKind, frames: tuple[str, ...], title: str) -> st
         after = names[interrupts[-1] + 1 :] if interrupts else []
         names = after or names
     names = [name for name in names if not _NOISE.fullmatch(name) and not _INTERRUPT.fullmatch(name)]
-    if not names and (found := re.search(r"\b(?:in|at|by) ([a-z_]\w*_\w+)\b", title)):
-        names = [strip_suffix(found[1])]
+    if not names and (found := _TITLE_PLACE.search(title)):
+        names = [next(group for group in found.groups() if group)]
     if not names:
         text = re.sub(
             r"^(?:[\w -]+: )*?(?:BUG|WARNING|INFO|kmemleak|Kernel panic - not syncing): ", "", title

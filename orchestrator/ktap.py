@@ -172,6 +172,7 @@ class _Level:
     has_late_plan: bool = False
     results: list[Result] = field(default_factory=list)
     numbers: set[int] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
     last_number: int = 0
     came: int = 0
     diagnostics: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_DIAGNOSTICS))
@@ -315,7 +316,7 @@ class KtapParser:
         level.plan, level.skip = plan.count, plan.skip
         if level.results:
             level.has_late_plan = True
-            if not (level.version or "").startswith("TAP"):
+            if not (level.version or self._levels[0].version or "").startswith("TAP"):
                 self._complain("line out of sequence: plan after the first result")
 
     def _on_result(self, level: _Level, line: TestLine) -> None:
@@ -329,7 +330,11 @@ class KtapParser:
             self._complain(f"result after end: number {number}, plan 1..{level.plan}")
         elif number != expected:
             self._complain(f"line out of sequence: number {number}, expected {expected}")
+        elif line.name in level.names:
+            self._complain(f"duplicate test name {line.name}")
         level.numbers.add(number)
+        if line.name:
+            level.names.add(line.name)
         level.last_number = number
         level.came += 1
         subtests, level.subtests, level.subtest_name = tuple(level.subtests), [], ""

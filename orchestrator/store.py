@@ -29,7 +29,6 @@ from pathlib import Path
 from orchestrator.command import MORE_SPACE
 from orchestrator.errors import InfraError
 
-
 _DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,

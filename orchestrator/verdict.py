@@ -113,16 +113,13 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
         elif leaf is None or not stream.is_complete:
             yield _Finding(name, Status.BROKEN, problems or "no result line", evidence)
         elif all_ok != (result.exit_status == 0):
-            said = "ok" if all_ok else "not ok"
-            yield _Finding(name, Status.BROKEN, f"says {said} and exits with {result.exit_status}", evidence)
+            reason = f"says {'ok' if all_ok else 'not ok'} and exits with {result.exit_status}"
+            yield _Finding(name, Status.BROKEN, reason, evidence)
         else:
-            diagnostics = leaf.diagnostics
-            yield _Finding(
-                name,
-                leaf.status,
-                leaf.reason or (diagnostics[-1] if diagnostics else ""),
-                "\n".join(diagnostics),
-            )
+            said = leaf.reason or (leaf.diagnostics[-1] if leaf.diagnostics else "")
+            if leaf.status is Status.TIMEOUT:
+                said = said or f"its own time limit ended it after {result.duration_s:.0f} s"
+            yield _Finding(name, leaf.status, said, "\n".join(leaf.diagnostics))
     for name in leaves:
         yield _Finding(name, Status.BROKEN, f"{result.case} does not declare this subtest", evidence)
 
