@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel logs, recorded and broken in every way, and what the parser sees in them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.console import (
+    MAX_EXCERPT_LINES,
+    MAX_MARKERS,
+    MAX_SPLATS_PER_KIND,
+    ConsoleLog,
+    ConsoleParser,
+    Splat,
+    SplatKind,
+    parse_console,
+)
+
+LOGS = Path(__file__).parent / "logs"
+RECORDED = [
+    path for path in sorted(LOGS.glob("*.expected.json")) if "console" in json.loads(path.read_text())
+]
+FAST = settings(max_examples=100, deadline=None, database=None)
+TRACE = """\
+CPU: 1 PID: 77 Comm: rd fork Tainted: G    B   W         5.15.148 #1
+Call Trace:
+ <TASK>
+ dump_stack_lvl+0x34/0x44
+ ? guess_me_not+0x1/0x2
+ do_wp_page.isra.0+0x123/0x456
+ handle_mm_fault+0x10/0x20 [some_module]
+ </TASK>
+"""
+
+
+def read_log(name: str) -> str:
+    return (LOGS / f"{name}.log").read_bytes().decode(errors="replace")
+
+
+def only(log: ConsoleLog) -> Splat:
+    (splat,) = log.splats
+    return splat
+
+
+def summary(log: ConsoleLog) -> dict[str, object]:
+    return {
+        "boots": log.boots,
+        "panic": log.panic,
+        "last_uptime_s": log.last_uptime_s,
+        "milestones": [milestone.name for milestone in log.milestones],
+        "markers": [f"{marker.line_number} {marker.action} {marker.case}" for marker in log.markers],
+        "splats": [
+            {
+                "kind": str(splat.kind),
+                "title": splat.title,
+                "fingerprint": splat.fingerprint,
+                "frames": list(splat.frames),
+                "line_number": splat.line_number,
+                "case": splat.case,
+                "task": splat.task,
+                "taint": splat.taint,
+                "last_line": splat.excerpt.split("\n")[-1],
+            }
+            for splat in log.splats
+        ],
+    }
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name.split(".")[0])
+def test_recorded(path: Path) -> None:
+    name = path.name.removesuffix(".expected.json")
+    assert summary(parse_console(read_log(name))) == json.loads(path.read_text())["console"]
+
+
+def test_every_log_is_expected() -> None:
+    assert {path.name.split(".")[0] for path in LOGS.iterdir()} == {path.stem for path in LOGS.glob("*.log")}
+    for path in LOGS.glob("*.log"):
+        assert path.with_suffix(".expected.json").exists()
+
+
+HEADERS = [
+    ("Kernel panic - not syncing: Out of memory: compulsory panic_on_oom is enabled", SplatKind.PANIC),
+    ("BUG: unable to handle page fault for address: ffffed1000c6cfd4", SplatKind.OOPS),
+    ("BUG: unable to handle kernel NULL pointer dereference at 0000000000000010", SplatKind.OOPS),
+    ("general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP", SplatKind.OOPS),
+    ("Oops: general protection fault, probably for non-canonical address 0x1: 0000 [#1] SMP", SplatKind.OOPS),
+    ("divide error: 0000 [#1] SMP PTI", SplatKind.OOPS),
+    ("invalid opcode: 0000 [#1] PREEMPT SMP", SplatKind.OOPS),
+    ("BUG: stack guard page was hit at 000000001 (stack is 01..02)", SplatKind.OOPS),
+    ("Unable to handle kernel paging request at virtual address dead000000000108", SplatKind.OOPS),
+    ("Internal error: synchronous external abort: 96000410 [#1] SMP", SplatKind.OOPS),
+    ("kernel BUG at mm/memory.c:1234!", SplatKind.BUG),
+    ("BUG: spinlock bad magic on CPU#0, swapper/0/1", SplatKind.BUG),
+    ("BUG: using smp_processor_id() in preemptible [00000000] code: a/1", SplatKind.BUG),
+    ("BUG: something nobody has thought of", SplatKind.BUG),
+    ("WARNING: CPU: 1 PID: 7 at mm/gup.c:93 try_grab_page+0x1/0x2", SplatKind.WARNING),
+    ("WARNING: mm/gup.c:93 at try_grab_page+0x1/0x2, CPU#1: test/77", SplatKind.WARNING),
+    ("BUG: KASAN: slab-use-after-free in ksm_scan_thread+0x1/0x2", SplatKind.KASAN),
+    ("BUG: KFENCE: use-after-free read in ksm_do_scan+0x1/0x2", SplatKind.KFENCE),
+    ("BUG: KCSAN: data-race in do_wp_page / page_add_rmap", SplatKind.KCSAN),
+    ("BUG: KMSAN: uninit-value in copy_page_range+0x1/0x2", SplatKind.KMSAN),
+    ("UBSAN: array-index-out-of-bounds in mm/hugetlb.c:12:3", SplatKind.UBSAN),
+    ("WARNING: possible recursive locking detected", SplatKind.LOCKDEP),
+    ("WARNING: inconsistent lock state", SplatKind.LOCKDEP),
+    ("WARNING: suspicious RCU usage", SplatKind.LOCKDEP),
+    ("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", SplatKind.LOCKDEP),
+    ("WARNING: bad unlock balance detected!", SplatKind.LOCKDEP),
+    ("[ BUG: Invalid wait context ]", SplatKind.LOCKDEP),
+    ("INFO: trying to register non-static key.", SplatKind.LOCKDEP),
+    ("rcu: INFO: rcu_preempt self-detected stall on CPU", SplatKind.RCU_STALL),
+    ("rcu: INFO: rcu_sched detected expedited stalls on CPUs/tasks: { 1-.... }", SplatKind.RCU_STALL),
+    ("INFO: rcu_tasks detected stalls on tasks:", SplatKind.RCU_STALL),
+    ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [rd-fork:77]", SplatKind.SOFT_LOCKUP),
+    ("NMI watchdog: Watchdog detected hard LOCKUP on cpu 0", SplatKind.HARD_LOCKUP),
+    ("watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1", SplatKind.HARD_LOCKUP),
+    ("INFO: task khugepaged:33 blocked for more than 120 seconds.", SplatKind.HUNG_TASK),
+    ("INFO: task kswapd0:33 blocked in I/O wait for more than 120 seconds.", SplatKind.HUNG_TASK),
+    ("BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!", SplatKind.STUCK_CPU),
+    ("BUG: Bad page state in process rd-fork  pfn:12345", SplatKind.BAD_PAGE),
+    ("BUG: Bad page map in process rd-fork  pte:80 pmd:90", SplatKind.BAD_PAGE),
+    ("BUG: Bad rss-counter state mm:00000000 type:MM_ANONPAGES val:1", SplatKind.BAD_PAGE),
+    ("refcount_t: underflow; use-after-free.", SplatKind.REFCOUNT),
+    ("list_del corruption. prev->next should be ffff, but was dead", SplatKind.LIST),
+    ("BUG kmalloc-64 (Tainted: G    B): Poison overwritten", SplatKind.SLAB),
+    ("BUG: scheduling while atomic: rd-fork/77/0x00000002", SplatKind.ATOMIC),
+    ("BUG: sleeping function called from invalid context at mm/slab.h:1", SplatKind.SLEEP),
+    ("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", SplatKind.KMEMLEAK),
+    ("python3: page allocation failure: order:4, mode:0x40cc0(GFP_KERNEL)", SplatKind.PAGE_ALLOC),
+    ("python3 invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0", SplatKind.OOM),
+    ("Memory cgroup out of memory: Killed process 7 (python3) total-vm:1kB", SplatKind.OOM),
+]
+
+
+@pytest.mark.parametrize(("header", "kind"), HEADERS)
+@pytest.mark.parametrize(
+    "prefix", ["", "[   12.345678] ", "[   12.345678][   T77] ", "<4>[   12.345678][    C1] "]
+)
+def test_kinds(header: str, kind: SplatKind, prefix: str) -> None:
+    splat = only(parse_console("".join(f"{prefix}{line}\n" for line in [header, *TRACE.splitlines()])))
+    assert splat.kind is kind
+    assert splat.is_fault == (kind not in (SplatKind.OOM, SplatKind.PAGE_ALLOC))
+    assert splat.frames == ("dump_stack_lvl", "do_wp_page.isra.0", "handle_mm_fault")
+    assert splat.fingerprint == f"{kind}:do_wp_page/handle_mm_fault"
+    assert splat.taint == "GBW"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: Image format was not specified for 'r.img' and probing guessed raw.",
+        "traps: rd-fork[77] general protection fault ip:5566 sp:7ffe error:0 in libc.so[7f]",
+        "rd-fork[77]: segfault at 0 ip 0000 sp 0000 error 4 in rd-fork",
+        "kmemleak: Kernel memory leak detector initialized (mem pool available: 15197)",
+        "lkdtm: No crash points registered, enable through debugfs",
+        "rcu: Hierarchical RCU implementation.",
+        "cowbell: begin odirect/BUG: of a name",
+        "Freeing unused kernel image (initmem) memory: 972K",
+        "[drm] BUG in the documentation",
+        "UBSAN is enabled",
+    ],
+)
+def test_no_splat(line: str) -> None:
+    assert parse_console(f"[    0.000000] Linux version 5.15.1\n[    1.000000] {line}\n").splats == ()
+
+
+def test_user_space_is_not_taken_for_the_kernel() -> None:
+    log = parse_console("[    0.000000] Linux version 5.15.1\nBUG: test.py has one\n[    1.0] nothing\n")
+    assert log.splats == ()
+
+
+def test_user_space_that_leaves_its_line_open() -> None:
+    text = (
+        "[    0.000000] Linux version 5.15.1\n"
+        + "working... [    1.000000] BUG: Bad page state in process a  pfn:1\n"
+    )
+    splat = only(parse_console(text))
+    assert (splat.kind, splat.task, splat.uptime_s) == (SplatKind.BAD_PAGE, "a", 1.0)
+
+
+@pytest.mark.parametrize("name", ["kasan", "oops-panic", "lockdep", "arm64-oops", "rcu-stall"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r\r\n"),
+        lambda text: re.sub(r"(?m)^(\[)", r"<6>\1", text),
+        lambda text: re.sub(r"(?m)^(.*)$", "\x1b[1;31m\\1\x1b[0m", text),
+        lambda text: re.sub(r"(?m)^\[ *[0-9.]+\](?=\[)", "", text),
+        lambda text: re.sub(
+            r"(?m)^\[ *[0-9.]+\]\[ *[TC][0-9]+\]", lambda found: found[0].split("][")[0] + "]", text
+        ),
+        lambda text: re.sub(r"(?m)^\[ *[0-9.]+\](?:\[ *[TC][0-9]+\])? ", "", text),
+    ],
+    ids=["crlf", "crcrlf", "syslog", "ansi", "no-time", "no-caller", "bare"],
+)
+def test_the_same_splats_however_the_log_is_written(name: str, change: "object") -> None:
+    text = read_log(name)
+    assert callable(change)
+    plain, changed = parse_console(text), parse_console(change(text))
+    assert [(splat.fingerprint, splat.line_number, splat.case) for splat in changed.splats] == [
+        (splat.fingerprint, splat.line_number, splat.case) for splat in plain.splats
+    ]
+    assert (changed.panicked, changed.boots) == (plain.panicked, plain.boots)
+
+
+def test_panic_after_a_splat_is_the_same_fault() -> None:
+    for name in ("kasan-panic", "oops-panic", "arm64-oops"):
+        log = parse_console(read_log(name))
+        assert log.panicked
+        assert SplatKind.PANIC not in {splat.kind for splat in log.splats}
+
+
+def test_panic_of_another_cause_is_its_own_fault() -> None:
+    log = parse_console(
+        read_log("warning") + "[   99.0] x\n[   99.000000] Kernel panic - not syncing: VFS: no root\n"
+    )
+    assert [splat.kind for splat in log.splats] == [SplatKind.WARNING, SplatKind.PANIC]
+
+
+def test_init_killed_by_an_oops_is_the_same_fault_but_not_after_a_reboot() -> None:
+    oops = "BUG: kernel NULL pointer dereference, address: 0\n" + TRACE + "---[ end trace 1 ]---\n"
+    panic = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"
+    assert only(parse_console(oops + panic)).kind is SplatKind.OOPS
+    rebooted = parse_console(oops + "Linux version 5.15.1\n" + panic)
+    assert [splat.kind for splat in rebooted.splats] == [SplatKind.OOPS, SplatKind.PANIC]
+
+
+def test_a_report_ends_where_the_next_begins() -> None:
+    text = "BUG: Bad page state in process a  pfn:1\n" + TRACE
+    text += "BUG: Bad page state in process b  pfn:2\n" + TRACE.replace("do_wp_page", "zap_pte_range")
+    assert [splat.fingerprint for splat in parse_console(text).splats] == [
+        "bad-page:do_wp_page/handle_mm_fault",
+        "bad-page:zap_pte_range/handle_mm_fault",
+    ]
+
+
+def test_a_message_belongs_to_its_warning() -> None:
+    text = "------------[ cut here ]------------\npage still pinned\n"
+    text += "WARNING: CPU: 0 PID: 1 at mm/gup.c:93 try_grab_page+0x1/0x2\n" + TRACE
+    splat = only(parse_console(text))
+    assert splat.title == "WARNING at mm/gup.c:93 try_grab_page: page still pinned"
+    assert splat.excerpt.startswith("------------[ cut here")
+
+
+def test_cut_here_and_nothing_more_is_a_splat() -> None:
+    splat = only(parse_console("------------[ cut here ]------------\nlist went wro"))
+    assert (splat.kind, splat.title) == (SplatKind.WARNING, "report cut off: list went wro")
+
+
+def test_kfence_has_no_call_trace_line() -> None:
+    text = (
+        "BUG: KFENCE: use-after-free read in ksm_do_scan+0x1/0x2\n\n"
+        "Use-after-free read at 0x1 (in kfence-#24):\n ksm_do_scan+0x1/0x2\n ksm_scan_thread+0x1/0x2\n\n"
+        "allocated by task 7 on cpu 0 at 1.5s:\n alloc_it+0x1/0x2\n"
+    )
+    assert only(parse_console(text)).frames == ("ksm_do_scan", "ksm_scan_thread")
+
+
+@pytest.mark.parametrize(
+    ("header", "fingerprint"),
+    [
+        ("BUG: KASAN: use-after-free in do_wp_page+0x1/0x2", "kasan:do_wp_page"),
+        ("WARNING: CPU: 1 PID: 7 at mm/gup.c:93 try_grab_page+0x1/0x2", "warning:try_grab_page"),
+        ("kernel BUG at mm/memory.c:12!", "bug:mm/memory.c"),
+        (
+            "Kernel panic - not syncing: VFS: Unable to mount root fs on x(0,0)",
+            "panic:VFS_Unable_to_mount_root",
+        ),
+        ("BUG: Bad rss-counter state mm:0a1 val:1", "bad-page:Bad_rss-counter_state_mm_val"),
+    ],
+)
+def test_fingerprint_without_a_trace(header: str, fingerprint: str) -> None:
+    assert only(parse_console(header)).fingerprint == fingerprint
+
+
+def test_splats_belong_to_the_case_they_came_in() -> None:
+    lines = ["cowbell: begin a/b", "BUG: bad", "cowbell: end a/b", "BUG: late", "cowbell: begin c", "BUG: c"]
+    log = parse_console("\n".join(f"[    1.000000] {line}" for line in lines))
+    assert [splat.case for splat in log.splats] == ["a/b", None, "c"]
+    assert [(marker.action, marker.case, marker.line_number) for marker in log.markers] == [
+        ("begin", "a/b", 1),
+        ("end", "a/b", 3),
+        ("begin", "c", 5),
+    ]
+
+
+def test_mute_guest() -> None:
+    log = parse_console("")
+    assert (log.lines, log.boots, log.last_uptime_s, log.panicked) == (0, 0, None, False)
+
+
+def test_memory_is_bounded_and_drops_are_counted() -> None:
+    parser = ConsoleParser()
+    for index in range(MAX_SPLATS_PER_KIND + 5):
+        parser.feed(f"[    1.000000][  T{index}] python3 invoked oom-killer: gfp_mask=0x0")
+    parser.feed("[    2.000000] BUG: KASAN: use-after-free in a+0x1/0x2")
+    for _ in range(MAX_EXCERPT_LINES + 30):
+        parser.feed("[    2.000000] CPU: 0 " + "x" * 100_000)
+    for index in range(MAX_MARKERS + 3):
+        parser.feed(f"[    3.000000] cowbell: begin {index}")
+    log = parser.end()
+    assert log.dropped == ((SplatKind.OOM, 5),)
+    (fault,) = log.faults
+    assert fault.dropped_lines == 31
+    assert len(fault.excerpt) < 200_000
+    assert log.dropped_markers == 3
+
+
+TEXT = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from([header for header, _ in HEADERS]),
+    st.sampled_from(TRACE.splitlines()),
+    st.sampled_from(
+        [
+            "------------[ cut here ]------------",
+            "---[ end trace 1 ]---",
+            "==================================================================",
+            "NMI backtrace for cpu 1",
+            "RIP: 0010:do_fault+0x1/0x2",
+            "pc : do_fault+0x1/0x2",
+            "Linux version 5.15.1",
+            "cowbell: begin a",
+            "cowbell: end a",
+            "Kernel panic - not syncing: Fatal exception",
+        ]
+    ),
+)
+PREFIX = st.sampled_from(
+    ["", "[    1.000000] ", "[    2.000000][    T1] ", "[    2.000000][    C1] ", "user [    3.000000] "]
+)
+LINES = st.lists(st.builds(lambda prefix, text: prefix + text, PREFIX, TEXT), max_size=40)
+
+
+@FAST
+@given(LINES, st.data())
+def test_arbitrary_text(lines: list[str], data: st.DataObject) -> None:
+    text = "\n".join(lines)
+    whole = parse_console(text)
+    cut = data.draw(st.integers(0, text.count("\n") + 1))
+    parser = ConsoleParser()
+    pieces = text.split("\n")
+    for line in pieces[:cut]:
+        parser.feed(f"{line}\r\n")
+    for line in pieces[cut:]:
+        parser.feed(line)
+    assert parser.end() == whole
+    assert all(splat.fingerprint.startswith(f"{splat.kind}:") for splat in whole.splats)
+
+
+@FAST
+@given(st.sampled_from([path.name.split(".")[0] for path in RECORDED]), st.data())
+def test_a_log_cut_anywhere_keeps_what_was_said(name: str, data: st.DataObject) -> None:
+    text = read_log(name)
+    whole = parse_console(text)
+    cut = data.draw(st.integers(0, len(text)))
+    part = parse_console(text[:cut])
+    lines_done = text[:cut].count("\n")
+    said = [splat for splat in whole.splats if splat.line_number <= lines_done]
+    assert len(part.splats) >= len(said)
+    assert part.boots <= whole.boots
+    assert not part.panicked or whole.panicked
