@@ -143,7 +143,15 @@ def _build(
         text = configure(config, worktree, build_dir, make, env)
         progress.stage("build", _subject(src))
         unclean.touch()
-        done = _make([*make, *arch.make_targets], worktree, build_dir, env, progress, limit_s)
+        done = _make(
+            [*make, *arch.make_targets],
+            worktree,
+            build_dir,
+            env,
+            store.path("objects", config.config_id),
+            progress,
+            limit_s,
+        )
         unclean.unlink()
         if done.returncode:
             raise _explain_failure(done, store)
@@ -171,12 +179,12 @@ def _make(
     worktree: Path,
     build_dir: Path,
     env: dict[str, str],
+    counted: Path,
     progress: Progress,
     limit_s: float,
 ) -> command.Completed:
     log = build_dir / "build.log"
     log.unlink(missing_ok=True)
-    counted = build_dir / "objects"
     about = int(counted.read_text()) if counted.exists() else None
     compiled = 0
 
