@@ -10,7 +10,6 @@ import contextlib
 import io
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -44,12 +43,19 @@ class Machine:
     ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it.
     """
 
-    arch: Arch
     kernel: Kernel
     rootfs: Rootfs
     shape: GuestShape
     accel: str
     boot_limit_s: float
+
+    @property
+    def arch(self) -> Arch:
+        return self.kernel.request.arch
+
+    @property
+    def append(self) -> str:
+        return self.kernel.request.config.append
 
     @property
     def time_scale(self) -> float:
@@ -89,7 +95,7 @@ def make_cmdline(machine: Machine) -> str:
     arch = machine.arch
     return (
         f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 "
-        f"root=/dev/vda rw rootfstype=ext4 {machine.kernel.config.append} init=/bin/busybox -- sh /guest-init"
+        f"root=/dev/vda rw rootfstype=ext4 {machine.append} init=/bin/busybox -- sh /guest-init"
     ).replace("  ", " ")
 
 
@@ -127,7 +133,7 @@ class Guest:
 
     machine: Machine
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: command.Process
     ssh: paramiko.SSHClient
     ready_s: float
 
@@ -146,9 +152,8 @@ class Guest:
 
     def check_host(self) -> None:
         """After the guest was lost: raise ``InfraError`` when it was QEMU that failed or was killed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # SSH sees the end before the process table does
-            self.process.wait(0.5)
+        # SSH sees the end before the process table does
+        command.wait(self.process, 0.5)
         _check_qemu(self.process, self.folder)
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
@@ -239,7 +244,7 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
             yield guest
 
 
-def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path, deadline: Deadline) -> None:
+def _wait_ready(process: command.Process, machine: Machine, folder: Path, deadline: Deadline) -> None:
     """Follow the console to the ready marker."""
     console = folder / "console.log"
     with console.open("rb") as log:
@@ -256,14 +261,14 @@ def _wait_ready(process: subprocess.Popen[bytes], machine: Machine, folder: Path
                     "the guest ended before it was ready"
                     if ended
                     else f"the guest was not ready after {deadline.allowed_s:.0f} s",
-                    where=f"{machine.kernel.source.version}, accelerator {machine.accel}",
+                    where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
                     hint="the console's last lines:\n" + _tail(console),
                     log=console,
                 )
             time.sleep(_POLL_S)
 
 
-def _check_qemu(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _check_qemu(process: command.Process, folder: Path) -> None:
     """Raise ``InfraError`` when QEMU failed or was killed; a guest that ends makes it exit with 0."""
     if process.poll():
         said = (folder / "qemu.log").read_text(errors="replace").strip()

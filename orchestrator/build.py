@@ -30,21 +30,8 @@ _REPRODUCIBLE = (
     "LOCALVERSION=",
 )
 _NEEDED_MIB = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """A built kernel: what it was made of, its folder in the store, and the image that boots.
-
-    By ``gnu_build_id`` a guest proves what it booted.
-    """
-
-    build_id: str
-    source: Source
-    config: Config
-    folder: Path
-    image: Path
-    gnu_build_id: str
+# of a folder in kernels/; part of the identity, so that an older store is no trap
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,104 +59,116 @@ def find_toolchain(arch: Arch) -> Toolchain:
     return Toolchain(compiler, tuple(words), identity)
 
 
-def make_build_id(kernel: Source, config: Config, toolchain: Toolchain) -> str:
-    return make_id(kernel.source_id, config.config_id, toolchain.identity, _REPRODUCIBLE)
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """All that decides what a kernel is."""
+
+    source: Source
+    config: Config
+    arch: Arch
+    toolchain: Toolchain
+
+    @property
+    def build_id(self) -> str:
+        return make_id(
+            self.source.source_id, self.config.config_id, self.toolchain.identity, _REPRODUCIBLE, _FORMAT
+        )
+
+    @property
+    def folder_id(self) -> str:
+        """Names the build folder, which goes from commit to commit of one tree."""
+        return make_id(self.source.base, self.config.config_id, self.toolchain.identity)
+
+    @property
+    def subject(self) -> str:
+        src = self.source
+        return f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
 
 
-def find_kernel(src: Source, config: Config, arch: Arch, toolchain: Toolchain, store: Store) -> Kernel | None:
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A built kernel: what it was made of, its folder in the store, and the image that boots.
+
+    By ``gnu_build_id`` a guest proves what it booted.
+    """
+
+    request: BuildRequest
+    folder: Path
+    image: Path
+    gnu_build_id: str
+
+
+def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     """A kernel that is built already."""
-    build_id = make_build_id(src, config, toolchain)
-    folder = store.path("kernels", build_id)
+    folder = store.path("kernels", request.build_id)
     if not folder.is_dir():
         return None
     gnu_build_id = (folder / "gnu-build-id").read_text().strip()
-    return Kernel(build_id, src, config, folder, folder / Path(arch.boot_file).name, gnu_build_id)
+    return Kernel(request, folder, folder / Path(request.arch.boot_file).name, gnu_build_id)
 
 
 def build_kernel(
-    src: Source,
-    config: Config,
-    arch: Arch,
-    toolchain: Toolchain,
-    store: Store,
-    progress: Progress,
-    *,
-    limit_s: float,
-    redo: bool = False,
+    request: BuildRequest, store: Store, progress: Progress, *, limit_s: float, redo: bool = False
 ) -> Kernel:
     """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
-    known = find_kernel(src, config, arch, toolchain, store)
+    known = find_kernel(request, store)
     if known and not redo:
         return known
     if known:
         shutil.rmtree(known.folder)
-    store.publish(
-        "kernels",
-        make_build_id(src, config, toolchain),
-        lambda draft: _build(src, config, arch, toolchain, store, progress, limit_s, draft),
-    )
-    made = find_kernel(src, config, arch, toolchain, store)
+    store.publish("kernels", request.build_id, lambda draft: _build(request, store, progress, limit_s, draft))
+    made = find_kernel(request, store)
     assert made
     return made
 
 
-def _build(
-    src: Source,
-    config: Config,
-    arch: Arch,
-    toolchain: Toolchain,
-    store: Store,
-    progress: Progress,
-    limit_s: float,
-    draft: Path,
-) -> None:
+def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: float, draft: Path) -> None:
     store.check_space(_NEEDED_MIB, "a build")
-    build_dir = store.path("build", make_id(src.base, config.config_id, toolchain.identity))
+    build_dir = store.path("build", request.folder_id)
     unclean = build_dir / ".building"
-    with source.checkout(src, store) as worktree:
+    with source.checkout(request.source, store) as worktree:
         if unclean.exists():
             progress.note("a build was killed here; its objects are not trusted and are built again")
             shutil.rmtree(build_dir)
         build_dir.mkdir(exist_ok=True)
+        jobs = (os.cpu_count() or 1) + 1
         make = [
             command.find_tool("make", "make"),
-            *toolchain.make_words,
+            *request.toolchain.make_words,
             *_REPRODUCIBLE,
             f"O={build_dir}",
-            f"-j{(os.cpu_count() or 1) + 1}",
+            f"-j{jobs}",
         ]
-        progress.stage("kconfig", _subject(src))
         env = {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
-        text = configure(config, worktree, build_dir, make, env)
-        progress.stage("build", _subject(src))
+        progress.stage("kconfig", request.subject)
+        text = configure(request.config, worktree, build_dir, make, env)
+        progress.stage("build", request.subject)
         unclean.touch()
+        counted = store.path("objects", request.config.config_id)
         done = _make(
-            [*make, *arch.make_targets],
-            worktree,
-            build_dir,
-            env,
-            store.path("objects", config.config_id),
-            progress,
-            limit_s,
+            [*make, *request.arch.make_targets], worktree, build_dir, env, counted, progress, limit_s
         )
         unclean.unlink()
         if done.returncode:
             raise _explain_failure(done, store)
-        image = draft / Path(arch.boot_file).name
-        shutil.copyfile(build_dir / arch.boot_file, image)
-    (draft / "config").write_text(text)
-    shutil.copyfile(build_dir / "build.log", draft / "build.log")
+        image = draft / Path(request.arch.boot_file).name
+        shutil.copyfile(build_dir / request.arch.boot_file, image)
+    _describe(draft, image, text, build_dir / "build.log", done)
+
+
+def _describe(draft: Path, image: Path, config_text: str, log: Path, done: command.Completed) -> None:
+    """Put what is known of a build beside its image."""
+    (draft / "config").write_text(config_text)
+    shutil.copyfile(log, draft / "build.log")
     (draft / "gnu-build-id").write_text(f"{read_gnu_build_id(image)}\n")
-    warnings = [
-        line for line in (draft / "build.log").read_text(errors="replace").splitlines() if "warning:" in line
-    ]
+    lines = log.read_text(errors="replace").splitlines()
     write_json(
         draft / "build.json",
         {
             "wall_s": round(done.wall_s, 1),
             "cpu_s": round(done.cpu_s, 1),
             "make": done.line,
-            "warnings": warnings,
+            "warnings": [line for line in lines if "warning:" in line],
         },
     )
 
@@ -229,7 +228,3 @@ def read_gnu_build_id(vmlinux: Path) -> str:
     if not match:
         raise InfraError("carries no GNU build id", where=str(vmlinux))
     return match[1]
-
-
-def _subject(src: Source) -> str:
-    return f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")

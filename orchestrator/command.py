@@ -29,6 +29,8 @@ GRACE_S = 3.0
 # all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
 _INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
 
+Process = subprocess.Popen[bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -151,7 +153,7 @@ def start(
     stdin: bytes | None = None,
     output: Path | None = None,
     death_signal: str = "TERM",
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """Start a command; on leaving, end its process group: ``SIGTERM``, three seconds, ``SIGKILL``.
 
     ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
@@ -188,13 +190,19 @@ def make_env(added: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"LC_ALL": "C"} | dict(added or {})
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def wait(process: Process, seconds: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def end_group(process: Process) -> None:
     """End a process and all that it started; return when it is reaped."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
+        if wait(process, GRACE_S):
             return
     process.wait()
 

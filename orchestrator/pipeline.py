@@ -15,7 +15,7 @@ from typing import TypeVar
 from orchestrator import boot, source
 from orchestrator.arch import ARCHES
 from orchestrator.boot import Machine
-from orchestrator.build import Kernel, build_kernel, find_kernel, find_toolchain, make_build_id
+from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel, find_toolchain
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.guesttest import GuestCase, load_cases
 from orchestrator.kconfig import load_fragments, make_config
@@ -107,10 +107,8 @@ def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool 
     base = source.fetch_tree(job.tree, place.store, place.progress)
     src = source.apply_series(base, job.series, place.store, place.progress)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    toolchain = find_toolchain(arch)
-    return build_kernel(
-        src, config, arch, toolchain, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo
-    )
+    request = BuildRequest(src, config, arch, find_toolchain(arch))
+    return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
 
 
 def run_jobs(
@@ -158,15 +156,15 @@ def _run_job(
         kernel = build_job(job, declared, place)
         record = replace(
             record,
-            commit=kernel.source.commit,
-            source_id=kernel.source.source_id,
-            config_id=kernel.config.config_id,
-            build_id=kernel.build_id,
+            commit=kernel.request.source.commit,
+            source_id=kernel.request.source.source_id,
+            config_id=kernel.request.config.config_id,
+            build_id=kernel.request.build_id,
         )
         machine = _make_machine(job, kernel, place)
         machine = replace(machine, accel=boot.choose_accel(accel, machine, place.store, place.progress))
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel)
-        toolchain = find_toolchain(machine.arch)
+        toolchain = kernel.request.toolchain
         programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
         folder = _cell_dir(machine, place.store)
         for program in programs:
@@ -211,16 +209,14 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    toolchain = find_toolchain(arch)
-    kernel = find_kernel(src, config, arch, toolchain, store)
+    request = BuildRequest(src, config, arch, find_toolchain(arch))
+    subject = f"{name}: {request.build_id}"
+    kernel = find_kernel(request, store)
     if not kernel:
-        build_id = make_build_id(src, config, toolchain)
-        yield Step(
-            "build", f"{name}: {build_id}", "build it, nothing was built from this source, config, compiler"
-        )
+        yield Step("build", subject, "build it, nothing was built from this source, config and compiler")
         yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
         return
-    yield Step("build", f"{name}: {kernel.build_id}", "")
+    yield Step("build", subject, "")
     chosen = boot.find_accel(accel, arch, store)
     if not store.path("rootfs", make_rootfs_id(arch)).is_dir() or not chosen:
         yield Step(
@@ -231,7 +227,9 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
     yield Step("rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "")
     folder = _cell_dir(replace(_make_machine(job, kernel, place), accel=chosen.split()[0]), store)
     missing = [
-        case.id for case in job.cases if not _find_result(folder, case, make_program_id(case, toolchain))
+        case.id
+        for case in job.cases
+        if not _find_result(folder, case, make_program_id(case, request.toolchain))
     ]
     why = f"run {', '.join(missing)}: not run yet, or changed" if missing else ""
     yield Step("run", f"{name}: {len(job.cases)} case(s)", why)
@@ -239,9 +237,8 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
 
 def _make_machine(job: Job, kernel: Kernel, place: Workspace) -> Machine:
     """The row's machine, on the accelerator that always works."""
-    arch = ARCHES[job.row.arch]
-    image = make_rootfs(arch, place.store, place.progress)
-    return Machine(arch, kernel, image, job.row.guest, "tcg", job.row.limits.boot_s)
+    image = make_rootfs(kernel.request.arch, place.store, place.progress)
+    return Machine(kernel, image, job.row.guest, "tcg", job.row.limits.boot_s)
 
 
 def _cell_dir(machine: Machine, store: Store) -> Path:
@@ -250,11 +247,11 @@ def _cell_dir(machine: Machine, store: Store) -> Path:
     return store.path(
         "results",
         make_id(
-            machine.kernel.build_id,
+            machine.kernel.request.build_id,
             machine.rootfs.rootfs_id,
             shape,
             machine.accel,
-            machine.kernel.config.append,
+            machine.append,
         ),
     )
 

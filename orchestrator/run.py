@@ -67,7 +67,7 @@ def run_cases(
     pending = list(programs)
     while pending:
         boot_dir = _make_boot_dir(folder)
-        progress.stage("boot", f"{machine.kernel.source.version} on {machine.accel}")
+        progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
         with boot_guest(machine, boot_dir) as guest:
             progress.stage("run", f"{len(pending)} case(s)")
             _push(guest, pending, lib_dir)

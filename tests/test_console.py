@@ -15,10 +15,9 @@ from orchestrator.console import (
     MAX_SPLATS_PER_KIND,
     ConsoleLog,
     ConsoleParser,
-    Splat,
-    SplatKind,
     parse_console,
 )
+from orchestrator.splat import Splat, SplatKind
 
 LOGS = Path(__file__).parent / "logs"
 RECORDED = [

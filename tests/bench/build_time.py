@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator import command, pipeline, source
 from orchestrator.arch import ARCHES
-from orchestrator.build import build_kernel, find_toolchain
+from orchestrator.build import BuildRequest, build_kernel, find_toolchain
 from orchestrator.kconfig import make_config
 from orchestrator.store import Store
 from orchestrator.terminal import Terminal
@@ -28,7 +28,8 @@ def main() -> None:
         store = Store(Path(scratch))
         src = source.fetch_tree(declared.trees[row.tree], store, terminal)
         config = make_config(row.kconfig, declared.fragments, arch, src.version)
-        kernel = build_kernel(src, config, arch, find_toolchain(arch), store, terminal, limit_s=7200)
+        request = BuildRequest(src, config, arch, find_toolchain(arch))
+        kernel = build_kernel(request, store, terminal, limit_s=7200)
         ours = json.loads((kernel.folder / "build.json").read_text())
         with source.checkout(src, store) as worktree:
             terminal.stage("build", f"{src.tree} with vng --build")
