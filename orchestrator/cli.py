@@ -174,8 +174,8 @@ def _run(words: list[str]) -> int:
                     print(pipeline.build_job(job, declared, place, redo=options.always_make).image)
         if "test" not in targets:
             return 0
-        run, has_run = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
-    return _report(store, run.run_id, as_json=options.json, is_new=has_run)
+        run_id, is_new = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
+    return _report(store, run_id, as_json=options.json, is_new=is_new)
 
 
 def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:

@@ -119,8 +119,8 @@ def run_jobs(
     command: str,
     *,
     redo: bool = False,
-) -> tuple[RunRecord, bool]:
-    """The target ``test``. Returns the run's record, and whether anything had to be run for it.
+) -> tuple[str, bool]:
+    """The target ``test``. Returns the run's id, and whether anything was new.
 
     A run is named by its results, so one that changes nothing is the run that is there already. What was
     earned before an ``InfraError`` or an interrupt stays in the store.
@@ -129,10 +129,11 @@ def run_jobs(
     records = tuple(record for record, _ in outcomes)
     identity = make_id([dataclasses.asdict(record) for record in records])
     folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    finished = RunRecord(folder.name, command, started, records)
-    save_run(finished, folder)
-    return finished, any(has_run for _, has_run in outcomes)
+    is_new = any(has_run for _, has_run in outcomes) or not (folder / "record.json").exists()
+    if is_new:
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        save_run(RunRecord(folder.name, command, started, records), folder)
+    return folder.name, is_new
 
 
 def _run_job(
