@@ -8,6 +8,7 @@ really booted on it.
 
 import contextlib
 import io
+import signal
 import socket
 import struct
 import time
@@ -217,6 +218,10 @@ class GuestGone(Exception):
         self.is_timeout = is_timeout
 
 
+class QemuKilled(InfraError):
+    """Somebody ended QEMU, for want of memory most likely; it did not fail by itself."""
+
+
 @contextlib.contextmanager
 def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     """Boot; the guest is ready inside the ``with`` block and gone after it.
@@ -270,15 +275,13 @@ def _wait_ready(process: command.Process, machine: Machine, folder: Path, deadli
 
 def _check_qemu(process: command.Process, folder: Path) -> None:
     """Raise ``InfraError`` when QEMU failed or was killed; a guest that ends makes it exit with 0."""
-    if process.poll():
-        said = (folder / "qemu.log").read_text(errors="replace").strip()
-        raise InfraError(
-            f"QEMU was killed by signal {-process.returncode}"
-            if process.returncode < 0
-            else f"QEMU ended with status {process.returncode}",
-            hint=said or "it said nothing; is the host out of memory?",
-            log=folder / "console.log",
-        )
+    status = process.poll()
+    if not status:
+        return
+    said = (folder / "qemu.log").read_text(errors="replace").strip()
+    if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        raise QemuKilled(f"QEMU was killed by signal {-status}", hint="is the host out of memory?")
+    raise InfraError(f"QEMU ended with status {status}", hint=said or "it said nothing")
 
 
 def _tail(path: Path, lines: int = 12) -> str:
@@ -366,16 +369,22 @@ def find_accel(wanted: str, arch: Arch, store: Store) -> str:
 
 
 def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> str:
+    """Boot a guest on KVM. What came of it is remembered, unless it may be the kernel's or the host's."""
     progress.stage("boot", "trying KVM")
     trial = replace(machine, accel="kvm", shape=GuestShape(cpus=1, memory_mib=256), boot_limit_s=_PROBE_S)
-    outcome = "kvm a guest has booted"
-    try:
-        with boot_guest(trial, store.path("accel", "probe")):
-            pass
-    except (StageFailure, InfraError) as error:
-        outcome = f"tcg {error.what}"
-        progress.note(f"{_KVM} opens, but no guest boots on it ({error.what}); using TCG")
-    write_atomic(_probe_path(machine.arch, store), f"{outcome}\n")
+    outcome, folder = "kvm a guest has booted", store.path("accel", "probe")
+    with store.lock("accel-probe"):
+        try:
+            with boot_guest(trial, folder):
+                pass
+        except QemuKilled:
+            raise
+        except (StageFailure, InfraError) as error:
+            outcome = f"tcg {error.what}"
+            progress.note(f"{_KVM} opens, but no guest boots on it ({error.what}); using TCG")
+            if b"Linux version" in (folder / "console.log").read_bytes():
+                return outcome
+        write_atomic(_probe_path(machine.arch, store), f"{outcome}\n")
     return outcome
 
 

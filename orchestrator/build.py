@@ -18,7 +18,7 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
 from orchestrator.source import Source
-from orchestrator.store import Store, make_id, write_json
+from orchestrator.store import Store, make_id, write_atomic, write_json
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
@@ -153,7 +153,7 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
             raise _explain_failure(done, store)
         image = draft / Path(request.arch.boot_file).name
         shutil.copyfile(build_dir / request.arch.boot_file, image)
-    _describe(draft, image, text, build_dir / "build.log", done)
+        _describe(draft, image, text, build_dir / "build.log", done)
 
 
 def _describe(draft: Path, image: Path, config_text: str, log: Path, done: command.Completed) -> None:
@@ -202,8 +202,8 @@ def _make(
         on_line=follow,
         check=False,
     )
-    if about is None and not done.returncode:
-        counted.write_text(str(compiled))
+    if not done.returncode and compiled > (about or 0):
+        write_atomic(counted, str(compiled))
     return done
 
 
@@ -213,8 +213,8 @@ def _explain_failure(done: command.Completed, store: Store) -> StageFailure | In
     kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
     shutil.copyfile(done.log, kept)
     lines = kept.read_text(errors="replace").splitlines()
-    if any("No space left on device" in line for line in lines):
-        return InfraError("no space left on device while building", hint=command.MORE_SPACE, log=kept)
+    if trouble := command.find_host_trouble(done, lines):
+        return trouble
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
     return StageFailure(
         "build", "the kernel does not build", hint="\n  ".join(lines[first : first + 6]), log=kept

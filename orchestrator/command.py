@@ -24,8 +24,14 @@ from typing import IO
 from orchestrator.errors import InfraError
 
 TAIL_LINES = 20
+_LINE_LIMIT = 1 << 14
 MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
 GRACE_S = 3.0
+_HOST_TROUBLE = (
+    ("No space left on device", "no space left on device", MORE_SPACE),
+    ("Killed signal terminated program", "the compiler was killed", "is the host out of memory?"),
+    ("Cannot allocate memory", "the host is out of memory", ""),
+)
 # all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
 _INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
 
@@ -69,17 +75,24 @@ class Completed:
 
 
 def make_failure(done: Completed) -> InfraError:
-    """The error of a command that failed: its words, or a full disk where they say so."""
+    """The error of a command that failed, with its last words."""
     tail = done.output.splitlines()[-TAIL_LINES:]
-    if any("No space left on device" in line for line in tail):
-        return InfraError(
-            f"no space left on device for {Path(done.argv[0]).name}", hint=MORE_SPACE, log=done.log
-        )
-    return InfraError(
+    return find_host_trouble(done, tail) or InfraError(
         f"{Path(done.argv[0]).name} ended with status {done.returncode}",
         hint=f"{done.line}\n" + _indent(tail),
         log=done.log,
     )
+
+
+def find_host_trouble(done: Completed, lines: Sequence[str]) -> InfraError | None:
+    """Why a failure is the host's and says nothing of the input: a full disk, no memory, a signal."""
+    name = Path(done.argv[0]).name
+    for words, what, hint in _HOST_TROUBLE:
+        if any(words in line for line in lines):
+            return InfraError(f"{what} ({name})", hint=hint, log=done.log)
+    if done.returncode < 0:
+        return InfraError(f"{name} was killed by signal {-done.returncode}", hint=done.line, log=done.log)
+    return None
 
 
 def find_tool(name: str, package: str) -> str:
@@ -114,7 +127,8 @@ def run(
     began = time.monotonic()
     kept: list[str] = []
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(log.open("ab")) if log else None
+        # unbuffered: a log can be watched, and a kill loses nothing of it
+        sink = stack.enter_context(log.open("ab", buffering=0)) if log else None
         process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin))
         assert process.stdout
         for line in _read_lines(process.stdout, deadline, sink):
@@ -199,11 +213,12 @@ def wait(process: Process, seconds: float) -> bool:
 
 def end_group(process: Process) -> None:
     """End a process and all that it started; return when it is reaped."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        if wait(process, GRACE_S):
-            return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    wait(process, GRACE_S)
+    # also when the leader has ended: what it started may ignore SIGTERM
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -220,6 +235,8 @@ def _read_lines(pipe: IO[bytes], deadline: Deadline | None, sink: IO[bytes] | No
         if not block:
             break
         *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > _LINE_LIMIT:
+            lines, rest = [*lines, rest], b""
         for line in lines:
             yield line.decode(errors="replace").rstrip("\r")
     if rest:

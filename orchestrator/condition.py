@@ -4,6 +4,8 @@
 import re
 from dataclasses import dataclass
 
+from orchestrator.arch import ARCHES
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
@@ -28,26 +30,29 @@ class Condition:
     """All words must hold; no word always holds. ``text`` is as written, for reasons shown to people."""
 
     text: str = ""
-    arches: tuple[str, ...] = ()
+    arches: frozenset[str] = frozenset(ARCHES)
     bounds: tuple[tuple[str, Version], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
         """Raises ``ValueError`` naming the word that is not understood."""
-        arches: list[str] = []
+        arches = frozenset(ARCHES)
         bounds: list[tuple[str, Version]] = []
         for word in text.split():
-            match = re.fullmatch(r"(arch|kernel)(=|<=|>=|<|>)(\S+)", word)
+            match = re.fullmatch(r"(arch|kernel)(<=|>=|=|<|>)([^=<>\s]\S*)", word)
             if not match or (match[1] == "arch") != (match[2] == "="):
                 raise ValueError(f"expected arch=NAME[,NAME] or kernel>=VERSION (or <, <=, >), got {word!r}")
             if match[1] == "arch":
-                arches += match[3].split(",")
+                named = match[3].split(",")
+                if unknown := [name for name in named if name not in ARCHES]:
+                    raise ValueError(f"there is no architecture {unknown[0]}, there are: {', '.join(ARCHES)}")
+                arches &= frozenset(named)
             else:
                 bounds.append((match[2], Version.parse(match[3])))
-        return cls(text, tuple(arches), tuple(bounds))
+        return cls(text, arches, tuple(bounds))
 
     def holds(self, arch: str, version: Version) -> bool:
-        return (not self.arches or arch in self.arches) and all(
+        return arch in self.arches and all(
             {"<": version < bound, "<=": version <= bound, ">": version > bound, ">=": version >= bound}[sign]
             for sign, bound in self.bounds
         )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from orchestrator.condition import Condition
-from orchestrator.errors import UsageError
+from orchestrator.errors import UsageError, raise_all
 
 T = TypeVar("T")
 
@@ -75,10 +75,10 @@ def load_document(file: Path, shape: Shape[T]) -> T:
     if node is None:
         raise UsageError("is empty", where=str(file))
     reading = Reading(file, [])
-    try:
-        return shape(reading, node, "")
-    except Faulty:
-        raise ExceptionGroup("bad input", reading.errors) from None
+    with contextlib.suppress(Faulty):
+        value = shape(reading, node, "")
+    raise_all(reading.errors)
+    return value
 
 
 def scalar(convert: Callable[[str], T]) -> Shape[T]:
@@ -155,7 +155,7 @@ def mapping_of(shape: Shape[T]) -> Shape[dict[str, T]]:
 
     def read(reading: Reading, node: yaml.Node, path: str) -> dict[str, T]:
         items = _items(reading, node, path)
-        values = _read_all(reading, {_join(path, key): (shape, item) for key, item in items.items()})
+        values = _read_all(reading, {_join(path, key): (shape, item) for key, (_, item) in items.items()})
         return dict(zip(items, values.values(), strict=True))
 
     return read
@@ -172,11 +172,12 @@ def record(
     def read(reading: Reading, node: yaml.Node, path: str) -> T:
         before = len(reading.errors)
         items = _items(reading, node, path)
-        for key in items.keys() - shapes.keys():
-            reading.refuse(items[key], path, f"unknown key {key}{suggest(key, shapes)}")
+        for key, (key_node, _) in items.items():
+            if key not in shapes:
+                reading.refuse(key_node, path, f"unknown key {key}{suggest(key, shapes)}")
         if missing := [key for key in required if key not in items]:
             reading.refuse(node, path, f"missing {', '.join(missing)}")
-        known = {key: item for key, item in items.items() if key in shapes}
+        known = {key: item for key, (_, item) in items.items() if key in shapes}
         values = _read_all(
             reading, {_join(path, key): (shapes[key], item) for key, item in known.items()}, before
         )
@@ -206,15 +207,16 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _items(reading: Reading, node: yaml.Node, path: str) -> dict[str, yaml.Node]:
+def _items(reading: Reading, node: yaml.Node, path: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """Key and value nodes by key, in the order of the file."""
     if not isinstance(node, yaml.MappingNode):
         raise reading.refuse(node, path, "expected a mapping (key: value)")
-    found: dict[str, yaml.Node] = {}
+    found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             reading.refuse(key, path, "expected a plain key")
         elif key.value in found:
             reading.refuse(key, path, f"duplicate key {key.value}")
         else:
-            found[key.value] = value
+            found[key.value] = (key, value)
     return found

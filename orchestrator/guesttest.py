@@ -163,7 +163,9 @@ def load_cases(root: Path) -> tuple[GuestCase, ...]:
     return tuple(case for _, case in sorted(cases.items()))
 
 
-def select_cases(cases: Iterable[GuestCase], globs: Sequence[str]) -> tuple[GuestCase, ...]:
+def select_cases(
+    cases: Iterable[GuestCase], globs: Sequence[str], where: str = "TESTS"
+) -> tuple[GuestCase, ...]:
     """The cases any glob matches, in their order. ``*`` and ``?`` only; a glob must match something."""
     known = tuple(cases)
     errors: list[UsageError] = []
@@ -175,7 +177,7 @@ def select_cases(cases: Iterable[GuestCase], globs: Sequence[str]) -> tuple[Gues
         if not matched:
             near = difflib.get_close_matches(glob, [case.id for case in known], n=3, cutoff=0.4)
             hint = f"nearest: {', '.join(near)}" if near else "`*` and `?` match within the id family.case"
-            errors.append(UsageError(f"no case matches {glob!r}", where="TESTS", hint=hint))
+            errors.append(UsageError(f"no case matches {glob!r}", where=where, hint=hint))
         chosen |= matched
     raise_all(errors)
     return tuple(case for case in known if case.id in chosen)

@@ -8,7 +8,7 @@ name each symbol, all at once.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator import command
@@ -18,7 +18,7 @@ from orchestrator.document import suggest
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.store import make_id, write_atomic
 
-_SETTING = re.compile(r"CONFIG_(\w+)=(\S.*)|# CONFIG_(\w+) is not set")
+_SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
 _KEYS = ("about", "when", "expect", "optional", "append", "override")
 
 
@@ -94,7 +94,13 @@ def load_fragments(folder: Path) -> dict[str, Fragment]:
 def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
     header = _Header()
     requests: list[Request] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    when = Condition()
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        errors.append(UsageError("is not UTF-8 text", where=str(path)))
+        lines = ["#: about"]
+    for number, line in enumerate(map(str.rstrip, lines), 1):
         where = f"{path}:{number}"
         if line.startswith("#:"):
             key, _, value = line[2:].strip().partition(" ")
@@ -102,6 +108,11 @@ def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
             if key not in _KEYS:
                 errors.append(UsageError(f"unknown header {key!r}{suggest(key, _KEYS)}", where=where))
             header.values.setdefault(key, []).append(value)
+            if key == "when":
+                try:
+                    when = Condition.parse(" ".join(header.values["when"]))
+                except ValueError as error:
+                    errors.append(UsageError(str(error), where=where))
             if key == "expect":
                 for word in value.split():
                     symbol, _, wanted = word.partition("=")
@@ -116,11 +127,6 @@ def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
                     hint="write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line",
                 )
             )
-    when = Condition()
-    try:
-        when = Condition.parse(" ".join(header.values.get("when", [])))
-    except ValueError as error:
-        errors.append(UsageError(str(error), where=f"{path}: when"))
     if not header.words("about"):
         errors.append(UsageError("says not what it is for", where=f"{path}:1", hint="add '#: about ...'"))
     optional = set(header.words("optional"))
@@ -162,12 +168,17 @@ def make_config(
                         hint=f"drop one, or say '#: override {request.symbol}' in the later one",
                     )
                 )
-            merged[request.symbol] = request
+            merged[request.symbol] = _merge(old, request) if old else request
     raise_all(errors)
     append = " ".join(fragment.append for fragment in used if fragment.append)
     requests = tuple(merged.values())
     asked = [(r.symbol, r.value, r.is_optional, r.is_set) for r in requests]
     return Config(make_id(arch.name, asked), arch.name, requests, append)
+
+
+def _merge(old: Request, new: Request) -> Request:
+    """What two fragments ask together: set if either sets it, optional only if both say so."""
+    return replace(new, is_set=old.is_set or new.is_set, is_optional=old.is_optional and new.is_optional)
 
 
 def configure(
@@ -180,14 +191,22 @@ def configure(
     asked = build_dir / ".config.asked"
     made = build_dir / ".config.made"
     write_atomic(asked, config.render())
-    made.unlink(missing_ok=True)
-    command.run(
+    log = build_dir / "kconfig.log"
+    for stale in (made, log):
+        stale.unlink(missing_ok=True)
+    done = command.run(
         [*make, f"KCONFIG_ALLCONFIG={asked}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
         cwd=worktree,
         env=env,
         deadline=command.Deadline.after(300),
-        log=build_dir / "kconfig.log",
+        log=log,
+        check=False,
     )
+    if done.returncode:
+        words = done.output.splitlines()
+        raise command.find_host_trouble(done, words) or StageFailure(
+            "kconfig", "kconfig does not take this tree", hint="\n  ".join(words[-6:]), log=log
+        )
     text = made.read_text()
     if mismatches := check_config(config.requests, text):
         raise StageFailure(

@@ -88,8 +88,8 @@ def _make_row(
     limits: Limits,
     kernels: tuple[Cell, ...],
 ) -> Row:
-    if not kernels:
-        raise ValueError("kernels: expected at least one")
+    if not kernels or not tests:
+        raise ValueError(f"{'tests' if kernels else 'kernels'}: expected at least one")
     names = [cell.name for cell in kernels]
     if len(set(names)) != len(names):
         raise ValueError(f"kernels: names must differ, got {', '.join(names)}")

@@ -56,26 +56,28 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     errors: list[UsageError] = []
     rows = [
         declared.rows[name]
-        for name in request.rows or tuple(declared.rows)
+        for name in dict.fromkeys(request.rows or declared.rows)
         if _is_known(name, declared.rows, "row", "ROW", errors)
     ]
     if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
         rows = [replace(row, tree=request.tree) for row in rows]
-    wanted = tuple(name for name in request.series if name != "none")
+    wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
-    asked = _choose_cases(declared, request.tests, errors) if request.tests else ()
+    asked = _choose_cases(declared, request.tests, "TESTS", errors) if request.tests else ()
     jobs: list[Job] = []
     for row in rows:
         where = f"matrix.yaml: row {row.name}"
         for name in row.kconfig:
             _is_known(name, declared.fragments, "fragment", where, errors)
-        cases = asked if request.tests else _choose_cases(declared, row.tests, errors)
+        cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:
+            # an unknown word of the request has been told already
+            blame = errors if cell in row.cells else []
             known = _is_known(row.tree, declared.trees, "kernel", where, errors)
-            if cell.series and not _is_known(cell.series, declared.series, "series", where, errors):
-                known = False
+            if cell.series and not _is_known(cell.series, declared.series, "series", where, blame):
+                continue
             if known:
                 series = declared.series[cell.series] if cell.series else Series()
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases))
@@ -84,10 +86,10 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
 
 
 def _choose_cases(
-    declared: Declarations, globs: Sequence[str], errors: list[UsageError]
+    declared: Declarations, globs: Sequence[str], where: str, errors: list[UsageError]
 ) -> tuple[GuestCase, ...]:
     try:
-        return select_cases(declared.cases, globs)
+        return select_cases(declared.cases, globs, where)
     except* UsageError as group:
         errors += (error for error in group.exceptions if isinstance(error, UsageError))
     return ()

@@ -132,7 +132,9 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
         with store.scratch(f"fetch-{tree.name}") as scratch:
             package = debian.download_package(store, tree.package, tree.suite, scratch)
             command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
-            archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"))
+            archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
+            if archive is None:
+                raise InfraError(f"{package.name} holds no usr/src/{tree.package}.tar.*", where=tree.name)
             with worktree(store, tree.name) as place:
                 _import_archive(archive, place, ref, f"{tree.name}: {package.stem}")
         known = find_tree(tree, store)
@@ -156,11 +158,9 @@ def apply_series(base: Source, series: Series, store: Store, progress: Progress)
         progress.stage("source", f"{base.tree}: {series.name}, {len(series.patches)} patch(es)")
         with worktree(store, base.tree) as place:
             _checkout(place, base.commit)
-            am = ["am", "--3way", "--committer-date-is-author-date", "--no-gpg-sign"]
-            done = _git(place, *am, *map(str, series.patches), check=False)
+            done = _git(place, "am", "--3way", "--no-gpg-sign", *map(str, series.patches), check=False)
             if done.returncode:
-                _git(place, "am", "--abort", check=False)
-                raise _explain_reject(series, base, done.output)
+                raise _explain_reject(place, series, base, done.output)
             _git(place, "update-ref", _source_ref(base, series), "HEAD")
         known = find_source(base, series, store)
         assert known
@@ -202,14 +202,32 @@ def worktree(store: Store, tree: str) -> Iterator[Path]:
     """A tree's worktree, whatever it holds, under its lock."""
     place = store.path("worktrees", tree)
     with store.lock(f"worktree-{tree}"):
-        repository = _repository(store)
-        if not (place / ".git").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            _git(repository, "worktree", "prune")
-            empty = _git(repository, "mktree").output
-            commit = _git(repository, "commit-tree", "-m", "empty", empty).output
-            _git(repository, "worktree", "add", "-q", "--no-checkout", "--detach", str(place), commit)
+        if not _clear_remains(place):
+            _add_worktree(store, place)
         yield place
+
+
+def _clear_remains(place: Path) -> bool:
+    """Clear what a killed git left in a worktree; whether git takes it now."""
+    try:
+        git_dir = Path((place / ".git").read_text().removeprefix("gitdir:").strip())
+    except OSError:
+        return False
+    for lock in git_dir.glob("*.lock"):
+        lock.unlink()
+    shutil.rmtree(git_dir / "rebase-apply", ignore_errors=True)
+    return _git(place, "ls-files", "--error-unmatch", ":/Makefile", check=False).returncode == 0
+
+
+def _add_worktree(store: Store, place: Path) -> None:
+    """Make a worktree of no files, in place of whatever is there."""
+    repository = _repository(store)
+    shutil.rmtree(place, ignore_errors=True)
+    # a half-made one is locked, and prune passes over it
+    shutil.rmtree(repository / "worktrees" / place.name, ignore_errors=True)
+    _git(repository, "worktree", "prune")
+    commit = _git(repository, "commit-tree", "-m", "empty", _git(repository, "mktree").output).output
+    _git(repository, "worktree", "add", "-q", "--no-checkout", "--detach", str(place), commit)
 
 
 def _repository(store: Store) -> Path:
@@ -237,11 +255,7 @@ def _import_archive(archive: Path, place: Path, ref: str, message: str) -> None:
 
 
 def _checkout(place: Path, commit: str) -> None:
-    """Take the worktree to a commit, whatever a killed run left in it."""
-    if (place / ".git").read_text().startswith("gitdir:"):
-        git_dir = Path((place / ".git").read_text().split(":", 1)[1].strip())
-        (git_dir / "index.lock").unlink(missing_ok=True)
-        shutil.rmtree(git_dir / "rebase-apply", ignore_errors=True)
+    """Take the worktree to a commit, whatever is in it."""
     _git(place, "checkout", "-q", "--force", "--detach", commit)
     _git(place, "clean", "-q", "-ffdx")
 
@@ -264,15 +278,24 @@ def _describe(store: Store, tree: str, series: str, base: str, commit: str, sour
     return Source(source_id, tree, series, version, base, commit, tree_id)
 
 
-def _explain_reject(series: Series, base: Source, output: str) -> StageFailure:
-    number = re.search(r"^Patch failed at (\d+)", output, re.M)
-    place = re.search(r"^error: patch failed: (\S+:\d+)", output, re.M)
-    patch = series.patches[int(number[1]) - 1] if number else series.patches[0]
+def _explain_reject(place: Path, series: Series, base: Source, said: str) -> StageFailure:
+    """Which patch git am stopped at, and where in the tree; takes the worktree out of the am.
+
+    A three-way am says no line, so the patch is tried once more by itself.
+    """
+    git_dir = Path(_git(place, "rev-parse", "--absolute-git-dir").output)
+    stopped_at = git_dir / "rebase-apply" / "next"
+    patch = series.patches[int(stopped_at.read_text()) - 1 if stopped_at.exists() else 0]
+    _git(place, "reset", "-q", "--hard")
+    check = _git(place, "apply", "--check", str(patch), check=False).output
+    _git(place, "am", "--abort", check=False)
+    where = re.search(r"^error: patch failed: (\S+:\d+)", check, re.M)
     return StageFailure(
         "source",
         f"{patch.name} does not apply to {base.tree} ({base.version})",
-        where=place[1] if place else "",
-        hint="what git am said:\n" + "\n".join(f"    {line}" for line in output.splitlines()[-12:]),
+        where=where[1] if where else "",
+        hint="what git said:\n"
+        + "\n".join(f"    {line}" for line in (said + "\n" + check).splitlines()[-12:]),
     )
 
 

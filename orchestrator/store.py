@@ -145,6 +145,7 @@ def write_atomic(path: Path, text: str) -> None:
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
                 file.flush()
+                os.fchmod(descriptor, 0o644)
                 os.fsync(file.fileno())
             Path(draft).replace(path)
         except BaseException:

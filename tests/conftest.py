@@ -1,11 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every test gets: a home of its own, and for real kernels a store that lasts from run to run."""
+"""What every test gets: a home of its own, and for real kernels a store that lasts from run to run.
 
+The rest make do with the programs of ``tests/bin`` and the small kernel of ``tests/fakelinux``.
+"""
+
+import contextlib
+import difflib
 import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from orchestrator.source import Series, Tree, load_series
+from orchestrator.store import Store
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(__file__).with_name("bin")
+FAKELINUX = Path(__file__).with_name("fakelinux")
+FAKE_TREE = Tree("fake-5.10", "linux-source-5.10", "bullseye-security")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 VARIABLES = ("ROW", "KERNEL", "SERIES", "TESTS", "ACCEL", "RUN", "ARCH", "MAKEFLAGS", "MAKELEVEL")
@@ -27,3 +45,191 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("COWBELL_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def home(own_home: None, tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def kernel_store(kernel_store_root: Path) -> Store:
+    return Store(kernel_store_root)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@dataclass
+class QuietProgress:
+    """A ``Progress`` that keeps what it is told."""
+
+    stages: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[tuple[int, int | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def stage(self, name: str, subject: str) -> None:
+        self.stages.append((name, subject))
+
+    def count(self, done: int, about: int | None) -> None:
+        self.counts.append((done, about))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def progress() -> QuietProgress:
+    return QuietProgress()
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The programs of ``tests/bin`` come before the machine's."""
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    return BIN
+
+
+@pytest.fixture(scope="session")
+def fake_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tests/fakelinux`` the way Debian ships kernel sources: an archive inside a package."""
+    folder = tmp_path_factory.mktemp("package")
+    tree = folder / FAKE_TREE.package
+    shutil.copytree(FAKELINUX, tree)
+    # what a kernel ships may match what it ignores
+    (tree / ".gitignore").write_text("*.awk\n")
+    content = folder / "content"
+    for name in ("DEBIAN", "usr/src"):
+        (content / name).mkdir(parents=True)
+    (content / "DEBIAN/control").write_text(
+        f"Package: {FAKE_TREE.package}\nVersion: 5.10.226-1\nArchitecture: all\n"
+        "Maintainer: nobody <nobody@example.org>\nDescription: a kernel of three files\n"
+    )
+    archive = content / f"usr/src/{FAKE_TREE.package}.tar.xz"
+    subprocess.run(["tar", "-C", folder, "-cJf", archive, tree.name], check=True)
+    package = folder / f"{FAKE_TREE.package}_5.10.226-1_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "-b", "--root-owner-group", content, package], check=True, capture_output=True
+    )
+    return package
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What the fake apt-get serves, and what it was asked."""
+
+    folder: Path
+    log: Path
+
+    @property
+    def asked(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def mirror(home: Path, fakes: Path, fake_package: Path) -> Mirror:
+    folder = home / "mirror" / FAKE_TREE.suite
+    folder.mkdir(parents=True)
+    (folder / fake_package.name).symlink_to(fake_package)
+    return Mirror(folder, home / "apt.log")
+
+
+MakeSeries = Callable[..., Series]
+
+
+@pytest.fixture
+def make_series(tmp_path: Path) -> MakeSeries:
+    """``make_series(name, {file: (old, new)}, ...)``: a loaded series, a patch a mapping.
+
+    An empty ``old`` adds the file; otherwise the first ``old`` in the file becomes ``new``. Every patch is
+    made against the tree as it comes.
+    """
+
+    def make(name: str, *patches: Mapping[str, tuple[str, str]], when: str = "") -> Series:
+        folder = tmp_path / "patches" / name
+        folder.mkdir(parents=True)
+        files = []
+        for number, edits in enumerate(patches, 1):
+            files.append(f"{number:04}-{name}.patch")
+            (folder / files[-1]).write_text(render_patch(f"{name} {number}", edits))
+        (folder / "series").write_text("\n".join(files) + "\n")
+        listed = "".join(f"  - file: {file}\n" for file in files)
+        head = f"title: {name}\nwhen: {when or 'kernel>=5.0'}\n"
+        (folder / "series.yaml").write_text(f"{head}patches:\n{listed}")
+        return load_series(folder)
+
+    return make
+
+
+def render_patch(subject: str, edits: Mapping[str, tuple[str, str]]) -> str:
+    """A mail as ``git am`` takes it."""
+    text = (
+        f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: A Developer <a@example.org>\n"
+        f"Date: Mon, 5 Jan 2015 10:00:00 +0000\nSubject: [PATCH] {subject}\n\nBecause.\n---\n"
+    )
+    for path, (old, new) in edits.items():
+        before = (FAKELINUX / path).read_text() if old else ""
+        assert old in before
+        after = before.replace(old, new, 1) if old else new
+        text += f"diff --git a/{path} b/{path}\n" + ("" if old else "new file mode 100644\n")
+        text += "".join(
+            difflib.unified_diff(
+                before.splitlines(keepends=True),
+                after.splitlines(keepends=True),
+                f"a/{path}" if old else "/dev/null",
+                f"b/{path}",
+            )
+        )
+    return text + "-- \n2.39.5\n"
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def find_processes(word: str) -> list[int]:
+    """Live processes with a word in their argv."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (place / "cmdline").read_bytes() and is_running(int(place.name)):
+                found.append(int(place.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+    """Until a condition holds; a test that waits in vain fails."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def start_python(script: str, *words: object, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python of its own that imports Cowbell and these helpers; killed, -9, when the block is left."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().rstrip("\n")

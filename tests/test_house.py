@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
-    "errors", "status", "command", "store", "condition", "arch", "document", "guesttest", "matrix",
+    "errors", "status", "command", "store", "arch", "condition", "document", "guesttest", "matrix",
     "ktap", "splat", "console", "progress", "terminal", "debian", "source", "kconfig", "build",
     "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "cli", "__main__",
 ]  # fmt: skip

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's command line, and guests that do not come up: whose fault, with what evidence, and nothing left."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from orchestrator import boot
+from orchestrator.arch import ARCHES
+from orchestrator.boot import (
+    READY,
+    Keys,
+    Machine,
+    boot_guest,
+    choose_accel,
+    find_accel,
+    make_argv,
+    make_cmdline,
+)
+from orchestrator.build import BuildRequest, Kernel, Toolchain
+from orchestrator.command import Deadline
+from orchestrator.condition import Version
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kconfig import Config
+from orchestrator.matrix import GuestShape
+from orchestrator.rootfs import Rootfs
+from orchestrator.source import Source
+from orchestrator.store import Store
+from tests.conftest import QuietProgress, find_processes
+
+SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
+GCC = Toolchain("gcc", (), "gcc 12")
+PANIC = (
+    "print [    0.000000] Linux version 5.10.226\n"
+    "print [    0.412345] VFS: Unable to mount root fs on unknown-block(0,0)\n"
+    "print [    0.413579] Kernel panic - not syncing: VFS: Unable to mount root fs\n"
+)
+
+MakeMachine = Callable[[str], Machine]
+
+
+@pytest.fixture
+def make_machine(tmp_path: Path, fakes: Path) -> MakeMachine:
+    """``make_machine(steps)``: the fake QEMU goes through the steps."""
+
+    def make(steps: str) -> Machine:
+        image = tmp_path / "vmlinux"
+        image.write_text(steps)
+        config = Config("id", "x86_64", (), "extra=1")
+        kernel = Kernel(BuildRequest(SOURCE, config, ARCHES["x86_64"], GCC), tmp_path, image, "0123abcd")
+        rootfs = Rootfs("id", tmp_path / "root.img")
+        return Machine(kernel, rootfs, GuestShape(2, 512), "tcg", boot_limit_s=1)
+
+    return make
+
+
+def starts(machine: Machine) -> list[str]:
+    path = Path(f"{machine.kernel.image}.starts")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def boot_once(machine: Machine, folder: Path) -> None:
+    with boot_guest(machine, folder):
+        pytest.fail("a guest that never was is ready")
+
+
+def test_cmdline(make_machine: MakeMachine) -> None:
+    words = make_cmdline(make_machine("")).split(" ")
+    assert {"console=ttyS0", "root=/dev/vda", "panic=-1", "ignore_loglevel", "extra=1"} <= set(words)
+    assert "quiet" not in words
+    assert words.index("extra=1") < words.index("--"), "after -- the words are init's"
+    assert "" not in words
+
+
+def test_argv(make_machine: MakeMachine) -> None:
+    machine = make_machine("")
+    argv = make_argv(machine, "/bin/qemu", 2222, Path("/folder"))
+    assert argv == make_argv(machine, "/bin/qemu", 2222, Path("/folder"))
+    options = dict(zip(argv, argv[1:], strict=False))
+    assert options["-kernel"] == str(machine.kernel.image)
+    assert options["-append"] == make_cmdline(machine)
+    assert options["-serial"] == "file:/folder/console.log"
+    assert options["-m"] == "512M"
+    assert options["-smp"].startswith("cpus=2,")
+    assert (options["-accel"], options["-cpu"]) == ("tcg,thread=multi", "max")
+    kvm = make_argv(replace(machine, accel="kvm"), "/bin/qemu", 2222, Path("/folder"))
+    options = dict(zip(kvm, kvm[1:], strict=False))
+    assert (options["-accel"], options["-cpu"]) == ("kvm", "host")
+
+
+def test_argv_shuts_the_guest_in(make_machine: MakeMachine) -> None:
+    argv = make_argv(make_machine(""), "/bin/qemu", 2222, Path("/folder"))
+    (net,) = (word for word in argv if word.startswith("user,"))
+    parts = net.split(",")
+    assert "restrict=on" in parts
+    assert [part for part in parts if "fwd" in part] == ["hostfwd=tcp:127.0.0.1:2222-10.0.2.15:22"]
+    assert argv.count("-netdev") == 1
+    assert not {"-nic", "-net", "-virtfs", "-fsdev", "-monitor", "-qmp", "-gdb", "-s", "-vnc"} & set(argv)
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
+    assert "spawn=deny" in dict(zip(argv, argv[1:], strict=False))["-sandbox"]
+    drives = [word for word in argv if word.startswith("file=")]
+    assert len(drives) == 1
+    assert drives[0].endswith("snapshot=on")
+
+
+def test_time_limits_stretch_under_emulation(make_machine: MakeMachine) -> None:
+    machine = make_machine("")
+    assert machine.time_scale == 5
+    assert replace(machine, accel="kvm").time_scale == 1
+
+
+def test_keys_are_of_one_boot() -> None:
+    one, other = Keys.make(), Keys.make()
+    fingerprints = {key.get_fingerprint() for keys in (one, other) for key in (keys.host, keys.client)}
+    assert len(fingerprints) == 4
+    assert one.host_dropbear[:15] == b"\0\0\0\x0bssh-ed25519"
+    assert one.host_dropbear.endswith(one.host.asbytes()[-32:])
+
+
+def test_keys_are_nobody_else_s_to_read(make_machine: MakeMachine, tmp_path: Path) -> None:
+    with pytest.raises(StageFailure):
+        boot_once(make_machine("exit 0\n"), tmp_path / "boot")
+    assert (tmp_path / "boot" / "host-key").stat().st_mode & 0o077 == 0
+
+
+def test_qemu_that_does_not_start_is_the_host_s(make_machine: MakeMachine, tmp_path: Path) -> None:
+    machine = make_machine("say qemu: could not open disk image root.img: Permission denied\nexit 1\n")
+    with pytest.raises(InfraError) as raised:
+        boot_once(machine, tmp_path / "boot")
+    assert raised.value.what == "QEMU ended with status 1"
+    assert raised.value.hint == "qemu: could not open disk image root.img: Permission denied"
+
+
+def test_qemu_that_is_killed_is_the_host_s(make_machine: MakeMachine, tmp_path: Path) -> None:
+    with pytest.raises(InfraError, match="QEMU was killed by signal 9"):
+        boot_once(make_machine("print [    0.1] booting\nkill KILL\n"), tmp_path / "boot")
+
+
+def test_qemu_that_is_missing(
+    make_machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InfraError, match="qemu-system-x86_64 is not installed") as raised:
+        boot_once(make_machine(""), tmp_path / "boot")
+    assert "qemu-system-x86" in raised.value.hint
+
+
+def test_panic_is_the_kernel_s_and_shown(make_machine: MakeMachine, tmp_path: Path) -> None:
+    with pytest.raises(StageFailure) as raised:
+        boot_once(make_machine(f"{PANIC}exit 0\n"), tmp_path / "boot")
+    error = raised.value
+    assert (error.stage, error.what) == ("boot", "the guest ended before it was ready")
+    assert error.where == "5.10.226, accelerator tcg"
+    assert error.hint.splitlines()[-1].endswith("Kernel panic - not syncing: VFS: Unable to mount root fs")
+    assert error.log
+    assert "Kernel panic" in error.log.read_text()
+
+
+def test_recorded_console_is_shown_to_its_last_line(make_machine: MakeMachine, tmp_path: Path) -> None:
+    recorded = tmp_path / "recorded.log"
+    noise = b"".join(b"[ %d.000000] caf\xe9 line %d\r\n" % (i, i) for i in range(2000))
+    recorded.write_bytes(noise + b"[ 2000.1] no line end")
+    with pytest.raises(StageFailure) as raised:
+        boot_once(make_machine(f"replay {recorded}\nexit 0\n"), tmp_path / "boot")
+    assert "line 1999" in raised.value.hint
+    assert raised.value.hint.endswith("no line end")
+    assert "line 1900" not in raised.value.hint
+
+
+def test_hang_ends_at_the_deadline_and_so_does_qemu(make_machine: MakeMachine, tmp_path: Path) -> None:
+    machine = replace(make_machine("print [    0.1] still here\nhang\n"), boot_limit_s=0.1)
+    began = time.monotonic()
+    with pytest.raises(StageFailure, match=r"the guest was not ready after") as raised:
+        boot_once(machine, tmp_path / "boot")
+    assert 0.4 < time.monotonic() - began < 3
+    assert "still here" in raised.value.hint
+    assert find_processes(str(machine.kernel.image)) == []
+
+
+def test_marker_without_ssh_is_no_success(make_machine: MakeMachine, tmp_path: Path) -> None:
+    with pytest.raises(StageFailure, match="the guest is up but SSH does not answer"):
+        boot_once(make_machine(f"print {READY}\nhang\n"), tmp_path / "boot")
+
+
+@pytest.mark.parametrize(
+    "key", [Keys.make().host, paramiko.ECDSAKey.generate()], ids=["same type", "other type"]
+)
+def test_other_ssh_server_is_not_taken_for_the_guest(key: paramiko.PKey, tmp_path: Path) -> None:
+    """Something else answers on the port: the host key is not the one made for this boot."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(key)
+            transport.start_server(server=paramiko.ServerInterface())
+            transport.join(5)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(StageFailure, match="SSH does not answer.*[Hh]ost key"):
+            boot._connect(port, Keys.make(), tmp_path, Deadline.after(10))
+
+
+@pytest.fixture
+def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /dev/kvm that opens, on any host."""
+    path = tmp_path / "kvm"
+    path.write_text("")
+    monkeypatch.setattr(boot, "_KVM", path)
+    return path
+
+
+def test_kvm_that_boots_nothing_is_remembered(
+    make_machine: MakeMachine, kvm: Path, store: Store, progress: QuietProgress
+) -> None:
+    machine = make_machine("exit 0\n")
+    assert find_accel("auto", machine.arch, store) == ""
+    assert choose_accel("auto", machine, store, progress) == "tcg"
+    assert len(starts(machine)) == 1
+    assert "-accel kvm" in starts(machine)[0]
+    assert len(progress.notes) == 1
+    assert choose_accel("auto", machine, store, progress) == "tcg"
+    assert len(starts(machine)) == 1, "the second time no guest is tried"
+    assert len(progress.notes) == 1
+    assert find_accel("auto", machine.arch, store).startswith("tcg ")
+
+
+def test_kernel_that_panics_on_kvm_says_nothing_of_kvm(
+    make_machine: MakeMachine, kvm: Path, store: Store, progress: QuietProgress
+) -> None:
+    machine = make_machine(f"{PANIC}exit 0\n")
+    for _ in range(2):
+        assert choose_accel("auto", machine, store, progress) == "tcg"
+    assert len(starts(machine)) == 2
+
+
+def test_kvm_by_name_that_does_not_work_is_refused(
+    make_machine: MakeMachine, kvm: Path, store: Store, progress: QuietProgress
+) -> None:
+    machine = make_machine("say qemu: failed to initialize kvm\nexit 1\n")
+    for _ in range(2):
+        with pytest.raises(InfraError, match="KVM does not work here: QEMU ended with status 1") as raised:
+            choose_accel("kvm", machine, store, progress)
+        assert "ACCEL=tcg" in raised.value.hint
+    assert len(starts(machine)) == 1
+
+
+def test_probe_that_the_host_spoiled_is_not_remembered(
+    make_machine: MakeMachine, kvm: Path, store: Store, progress: QuietProgress
+) -> None:
+    """A QEMU that is killed (out of memory, say) tells nothing of KVM."""
+    machine = make_machine("kill KILL\n")
+    for _ in range(2):
+        try:
+            choose_accel("auto", machine, store, progress)
+        except InfraError:
+            continue
+    assert len(starts(machine)) == 2
+
+
+def test_tcg_needs_no_probe(
+    make_machine: MakeMachine, kvm: Path, store: Store, progress: QuietProgress
+) -> None:
+    machine = make_machine("hang\n")
+    assert choose_accel("tcg", machine, store, progress) == "tcg"
+    kvm.unlink()
+    assert choose_accel("auto", machine, store, progress) == "tcg"
+    with pytest.raises(InfraError, match="No such file or directory"):
+        choose_accel("kvm", machine, store, progress)
+    assert starts(machine) == []

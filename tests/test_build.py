@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels: built once, rebuilt by the file, the same bytes everywhere, and failures that name their cause."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import kconfig
+from orchestrator.arch import ARCHES
+from orchestrator.build import (
+    BuildRequest,
+    Kernel,
+    build_kernel,
+    find_kernel,
+    find_toolchain,
+    read_gnu_build_id,
+)
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kconfig import Config, make_config
+from orchestrator.source import Source, apply_series, fetch_tree
+from orchestrator.store import Store
+from tests.conftest import (
+    FAKE_TREE,
+    FAKELINUX,
+    MakeSeries,
+    Mirror,
+    QuietProgress,
+    find_processes,
+    start_python,
+    wait_for,
+)
+
+X86 = ARCHES["x86_64"]
+REUSE = {"mm/memory.c": ("	if (references != 1)\n", "	if (references != 1 && mapcount != 1)\n")}
+EVERY_FILE = {"init/main.o", "mm/memory.o", "mm/swap.o"}
+
+
+@pytest.fixture
+def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
+    return fetch_tree(FAKE_TREE, store, progress)
+
+
+def ask(folder: Path, src: Source, text: str = "CONFIG_BLOCK=y\nCONFIG_SWAP=y\n") -> Config:
+    folder.mkdir(exist_ok=True)
+    (folder / "a.config").write_text(f"#: about a\n{text}")
+    return make_config(["a"], kconfig.load_fragments(folder), X86, src.version)
+
+
+@pytest.fixture
+def config(base: Source, tmp_path: Path) -> Config:
+    return ask(tmp_path / "kconfigs", base)
+
+
+def request(src: Source, config: Config) -> BuildRequest:
+    return BuildRequest(src, config, X86, find_toolchain(X86))
+
+
+def make(src: Source, config: Config, store: Store, progress: QuietProgress, limit_s: float = 60) -> Kernel:
+    return build_kernel(request(src, config), store, progress, limit_s=limit_s)
+
+
+def compiled(kernel: Kernel) -> set[str]:
+    lines = (kernel.folder / "build.log").read_text().splitlines()
+    return {line.split()[1] for line in lines if line.split()[:1] == ["CC"]}
+
+
+def list_kernels(store: Store) -> list[Path]:
+    folder = store.root / "kernels"
+    return [path for path in folder.glob("*") if not path.name.startswith(".")]
+
+
+def test_kernel_folder(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
+    kernel = make(base, config, store, progress)
+    assert {path.name for path in kernel.folder.iterdir()} == {
+        "vmlinux",
+        "config",
+        "build.log",
+        "build.json",
+        "gnu-build-id",
+    }
+    assert kernel.image == kernel.folder / "vmlinux"
+    assert kernel.image.read_bytes().startswith(b"\x7fELF")
+    assert kernel.gnu_build_id == read_gnu_build_id(kernel.image)
+    assert len(kernel.gnu_build_id) == 40
+    assert "CONFIG_SWAP=y\n" in (kernel.folder / "config").read_text()
+    told = json.loads((kernel.folder / "build.json").read_text())
+    assert "KBUILD_BUILD_HOST=cowbell" in told["make"]
+    assert told["warnings"] == []
+    assert compiled(kernel) == EVERY_FILE
+    assert progress.stages[-2:] == [("kconfig", "fake-5.10 5.10.226"), ("build", "fake-5.10 5.10.226")]
+    assert [done for done, _ in progress.counts] == [1, 2, 3]
+
+
+def test_second_time_it_is_found(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
+    assert find_kernel(request(base, config), store) is None
+    kernel = make(base, config, store, progress)
+    stages = list(progress.stages)
+    assert make(base, config, store, progress) == kernel
+    assert find_kernel(request(base, config), store) == kernel
+    assert progress.stages == stages
+
+
+def test_series_compiles_what_it_touches(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    plain = make(base, config, store, progress)
+    patched = make(apply_series(base, make_series("cow", REUSE), store, progress), config, store, progress)
+    assert compiled(patched) == {"mm/memory.o"}
+    assert patched.gnu_build_id != plain.gnu_build_id
+    # and back: the next commit's build starts from what this one left
+    other = make_series("other", {"mm/swap.c": ("entry + 1", "entry + 2")})
+    assert compiled(make(apply_series(base, other, store, progress), config, store, progress)) == {
+        "mm/memory.o",
+        "mm/swap.o",
+    }
+
+
+def test_other_config_is_another_kernel(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress
+) -> None:
+    one = make(base, ask(tmp_path / "1", base), store, progress)
+    other = make(base, ask(tmp_path / "2", base, "CONFIG_BLOCK=y\n"), store, progress)
+    assert one.request.build_id != other.request.build_id
+    assert one.gnu_build_id != other.gnu_build_id
+
+
+def test_same_input_gives_the_same_bytes(
+    base: Source,
+    config: Config,
+    store: Store,
+    tmp_path: Path,
+    progress: QuietProgress,
+    make_series: MakeSeries,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A series built on top of the base's objects, and from nothing in another store by somebody else."""
+    series = make_series("cow", REUSE)
+    make(base, config, store, progress)
+    one = make(apply_series(base, series, store, progress), config, store, progress)
+    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setenv("LOCALVERSION", "-mine")
+    monkeypatch.setenv("KBUILD_BUILD_HOST", "elsewhere")
+    store2 = Store(tmp_path / "other")
+    base2 = fetch_tree(FAKE_TREE, store2, progress)
+    two = make(apply_series(base2, series, store2, progress), config, store2, progress)
+    assert compiled(two) == EVERY_FILE
+    assert one.request.build_id == two.request.build_id
+    assert one.image.read_bytes() == two.image.read_bytes()
+
+
+def test_redo_builds_again(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
+    kernel = make(base, config, store, progress)
+    (kernel.folder / "vmlinux").write_text("spoiled")
+    again = build_kernel(request(base, config), store, progress, limit_s=60, redo=True)
+    assert again == kernel
+    assert again.image.read_bytes().startswith(b"\x7fELF")
+
+
+def test_compile_error_is_shown_and_its_log_kept(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    bad = make_series(
+        "bad", {"mm/memory.c": ("static int copies;\n", "static int copies;\n#error no pages\n")}
+    )
+    with pytest.raises(StageFailure) as raised:
+        make(apply_series(base, bad, store, progress), config, store, progress)
+    error = raised.value
+    assert error.stage == "build"
+    assert "mm/memory.c:3:2: error: #error no pages" in error.hint.splitlines()[0]
+    assert error.log
+    assert "#error no pages" in error.log.read_text()
+    assert list_kernels(store) == []
+    # the objects that did compile are good, and the next build does not start anew
+    assert "mm/swap.o" not in compiled(make(base, config, store, progress))
+    assert error.log.exists()
+
+
+def test_warnings_are_kept(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    series = make_series("warn", {"mm/swap.c": ("int swap_in", "static int unused;\nint swap_in")})
+    kernel = make(apply_series(base, series, store, progress), config, store, progress)
+    (warning,) = json.loads((kernel.folder / "build.json").read_text())["warnings"]
+    assert "unused" in warning
+
+
+def fail(how: str, base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries) -> Source:
+    return apply_series(base, make_series(how, {"FAIL": ("", f"{how}\n")}), store, progress)
+
+
+def test_link_error_is_the_kernel_s(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    with pytest.raises(StageFailure, match="undefined reference to `reuse_swap_page'"):
+        make(fail("linker", base, store, progress, make_series), config, store, progress)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("full", "no space left on device"),
+        ("oom", "killed|memory"),
+        ("killed", "killed|signal|status -9"),
+        ("hang", "make did not end within"),
+    ],
+)
+def test_host_s_trouble_is_not_the_kernel_s(
+    base: Source,
+    config: Config,
+    store: Store,
+    progress: QuietProgress,
+    make_series: MakeSeries,
+    how: str,
+    told: str,
+) -> None:
+    with pytest.raises(InfraError, match=f"(?i){told}"):
+        make(fail(how, base, store, progress, make_series), config, store, progress, limit_s=2)
+    assert list_kernels(store) == []
+    assert find_processes(str(store.root)) == []
+    assert make(base, config, store, progress).image.exists()
+
+
+def test_objects_of_a_killed_build_are_not_trusted(
+    base: Source,
+    config: Config,
+    store: Store,
+    progress: QuietProgress,
+    make_series: MakeSeries,
+    tmp_path: Path,
+) -> None:
+    hanging = make_series("hang", {"FAIL": ("", "hang\n")})
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.source import apply_series, fetch_tree, load_series\n"
+        "from orchestrator.store import Store; from tests import conftest, test_build\n"
+        "store, progress = Store(Path(sys.argv[1])), conftest.QuietProgress()\n"
+        "base = fetch_tree(conftest.FAKE_TREE, store, progress)\n"
+        "src = apply_series(base, load_series(Path(sys.argv[2])), store, progress)\n"
+        "test_build.make(src, test_build.ask(Path(sys.argv[3]), src), store, progress)\n"
+    )
+    words = [store.root, hanging.patches[0].parent, tmp_path / "kconfigs"]
+    with start_python(script, *words):
+        wait_for(lambda: len(list(store.root.glob("build/*/*/*.o"))) == len(EVERY_FILE))
+    wait_for(lambda: not find_processes(f"O={store.root}"))
+    (build_dir,) = store.root.glob("build/*")
+    (build_dir / "mm/memory.o").write_bytes(b"half an object")
+    kernel = make(base, config, store, progress)
+    assert compiled(kernel) == EVERY_FILE
+    assert any("killed" in note for note in progress.notes)
+    assert list_kernels(store) == [kernel.folder]
+
+
+def test_toolchain_is_part_of_the_identity(base: Source, config: Config) -> None:
+    known = request(base, config)
+    other = replace(known, toolchain=replace(known.toolchain, identity="gcc 99"))
+    assert known.build_id != other.build_id
+    assert known.folder_id != other.folder_id
+    assert "gcc" in known.toolchain.identity
+
+
+def test_image_without_build_id(tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text("int a;\n")
+    subprocess.run(["gcc", "-c", "a.c"], cwd=tmp_path, check=True)
+    with pytest.raises(InfraError, match="carries no GNU build id"):
+        read_gnu_build_id(tmp_path / "a.o")
+
+
+def test_fakelinux_needs_nothing_of_the_caller() -> None:
+    """What makes the small kernel fail is in its tree, never in the environment that a command filters."""
+    assert not (FAKELINUX / "FAIL").exists()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When a declaration holds."""
+
+import pytest
+
+from orchestrator import condition
+from orchestrator.arch import ARCHES
+from orchestrator.condition import Condition, Version
+
+
+@pytest.fixture(autouse=True)
+def two_arches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condition, "ARCHES", {**ARCHES, "aarch64": ARCHES["x86_64"]})
+
+
+def test_versions_are_numbers() -> None:
+    texts = ["5.9", "5.10", "5.10.1", "v5.15", "5.15.138", "6.1", "6.12"]
+    versions = [Version.parse(text) for text in texts]
+    assert versions == sorted(versions)
+    assert len(set(versions)) == len(texts)
+    assert Version.parse("5.19") == Version.parse("v5.19.0")
+    assert str(Version.parse("v5.10.262")) == "5.10.262"
+
+
+@pytest.mark.parametrize("text", ["5", "5.", "5.15-rc1", "five", "5.10.1.2", "", " 5.10", "5.10\n"])
+def test_what_is_no_version(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a kernel version like 5.15"):
+        Version.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "arch", "version", "holds"),
+    [
+        ("", "x86_64", "5.10", True),
+        ("kernel>=5.0", "x86_64", "5.0", True),
+        ("kernel>=5.0", "x86_64", "4.19.300", False),
+        ("kernel<5.19", "x86_64", "5.18.99", True),
+        ("kernel<5.19", "x86_64", "5.19", False),
+        ("kernel<=5.10", "x86_64", "5.10.0", True),
+        ("kernel<=5.10", "x86_64", "5.10.1", False),
+        ("kernel>5.10", "x86_64", "5.10", False),
+        ("kernel>5.10", "x86_64", "5.10.1", True),
+        ("kernel>=5.9 kernel<5.19", "x86_64", "5.10.226", True),
+        ("kernel>=5.9 kernel<5.19", "x86_64", "6.1", False),
+        ("kernel>=5.9 kernel<5.19", "x86_64", "5.8", False),
+        ("arch=x86_64", "aarch64", "5.10", False),
+        ("arch=x86_64,aarch64", "aarch64", "5.10", True),
+        ("arch=x86_64,aarch64 kernel<5.0", "aarch64", "5.10", False),
+    ],
+)
+def test_holds(text: str, arch: str, version: str, *, holds: bool) -> None:
+    assert Condition.parse(text).holds(arch, Version.parse(version)) is holds
+
+
+def test_every_word_must_hold() -> None:
+    both = Condition.parse("arch=x86_64 arch=aarch64")
+    assert not both.holds("x86_64", Version.parse("5.10"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("kernel=5.10", "'kernel=5.10'"),
+        ("arch>=x86_64", "'arch>=x86_64'"),
+        ("kernel>=5.0 memory>=2G", "'memory>=2G'"),
+        ("kernel >= 5.0", "'kernel'"),
+        ("kernel>=", "'kernel>='"),
+        ("kernel>=5", "expected a kernel version"),
+        ("kernel>=5.15-rc1", "'5.15-rc1'"),
+    ],
+)
+def test_word_that_is_not_understood_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match="expected") as raised:
+        Condition.parse(text)
+    assert told in str(raised.value)
+
+
+def test_architecture_that_does_not_exist_is_refused() -> None:
+    """``arch=amd64`` would never hold, and what it guards would be left out without a word."""
+    with pytest.raises(ValueError, match="amd64"):
+        Condition.parse("arch=amd64")

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Strict YAML and what is read with it: every error at once, each with its line; the shipped files load."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import document as doc
+from orchestrator.errors import UsageError
+from orchestrator.guesttest import load_cases, select_cases
+from orchestrator.kconfig import load_fragments
+from orchestrator.matrix import load_matrix
+from orchestrator.source import load_series, load_trees
+from orchestrator.status import Status
+from tests.conftest import ROOT
+
+ROW = """\
+rows:
+  - name: demo
+    about: a row
+    arch: x86_64
+    tree: debian-5.10
+    kconfig: [base]
+    guest: {cpus: 2, memory: 1G}
+    tests: ["*"]
+    limits: {build: 45m, boot: 20s}
+    kernels:
+      - name: plain
+        expect:
+          - {case: a.b, status: fail, why: it is broken, when: kernel<5.19}
+      - {name: mended, series: cow}
+"""
+
+
+def read_errors(file: Path, text: str | bytes) -> list[str]:
+    """What is wrong with a matrix, each as ``LINE: what``."""
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises((ExceptionGroup, UsageError)) as raised:
+        load_matrix(file)
+    errors = raised.value.exceptions if isinstance(raised.value, ExceptionGroup) else [raised.value]
+    assert all(isinstance(error, UsageError) for error in errors)
+    return [str(error).removeprefix(f"{file}:").lstrip() for error in errors]
+
+
+def spoil(*changes: tuple[str, str]) -> str:
+    text = ROW
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
+def test_matrix(tmp_path: Path) -> None:
+    (tmp_path / "matrix.yaml").write_text(ROW)
+    row = load_matrix(tmp_path / "matrix.yaml")["demo"]
+    assert (row.guest.cpus, row.guest.memory_mib) == (2, 1024)
+    assert (row.limits.build_s, row.limits.boot_s) == (2700, 20)
+    plain, mended = row.cells
+    assert plain.expect[0].status is Status.FAIL
+    assert plain.expect[0].when.text == "kernel<5.19"
+    assert (plain.series, mended.series, mended.expect) == ("", "cow", ())
+
+
+def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
+    text = spoil(
+        ("x86_64", "x86-64"),
+        ("cpus: 2, memory: 1G", "cpus: 0, memory: 2048"),
+        ("45m", "45"),
+        ("status: fail", "status: fial"),
+        ("kernel<5.19", "kernel=5.19"),
+        ('["*"]', "'*'"),
+    )
+    assert read_errors(tmp_path / "matrix.yaml", text) == [
+        "4: rows[0].arch: expected one of x86_64, got x86-64; did you mean x86_64?",
+        "7: rows[0].guest.cpus: expected a whole number from 1, got 0",
+        "7: rows[0].guest.memory: expected size like 2G, got 2048",
+        "8: rows[0].tests: expected a list",
+        "9: rows[0].limits.build: expected time like 30s or 45m, got 45",
+        "13: rows[0].kernels[0].expect[0].status: expected one of fail, timeout, crash, skip, got fial; "
+        "did you mean fail?",
+        "13: rows[0].kernels[0].expect[0].when: expected arch=NAME[,NAME] or kernel>=VERSION (or <, <=, >), "
+        "got 'kernel=5.19'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("tree:", "tere:", ["5: rows[0]: unknown key tere; did you mean tree?", "2: rows[0]: missing tree"]),
+        ("    tree: debian-5.10\n", "", ["2: rows[0]: missing tree"]),
+        ("    arch:", "    name: again\n    arch:", ["4: rows[0]: duplicate key name"]),
+        ("tree: debian-5.10", "tree: [debian-5.10]", ["expected one value, got a list or a mapping"]),
+        ("tree: debian-5.10", "tree:", ["5: rows[0].tree: expected some text, got nothing"]),
+        ("{cpus: 2, memory: 1G}", "2", ["7: rows[0].guest: expected a mapping (key: value)"]),
+        ("memory: 1G", "memory: 1g", ["expected size like 2G, got 1g"]),
+        ("memory: 1G", "memory: 0G", ["expected size like 2G, got 0G"]),
+        ("memory: 1G", "memory: 1.5G", ["expected size like 2G, got 1.5G"]),
+        ("boot: 20s", "boot: 20 s", ["expected time like 30s or 45m, got 20 s"]),
+        ("cpus: 2", "cpus: two", ["expected a whole number from 1, got two"]),
+        ("name: mended", "name: plain", ["kernels: names must differ, got plain, plain"]),
+        ("series: cow", "[series]: cow", ["expected a plain key"]),
+    ],
+)
+def test_error(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+    errors = read_errors(tmp_path / "matrix.yaml", spoil((old, new)))
+    assert len(errors) == len(told)
+    for error, text in zip(errors, told, strict=True):
+        assert text in error
+
+
+def test_unknown_key_is_shown_where_the_key_is(tmp_path: Path) -> None:
+    text = spoil(("kernels:", "kernls:"))
+    assert "10: rows[0]: unknown key kernls; did you mean kernels?" in read_errors(tmp_path / "m.yaml", text)
+
+
+def test_unknown_keys_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    keys = [f"key{i}" for i in range(8)]
+    added = "".join(f"    {key}: x\n" for key in keys)
+    errors = read_errors(tmp_path / "m.yaml", spoil(("    arch:", f"{added}    arch:")))
+    assert [error.split()[-1] for error in errors] == keys
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("rows:\n  - [\n", "3: is not YAML"),
+        ("rows:\n\t- x\n", "2: is not YAML"),
+        ("rows: []\n---\nrows: []\n", "2: is not YAML"),
+        ("rows: *absent\n", "1: is not YAML"),
+        ("rows: \0\n", "is not YAML"),
+        (b"rows:\n  - name: caf\xe9\n", "is not UTF-8 text"),
+        ("just words\n", "1: expected a mapping"),
+        ("- rows\n", "1: expected a mapping"),
+        ("rows: &a [*a]\n", "expected a mapping"),
+        ("row: []\n", "unknown key row; did you mean rows?"),
+    ],
+)
+def test_what_is_no_matrix(tmp_path: Path, text: str | bytes, told: str) -> None:
+    assert told in read_errors(tmp_path / "matrix.yaml", text)[0]
+
+
+def test_file_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can not be read: No such file or directory"):
+        load_matrix(tmp_path / "absent.yaml")
+    with pytest.raises(UsageError, match="can not be read: Is a directory"):
+        load_matrix(tmp_path)
+
+
+def test_two_rows_of_one_name(tmp_path: Path) -> None:
+    again = ROW.removeprefix("rows:\n")
+    assert "two rows are called demo" in read_errors(tmp_path / "matrix.yaml", ROW + again)[0]
+
+
+def test_row_without_cases_is_refused(tmp_path: Path) -> None:
+    """A row that tests nothing would be green."""
+    assert "tests" in read_errors(tmp_path / "matrix.yaml", spoil(('["*"]', "[]")))[0]
+
+
+def test_duplicate_key_of_a_free_mapping(tmp_path: Path) -> None:
+    (tmp_path / "trees.yaml").write_text(
+        "trees:\n  one: {debian: a, suite: b}\n  one: {debian: c, suite: d}\n"
+    )
+    with pytest.raises(ExceptionGroup) as raised:
+        load_trees(tmp_path / "trees.yaml")
+    assert [str(error) for error in raised.value.exceptions] == [
+        f"{tmp_path}/trees.yaml:3: trees: duplicate key one"
+    ]
+
+
+def test_duplicate_key_with_nothing_around_it(tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text("a: 1\na: 2\n")
+    with pytest.raises(ExceptionGroup):
+        doc.load_document(tmp_path / "file.yaml", doc.mapping_of(doc.scalar(doc.text)))
+
+
+def test_series_files_must_agree(tmp_path: Path) -> None:
+    folder = tmp_path / "cow"
+    folder.mkdir()
+    (folder / "series").write_text("# in order\n1.patch\n2.patch # absent\n")
+    (folder / "1.patch").write_text("")
+    (folder / "series.yaml").write_text(
+        "title: a\nwhen: kernel>=5.0\npatches:\n  - file: 1.patch\n  - file: 3.patch\n"
+    )
+    with pytest.raises(ExceptionGroup) as raised:
+        load_series(folder)
+    assert [str(error) for error in raised.value.exceptions] == [
+        f"{folder}/series:3: 2.patch does not exist",
+        f"{folder}/series.yaml:5: patches[1]: 3.patch is not in series",
+    ]
+
+
+def test_series_identity_is_its_patches_in_order(tmp_path: Path) -> None:
+    def load(name: str, listing: str, patches: dict[str, str]) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "series").write_text(listing)
+        (folder / "series.yaml").write_text(f"title: {name}\nwhen: kernel>=5.0\npatches: []\n")
+        for file, text in patches.items():
+            (folder / file).write_text(text)
+        return load_series(folder).content_id
+
+    both = {"1.patch": "one", "2.patch": "two"}
+    first = load("first", "1.patch\n2.patch\n", both)
+    assert load("same", "# why\n1.patch\n2.patch\n", both) == first
+    assert load("turned", "2.patch\n1.patch\n", both) != first
+    assert load("changed", "1.patch\n2.patch\n", both | {"2.patch": "three"}) != first
+
+
+def test_shipped_matrix_names_what_there_is() -> None:
+    rows = load_matrix(ROOT / "ci" / "matrix.yaml")
+    trees = load_trees(ROOT / "patches" / "trees.yaml")
+    fragments = load_fragments(ROOT / "kconfigs")
+    cases = load_cases(ROOT / "guest-tests")
+    assert rows
+    for row in rows.values():
+        assert row.tree in trees
+        assert set(row.kconfig) <= set(fragments)
+        assert select_cases(cases, row.tests)
+        for cell in row.cells:
+            assert not cell.series or (ROOT / "patches" / cell.series / "series.yaml").is_file()
+            for expectation in cell.expect:
+                assert select_cases(cases, [expectation.case])
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "patches").glob("*/series.yaml")), ids=lambda file: file.parent.name
+)
+def test_shipped_series(file: Path) -> None:
+    series = load_series(file.parent)
+    assert series.patches
+    assert series.when.text
+    for patch in series.patches:
+        assert patch.read_text().startswith("From ")

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fragments, their contradictions, and symbols that Kconfig dropped."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.arch import ARCHES
+from orchestrator.condition import Version
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.kconfig import (
+    Config,
+    Fragment,
+    check_config,
+    configure,
+    load_fragments,
+    make_config,
+    parse_config,
+)
+from tests.conftest import FAKELINUX, ROOT
+
+X86 = ARCHES["x86_64"]
+V5_10 = Version.parse("5.10")
+
+
+def load(folder: Path, **files: str) -> dict[str, Fragment]:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.config").write_text(f"#: about {name}\n{text}")
+    return load_fragments(folder)
+
+
+def merge(folder: Path, **files: str) -> Config:
+    return make_config(list(files), load(folder, **files), X86, V5_10)
+
+
+def told(raised: pytest.ExceptionInfo[ExceptionGroup[UsageError]]) -> list[str]:
+    return [str(error) for error in raised.value.exceptions]
+
+
+def test_fragment(tmp_path: Path) -> None:
+    text = (
+        "#: when     arch=x86_64 kernel>=5.0\n#: expect   STACKDEPOT=y KASAN_GENERIC  # selected\n"
+        "#: optional KASAN_VMALLOC\n#: append   kasan_multi_shot\n# words\n\n"
+        'CONFIG_KASAN=y\nCONFIG_KASAN_VMALLOC=y\n# CONFIG_SLUB is not set\nCONFIG_NAME="a b"\nCONFIG_OLD=n\n'
+    )
+    fragment = load(tmp_path, kasan=text)["kasan"]
+    assert fragment.about == "kasan"
+    assert fragment.when.text == "arch=x86_64 kernel>=5.0"
+    assert fragment.append == "kasan_multi_shot"
+    found = [(r.symbol, r.value, r.is_set, r.is_optional) for r in fragment.requests]
+    assert found == [
+        ("STACKDEPOT", "y", False, False),
+        ("KASAN_GENERIC", "y", False, False),
+        ("KASAN", "y", True, False),
+        ("KASAN_VMALLOC", "y", True, True),
+        ("SLUB", "n", True, False),
+        ("NAME", '"a b"', True, False),
+        ("OLD", "n", True, False),
+    ]
+    assert fragment.requests[2].where == f"{tmp_path}/kasan.config:8"
+
+
+def test_every_faulty_line_of_every_file_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.config").write_text(
+        "#: abuot what\nSWAP=y\nCONFIG_ FOO=y\n# CONFIG_BAR is unset\nCONFIG_BAZ=\n#: when kernel=5\n"
+    )
+    (tmp_path / "b.config").write_text("#: about b\nwords\n")
+    with pytest.raises(ExceptionGroup) as raised:
+        load_fragments(tmp_path)
+    a, b = tmp_path / "a.config", tmp_path / "b.config"
+    seen = [line.partition("\n")[0] for line in told(raised)]
+    assert seen[:5] == [
+        f"{a}:1: unknown header 'abuot'; did you mean about?",
+        f"{a}:2: not understood: SWAP=y",
+        f"{a}:3: not understood: CONFIG_ FOO=y",
+        f"{a}:4: not understood: # CONFIG_BAR is unset",
+        f"{a}:5: not understood: CONFIG_BAZ=",
+    ]
+    assert "kernel=5" in seen[5]
+    assert seen[6:] == [f"{a}:1: says not what it is for", f"{b}:2: not understood: words"]
+
+
+def test_wrong_condition_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        load(tmp_path, a="CONFIG_A=y\n#: when kernel=5\n")
+    assert told(raised)[0].startswith(f"{tmp_path}/a.config:3: ")
+
+
+def test_fragment_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.config").write_bytes(b"#: about caf\xe9\n")
+    with pytest.raises((UsageError, ExceptionGroup)):
+        load_fragments(tmp_path)
+
+
+def test_space_at_the_end_is_not_part_of_the_value(tmp_path: Path) -> None:
+    """``y `` is no value: it would never survive, and the kernel would be blamed for it."""
+    assert check_config(load(tmp_path, a="CONFIG_SWAP=y \n")["a"].requests, "CONFIG_SWAP=y\n") == ()
+
+
+def test_conflict_names_both_places(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        merge(tmp_path, a="CONFIG_SWAP=y\nCONFIG_KSM=y\n", b="# CONFIG_SWAP is not set\nCONFIG_KSM=m\n")
+    first, second = told(raised)
+    assert f"{tmp_path}/b.config:2: SWAP=n contradicts y in {tmp_path}/a.config:2" in first
+    assert f"{tmp_path}/b.config:3: KSM=m contradicts y in {tmp_path}/a.config:3" in second
+    assert "#: override SWAP" in first
+
+
+def test_override_says_that_the_later_one_wins(tmp_path: Path) -> None:
+    config = merge(tmp_path, a="CONFIG_NR_CPUS=8\n", b="#: override NR_CPUS\nCONFIG_NR_CPUS=64\n")
+    assert config.render() == "CONFIG_NR_CPUS=64\n"
+
+
+def test_override_works_in_the_later_one_only(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup):
+        merge(tmp_path, a="#: override NR_CPUS\nCONFIG_NR_CPUS=8\n", b="CONFIG_NR_CPUS=64\n")
+
+
+def test_fragment_that_does_not_hold_is_left_out(tmp_path: Path) -> None:
+    config = merge(
+        tmp_path,
+        a="#: append one\nCONFIG_SWAP=y\n",
+        b="#: when kernel>=6.0\n#: append two\nCONFIG_KSM=y\n",
+        c="#: append three\n",
+    )
+    assert config.render() == "CONFIG_SWAP=y\n"
+    assert config.append == "one three"
+
+
+def test_unknown_fragments_at_once(tmp_path: Path) -> None:
+    fragments = load(tmp_path, kasan="", lockdep="")
+    with pytest.raises(ExceptionGroup) as raised:
+        make_config(["kasn", "kasan", "frob"], fragments, X86, V5_10)
+    assert told(raised) == [
+        "kconfig: there is no fragment kasn; did you mean kasan?",
+        "kconfig: there is no fragment frob",
+    ]
+
+
+def test_identity_is_what_is_asked_of_kconfig(tmp_path: Path) -> None:
+    one = merge(tmp_path / "1", a="CONFIG_SWAP=y\n")
+    assert merge(tmp_path / "2", a="# why\nCONFIG_SWAP=y\n#: append quiet\n").config_id == one.config_id
+    assert merge(tmp_path / "3", a="CONFIG_SWAP=m\n").config_id != one.config_id
+    assert merge(tmp_path / "4", a="CONFIG_SWAP=y\n#: optional SWAP\n").config_id != one.config_id
+
+
+def test_expectation_of_a_later_fragment_does_not_unset(tmp_path: Path) -> None:
+    config = merge(tmp_path, a="CONFIG_SWAP=y\n", b="#: expect SWAP=y\n")
+    assert config.render() == "CONFIG_SWAP=y\n"
+
+
+def test_symbol_that_one_fragment_demands_is_not_optional(tmp_path: Path) -> None:
+    config = merge(tmp_path, a="CONFIG_KSM=y\n", b="#: optional KSM\nCONFIG_KSM=y\n")
+    assert len(check_config(config.requests, "# CONFIG_KSM is not set\n")) == 1
+
+
+def test_parse_config() -> None:
+    text = '#\n# Automatically generated\n#\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="x y"\nCONFIG_D=8\n'
+    assert parse_config(text) == {"A": "y", "B": "n", "C": '"x y"', "D": "8"}
+
+
+def test_check_config_takes_no_m_for_y(tmp_path: Path) -> None:
+    text = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=y\n#: optional D\nCONFIG_D=y\n#: expect E=m\n"
+    requests = merge(tmp_path, a=text).requests
+    assert check_config(requests, "CONFIG_A=y\nCONFIG_C=y\nCONFIG_E=m\n") == ()
+    found = check_config(requests, "CONFIG_A=m\nCONFIG_B=y\nCONFIG_E=y\n")
+    assert {(m.request.symbol, m.request.value, m.got) for m in found} == {
+        ("A", "y", "m"),
+        ("B", "n", "y"),
+        ("C", "y", "n"),
+        ("E", "m", "y"),
+    }
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    return shutil.copytree(FAKELINUX, tmp_path / "kernel")
+
+
+def run_kconfig(config: Config, kernel: Path) -> str:
+    build_dir = kernel.parent / "build"
+    build_dir.mkdir(exist_ok=True)
+    return configure(config, kernel, build_dir, ["make", f"O={build_dir}"], {})
+
+
+def test_configure(tmp_path: Path, kernel: Path) -> None:
+    config = merge(
+        tmp_path / "f", a="CONFIG_BLOCK=y\nCONFIG_SWAP=y\n#: expect MMU=y\n# CONFIG_KSM is not set\n"
+    )
+    text = run_kconfig(config, kernel)
+    assert parse_config(text).items() >= {"BLOCK": "y", "SWAP": "y", "MMU": "y", "KSM": "n"}.items()
+    final = tmp_path / "build" / ".config"
+    assert final.read_text() == text
+    before = final.stat()
+    run_kconfig(config, kernel)
+    assert final.stat() == before, "an untouched .config costs no rebuild"
+
+
+def test_dropped_symbols_are_named_with_line_requested_and_got(tmp_path: Path, kernel: Path) -> None:
+    config = merge(
+        tmp_path / "f",
+        a="CONFIG_SMP=y\nCONFIG_SWAP=y\nCONFIG_FROBNICATE=y\n#: expect KSM=y\n"
+        "#: optional DEBUG_FROB\nCONFIG_DEBUG_FROB=y\n",
+    )
+    with pytest.raises(StageFailure) as raised:
+        run_kconfig(config, kernel)
+    assert raised.value.stage == "kconfig"
+    assert raised.value.what == "3 requested symbol(s) did not survive"
+    file = tmp_path / "f" / "a.config"
+    assert [line.strip() for line in raised.value.hint.splitlines()] == [
+        f"{file}:3: SWAP: requested y, got n",
+        f"{file}:4: FROBNICATE: requested y, got n",
+        f"{file}:5: KSM: requested y, got n",
+    ]
+    assert not (tmp_path / "build" / ".config").exists()
+
+
+def test_kconfig_that_does_not_parse_is_the_kernel_s_fault(tmp_path: Path, kernel: Path) -> None:
+    (kernel / "FAIL").write_text("kconfig")
+    with pytest.raises(StageFailure, match="kconfig|configure") as raised:
+        run_kconfig(merge(tmp_path / "f", a="CONFIG_SMP=y\n"), kernel)
+    assert "Kconfig:12: syntax error" in str(raised.value)
+
+
+def test_shipped_fragments_merge() -> None:
+    fragments = load_fragments(ROOT / "kconfigs")
+    assert {"base", "x86_64", "cow"} <= set(fragments)
+    for fragment in fragments.values():
+        assert fragment.about
+        assert fragment.requests or fragment.append
+    config = make_config(["base", "x86_64", "cow"], fragments, X86, V5_10)
+    assert "CONFIG_SMP=y" in config.render()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Requests and declarations become jobs, or every wrong word is told."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.condition import Condition
+from orchestrator.errors import UsageError
+from orchestrator.guesttest import GuestCase
+from orchestrator.kconfig import Fragment
+from orchestrator.matrix import Cell, Expectation, GuestShape, Limits, Row
+from orchestrator.pipeline import Workspace, explain_jobs, run_jobs
+from orchestrator.plan import Declarations, Job, Request, make_plan
+from orchestrator.record import JobRecord, load_run
+from orchestrator.source import Series, Tree, fetch_tree
+from orchestrator.status import Status
+from orchestrator.store import Store
+from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+
+
+def make_case(name: str) -> GuestCase:
+    return GuestCase(name, Path(name), "c", f"id of {name}", "it works", "deterministic", 10)
+
+
+FAILS = Expectation("odirect.*", Status.FAIL, "known", Condition())
+ROW = Row(
+    name="demo",
+    about="a row",
+    arch="x86_64",
+    tree="debian-5.10",
+    kconfig=("base",),
+    guest=GuestShape(2, 1024),
+    tests=("*",),
+    limits=Limits(60, 10),
+    cells=(Cell("plain", "", (FAILS,)), Cell("mended", "cow", ())),
+)
+SMALL = replace(ROW, name="small", tree="debian-6.1", tests=("odirect.*",), cells=(Cell("only", "cow", ()),))
+TREES = {name: Tree(name, f"linux-source-{name[-4:]}", "suite") for name in ("debian-5.10", "debian-6.1")}
+DECLARED = Declarations(
+    rows={"demo": ROW, "small": SMALL},
+    trees=TREES,
+    series={name: Series(name, patches=(Path(name),), content_id=name) for name in ("cow", "other")},
+    fragments={"base": Fragment("base", "all", Condition(), (), "", frozenset())},
+    cases=tuple(map(make_case, ("odirect.read", "odirect.write", "vmsplice.child"))),
+)
+
+
+def plan(request: Request) -> list[tuple[str, str, str, str]]:
+    jobs = make_plan(request, DECLARED)
+    return [(job.row.name, job.cell.name, job.tree.name, job.series.name) for job in jobs]
+
+
+def told(request: Request, declared: Declarations = DECLARED) -> list[str]:
+    with pytest.raises(ExceptionGroup) as raised:
+        make_plan(request, declared)
+    assert all(isinstance(error, UsageError) for error in raised.value.exceptions)
+    return [str(error).partition("\n")[0] for error in raised.value.exceptions]
+
+
+def test_empty_request_is_the_whole_matrix() -> None:
+    assert plan(Request()) == [
+        ("demo", "plain", "debian-5.10", ""),
+        ("demo", "mended", "debian-5.10", "cow"),
+        ("small", "only", "debian-6.1", "cow"),
+    ]
+    jobs = make_plan(Request(), DECLARED)
+    assert [len(job.cases) for job in jobs] == [3, 3, 2]
+    assert jobs[0].cell.expect == (FAILS,)
+
+
+def test_overrides() -> None:
+    assert plan(Request(rows=("small",))) == [("small", "only", "debian-6.1", "cow")]
+    assert {job[2] for job in plan(Request(tree="debian-6.1"))} == {"debian-6.1"}
+    jobs = make_plan(Request(tests=("vmsplice.*",)), DECLARED)
+    assert [[case.id for case in job.cases] for job in jobs] == [["vmsplice.child"]] * 3
+
+
+def test_no_series_is_the_plain_kernel() -> None:
+    assert plan(Request(series=("none",))) == [
+        ("demo", "plain", "debian-5.10", ""),
+        ("small", "plain", "debian-6.1", ""),
+    ]
+
+
+def test_series_is_compared_with_the_plain_kernel() -> None:
+    assert plan(Request(rows=("demo",), series=("other", "cow"))) == [
+        ("demo", "plain", "debian-5.10", ""),
+        ("demo", "other", "debian-5.10", "other"),
+        ("demo", "mended", "debian-5.10", "cow"),
+    ]
+    plain, other, _ = make_plan(Request(rows=("demo",), series=("other", "cow")), DECLARED)
+    assert plain.cell.expect == (FAILS,)
+    assert other.cell.expect == ()
+
+
+def test_the_same_word_twice_is_one_job() -> None:
+    assert plan(Request(rows=("small", "small"))) == plan(Request(rows=("small",)))
+    assert plan(Request(rows=("demo",), series=("cow", "cow"))) == plan(
+        Request(rows=("demo",), series=("cow",))
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        (Request(rows=("smal",)), "ROW: there is no row smal; did you mean small?"),
+        (Request(tree="debian-5.1"), "KERNEL: there is no kernel debian-5.1; did you mean debian-5.10?"),
+        (Request(tests=("vmsplice.childs",)), "TESTS: no case matches 'vmsplice.childs'"),
+    ],
+)
+def test_wrong_word(asked: Request, error: str) -> None:
+    assert told(asked) == [error]
+
+
+def test_every_wrong_word_at_once() -> None:
+    assert told(
+        Request(rows=("demmo", "small"), tree="debian-6.2", series=("cwo",), tests=("odirect.raed",))
+    ) == [
+        "ROW: there is no row demmo; did you mean demo?",
+        "KERNEL: there is no kernel debian-6.2; did you mean debian-6.1?",
+        "SERIES: there is no series cwo; did you mean cow?",
+        "TESTS: no case matches 'odirect.raed'",
+    ]
+
+
+def test_wrong_words_of_the_matrix_name_the_row() -> None:
+    row = replace(ROW, tree="debian-9", kconfig=("base", "kasn"), cells=(Cell("a", "caw", ()),))
+    errors = told(Request(), replace(DECLARED, rows={"demo": row, "again": replace(row, name="again")}))
+    for name in ("demo", "again"):
+        at_row = [error for error in errors if error.startswith(f"matrix.yaml: row {name}: ")]
+        assert len([error for error in at_row if "kernel debian-9" in error]) == 1
+        assert len([error for error in at_row if "fragment kasn" in error]) == 1
+        assert len([error for error in at_row if "series caw" in error]) == 1
+
+
+def test_wrong_glob_of_the_matrix_names_the_row() -> None:
+    row = replace(ROW, tests=("frob.*",))
+    (error,) = told(Request(), replace(DECLARED, rows={"demo": row}))
+    assert error == "matrix.yaml: row demo: no case matches 'frob.*'"
+
+
+@pytest.fixture
+def job(make_series: MakeSeries) -> Job:
+    series = make_series("young", {"mm/swap.c": ("+ 1", "+ 2")}, when="kernel>=5.15 kernel<5.16")
+    return Job(
+        replace(ROW, tree=FAKE_TREE.name), Cell("young", "young", ()), FAKE_TREE, series, DECLARED.cases
+    )
+
+
+def run_once(job: Job, place: Workspace) -> tuple[tuple[JobRecord, ...], bool]:
+    run_id, is_new = run_jobs([job], DECLARED, place, "tcg", "cowbell test")
+    return load_run(place.store.path("runs", run_id) / "record.json").jobs, is_new
+
+
+def test_series_for_another_kernel_is_left_out_with_the_reason(
+    job: Job, mirror: Mirror, store: Store, progress: QuietProgress, tmp_path: Path
+) -> None:
+    """Only the fetched tree tells its version, so the plan has the job and the way through leaves it out."""
+    place = Workspace(tmp_path, store, progress)
+    reason = "series young is for kernel>=5.15 kernel<5.16, fake-5.10 is 5.10.226"
+    (record,), is_new = run_once(job, place)
+    assert (record.left_out, record.results, record.failure) == (reason, (), None)
+    assert record.version == "5.10.226"
+    assert is_new
+    assert run_once(job, place) == ((record,), False)
+    (step,) = explain_jobs([job], DECLARED, place, "tcg")
+    assert (step.stage, step.subject) == ("plan", f"demo/young: left out, {reason}")
+    assert not (store.root / "kernels").exists()
+
+
+def test_expectation_for_another_kernel_is_not_expected(
+    job: Job, mirror: Mirror, store: Store, progress: QuietProgress, tmp_path: Path
+) -> None:
+    old = replace(FAILS, when=Condition.parse("kernel<5.0"))
+    here = replace(FAILS, case="vmsplice.*", when=Condition.parse("kernel<5.19 arch=x86_64"))
+    job = replace(job, cell=replace(job.cell, expect=(old, here)))
+    fetch_tree(FAKE_TREE, store, progress)
+    (record,), _ = run_once(job, Workspace(tmp_path, store, progress))
+    assert [expected.case for expected in record.expect] == ["vmsplice.*"]

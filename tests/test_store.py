@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The store: entries are whole or absent, one process fills, names are stable, a full disk is told."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InfraError
+from orchestrator.store import (
+    Store,
+    disk_trouble,
+    find_default_root,
+    make_id,
+    make_tree_id,
+    write_atomic,
+    write_json,
+)
+from tests.conftest import ROOT, read_line, start_python, wait_for
+
+
+def test_ids_are_stable() -> None:
+    """Ids name what is in people's caches: a new way to make them throws every built kernel away."""
+    assert make_id("5.10", ["a", "b"], {"y": 1, "x": None}) == "9952ab76aafe"
+    assert make_id(("a", "b")) == make_id(["a", "b"])
+    assert make_id({"a": 1, "b": 2}) == make_id({"b": 2, "a": 1})
+
+
+def test_ids_tell_parts_apart() -> None:
+    ids = [make_id("ab", "c"), make_id("a", "bc"), make_id("abc"), make_id(["ab", "c"]), make_id("c", "ab")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_tree_id_is_names_and_content(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("text")
+    other.write_text("text")
+    assert make_tree_id({"name": one}) == make_tree_id({"name": other})
+    assert make_tree_id({"name": one}) != make_tree_id({"eman": one})
+    other.write_text("texts")
+    assert make_tree_id({"name": one}) != make_tree_id({"name": other})
+
+
+def test_default_root(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COWBELL_STORE", "/chosen")
+    assert find_default_root() == Path("/chosen")
+    monkeypatch.setenv("COWBELL_STORE", "")
+    assert find_default_root() == home / ".cache" / "cowbell"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert find_default_root() == home / ".cache" / "cowbell"
+
+
+def test_publish_fills_once(store: Store) -> None:
+    def fill(draft: Path) -> None:
+        (draft / "file").write_text("1")
+
+    place = store.publish("kind", "name", fill)
+    assert (place / "file").read_text() == "1"
+    assert store.publish("kind", "name", lambda draft: pytest.fail("filled again")) == place
+    assert [path.name for path in place.parent.iterdir()] == ["name"]
+
+
+def test_fill_that_raises_leaves_nothing(store: Store) -> None:
+    def fill(draft: Path) -> None:
+        (draft / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.publish("kind", "name", fill)
+    assert list(store.path("kind", "name").parent.iterdir()) == []
+    store.publish("kind", "name", lambda draft: None)
+
+
+def test_killed_fill_leaves_nothing_that_counts(store: Store) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from orchestrator.store import Store\n"
+        "def fill(draft): (draft / 'half').write_text('half'); print('half', flush=True); time.sleep(600)\n"
+        "Store(Path(sys.argv[1])).publish('kind', 'name', fill)\n"
+    )
+    with start_python(script, store.root) as process:
+        assert read_line(process) == "half"
+    place = store.publish("kind", "name", lambda draft: None)
+    assert list(place.iterdir()) == []
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_two_processes_publish_one_entry(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from orchestrator.store import Store\n"
+        "def fill(draft):\n"
+        "    with open(sys.argv[2], 'a') as log: log.write('filled\\n')\n"
+        "    time.sleep(0.3); (draft / 'file').write_text('whole')\n"
+        "place = Store(Path(sys.argv[1])).publish('kind', 'name', fill)\n"
+        "print((place / 'file').read_text())\n"
+    )
+    log = tmp_path / "log"
+    with start_python(script, store.root, log) as one, start_python(script, store.root, log) as other:
+        assert one.communicate(timeout=20) == ("whole\n", "")
+        assert other.communicate(timeout=20) == ("whole\n", "")
+    assert log.read_text() == "filled\n"
+
+
+def test_scratch_is_empty_and_goes(store: Store) -> None:
+    left = store.path("scratch", "name")
+    left.mkdir()
+    (left / "half").write_text("of a killed process")
+    with store.scratch("name") as place:
+        assert list(place.iterdir()) == []
+        (place / "file").write_text("1")
+    assert not place.exists()
+
+
+def test_lock_is_waited_for_and_dies_with_its_holder(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from orchestrator.store import Store\n"
+        "with Store(Path(sys.argv[1])).lock('name'):\n"
+        "    print('mine', flush=True); time.sleep(float(sys.argv[2]))\n"
+    )
+    with start_python(script, store.root, 600) as holder:
+        assert read_line(holder) == "mine"
+        with start_python(script, store.root, 0) as waiter:
+            wait_for(lambda: is_blocked(waiter.pid))
+            holder.kill()
+            assert waiter.communicate(timeout=10) == ("mine\n", "")
+
+
+def is_blocked(pid: int) -> bool:
+    """Whether a process waits for a lock that another one holds."""
+    return any(" -> " in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomic(path, "old\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "new \udc80")
+    assert path.read_text() == "old\n"
+    write_atomic(path, "new\n")
+    assert path.read_text() == "new\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_write_json_is_canonical(tmp_path: Path) -> None:
+    write_json(tmp_path / "one", {"b": 1, "a": [1]})
+    write_json(tmp_path / "other", {"a": [1], "b": 1})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_too_little_space_is_told_before(store: Store) -> None:
+    with pytest.raises(InfraError, match=r"MiB left in .*/store, a build needs 1000000000") as raised:
+        store.check_space(1_000_000_000, "a build")
+    assert "COWBELL_STORE" in raised.value.hint
+    store.check_space(1, "a build")
+
+
+def test_store_that_can_not_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InfraError):
+        Store(tmp_path / "file").publish("kind", "name", lambda draft: None)
+
+
+def test_other_os_errors_are_ours(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_trouble(tmp_path):
+        (tmp_path / "absent").read_text()
+
+
+def run_on_disk(tmp_path: Path, options: str, script: str) -> str:
+    """Run a script with a file system of its own as ``root``; nobody else ever sees the mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", disk], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("this host lets nobody mount a disk in a namespace")
+    mount = f'mount -t tmpfs -o {options} none "$1" && exec "$2" -c "$3" "$1"'
+    given = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.errors import InfraError\n"
+        "from orchestrator.store import Store, write_atomic\n"
+        "root = Path(sys.argv[1]); store = Store(root)\n"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, "sh", disk, sys.executable, given + script],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_full_disk_is_the_host_s_trouble_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "big = bytes(1 << 20); write_atomic(root / 'file', 'old')\n"
+        "for attempt in (\n"
+        "    lambda: store.publish('kind', 'name', lambda draft: (draft / 'f').write_bytes(big)),\n"
+        "    lambda: write_atomic(root / 'file', 'x' * (1 << 20)),\n"
+        "):\n"
+        "    try: attempt()\n"
+        "    except InfraError as error: print(error.what.partition(':')[0], '|', error.hint)\n"
+        "print((root / 'file').read_text(), [p.name for p in (root / 'kind').iterdir()])\n"
+        "print(sorted(p.name for p in root.iterdir()))\n"
+    )
+    told = "No space left on device | free some space, or set COWBELL_STORE to a folder on another disk\n"
+    seen = run_on_disk(tmp_path, "size=256k", script)
+    assert seen == f"{told * 2}old []\n['file', 'kind', 'locks']\n"
+
+
+def test_read_only_disk_is_the_host_s_trouble(tmp_path: Path) -> None:
+    script = (
+        "try: store.publish('kind', 'name', lambda draft: None)\n"
+        "except InfraError as error: print(error.what)\n"
+    )
+    assert run_on_disk(tmp_path, "ro", script) == f"Read-only file system: {tmp_path}/disk/kind\n"
