@@ -77,7 +77,7 @@ class BuildRequest:
     @property
     def folder_id(self) -> str:
         """Names the build folder, which goes from commit to commit of one tree."""
-        return make_id(self.source.base, self.config.config_id, self.toolchain.identity)
+        return make_id(self.source.tree, self.config.config_id, self.toolchain.identity)
 
     @property
     def subject(self) -> str:

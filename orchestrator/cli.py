@@ -44,7 +44,7 @@ class Variable:
 
 VARIABLES: Mapping[str, Variable] = {
     "ROW": Variable("rows of ci/matrix.yaml, by name; all of them when empty"),
-    "KERNEL": Variable("a tree of patches/trees.yaml, instead of the row's"),
+    "KERNEL": Variable("a tree of patches/trees.yaml or a /path/to/checkout, instead of the row's"),
     "SERIES": Variable("series to compare the plain kernel with, instead of the row's; none for none"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
@@ -146,12 +146,15 @@ def _run(words: list[str]) -> int:
     from orchestrator.terminal import Terminal
 
     declared = pipeline.load_declarations(root)
+    kernel = settings["KERNEL"].value
+    if "/" in kernel:
+        declared = pipeline.add_local_tree(declared, Path(kernel))
     if "list" in targets:
         return _list(declared, as_json=options.json)
     jobs = plan.make_plan(
         plan.Request(
             rows=settings["ROW"].words,
-            tree=settings["KERNEL"].value,
+            tree=kernel,
             series=settings["SERIES"].words,
             tests=settings["TESTS"].words,
         ),
@@ -241,7 +244,7 @@ def _print_steps(steps: Sequence["Step"], *, as_json: bool) -> int:
 def _list(declared: "Declarations", *, as_json: bool) -> int:
     listed = {
         "rows": {name: row.about for name, row in declared.rows.items()},
-        "kernels": {name: f"{tree.package}, {tree.suite}" for name, tree in declared.trees.items()},
+        "kernels": {name: str(tree) for name, tree in declared.trees.items()},
         "series": {
             name: f"{len(series.patches)} patch(es), for {series.when.text}"
             for name, series in declared.series.items()

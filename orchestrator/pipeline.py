@@ -88,6 +88,11 @@ def load_declarations(root: Path) -> Declarations:
     return declared
 
 
+def add_local_tree(declared: Declarations, path: Path) -> Declarations:
+    """The declarations with a user's own checkout as a tree, under its path."""
+    return replace(declared, trees={**declared.trees, str(path): source.find_local_tree(path)})
+
+
 def fetch_sources(jobs: Sequence[Job], place: Workspace, *, redo: bool) -> list[Source]:
     """The target ``source``: every tree fetched (``redo``: looked up anew) and every series applied."""
     bases = {
@@ -195,9 +200,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
     name = f"{job.row.name}/{job.cell.name}"
     base = source.find_tree(job.tree, store)
     if not base:
-        yield Step(
-            "source", f"{name}: {job.tree.name}", f"fetch {job.tree.package}, it has not been fetched yet"
-        )
+        yield Step("source", f"{name}: {job.tree.name}", f"fetch {job.tree}, it has not been fetched yet")
     elif reason := _reason_left_out(job, base):
         yield Step("plan", f"{name}: left out, {reason}", "")
         return

@@ -117,12 +117,16 @@ def make_tables(judged: Judged) -> Iterator[Table]:
 
 
 def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
-    """For each verdict but PASS: what it is, and what was seen and expected."""
+    """What ended a job early, once; for each other verdict but PASS what it is, was seen, was expected."""
     for job, verdicts in judged.jobs:
         if job.left_out:
             yield f"left out: {job.cell}", job.left_out
+        if failure := job.failure:
+            where = f"{failure.where}: " if failure.where else ""
+            log = f"\nlog: {failure.log}" if failure.log else ""
+            yield f"{failure.stage} failed on {job.cell}", f"{where}{failure.what}\n{failure.hint}{log}"
         for verdict in verdicts:
-            if verdict.status is Status.PASS:
+            if verdict.status is Status.PASS or verdict.stage != "run":
                 continue
             text = verdict.reason
             if verdict.why_expected:

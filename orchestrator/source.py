@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator import command, debian
 from orchestrator import document as doc
@@ -34,12 +35,34 @@ _NEEDED_MIB = 3072
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """Where a kernel comes from: a Debian package with its source, and the suite that has it."""
+class DebianTree:
+    """A kernel from a Debian package with its source, and the suite that has it."""
 
     name: str
     package: str
     suite: str
+
+    def __str__(self) -> str:
+        return f"{self.package} from {self.suite}"
+
+
+@dataclass(frozen=True, slots=True)
+class GitTree:
+    """A kernel from a ref of a git repository; mirrors are tried in order.
+
+    ``commit`` is the one it must be, when it is known beforehand.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    ref: str
+    commit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ref} of {self.urls[0]}"
+
+
+Tree = DebianTree | GitTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +91,50 @@ class Source:
 def load_trees(file: Path) -> dict[str, Tree]:
     """Trees by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
     text = doc.scalar(doc.text)
-    shape = doc.record(
-        lambda place, trees: trees,
-        {
-            "trees": doc.mapping_of(
-                doc.record(lambda place, debian, suite: (debian, suite), {"debian": text, "suite": text})
-            )
-        },
-    )
-    return {
-        name: Tree(name, package, suite) for name, (package, suite) in doc.load_document(file, shape).items()
+    keys: dict[str, doc.Shape[Any]] = {
+        "debian": text,
+        "suite": text,
+        "git": doc.list_of(text),
+        "ref": text,
     }
+    entry = doc.record(lambda place, **values: values, {}, keys)
+    shape = doc.record(lambda place, trees: trees, {"trees": doc.mapping_of(entry)})
+    trees: dict[str, Tree] = {}
+    errors: list[UsageError] = []
+    for name, values in doc.load_document(file, shape).items():
+        match values:
+            case {"debian": package, "suite": suite, **rest} if not rest:
+                trees[name] = DebianTree(name, package, suite)
+            case {"git": [_, *_] as urls, "ref": ref, **rest} if not rest:
+                trees[name] = GitTree(name, tuple(urls), ref)
+            case _:
+                what = "expected {debian: PACKAGE, suite: SUITE} or {git: [URL, MIRROR...], ref: REF}"
+                errors.append(UsageError(what, where=f"{file}: trees.{name}"))
+    raise_all(errors)
+    return trees
+
+
+def find_local_tree(path: Path) -> GitTree:
+    """The tree of a user's own checkout, at its HEAD; nothing in it is touched.
+
+    Raises ``UsageError`` when it is no git checkout of a kernel, or has changes that are not committed.
+    """
+    where = str(path)
+    if not (path / "Makefile").is_file() or not (path / "Kconfig").is_file():
+        raise UsageError("is no kernel tree: it has no Makefile and Kconfig", where=where)
+    head = _git(path, "rev-parse", "--verify", "HEAD", check=False)
+    if head.returncode:
+        hint = f"git -C {path} init, add and commit make it one"
+        raise UsageError(f"is no git checkout: {head.output}", where=where, hint=hint)
+    changed = _git(path, "status", "--porcelain", "--untracked-files=no").output.splitlines()
+    if changed:
+        raise UsageError(
+            f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ...",
+            where=where,
+            hint="commit them; what is tested is HEAD",
+        )
+    top = path.resolve()
+    return GitTree(f"{top.name}-{make_id(str(top))[:6]}", (top.as_uri(),), "HEAD", head.output)
 
 
 def load_series(folder: Path) -> Series:
@@ -123,29 +179,57 @@ def load_series(folder: Path) -> Series:
 
 
 def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
-    """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is."""
+    """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is.
+
+    Raises ``InfraError`` when it can not be had, ``UsageError`` when it is no kernel.
+    """
     known = find_tree(tree, store)
     if redo or not known:
-        ref = _tree_ref(tree)
         store.check_space(_NEEDED_MIB, "a kernel tree")
-        progress.stage("source", f"{tree.name}: {tree.package} from {tree.suite}")
-        with store.scratch(f"fetch-{tree.name}") as scratch:
-            package = debian.download_package(store, tree.package, tree.suite, scratch)
-            command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
-            archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
-            if archive is None:
-                raise InfraError(f"{package.name} holds no usr/src/{tree.package}.tar.*", where=tree.name)
-            with worktree(store, tree.name) as place:
-                _import_archive(archive, place, ref, f"{tree.name}: {package.stem}")
+        progress.stage("source", f"{tree.name}: {tree}")
+        match tree:
+            case DebianTree():
+                _fetch_debian(tree, store)
+            case GitTree():
+                _fetch_git(tree, store, progress)
         known = find_tree(tree, store)
-        assert known
+        if not known:
+            raise InfraError(f"has moved on from {tree} while it was fetched", where=tree.name)
     return known
 
 
 def find_tree(tree: Tree, store: Store) -> Source | None:
     """The tree's commit as it was fetched last."""
     commit = _find_commit(store, _tree_ref(tree))
-    return _describe(store, tree.name, "", commit, commit, make_id(commit)) if commit else None
+    if not commit or (isinstance(tree, GitTree) and tree.commit not in ("", commit)):
+        return None
+    return _describe(store, tree.name, "", commit, commit, make_id(commit))
+
+
+def _fetch_debian(tree: DebianTree, store: Store) -> None:
+    with store.scratch(f"fetch-{tree.name}") as scratch:
+        package = debian.download_package(store, tree.package, tree.suite, scratch)
+        command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
+        archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
+        if archive is None:
+            raise InfraError(f"{package.name} holds no usr/src/{tree.package}.tar.*", where=tree.name)
+        with worktree(store, tree.name) as place:
+            _import_archive(archive, place, _tree_ref(tree), f"{tree.name}: {package.stem}")
+
+
+def _fetch_git(tree: GitTree, store: Store, progress: Progress) -> None:
+    """Fetch one commit, without its history, from the first mirror that has it."""
+    repository = _repository(store)
+    failures: list[str] = []
+    for url in tree.urls:
+        fetch = ["fetch", "-q", "--depth=1", "--no-tags", url, f"+{tree.ref}:{_tree_ref(tree)}"]
+        with store.lock("git-fetch"):
+            done = _git(repository, *fetch, check=False)
+        if done.returncode == 0:
+            progress.note(f"{tree.name}: from {url}")
+            return
+        failures.append(f"{url}: {done.output.splitlines()[-1] if done.output else 'no word'}")
+    raise InfraError(f"{tree.ref} can not be fetched", where=tree.name, hint="\n  ".join(failures))
 
 
 def apply_series(base: Source, series: Series, store: Store, progress: Progress) -> Source:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.source import Series, Tree, load_series
+from orchestrator.source import DebianTree, Series, load_series
 from orchestrator.store import Store
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")
 FAKELINUX = Path(__file__).with_name("fakelinux")
-FAKE_TREE = Tree("fake-5.10", "linux-source-5.10", "bullseye-security")
+FAKE_TREE = DebianTree("fake-5.10", "linux-source-5.10", "bullseye-security")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 VARIABLES = ("ROW", "KERNEL", "SERIES", "TESTS", "ACCEL", "RUN", "ARCH", "MAKEFLAGS", "MAKELEVEL")

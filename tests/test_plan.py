@@ -14,7 +14,7 @@ from orchestrator.matrix import Cell, Expectation, GuestShape, Limits, Row
 from orchestrator.pipeline import Workspace, explain_jobs, run_jobs
 from orchestrator.plan import Declarations, Job, Request, make_plan
 from orchestrator.record import JobRecord, load_run
-from orchestrator.source import Series, Tree, fetch_tree
+from orchestrator.source import DebianTree, Series, fetch_tree
 from orchestrator.status import Status
 from orchestrator.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
@@ -37,7 +37,7 @@ ROW = Row(
     cells=(Cell("plain", "", (FAILS,)), Cell("mended", "cow", ())),
 )
 SMALL = replace(ROW, name="small", tree="debian-6.1", tests=("odirect.*",), cells=(Cell("only", "cow", ()),))
-TREES = {name: Tree(name, f"linux-source-{name[-4:]}", "suite") for name in ("debian-5.10", "debian-6.1")}
+TREES = {name: DebianTree(name, "linux-source", "suite") for name in ("debian-5.10", "debian-6.1")}
 DECLARED = Declarations(
     rows={"demo": ROW, "small": SMALL},
     trees=TREES,

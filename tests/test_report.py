@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator import report
 from orchestrator.ktap import parse_ktap
-from orchestrator.record import Ended, Expected, JobRecord, RunRecord, load_run, save_run
+from orchestrator.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
 from orchestrator.report import Judged
 from orchestrator.status import Status
 from tests.test_verdict import FAILED, GOOD
@@ -128,3 +128,12 @@ def test_html_in_a_browser(judged: Judged, tmp_path: Path) -> None:
 def test_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     run = replace(make_run(), jobs=make_run().jobs[1:])
     assert load_run(save_run(run, tmp_path)) == run
+
+
+def test_a_job_that_failed_is_explained_once() -> None:
+    failure = Failure("build", "the kernel does not build", "mm/memory.c:7", "error: x", "/log")
+    job = replace(make_run().jobs[0], failure=failure, results=())
+    told = list(report.list_explanations(Judged(replace(make_run(), jobs=(job,)))))
+    ((title, text),) = told
+    assert title == "build failed on plain"
+    assert text == "mm/memory.c:7: the kernel does not build\nerror: x\nlog: /log"

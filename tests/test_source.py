@@ -12,7 +12,17 @@ import pytest
 
 from orchestrator import source
 from orchestrator.errors import InfraError, StageFailure, UsageError
-from orchestrator.source import Series, Source, Tree, apply_series, checkout, fetch_tree, find_tree
+from orchestrator.source import (
+    DebianTree,
+    GitTree,
+    Series,
+    Source,
+    apply_series,
+    checkout,
+    fetch_tree,
+    find_local_tree,
+    find_tree,
+)
 from orchestrator.store import Store
 from tests.conftest import FAKE_TREE, FAKELINUX, MakeSeries, Mirror, QuietProgress, start_python, wait_for
 
@@ -68,7 +78,7 @@ def test_nothing_but_commits_is_kept_of_a_fetch(base: Source, store: Store) -> N
 
 
 def test_mirror_without_the_package(mirror: Mirror, store: Store, progress: QuietProgress) -> None:
-    absent = Tree("debian-5.4", "linux-source-5.4", FAKE_TREE.suite)
+    absent = DebianTree("debian-5.4", "linux-source-5.4", FAKE_TREE.suite)
     with pytest.raises(InfraError) as raised:
         fetch_tree(absent, store, progress)
     assert (
@@ -88,7 +98,7 @@ def test_package_without_a_source(mirror: Mirror, store: Store, progress: QuietP
     """A package of that name which holds no archive, or one that is no kernel."""
     (mirror.folder / "linux-doc_1_all.deb").symlink_to(next(mirror.folder.glob("*.deb")))
     with pytest.raises((InfraError, UsageError)):
-        fetch_tree(Tree("doc", "linux-doc", FAKE_TREE.suite), store, progress)
+        fetch_tree(DebianTree("doc", "linux-doc", FAKE_TREE.suite), store, progress)
 
 
 def test_series_applies_whole(
@@ -260,3 +270,70 @@ def test_tree_that_is_no_kernel(
     series = make_series("bad", {"Makefile": ("VERSION = 5\n", "")})
     with pytest.raises((UsageError, StageFailure), match="Makefile states no VERSION"):
         apply_series(base, series, store, progress)
+
+
+@pytest.fixture
+def checkout_of_a_user(tmp_path: Path) -> Path:
+    place = tmp_path / "linux"
+    shutil.copytree(FAKELINUX, place)
+    run_git(place, "init", "-q")
+    run_git(place, "add", "-A", "-f")
+    run_git(place, "commit", "-q", "-m", "first")
+    return place
+
+
+def run_git(place: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=place, env=os.environ | source._ENV, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_local_checkout_is_taken_at_its_head(
+    checkout_of_a_user: Path, store: Store, progress: QuietProgress
+) -> None:
+    first = fetch_tree(find_local_tree(checkout_of_a_user), store, progress)
+    assert first.commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
+    stages = len(progress.stages)
+    assert fetch_tree(find_local_tree(checkout_of_a_user), store, progress) == first
+    assert len(progress.stages) == stages, "nothing new, nothing fetched"
+    (checkout_of_a_user / "mm/swap.c").write_text("int swap;\n")
+    run_git(checkout_of_a_user, "commit", "-q", "-a", "-m", "second")
+    second = fetch_tree(find_local_tree(checkout_of_a_user), store, progress)
+    assert second.commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
+    assert second.tree == first.tree
+    with checkout(second, store) as place:
+        assert (place / "mm/swap.c").read_text() == "int swap;\n"
+
+
+def test_local_checkout_that_can_not_be_taken(checkout_of_a_user: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no kernel tree"):
+        find_local_tree(tmp_path)
+    (checkout_of_a_user / "mm/swap.c").write_text("int swap;\n")
+    with pytest.raises(UsageError, match=r"1 change\(s\) that are not committed: M mm/swap.c"):
+        find_local_tree(checkout_of_a_user)
+    shutil.rmtree(checkout_of_a_user / ".git")
+    with pytest.raises(UsageError, match="no git checkout"):
+        find_local_tree(checkout_of_a_user)
+
+
+def test_git_tree_comes_from_the_first_mirror_that_has_it(
+    checkout_of_a_user: Path, store: Store, progress: QuietProgress
+) -> None:
+    run_git(checkout_of_a_user, "tag", "v5.10")
+    good = checkout_of_a_user.as_uri()
+    tree = GitTree("stable", ("file:///nonexistent", good), "v5.10")
+    assert fetch_tree(tree, store, progress).commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
+    assert progress.notes == [f"stable: from {good}"]
+    with pytest.raises(InfraError, match="v9 can not be fetched") as raised:
+        fetch_tree(GitTree("none", (good, "file:///nonexistent"), "v9"), store, progress)
+    assert good in raised.value.hint
+    assert "file:///nonexistent" in raised.value.hint
+
+
+def test_tree_that_is_neither_kind(tmp_path: Path) -> None:
+    file = tmp_path / "trees.yaml"
+    file.write_text("trees:\n  a: {debian: x}\n  b: {git: [u], ref: r, suite: s}\n  c: {git: [u], ref: r}\n")
+    with pytest.raises(ExceptionGroup) as raised:
+        source.load_trees(file)
+    assert [str(error).split(": ")[1] for error in raised.value.exceptions] == ["trees.a", "trees.b"]
