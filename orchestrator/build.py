@@ -191,7 +191,7 @@ def _make(
         nonlocal compiled
         if _COMPILED.match(line):
             compiled += 1
-            progress.count(compiled, about)
+            progress.count(compiled, about if about and compiled <= about else None)
 
     done = command.run(
         make,
