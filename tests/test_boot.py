@@ -202,7 +202,7 @@ def test_other_ssh_server_is_not_taken_for_the_guest(key: paramiko.PKey, tmp_pat
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            transport.start_server(server=paramiko.ServerInterface())
+                transport.start_server(server=paramiko.ServerInterface())
             transport.join(5)
 
         threading.Thread(target=answer, daemon=True).start()
