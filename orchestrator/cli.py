@@ -146,15 +146,16 @@ def _run(words: list[str]) -> int:
     from orchestrator.terminal import Terminal
 
     declared = pipeline.load_declarations(root)
-    kernel = settings["KERNEL"].value
-    if "/" in kernel:
-        declared = pipeline.add_local_tree(declared, Path(kernel))
+    tree = settings["KERNEL"].value
+    if "/" in tree:
+        declared = pipeline.add_local_tree(declared, Path(tree))
+        tree = str(Path(tree))
     if "list" in targets:
         return _list(declared, as_json=options.json)
     jobs = plan.make_plan(
         plan.Request(
             rows=settings["ROW"].words,
-            tree=kernel,
+            tree=tree,
             series=settings["SERIES"].words,
             tests=settings["TESTS"].words,
         ),
@@ -173,8 +174,8 @@ def _run(words: list[str]) -> int:
                 for src in pipeline.fetch_sources(jobs, place, redo=options.always_make):
                     print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
             elif target == "build":
-                for job in jobs:
-                    print(pipeline.build_job(job, declared, place, redo=options.always_make).image)
+                for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
+                    print(kernel.image)
         if "test" not in targets:
             return 0
         run_id, is_new = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)

@@ -106,8 +106,20 @@ def fetch_sources(jobs: Sequence[Job], place: Workspace, *, redo: bool) -> list[
     ]
 
 
+def build_jobs(
+    jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
+) -> Iterator[Kernel]:
+    """The target ``build``: the kernel of every job whose series is for its tree."""
+    for job in jobs:
+        base = source.fetch_tree(job.tree, place.store, place.progress)
+        if reason := _reason_left_out(job, base):
+            place.progress.note(f"left out: {job.row.name}/{job.cell.name}: {reason}")
+        else:
+            yield build_job(job, declared, place, redo=redo)
+
+
 def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
-    """The target ``build``: source, config, kernel."""
+    """Source, config, kernel."""
     arch = ARCHES[job.row.arch]
     base = source.fetch_tree(job.tree, place.store, place.progress)
     src = source.apply_series(base, job.series, place.store, place.progress)

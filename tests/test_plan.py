@@ -11,7 +11,7 @@ from orchestrator.errors import UsageError
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Fragment
 from orchestrator.matrix import Cell, Expectation, GuestShape, Limits, Row
-from orchestrator.pipeline import Workspace, explain_jobs, run_jobs
+from orchestrator.pipeline import Workspace, build_jobs, explain_jobs, run_jobs
 from orchestrator.plan import Declarations, Job, Request, make_plan
 from orchestrator.record import JobRecord, load_run
 from orchestrator.source import DebianTree, Series, fetch_tree
@@ -167,6 +167,8 @@ def test_series_for_another_kernel_is_left_out_with_the_reason(
     assert run_once(job, place) == ((record,), False)
     (step,) = explain_jobs([job], DECLARED, place, "tcg")
     assert (step.stage, step.subject) == ("plan", f"demo/young: left out, {reason}")
+    assert list(build_jobs([job], DECLARED, place, redo=False)) == []
+    assert progress.notes[-1] == f"left out: demo/young: {reason}"
     assert not (store.root / "kernels").exists()
 
 
