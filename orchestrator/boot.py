@@ -24,6 +24,7 @@ from orchestrator import command
 from orchestrator.arch import Arch
 from orchestrator.build import Kernel
 from orchestrator.command import Deadline
+from orchestrator.console import parse_console
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.matrix import GuestShape
 from orchestrator.progress import Progress
@@ -130,13 +131,14 @@ def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]
 
 @dataclass(slots=True)
 class Guest:
-    """A guest that has booted. ``folder`` holds its console."""
+    """A guest that has booted, at offset ``ready_at`` of its console, which lies in ``folder``."""
 
     machine: Machine
     folder: Path
     process: command.Process
     ssh: paramiko.SSHClient
     ready_s: float
+    ready_at: int
 
     @property
     def console(self) -> Path:
@@ -244,7 +246,8 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     with command.start(argv, output=folder / "qemu.log", death_signal="KILL") as process:
         _wait_ready(process, machine, folder, deadline)
         with contextlib.closing(_connect(port, keys, folder, deadline)) as ssh:
-            guest = Guest(machine, folder, process, ssh, time.monotonic() - began)
+            ready_at = _check_console(folder / "console.log")
+            guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at)
             _check_identity(guest, deadline)
             yield guest
 
@@ -315,6 +318,16 @@ def _connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> paramik
             "boot", f"the guest is up but SSH does not answer: {error}", log=folder / "console.log"
         ) from error
     return client
+
+
+def _check_console(console: Path) -> int:
+    """The console's length so far. A kernel that complained while it booted has failed already."""
+    text = console.read_bytes()
+    faults = parse_console(text.decode(errors="replace")).faults
+    if faults:
+        titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
+        raise StageFailure("boot", titles, hint=faults[0].excerpt, log=console)
+    return len(text)
 
 
 def _check_identity(guest: Guest, deadline: Deadline) -> None:

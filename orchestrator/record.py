@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.status import Status
 from orchestrator.store import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Ended(StrEnum):
@@ -29,7 +29,9 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case as it ran. ``console`` is the kernel's log from its begin to its end.
+    """One case as it ran. ``console`` is the kernel's log from the end of the case before to its own end.
+
+    ``console_lost`` is how many bytes of it were too many to keep.
     ``exit_status`` is None when the guest was gone before the case ended, -1 for a signal. ``taint`` is
     ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
     """
@@ -41,6 +43,7 @@ class CaseResult:
     stdout: str
     stderr: str
     console: str
+    console_lost: int
     taint_before: int | None
     taint_after: int | None
     is_guest_alive: bool

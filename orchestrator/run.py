@@ -71,12 +71,13 @@ def run_cases(
         with boot_guest(machine, boot_dir) as guest:
             progress.stage("run", f"{len(pending)} case(s)")
             _push(guest, pending, lib_dir)
+            read_to = guest.ready_at
             for done, program in enumerate(tuple(pending)):
                 if done and program.case.may_crash:
                     break
                 progress.count(done, len(pending) + done)
                 pending.remove(program)
-                result = _run_case(guest, program)
+                result, read_to = _run_case(guest, program, read_to)
                 yield result
                 if not result.is_guest_alive or program.case.may_crash:
                     break
@@ -111,9 +112,12 @@ def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _run_case(guest: Guest, program: Program) -> CaseResult:
+def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, int]:
+    """Run one case; its share of the console begins at offset ``begin``, and where it ends is returned too.
+
+    So what the kernel says between two cases is the later one's, and never lost.
+    """
     case, scale = program.case, guest.machine.time_scale
-    begin = guest.console.stat().st_size
     before = _mark(guest, f"begin {case.id}")
     how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
     line = (
@@ -130,14 +134,17 @@ def _run_case(guest: Guest, program: Program) -> CaseResult:
         guest.check_host()
     duration_s = time.monotonic() - began
     after = _mark(guest, f"end {case.id}")
-    return CaseResult(
+    end = guest.console.stat().st_size
+    console, lost = _read_console(guest, begin, end)
+    result = CaseResult(
         case=case.id,
         content_id=program.program_id,
         ended=ended,
         exit_status=answer.status if ended is Ended.EXIT else None,
         stdout=answer.stdout,
         stderr=answer.stderr,
-        console=_read_console(guest, begin),
+        console=console,
+        console_lost=lost,
         taint_before=before,
         taint_after=after,
         # a case that had to be cut off may still run: its guest is not used again
@@ -146,6 +153,7 @@ def _run_case(guest: Guest, program: Program) -> CaseResult:
         accel=guest.machine.accel,
         boot=guest.folder.name,
     )
+    return result, end
 
 
 def _mark(guest: Guest, text: str) -> int | None:
@@ -157,19 +165,23 @@ def _mark(guest: Guest, text: str) -> int | None:
         answer = guest.run(line, deadline)
     except GuestGone:
         return None
-    while f"cowbell: {text}" not in _read_console(guest, begin) and not deadline.is_over:
+    while not deadline.is_over:
+        shown, _ = _read_console(guest, begin, guest.console.stat().st_size)
+        if f"cowbell: {text}" in shown:
+            break
         time.sleep(0.01)
     return int(answer.stdout) if answer.stdout.strip().isdigit() else None
 
 
-def _read_console(guest: Guest, begin: int) -> str:
-    """The console from an offset on; of a flood the first and the last part."""
-    size = guest.console.stat().st_size - begin
+def _read_console(guest: Guest, begin: int, end: int) -> tuple[str, int]:
+    """A stretch of the console, and how many bytes of it were left out: of a flood, the middle."""
+    half = _CONSOLE_LIMIT // 2
+    lost = max(0, end - begin - _CONSOLE_LIMIT)
     with guest.console.open("rb") as file:
         file.seek(begin)
-        if size <= _CONSOLE_LIMIT:
-            return file.read().decode(errors="replace")
-        head = file.read(_CONSOLE_LIMIT // 2)
-        file.seek(-_CONSOLE_LIMIT // 2, io.SEEK_END)
-        cut = f"\n[cowbell: {size - _CONSOLE_LIMIT} bytes left out]\n".encode()
-        return (head + cut + file.read()).decode(errors="replace")
+        if not lost:
+            return file.read(end - begin).decode(errors="replace"), 0
+        head = file.read(half)
+        file.seek(end - half)
+        kept = head + f"\n[{lost} bytes left out]\n".encode() + file.read(half)
+    return kept.decode(errors="replace"), lost

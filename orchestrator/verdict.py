@@ -141,6 +141,12 @@ def _find_doubt(result: CaseResult) -> _Finding | None:
         return _Finding("", Status.CRASH, "the guest was gone, without a word", result.console[-4000:])
     if result.taint_before is None or result.taint_after is None:
         return _Finding("", Status.BROKEN, "the kernel's taint could not be read")
+    marks = {(marker.action, marker.case) for marker in log.markers}
+    if not {("begin", result.case), ("end", result.case)} <= marks:
+        return _Finding("", Status.BROKEN, "the kernel log did not reach the console", result.console[-4000:])
+    if result.console_lost:
+        reason = f"the kernel log was flooded, {result.console_lost} bytes of it were not looked at"
+        return _Finding("", Status.BROKEN, reason, result.console[-4000:])
     gained = result.taint_after & ~result.taint_before
     letters = "".join(letter for bit, letter in _BAD_TAINT.items() if gained & bit)
     if letters:

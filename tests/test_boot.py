@@ -277,3 +277,12 @@ def test_tcg_needs_no_probe(
     with pytest.raises(InfraError, match="No such file or directory"):
         choose_accel("kvm", machine, store, progress)
     assert starts(machine) == []
+
+
+def test_kernel_that_complains_while_booting_has_failed() -> None:
+    logs = Path(__file__).with_name("logs")
+    healthy = logs / "healthy.log"
+    assert boot._check_console(healthy) == healthy.stat().st_size
+    with pytest.raises(StageFailure, match="WARNING") as raised:
+        boot._check_console(logs / "warning.log")
+    assert raised.value.stage == "boot"

@@ -20,11 +20,17 @@ from tests.test_verdict import FAILED, GOOD
 EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
 
 
+def log_of(case: str, said: str = "") -> str:
+    return f"[    2.000000] cowbell: begin {case}\n{said}\n[    2.100000] cowbell: end {case}\n"
+
+
 def make_run() -> RunRecord:
-    evil = replace(FAILED, case="x.evil", console=EVIL, stderr=EVIL)
+    evil = replace(FAILED, case="x.evil", console=log_of("x.evil", EVIL), stderr=EVIL)
     evil = replace(evil, stdout=f"KTAP version 1\n1..1\n# {EVIL}\nnot ok 1 x.evil\n")
-    hung = replace(GOOD, case="x.hung", ended=Ended.TIMEOUT, exit_status=None, stdout="")
-    mute = replace(GOOD, case="x.mute", stdout="")
+    hung = replace(
+        GOOD, case="x.hung", console=log_of("x.hung"), ended=Ended.TIMEOUT, exit_status=None, stdout=""
+    )
+    mute = replace(GOOD, case="x.mute", console=log_of("x.mute"), stdout="")
     plain = JobRecord(
         row="demo",
         cell="plain",

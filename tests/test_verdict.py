@@ -33,6 +33,7 @@ GOOD = CaseResult(
     stdout=STDOUT,
     stderr="",
     console=CONSOLE,
+    console_lost=0,
     taint_before=0,
     taint_after=0,
     is_guest_alive=True,
@@ -42,6 +43,7 @@ GOOD = CaseResult(
 )
 
 
+PAIRED = replace(GOOD, case="fork.basic-cow", console=CONSOLE.replace(GOOD.case, "fork.basic-cow"))
 NAMES = ("fork.basic-cow[state=small]", "fork.basic-cow[state=thp]")
 SUBTESTS = {GOOD.case: (GOOD.case,), "fork.basic-cow": NAMES}
 
@@ -86,6 +88,9 @@ def test_pass_needs_everything() -> None:
         ({"console": CONSOLE.replace("\n", "\n" + WARNING, 1)}, Status.CRASH),
         ({"taint_after": 1 << 9}, Status.CRASH),
         ({"taint_after": 1 << 12}, Status.PASS),
+        ({"console": CONSOLE.splitlines()[0]}, Status.BROKEN),
+        ({"console": ""}, Status.BROKEN),
+        ({"console_lost": 1}, Status.BROKEN),
         ({"taint_after": None}, Status.BROKEN),
         ({"taint_before": None}, Status.BROKEN),
         ({"is_guest_alive": False}, Status.CRASH),
@@ -111,7 +116,7 @@ def test_taint_of_an_earlier_case_is_not_counted_again() -> None:
 
 
 def test_a_subtest_without_a_result_is_told_by_name() -> None:
-    whole = replace(GOOD, case="fork.basic-cow", stdout=PAIR)
+    whole = replace(PAIRED, stdout=PAIR)
     assert [(v.name, v.status) for v in judge(whole)] == [(name, Status.PASS) for name in NAMES]
     cut = replace(whole, stdout=PAIR[: PAIR.index("ok 2")], ended=Ended.GUEST_GONE, exit_status=None)
     assert [(v.name, v.status) for v in judge(cut)] == [(name, Status.CRASH) for name in NAMES]
@@ -121,7 +126,7 @@ def test_a_subtest_without_a_result_is_told_by_name() -> None:
 
 @given(st.integers(0, len(PAIR) - 1))
 def test_no_prefix_of_a_passing_stream_passes(length: int) -> None:
-    cut = replace(GOOD, case="fork.basic-cow", stdout=PAIR[:length])
+    cut = replace(PAIRED, stdout=PAIR[:length])
     assert not any(verdict.status is Status.PASS for verdict in judge(cut))
 
 
