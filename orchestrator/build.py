@@ -12,12 +12,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import command, source
+from orchestrator import command
 from orchestrator.arch import Arch
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
-from orchestrator.source import Source
+from orchestrator.repository import Source, checkout
 from orchestrator.store import Store, make_id, write_atomic, write_json
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
@@ -71,13 +71,17 @@ class BuildRequest:
     @property
     def build_id(self) -> str:
         return make_id(
-            self.source.source_id, self.config.config_id, self.toolchain.identity, _REPRODUCIBLE, _FORMAT
+            self.source.source_id,
+            self.config.config_id,
+            self.toolchain.identity,
+            (*_REPRODUCIBLE, *self.source.make_words),
+            _FORMAT,
         )
 
     @property
     def folder_id(self) -> str:
         """Names the build folder, which goes from commit to commit of one tree."""
-        return make_id(self.source.tree, self.config.config_id, self.toolchain.identity)
+        return make_id(self.source.folder, self.config.config_id, self.toolchain.identity)
 
     @property
     def subject(self) -> str:
@@ -126,7 +130,7 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
     store.check_space(_NEEDED_MIB, "a build")
     build_dir = store.path("build", request.folder_id)
     unclean = build_dir / ".building"
-    with source.checkout(request.source, store) as worktree:
+    with checkout(request.source, store) as worktree:
         if unclean.exists():
             progress.note("a build was killed here; its objects are not trusted and are built again")
             shutil.rmtree(build_dir)
@@ -136,6 +140,7 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
             command.find_tool("make", "make"),
             *request.toolchain.make_words,
             *_REPRODUCIBLE,
+            *request.source.make_words,
             f"O={build_dir}",
             f"-j{jobs}",
         ]

@@ -33,6 +33,9 @@ TARGETS: Mapping[str, str] = {
     "test": "build, then boot, run the cases and report (the default)",
     "report": "show a run again: RUN=ID, or the last one",
     "list": "what there is: rows, kernels, series, fragments, cases",
+    "series": "the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply",
+    "worktree": "open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)",
+    "refresh": "write the commits of that worktree back into patches/SERIES",
 }
 
 
@@ -44,11 +47,16 @@ class Variable:
 
 VARIABLES: Mapping[str, Variable] = {
     "ROW": Variable("rows of ci/matrix.yaml, by name; all of them when empty"),
-    "KERNEL": Variable("a tree of patches/trees.yaml or a /path/to/checkout, instead of the row's"),
-    "SERIES": Variable("series to compare the plain kernel with, instead of the row's; none for none"),
+    "KERNEL": Variable("a tree of patches/trees.yaml or a /path/to/one, with :REF if wanted"),
+    "SERIES": Variable(
+        "series to compare the plain kernel with: names of patches/, folders, mboxes, patches, "
+        "TREE:BASE..TIP; none for none"
+    ),
+    "DIRTY": Variable("1 takes KERNEL=/path/to/checkout with its changes that are not committed"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
     "RUN": Variable("a run's id, for report"),
+    "DIR": Variable("where the worktree is, instead of the store"),
 }
 
 
@@ -121,6 +129,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-n", "--dry-run", action="store_true", help="print what would be done, and why")
     parser.add_argument(
+        "-k",
+        "--keep-going",
+        action="store_true",
+        help="after a patch that does not apply, try the later ones",
+    )
+    parser.add_argument(
         "-B", "--always-make", action="store_true", help="do the targets again, though up to date"
     )
     parser.add_argument(
@@ -146,38 +160,46 @@ def _run(words: list[str]) -> int:
     from orchestrator.terminal import Terminal
 
     declared = pipeline.load_declarations(root)
-    tree = settings["KERNEL"].value
-    if "/" in tree:
-        declared = pipeline.add_local_tree(declared, Path(tree))
-        tree = str(Path(tree))
-    if "list" in targets:
-        return _list(declared, as_json=options.json)
-    jobs = plan.make_plan(
-        plan.Request(
-            rows=settings["ROW"].words,
-            tree=tree,
-            series=settings["SERIES"].words,
-            tests=settings["TESTS"].words,
-        ),
-        declared,
+    request = plan.Request(
+        rows=settings["ROW"].words,
+        tree=settings["KERNEL"].value,
+        series=settings["SERIES"].words,
+        tests=settings["TESTS"].words,
     )
-    accel = settings["ACCEL"].value
     with Terminal(is_silent=options.silent) as terminal:
         place = pipeline.Workspace(root, store, terminal)
+        declared = pipeline.add_inputs(
+            declared,
+            request.tree,
+            request.series,
+            place,
+            is_dirty=settings["DIRTY"].value not in ("", "0"),
+            redo=options.always_make and "source" in targets,
+        )
+        if "list" in targets:
+            return _list(declared, as_json=options.json)
+        if alone := next((target for target in targets if target in ("series", "worktree", "refresh")), ""):
+            from orchestrator import patching
+
+            where = Path(settings["DIR"].value).expanduser() if settings["DIR"].value else None
+            status, text = patching.TARGETS[alone](request, declared, place, options, where)
+            print(text, end="")
+            return status
+        jobs = plan.make_plan(request, declared)
+        accel = settings["ACCEL"].value
         if options.dry_run:
-            return _print_steps(
-                list(pipeline.explain_jobs(jobs, declared, place, accel)), as_json=options.json
-            )
-        command = shlex.join(["cowbell", *words])
+            steps = list(pipeline.explain_jobs(jobs, declared, place, accel))
+            return _print_steps(steps, as_json=options.json)
         for target in targets:
             if target == "source":
-                for src in pipeline.fetch_sources(jobs, place, redo=options.always_make):
+                for src in pipeline.fetch_sources(jobs, declared, place, redo=options.always_make):
                     print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
             elif target == "build":
                 for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
                     print(kernel.image)
         if "test" not in targets:
             return 0
+        command = shlex.join(["cowbell", *words])
         run_id, is_new = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
     return _report(store, run_id, as_json=options.json, is_new=is_new)
 
@@ -247,7 +269,7 @@ def _list(declared: "Declarations", *, as_json: bool) -> int:
         "rows": {name: row.about for name, row in declared.rows.items()},
         "kernels": {name: str(tree) for name, tree in declared.trees.items()},
         "series": {
-            name: f"{len(series.patches)} patch(es), for {series.when.text}"
+            name: f"{len(series.patches)} patch(es), {series.title}"
             for name, series in declared.series.items()
         },
         "fragments": {name: fragment.about for name, fragment in declared.fragments.items()},

@@ -51,8 +51,16 @@ class Condition:
                 bounds.append((match[2], Version.parse(match[3])))
         return cls(text, arches, tuple(bounds))
 
+    @property
+    def names_arch(self) -> bool:
+        return "arch=" in self.text
+
     def holds(self, arch: str, version: Version) -> bool:
-        return arch in self.arches and all(
+        return arch in self.arches and self.holds_for(version)
+
+    def holds_for(self, version: Version) -> bool:
+        """Whether it holds for a kernel of any architecture."""
+        return all(
             {"<": version < bound, "<=": version <= bound, ">": version > bound, ">=": version >= bound}[sign]
             for sign, bound in self.bounds
         )

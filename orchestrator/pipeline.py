@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import boot, source
+from orchestrator import boot
 from orchestrator.arch import ARCHES
 from orchestrator.boot import Machine
 from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel, find_toolchain
+from orchestrator.document import suggest
 from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.fetch import check_local, fetch_tree, find_fetched
+from orchestrator.fixup import load_fixups
 from orchestrator.guesttest import GuestCase, load_cases
 from orchestrator.kconfig import load_fragments, make_config
 from orchestrator.matrix import load_matrix
@@ -32,10 +35,14 @@ from orchestrator.record import (
     save_result,
     save_run,
 )
+from orchestrator.remote import fetch_range
+from orchestrator.repository import Source, open_repository
 from orchestrator.rootfs import make_rootfs, make_rootfs_id
 from orchestrator.run import compile_case, make_program_id, run_cases
-from orchestrator.source import Source
+from orchestrator.series import Series, export_range, find_local_range, find_series, load_series, make_range
+from orchestrator.source import apply_series, find_source
 from orchestrator.store import Store, make_id
+from orchestrator.tree import GitTree, LocalTree, find_tree, load_trees
 from orchestrator.verdict import is_conclusive
 
 T = TypeVar("T")
@@ -74,33 +81,96 @@ def load_declarations(root: Path) -> Declarations:
             errors.extend(group.exceptions)
         return otherwise
 
-    folders = sorted(path.parent for path in (root / "patches").glob("*/series.yaml"))
+    folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
     declared = Declarations(
         rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
-        trees=load(source.load_trees, root / "patches" / "trees.yaml", {}),
-        series={
-            folder.name: load(source.load_series, folder, source.Series(folder.name)) for folder in folders
-        },
+        trees=load(load_trees, root / "patches" / "trees.yaml", {}),
+        series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
         cases=load(load_cases, root / "guest-tests", ()),
+        fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
     raise_all([error for error in errors if isinstance(error, UsageError)])
+    raise_all(list(_check_flips(declared)))
     return declared
 
 
-def add_local_tree(declared: Declarations, path: Path) -> Declarations:
-    """The declarations with a user's own checkout as a tree, under its path."""
-    return replace(declared, trees={**declared.trees, str(path): source.find_local_tree(path)})
+def _check_flips(declared: Declarations) -> Iterator[UsageError]:
+    known = {case.id for case in declared.cases}
+    for name, series in declared.series.items():
+        for patch in series.patches:
+            for case in sorted(patch.flips.keys() - known):
+                yield UsageError(
+                    f"{patch.name} flips {case}, and there is no such case{suggest(case, known)}",
+                    where=f"patches/{name}/series.yaml",
+                )
 
 
-def fetch_sources(jobs: Sequence[Job], place: Workspace, *, redo: bool) -> list[Source]:
+def add_inputs(
+    declared: Declarations,
+    kernel: str,
+    series: Sequence[str],
+    place: Workspace,
+    *,
+    is_dirty: bool = False,
+    redo: bool = False,
+) -> Declarations:
+    """The declarations with what the command line brings along: trees and series that are not ours.
+
+    Each is known by the word that names it. Raises ``UsageError`` for all that are wrong, at once.
+    """
+    trees, known = dict(declared.trees), dict(declared.series)
+    errors: list[UsageError] = []
+    try:
+        # a plain name that is unknown is told with the other wrong words of the request
+        if kernel in trees or ":" in kernel or "/" in kernel:
+            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
+        chosen = trees.get(kernel)
+        if isinstance(chosen, LocalTree):
+            check_local(chosen)
+        if is_dirty and not (isinstance(chosen, LocalTree) and chosen.is_dirty):
+            errors.append(UsageError("is for KERNEL=/path/to/checkout, at what lies there", where="DIRTY"))
+    except UsageError as error:
+        errors.append(error)
+    for word in series:
+        try:
+            if parts := make_range(word):
+                known[word] = _load_range(word, *parts, declared, place, redo=redo)
+            elif word not in known and ("/" in word or Path(word).is_file()):
+                known[word] = find_series(Path(word).expanduser(), place.store)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    raise_all(errors)
+    return replace(declared, trees=trees, series=known)
+
+
+def _load_range(
+    word: str, name: str, base: str, tip: str, declared: Declarations, place: Workspace, *, redo: bool
+) -> Series:
+    """``TREE:BASE..TIP``, fetched where need be."""
+    tree = find_tree(name, declared.trees)
+    if isinstance(tree, LocalTree) and tree.is_checkout:
+        return find_local_range(word, tree, base, tip, place.store)
+    if not isinstance(tree, GitTree):
+        raise UsageError(f"{name} is not of git, so it has no range of commits", where=word)
+    start, end = (
+        fetch_tree(find_tree(f"{name}:{ref}", declared.trees), place.store, place.progress, redo=redo)
+        for ref in (base, tip)
+    )
+    fetch_range(start, end, place.store, place.progress)
+    return export_range(word, start.commit, end.commit, open_repository(place.store), place.store)
+
+
+def fetch_sources(
+    jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
+) -> list[Source]:
     """The target ``source``: every tree fetched (``redo``: looked up anew) and every series applied."""
     bases = {
-        tree.name: source.fetch_tree(tree, place.store, place.progress, redo=redo)
+        tree.name: fetch_tree(tree, place.store, place.progress, redo=redo)
         for tree in {job.tree.name: job.tree for job in jobs}.values()
     }
     return [
-        source.apply_series(bases[job.tree.name], job.series, place.store, place.progress)
+        apply_series(bases[job.tree.name], job.series, declared.fixups, place.store, place.progress)
         for job in jobs
         if not _reason_left_out(job, bases[job.tree.name])
     ]
@@ -111,7 +181,7 @@ def build_jobs(
 ) -> Iterator[Kernel]:
     """The target ``build``: the kernel of every job whose series is for its tree."""
     for job in jobs:
-        base = source.fetch_tree(job.tree, place.store, place.progress)
+        base = fetch_tree(job.tree, place.store, place.progress)
         if reason := _reason_left_out(job, base):
             place.progress.note(f"left out: {job.row.name}/{job.cell.name}: {reason}")
         else:
@@ -121,8 +191,8 @@ def build_jobs(
 def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
     """Source, config, kernel."""
     arch = ARCHES[job.row.arch]
-    base = source.fetch_tree(job.tree, place.store, place.progress)
-    src = source.apply_series(base, job.series, place.store, place.progress)
+    base = fetch_tree(job.tree, place.store, place.progress)
+    src = apply_series(base, job.series, declared.fixups, place.store, place.progress)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     request = BuildRequest(src, config, arch, find_toolchain(arch))
     return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
@@ -167,14 +237,22 @@ def _run_job(
     results: dict[str, CaseResult] = {}
     has_run = False
     try:
-        base = source.fetch_tree(job.tree, place.store, place.progress)
-        record = replace(record, version=str(base.version), expect=_list_expected(job, base))
+        base = fetch_tree(job.tree, place.store, place.progress)
+        record = replace(
+            record,
+            version=str(base.version),
+            origin=base.origin,
+            base=base.commit,
+            expect=_list_expected(job, base),
+        )
         if reason := _reason_left_out(job, base):
             return replace(record, left_out=reason), False
         kernel = build_job(job, declared, place)
         record = replace(
             record,
+            fixups=kernel.request.source.fixups,
             commit=kernel.request.source.commit,
+            tree_id=kernel.request.source.tree_id,
             source_id=kernel.request.source.source_id,
             config_id=kernel.request.config.config_id,
             build_id=kernel.request.build_id,
@@ -210,13 +288,13 @@ def explain_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, 
 def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Step]:
     store, arch = place.store, ARCHES[job.row.arch]
     name = f"{job.row.name}/{job.cell.name}"
-    base = source.find_tree(job.tree, store)
+    base = find_fetched(job.tree, store)
     if not base:
         yield Step("source", f"{name}: {job.tree.name}", f"fetch {job.tree}, it has not been fetched yet")
     elif reason := _reason_left_out(job, base):
         yield Step("plan", f"{name}: left out, {reason}", "")
         return
-    src = base and source.find_source(base, job.series, store)
+    src = base and find_source(base, job.series, declared.fixups, store)
     if not src and job.series.patches:
         yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
     if not src:

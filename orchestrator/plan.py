@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 from orchestrator.document import suggest
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.fixup import Fixup
 from orchestrator.guesttest import GuestCase, select_cases
 from orchestrator.kconfig import Fragment
 from orchestrator.matrix import Cell, Row
-from orchestrator.source import Series, Tree
+from orchestrator.series import Series
+from orchestrator.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Declarations:
     series: Mapping[str, Series]
     fragments: Mapping[str, Fragment]
     cases: tuple[GuestCase, ...]
+    fixups: tuple[Fixup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

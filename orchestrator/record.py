@@ -16,7 +16,7 @@ from orchestrator.errors import UsageError
 from orchestrator.status import Status
 from orchestrator.store import write_json
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Ended(StrEnum):
@@ -76,6 +76,8 @@ class Failure:
 class JobRecord:
     """One cell of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran.
 
+    ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
+    built, with ``fixups`` and series.
     ``cases`` are the planned ones, each with the names of its subtests.
     """
 
@@ -87,7 +89,11 @@ class JobRecord:
     cases: Mapping[str, tuple[str, ...]]
     expect: tuple[Expected, ...] = ()
     version: str = ""
+    origin: str = ""
+    base: str = ""
+    fixups: tuple[str, ...] = ()
     commit: str = ""
+    tree_id: str = ""
     source_id: str = ""
     config_id: str = ""
     build_id: str = ""
@@ -149,10 +155,11 @@ def _make_job(fields: Mapping[str, Any]) -> JobRecord:
         **{
             key: value
             for key, value in fields.items()
-            if key not in ("cases", "expect", "failure", "results")
+            if key not in ("cases", "expect", "failure", "results", "fixups")
         },
         cases={case: tuple(subtests) for case, subtests in fields["cases"].items()},
         expect=tuple(Expected(e["case"], Status(e["status"]), e["why"]) for e in fields["expect"]),
+        fixups=tuple(fields["fixups"]),
         failure=Failure(**failure) if failure else None,
         results=tuple(_make_result(result) for result in fields["results"]),
     )

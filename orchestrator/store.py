@@ -6,6 +6,9 @@ A folder of the store is whole or absent: it is filled under another name and re
 
     git/                 every kernel source, as commits of one bare repository
     worktrees/TREE/      the checkout that is built from
+    edit/SERIES-on-TREE/ a series opened by cowbell worktree; yours, never overwritten
+    series/ID/           patches of an mbox or a range of commits
+    downloads/, index/   archives on their way; what is known of the files of a local tree
     build/ID/            object files, reused from commit to commit
     kernels/BUILD_ID/    what a build leaves: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
@@ -136,14 +139,14 @@ class Store:
             )
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file so that a reader, or a crash, sees the old or the new text and nothing between."""
     with disk_trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fchmod(descriptor, 0o644)
                 os.fsync(file.fileno())

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.source import DebianTree, Series, load_series
+from orchestrator.series import Series, load_series
 from orchestrator.store import Store
+from orchestrator.tree import DebianTree
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")
@@ -134,6 +135,16 @@ def mirror(home: Path, fakes: Path, fake_package: Path) -> Mirror:
     folder.mkdir(parents=True)
     (folder / fake_package.name).symlink_to(fake_package)
     return Mirror(folder, home / "apt.log")
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout that ``tests/gitserver.py`` describes; to be read, and cloned to be changed."""
+    from tests.gitserver import make_history
+
+    place = tmp_path_factory.mktemp("history") / "linux"
+    make_history(place)
+    return place
 
 
 MakeSeries = Callable[..., Series]

@@ -30,8 +30,8 @@ from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config
 from orchestrator.matrix import GuestShape
+from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
-from orchestrator.source import Source
 from orchestrator.store import Store
 from tests.conftest import QuietProgress, find_processes
 

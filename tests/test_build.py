@@ -19,8 +19,10 @@ from orchestrator.build import (
     read_gnu_build_id,
 )
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import Config, make_config
-from orchestrator.source import Source, apply_series, fetch_tree
+from orchestrator.repository import Source
+from orchestrator.source import apply_series
 from orchestrator.store import Store
 from tests.conftest import (
     FAKE_TREE,
@@ -107,12 +109,14 @@ def test_series_compiles_what_it_touches(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
     plain = make(base, config, store, progress)
-    patched = make(apply_series(base, make_series("cow", REUSE), store, progress), config, store, progress)
+    patched = make(
+        apply_series(base, make_series("cow", REUSE), (), store, progress), config, store, progress
+    )
     assert compiled(patched) == {"mm/memory.o"}
     assert patched.gnu_build_id != plain.gnu_build_id
     # and back: the next commit's build starts from what this one left
     other = make_series("other", {"mm/swap.c": ("entry + 1", "entry + 2")})
-    assert compiled(make(apply_series(base, other, store, progress), config, store, progress)) == {
+    assert compiled(make(apply_series(base, other, (), store, progress), config, store, progress)) == {
         "mm/memory.o",
         "mm/swap.o",
     }
@@ -139,13 +143,13 @@ def test_same_input_gives_the_same_bytes(
     """A series built on top of the base's objects, and from nothing in another store by somebody else."""
     series = make_series("cow", REUSE)
     make(base, config, store, progress)
-    one = make(apply_series(base, series, store, progress), config, store, progress)
+    one = make(apply_series(base, series, (), store, progress), config, store, progress)
     monkeypatch.setenv("USER", "somebody")
     monkeypatch.setenv("LOCALVERSION", "-mine")
     monkeypatch.setenv("KBUILD_BUILD_HOST", "elsewhere")
     store2 = Store(tmp_path / "other")
     base2 = fetch_tree(FAKE_TREE, store2, progress)
-    two = make(apply_series(base2, series, store2, progress), config, store2, progress)
+    two = make(apply_series(base2, series, (), store2, progress), config, store2, progress)
     assert compiled(two) == EVERY_FILE
     assert one.request.build_id == two.request.build_id
     assert one.image.read_bytes() == two.image.read_bytes()
@@ -166,7 +170,7 @@ def test_compile_error_is_shown_and_its_log_kept(
         "bad", {"mm/memory.c": ("static int copies;\n", "static int copies;\n#error no pages\n")}
     )
     with pytest.raises(StageFailure) as raised:
-        make(apply_series(base, bad, store, progress), config, store, progress)
+        make(apply_series(base, bad, (), store, progress), config, store, progress)
     error = raised.value
     assert error.stage == "build"
     assert "mm/memory.c:3:2: error: #error no pages" in error.hint.splitlines()[0]
@@ -182,13 +186,13 @@ def test_warnings_are_kept(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
     series = make_series("warn", {"mm/swap.c": ("int swap_in", "static int unused;\nint swap_in")})
-    kernel = make(apply_series(base, series, store, progress), config, store, progress)
+    kernel = make(apply_series(base, series, (), store, progress), config, store, progress)
     (warning,) = json.loads((kernel.folder / "build.json").read_text())["warnings"]
     assert "unused" in warning
 
 
 def fail(how: str, base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries) -> Source:
-    return apply_series(base, make_series(how, {"FAIL": ("", f"{how}\n")}), store, progress)
+    return apply_series(base, make_series(how, {"FAIL": ("", f"{how}\n")}), (), store, progress)
 
 
 def test_link_error_is_the_kernel_s(
@@ -234,14 +238,16 @@ def test_objects_of_a_killed_build_are_not_trusted(
     hanging = make_series("hang", {"FAIL": ("", "hang\n")})
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.source import apply_series, fetch_tree, load_series\n"
+        "from orchestrator.fetch import fetch_tree\n"
+        "from orchestrator.series import load_series\n"
+        "from orchestrator.source import apply_series\n"
         "from orchestrator.store import Store; from tests import conftest, test_build\n"
         "store, progress = Store(Path(sys.argv[1])), conftest.QuietProgress()\n"
         "base = fetch_tree(conftest.FAKE_TREE, store, progress)\n"
-        "src = apply_series(base, load_series(Path(sys.argv[2])), store, progress)\n"
+        "src = apply_series(base, load_series(Path(sys.argv[2])), (), store, progress)\n"
         "test_build.make(src, test_build.ask(Path(sys.argv[3]), src), store, progress)\n"
     )
-    words = [store.root, hanging.patches[0].parent, tmp_path / "kconfigs"]
+    words = [store.root, hanging.patches[0].path.parent, tmp_path / "kconfigs"]
     with start_python(script, *words):
         wait_for(lambda: len(list(store.root.glob("build/*/*/*.o"))) == len(EVERY_FILE))
     wait_for(lambda: not find_processes(f"O={store.root}"))

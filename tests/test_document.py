@@ -10,8 +10,9 @@ from orchestrator.errors import UsageError
 from orchestrator.guesttest import load_cases, select_cases
 from orchestrator.kconfig import load_fragments
 from orchestrator.matrix import load_matrix
-from orchestrator.source import load_series, load_trees
+from orchestrator.series import load_series
 from orchestrator.status import Status
+from orchestrator.tree import load_trees
 from tests.conftest import ROOT
 
 ROW = """\
@@ -175,39 +176,6 @@ def test_duplicate_key_with_nothing_around_it(tmp_path: Path) -> None:
         doc.load_document(tmp_path / "file.yaml", doc.mapping_of(doc.scalar(doc.text)))
 
 
-def test_series_files_must_agree(tmp_path: Path) -> None:
-    folder = tmp_path / "cow"
-    folder.mkdir()
-    (folder / "series").write_text("# in order\n1.patch\n2.patch # absent\n")
-    (folder / "1.patch").write_text("")
-    (folder / "series.yaml").write_text(
-        "title: a\nwhen: kernel>=5.0\npatches:\n  - file: 1.patch\n  - file: 3.patch\n"
-    )
-    with pytest.raises(ExceptionGroup) as raised:
-        load_series(folder)
-    assert [str(error) for error in raised.value.exceptions] == [
-        f"{folder}/series:3: 2.patch does not exist",
-        f"{folder}/series.yaml:5: patches[1]: 3.patch is not in series",
-    ]
-
-
-def test_series_identity_is_its_patches_in_order(tmp_path: Path) -> None:
-    def load(name: str, listing: str, patches: dict[str, str]) -> str:
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "series").write_text(listing)
-        (folder / "series.yaml").write_text(f"title: {name}\nwhen: kernel>=5.0\npatches: []\n")
-        for file, text in patches.items():
-            (folder / file).write_text(text)
-        return load_series(folder).content_id
-
-    both = {"1.patch": "one", "2.patch": "two"}
-    first = load("first", "1.patch\n2.patch\n", both)
-    assert load("same", "# why\n1.patch\n2.patch\n", both) == first
-    assert load("turned", "2.patch\n1.patch\n", both) != first
-    assert load("changed", "1.patch\n2.patch\n", both | {"2.patch": "three"}) != first
-
-
 def test_shipped_matrix_names_what_there_is() -> None:
     rows = load_matrix(ROOT / "ci" / "matrix.yaml")
     trees = load_trees(ROOT / "patches" / "trees.yaml")
@@ -232,4 +200,4 @@ def test_shipped_series(file: Path) -> None:
     assert series.patches
     assert series.when.text
     for patch in series.patches:
-        assert patch.read_text().startswith("From ")
+        assert patch.path.read_text().startswith("From ")

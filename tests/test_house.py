@@ -15,8 +15,9 @@ PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
     "errors", "status", "command", "store", "arch", "condition", "document", "guesttest", "matrix",
-    "ktap", "splat", "console", "progress", "terminal", "debian", "source", "kconfig", "build",
-    "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "cli", "__main__",
+    "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote",
+    "fetch", "patch", "series", "fixup", "reject", "source", "refresh", "kconfig", "build",
+    "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching", "cli", "__main__",
 ]  # fmt: skip
 
 

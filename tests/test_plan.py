@@ -8,15 +8,17 @@ import pytest
 
 from orchestrator.condition import Condition
 from orchestrator.errors import UsageError
+from orchestrator.fetch import fetch_tree
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Fragment
 from orchestrator.matrix import Cell, Expectation, GuestShape, Limits, Row
 from orchestrator.pipeline import Workspace, build_jobs, explain_jobs, run_jobs
 from orchestrator.plan import Declarations, Job, Request, make_plan
 from orchestrator.record import JobRecord, load_run
-from orchestrator.source import DebianTree, Series, fetch_tree
+from orchestrator.series import Patch, Series
 from orchestrator.status import Status
 from orchestrator.store import Store
+from orchestrator.tree import DebianTree
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 
@@ -41,7 +43,7 @@ TREES = {name: DebianTree(name, "linux-source", "suite") for name in ("debian-5.
 DECLARED = Declarations(
     rows={"demo": ROW, "small": SMALL},
     trees=TREES,
-    series={name: Series(name, patches=(Path(name),), content_id=name) for name in ("cow", "other")},
+    series={name: Series(name, patches=(Patch(Path(name)),)) for name in ("cow", "other")},
     fragments={"base": Fragment("base", "all", Condition(), (), "", frozenset())},
     cases=tuple(map(make_case, ("odirect.read", "odirect.write", "vmsplice.child"))),
 )

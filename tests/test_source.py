@@ -10,21 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import source
+from orchestrator import repository
+from orchestrator.condition import Condition
 from orchestrator.errors import InfraError, StageFailure, UsageError
-from orchestrator.source import (
-    DebianTree,
-    GitTree,
-    Series,
-    Source,
-    apply_series,
-    checkout,
-    fetch_tree,
-    find_local_tree,
-    find_tree,
-)
+from orchestrator.fetch import fetch_tree, find_fetched
+from orchestrator.fixup import Fixup, load_fixups
+from orchestrator.repository import Source, checkout
+from orchestrator.series import Series
+from orchestrator.source import State, apply_series, find_source, try_series
 from orchestrator.store import Store
-from tests.conftest import FAKE_TREE, FAKELINUX, MakeSeries, Mirror, QuietProgress, start_python, wait_for
+from orchestrator.tree import DebianTree
+from tests.conftest import (
+    FAKE_TREE,
+    FAKELINUX,
+    MakeSeries,
+    Mirror,
+    QuietProgress,
+    render_patch,
+    start_python,
+    wait_for,
+)
+from tests.gitserver import run_git
 
 OLD = "	if (references != 1)\n"
 NEW = "	if (mapcount != 1)\n"
@@ -60,7 +66,7 @@ def test_second_time_nothing_is_fetched(
     assert progress.stages == [("source", "fake-5.10: linux-source-5.10 from bullseye-security")]
     assert fetch_tree(FAKE_TREE, store, progress) == base
     assert mirror.asked == asked
-    assert find_tree(FAKE_TREE, store) == base
+    assert find_fetched(FAKE_TREE, store) == base
 
 
 def test_redo_looks_for_a_newer_one(
@@ -86,7 +92,7 @@ def test_mirror_without_the_package(mirror: Mirror, store: Store, progress: Quie
     )
     assert "KERNEL=debian-6.1" in raised.value.hint
     assert "E: Unable to locate package linux-source-5.4" in raised.value.hint
-    assert find_tree(absent, store) is None
+    assert find_fetched(absent, store) is None
 
 
 def test_mirror_without_the_suite(mirror: Mirror, store: Store, progress: QuietProgress) -> None:
@@ -110,7 +116,7 @@ def test_series_applies_whole(
         {"mm/swap.c": ("entry + 1", "entry + 2"), "mm/new.c": ("", "int added;\n")},
     )
     before = read_tree(base, store)
-    src = apply_series(base, series, store, progress)
+    src = apply_series(base, series, (), store, progress)
     after = read_tree(src, store)
     assert after == before | {
         "mm/memory.c": before["mm/memory.c"].replace(OLD, NEW, 1),
@@ -121,12 +127,12 @@ def test_series_applies_whole(
     assert src.source_id != base.source_id
     assert read_tree(base, store) == before
     stages = list(progress.stages)
-    assert apply_series(base, series, store, progress) == src
+    assert apply_series(base, series, (), store, progress) == src
     assert progress.stages == stages
 
 
 def test_no_series_is_the_base(base: Source, store: Store, progress: QuietProgress) -> None:
-    assert apply_series(base, Series(), store, progress) == base
+    assert apply_series(base, Series(), (), store, progress) == base
 
 
 def test_series_is_the_same_commit_everywhere(
@@ -134,8 +140,8 @@ def test_series_is_the_same_commit_everywhere(
 ) -> None:
     series = make_series("cow", {"mm/memory.c": (OLD, NEW)})
     other = Store(tmp_path / "other")
-    elsewhere = apply_series(fetch_tree(FAKE_TREE, other, progress), series, other, progress)
-    assert apply_series(base, series, store, progress) == elsewhere
+    elsewhere = apply_series(fetch_tree(FAKE_TREE, other, progress), series, (), other, progress)
+    assert apply_series(base, series, (), store, progress) == elsewhere
 
 
 @pytest.mark.parametrize(
@@ -154,20 +160,19 @@ def test_reject_names_patch_file_and_line(
             ["git", "rev-parse", f"{base.commit}:mm/memory.c"],
             cwd=store.path("git", "kernels.git"), capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
-    text = series.patches[1].read_text()
-    series.patches[1].write_text(text.replace("--- a/mm", f"index {blob}..{'1' * 40} 100644\n--- a/mm"))
+    text = series.patches[1].path.read_text()
+    series.patches[1].path.write_text(text.replace("--- a/mm", f"index {blob}..{'1' * 40} 100644\n--- a/mm"))
     before = read_tree(base, store)
     with pytest.raises(StageFailure) as raised:
-        apply_series(base, series, store, progress)
+        apply_series(base, series, (), store, progress)
     error = raised.value
     assert error.stage == "source"
     assert error.what == "0002-bad.patch does not apply to fake-5.10 (5.10.226)"
-    assert "Patch failed at 0002" in error.hint
     # nothing of it is kept, and the next series finds a clean place
-    assert source.find_source(base, series, store) is None
+    assert find_source(base, series, (), store) is None
     assert read_tree(base, store) == before
     good = make_series("good", {"mm/memory.c": (OLD, NEW)})
-    assert NEW in read_tree(apply_series(base, good, store, progress), store)["mm/memory.c"]
+    assert NEW in read_tree(apply_series(base, good, (), store, progress), store)["mm/memory.c"]
     assert error.where.startswith("mm/memory.c:")
 
 
@@ -175,9 +180,9 @@ def test_mail_without_a_patch_is_a_failure_that_names_it(
     base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
     series = make_series("bad", {"mm/swap.c": ("entry + 1", "entry + 2")}, {"mm/memory.c": (OLD, NEW)})
-    series.patches[1].write_text("not a mail\n")
+    series.patches[1].path.write_text("not a mail\n")
     with pytest.raises(StageFailure, match="0002-bad.patch does not apply"):
-        apply_series(base, series, store, progress)
+        apply_series(base, series, (), store, progress)
 
 
 def leave_dirty(store: Store) -> None:
@@ -205,7 +210,7 @@ def leave_am(store: Store) -> None:
     place = store.root / "worktrees" / FAKE_TREE.name
     diff = "--- a/mm/swap.c\n+++ b/mm/swap.c\n@@ -1 +1 @@\n-x\n+y\n"
     (place / "broken").write_text(f"From: a <a@b>\nSubject: [PATCH] x\n\n---\n{diff}")
-    subprocess.run(["git", "am", "-q", "broken"], cwd=place, env=os.environ | source._ENV, check=False)
+    subprocess.run(["git", "am", "-q", "broken"], cwd=place, env=os.environ | repository._ENV, check=False)
     assert (git_dir(store) / "rebase-apply").is_dir()
 
 
@@ -235,7 +240,7 @@ def test_what_a_kill_left_stops_no_series(
 ) -> None:
     before = read_tree(base, store)
     leave(store)
-    src = apply_series(base, make_series("cow", {"mm/memory.c": (OLD, NEW)}), store, progress)
+    src = apply_series(base, make_series("cow", {"mm/memory.c": (OLD, NEW)}), (), store, progress)
     assert NEW in read_tree(src, store)["mm/memory.c"]
     leave(store)
     assert read_tree(base, store) == before
@@ -253,87 +258,196 @@ def test_killed_fetch_is_done_again(
     (slow / "tar").chmod(0o755)
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.source import fetch_tree; from orchestrator.store import Store\n"
+        "from orchestrator.fetch import fetch_tree; from orchestrator.store import Store\n"
         "from tests.conftest import FAKE_TREE, QuietProgress\n"
         "fetch_tree(FAKE_TREE, Store(Path(sys.argv[1])), QuietProgress())\n"
     )
     with start_python(script, store.root, PATH=f"{slow}:{os.environ['PATH']}"):
         wait_for((store.root / "worktrees" / FAKE_TREE.name / ".git").exists)
-    assert find_tree(FAKE_TREE, store) is None
+    assert find_fetched(FAKE_TREE, store) is None
     base = fetch_tree(FAKE_TREE, store, progress)
     assert "mm/memory.c" in read_tree(base, store)
 
 
-def test_tree_that_is_no_kernel(
+# --- why a patch does not apply
+
+
+def test_reject_shows_hunk_and_nearest_context(
     base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    series = make_series("bad", {"Makefile": ("VERSION = 5\n", "")})
-    with pytest.raises((UsageError, StageFailure), match="Makefile states no VERSION"):
-        apply_series(base, series, store, progress)
+    first = make_series("first", {"mm/memory.c": (OLD, "	if (references != 7)\n")})
+    second = make_series("second", {"mm/memory.c": (OLD, NEW)})
+    both = Series("both", patches=(*first.patches, *second.patches))
+    with pytest.raises(StageFailure) as raised:
+        apply_series(base, both, (), store, progress)
+    error = raised.value
+    with checkout(base, store) as place:
+        line = (place / "mm/memory.c").read_text().splitlines().index(OLD.rstrip()) + 1
+    assert error.where == f"mm/memory.c:{line - 3}"
+    told = error.hint.splitlines()
+    assert told[0] == "mm/memory.c: hunk 1 of 1 is rejected:"
+    assert f"    -{OLD.rstrip()}" in told
+    assert f"    +{NEW.rstrip()}" in told
+    nearest = f"  nearest in the tree, mm/memory.c:{line - 3}: 6 of 7 lines are as expected, '>' marks others"
+    assert nearest in told
+    assert f"{line:6} > 	if (references != 7)" in told
 
 
-@pytest.fixture
-def checkout_of_a_user(tmp_path: Path) -> Path:
-    place = tmp_path / "linux"
-    shutil.copytree(FAKELINUX, place)
-    run_git(place, "init", "-q")
-    run_git(place, "add", "-A", "-f")
-    run_git(place, "commit", "-q", "-m", "first")
-    return place
+def test_file_that_is_not_in_the_tree_or_is_already(
+    base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    def explain(text: str) -> str:
+        patch = make_series(f"s{len(text)}", {"mm/swap.c": ("entry + 1", "entry + 2")}).patches[0]
+        patch.path.write_text(text)
+        outcomes = try_series(base, Series("x", patches=(patch,)), (), store, progress)
+        assert outcomes[0].state is State.REJECTED
+        assert outcomes[0].reject
+        return f"{outcomes[0].reject.where} | {outcomes[0].reject.text}"
 
-
-def run_git(place: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=place, env=os.environ | source._ENV, capture_output=True, text=True, check=True
+    text = render_patch("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
+    assert explain(text.replace("mm/swap.c", "kernel/swap.c")) == (
+        "kernel/swap.c | kernel/swap.c: is not in the tree; there is mm/swap.c"
     )
-    return done.stdout.strip()
+    assert explain(render_patch("x", {"mm/swap.c": ("", "int a;\n")})) == (
+        "mm/swap.c | mm/swap.c: the patch makes this file, and the tree has one"
+    )
 
 
-def test_local_checkout_is_taken_at_its_head(
-    checkout_of_a_user: Path, store: Store, progress: QuietProgress
+def test_patch_that_is_in_the_tree_already(
+    base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    first = fetch_tree(find_local_tree(checkout_of_a_user), store, progress)
-    assert first.commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
-    stages = len(progress.stages)
-    assert fetch_tree(find_local_tree(checkout_of_a_user), store, progress) == first
-    assert len(progress.stages) == stages, "nothing new, nothing fetched"
-    (checkout_of_a_user / "mm/swap.c").write_text("int swap;\n")
-    run_git(checkout_of_a_user, "commit", "-q", "-a", "-m", "second")
-    second = fetch_tree(find_local_tree(checkout_of_a_user), store, progress)
-    assert second.commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
-    assert second.tree == first.tree
-    with checkout(second, store) as place:
-        assert (place / "mm/swap.c").read_text() == "int swap;\n"
+    """Also where git am would pass over it and call that a success: the blobs are known here."""
+    one = make_series("one", {"mm/memory.c": (OLD, NEW)}).patches[0]
+    two = make_series("two", {"mm/swap.c": ("entry + 1", "entry + 2")}).patches[0]
+    src = apply_series(base, Series("x", patches=(one,)), (), store, progress)
+    blobs = [
+        run_git(store.path("git", "kernels.git"), "rev-parse", f"{commit}:mm/memory.c")
+        for commit in (base.commit, src.commit)
+    ]
+    named = one.path.read_text().replace("--- a/mm", f"index {blobs[0]}..{blobs[1]} 100644\n--- a/mm")
+    for text in (one.path.read_text(), named):
+        one.path.write_text(text)
+        outcomes = try_series(src, Series("x", patches=(one, two)), (), store, progress, keep_going=True)
+        assert [outcome.state for outcome in outcomes] == [State.PRESENT, State.APPLIES]
+        assert outcomes[0].reject
+        assert outcomes[0].reject.present_as == f'{src.commit[:7]} ("one 1")'
+        with pytest.raises(StageFailure) as raised:
+            apply_series(src, Series("x", patches=(one, two)), (), store, progress)
+        assert (
+            raised.value.what
+            == f'0001-one.patch is in fake-5.10 (5.10.226) already as {src.commit[:7]} ("one 1")'
+        )
+    # without its history the place has to do
+    bare = replace(src, commit=src.commit, base=src.commit)
+    orphan = run_git(
+        store.path("git", "kernels.git"), "commit-tree", "-m", "all at once", f"{src.commit}^{{tree}}"
+    )
+    bare = replace(bare, commit=orphan, base=orphan)
+    outcomes = try_series(bare, Series("x", patches=(one,)), (), store, progress)
+    assert outcomes[0].reject
+    assert outcomes[0].reject.present_as.startswith("mm/memory.c:")
 
 
-def test_local_checkout_that_can_not_be_taken(checkout_of_a_user: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no kernel tree"):
-        find_local_tree(tmp_path)
-    (checkout_of_a_user / "mm/swap.c").write_text("int swap;\n")
-    with pytest.raises(UsageError, match=r"1 change\(s\) that are not committed: M mm/swap.c"):
-        find_local_tree(checkout_of_a_user)
-    shutil.rmtree(checkout_of_a_user / ".git")
-    with pytest.raises(UsageError, match="no git checkout"):
-        find_local_tree(checkout_of_a_user)
-
-
-def test_git_tree_comes_from_the_first_mirror_that_has_it(
-    checkout_of_a_user: Path, store: Store, progress: QuietProgress
+def test_plain_diff_and_dos_text_apply(
+    base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    run_git(checkout_of_a_user, "tag", "v5.10")
-    good = checkout_of_a_user.as_uri()
-    tree = GitTree("stable", ("file:///nonexistent", good), "v5.10")
-    assert fetch_tree(tree, store, progress).commit == run_git(checkout_of_a_user, "rev-parse", "HEAD")
-    assert progress.notes == [f"stable: from {good}"]
-    with pytest.raises(InfraError, match="v9 can not be fetched") as raised:
-        fetch_tree(GitTree("none", (good, "file:///nonexistent"), "v9"), store, progress)
-    assert good in raised.value.hint
-    assert "file:///nonexistent" in raised.value.hint
+    series = make_series(
+        "x", {"mm/dos.c": ("", "int a;\r\nint b;\r\n")}, {"mm/swap.c": ("entry + 1", "entry + 2")}
+    )
+    text = series.patches[0].path.read_bytes().decode().replace("int a;\n", "int a;\r\n")
+    series.patches[0].path.write_text(text.replace("int b;\n", "int b;\r\n"), newline="")
+    plain = series.patches[1].path.read_text()
+    series.patches[1].path.write_text(plain[plain.index("diff --git") : plain.index("-- \n")])
+    src = apply_series(base, series, (), store, progress)
+    with checkout(src, store) as place:
+        assert (place / "mm/dos.c").read_bytes() == b"int a;\r\nint b;\r\n"
+        assert "entry + 2" in (place / "mm/swap.c").read_text()
 
 
-def test_tree_that_is_neither_kind(tmp_path: Path) -> None:
-    file = tmp_path / "trees.yaml"
-    file.write_text("trees:\n  a: {debian: x}\n  b: {git: [u], ref: r, suite: s}\n  c: {git: [u], ref: r}\n")
+# --- fixups
+
+
+def make_fixups(tmp_path: Path, text: str) -> tuple[Fixup, ...]:
+    file = tmp_path / "fixups.yaml"
+    file.write_text(f"fixups:\n{text}")
+    return load_fixups(file)
+
+
+def test_fixups_lie_below_any_series(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    (tmp_path / "fix.patch").write_text(render_patch("mend", {"mm/swap.c": ("entry + 1", "entry + 2")}))
+    fixups = make_fixups(
+        tmp_path,
+        "  - {name: mend, when: kernel<5.11, why: x, patch: fix.patch}\n"
+        "  - {name: calm, when: kernel<5.10.300, why: x, make: {WERROR: 0, B: c d}}\n"
+        "  - {name: later, when: kernel>=5.11, why: x, make: {LATER: 1}}\n",
+    )
+    plain = apply_series(base, Series(), fixups, store, progress)
+    assert (plain.fixups, plain.make_words) == (("mend", "calm"), ("B=c d", "WERROR=0"))
+    assert "entry + 2" in read_tree(plain, store)["mm/swap.c"]
+    assert plain.source_id != base.source_id
+    series = make_series("cow", {"mm/memory.c": (OLD, NEW)})
+    src = apply_series(base, series, fixups, store, progress)
+    assert "entry + 2" in read_tree(src, store)["mm/swap.c"]
+    assert NEW in read_tree(src, store)["mm/memory.c"]
+    assert run_git(store.path("git", "kernels.git"), "rev-parse", f"{src.commit}^") == plain.commit
+    assert apply_series(base, Series(), fixups[2:], store, progress).commit == base.commit
+
+
+def test_fixup_that_conflicts_is_told_as_one(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    text = render_patch("mend", {"mm/memory.c": (OLD, NEW)})
+    (tmp_path / "fix.patch").write_text(text.replace(f"-{OLD}", "-	if (nothing)\n"))
+    fixups = make_fixups(tmp_path, "  - {name: mend, when: kernel<5.11, why: x, patch: fix.patch}\n")
+    with pytest.raises(StageFailure, match=r"fixup fix.patch does not apply to fake-5.10 \(5.10.226\)"):
+        apply_series(base, Series(), fixups, store, progress)
+
+
+def test_fixups_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "fix.patch").write_text("no patch")
     with pytest.raises(ExceptionGroup) as raised:
-        source.load_trees(file)
-    assert [str(error).split(": ")[1] for error in raised.value.exceptions] == ["trees.a", "trees.b"]
+        make_fixups(
+            tmp_path,
+            "  - {name: a, when: kernel<5.11, why: x}\n"
+            "  - {name: b, when: arch=x86_64, why: x, make: {A: b}}\n"
+            "  - {name: c, when: kernel<5.11, why: x, make: {a-b: c}}\n"
+            "  - {name: d, when: kernel<5.11, why: x, patch: absent.patch}\n"
+            "  - {name: e, when: kernel<5.11, make: {A: b}}\n",
+        )
+    assert [str(error).removeprefix(f"{tmp_path}/fixups.yaml:") for error in raised.value.exceptions] == [
+        "2: fixups[0]: expected either make: {NAME: VALUE} or patch: FILE",
+        "3: fixups[1]: when: expected a range of kernels, got 'arch=x86_64'",
+        "4: fixups[2]: make: a-b is no variable of make",
+        "5: fixups[3]: patch: absent.patch does not exist",
+        "6: fixups[4]: missing why",
+    ]
+    with pytest.raises(ExceptionGroup) as raised:
+        make_fixups(tmp_path, "  - {name: a, when: kernel<5.11, why: x, patch: fix.patch}\n" * 2)
+    assert "two fixups are called a" in str(raised.value.exceptions[0])
+    assert "fix.patch:1: ends in the middle" in str(raised.value.exceptions[1])
+
+
+def test_order_and_content_are_identity(
+    base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    series = make_series("x", {"mm/memory.c": (OLD, NEW)}, {"mm/swap.c": ("entry + 1", "entry + 2")})
+    one = apply_series(base, series, (), store, progress)
+    turned = apply_series(base, replace(series, patches=series.patches[::-1]), (), store, progress)
+    assert turned.tree_id == one.tree_id
+    assert turned.source_id != one.source_id
+
+
+def test_variant_is_what_is_applied(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    series = make_series("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
+    other = tmp_path / "0001-x.5.10.patch"
+    other.write_text(render_patch("x 1", {"mm/swap.c": ("entry + 1", "entry + 3")}))
+    old = replace(series.patches[0], variants=((Condition.parse("kernel<5.11"), other),))
+    src = apply_series(base, replace(series, patches=(old,)), (), store, progress)
+    assert "entry + 3" in read_tree(src, store)["mm/swap.c"]
+    new = replace(series.patches[0], variants=((Condition.parse("kernel<5.4"), other),))
+    src = apply_series(base, replace(series, patches=(new,)), (), store, progress)
+    assert "entry + 2" in read_tree(src, store)["mm/swap.c"]

@@ -11,10 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator import command, pipeline, source
+from orchestrator import command, pipeline
 from orchestrator.arch import ARCHES
 from orchestrator.build import BuildRequest, build_kernel, find_toolchain
+from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import make_config
+from orchestrator.repository import checkout
 from orchestrator.store import Store
 from orchestrator.terminal import Terminal
 
@@ -26,12 +28,12 @@ def main() -> None:
     arch = ARCHES[row.arch]
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         store = Store(Path(scratch))
-        src = source.fetch_tree(declared.trees[row.tree], store, terminal)
+        src = fetch_tree(declared.trees[row.tree], store, terminal)
         config = make_config(row.kconfig, declared.fragments, arch, src.version)
         request = BuildRequest(src, config, arch, find_toolchain(arch))
         kernel = build_kernel(request, store, terminal, limit_s=7200)
         ours = json.loads((kernel.folder / "build.json").read_text())
-        with source.checkout(src, store) as worktree:
+        with checkout(src, store) as worktree:
             terminal.stage("build", f"{src.tree} with vng --build")
             vng = command.run(
                 ["vng", "--build"],

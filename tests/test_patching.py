@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The targets series, worktree and refresh, typed as a developer types them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import render_patch
+from tests.gitserver import COMMITS, run_git
+from tests.test_cli import ROOT, cowbell
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Ours, with one series more."""
+    place = tmp_path / "project"
+    for name in ("ci", "kconfigs", "patches", "guest-tests"):
+        shutil.copytree(ROOT / name, place / name)
+    folder = place / "patches" / "swap"
+    folder.mkdir()
+    (folder / "0001-swap.patch").write_text(render_patch("swap", {"mm/swap.c": ("entry + 1", "entry + 2")}))
+    (folder / "series").write_text("0001-swap.patch\n")
+    (folder / "series.yaml").write_text(
+        "title: another swap\nwhen: kernel>=5.15\npatches:\n"
+        "  - {file: 0001-swap.patch, flips: {odirect.rd-mprotect: pass}}\n"
+    )
+    return place
+
+
+@pytest.fixture
+def linux(history: Path, tmp_path: Path) -> Path:
+    run_git(tmp_path, "clone", "-q", "--no-local", str(history), str(tmp_path / "linux"))
+    run_git(tmp_path / "linux", "checkout", "-q", "-B", "other", "origin/other")
+    return tmp_path / "linux"
+
+
+def test_series_are_listed(project: Path) -> None:
+    done = cowbell("series", cwd=project)
+    assert done.returncode == 0
+    assert (
+        "swap: another swap\n  for kernel>=5.15\n    1 swap\n      odirect.rd-mprotect -> pass\n"
+        in done.stdout
+    )
+    told = json.loads(cowbell("series", "SERIES=swap", "--json", cwd=project).stdout)
+    assert list(told) == ["swap"]
+    assert told["swap"]["patches"][0]["flips"] == {"odirect.rd-mprotect": "pass"}
+
+
+def test_does_it_apply(project: Path, linux: Path) -> None:
+    done = cowbell("series", "SERIES=swap", f"KERNEL={linux}", "-n", cwd=project)
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    assert "applies, 1 patch(es)" in done.stdout
+    assert "it is meant for kernel>=5.15, and is tried all the same" in done.stdout
+    commit = run_git(linux, "rev-parse", "other")
+    told = json.loads(cowbell("series", "SERIES=swap", f"KERNEL={linux}", "-n", "--json", cwd=project).stdout)
+    assert (told["commit"], told["version"]) == (commit, "5.10.226")
+    assert [patch["state"] for patch in told["series"]["swap"]] == ["applies"]
+    assert run_git(linux, "status", "--porcelain") == ""
+
+
+def test_which_patch_does_not_apply_and_where(project: Path, linux: Path) -> None:
+    words = [f"SERIES={linux}:v5.10..origin/stack", f"KERNEL={linux}:other", "-n"]
+    done = cowbell("series", *words, cwd=project)
+    assert done.returncode == 1
+    assert (
+        "  0035-many-change-35.patch: does not apply\n      many/35.c: hunk 1 of 1 is rejected:"
+        in done.stdout
+    )
+    assert done.stdout.count(": applies\n") == 34
+    assert done.stdout.count(": not tried\n") == COMMITS - 35
+    done = cowbell("series", *words, "-k", cwd=project)
+    assert (done.returncode, done.stdout.count(": applies\n")) == (1, COMMITS - 1)
+    # a source is whole or it is not
+    done = cowbell("source", "ROW=demo", *words[:2], cwd=project)
+    assert done.returncode == 1
+    assert "many/35.c:7: 0035-many-change-35.patch does not apply to" in done.stderr
+
+
+def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
+    patch = project / "mine.patch"
+    patch.write_text(render_patch("mine", {"mm/swap.c": ("entry + 1", "entry + 9")}))
+    (linux / "mm/memory.c").write_text("int changed;\n")
+    done = cowbell("source", "ROW=demo", f"KERNEL={linux}", f"SERIES={patch}", cwd=project)
+    assert done.returncode == 2
+    assert "1 change(s) that are not committed: M mm/memory.c" in done.stderr
+    done = cowbell("source", "ROW=demo", f"KERNEL={linux}", f"SERIES={patch}", "DIRTY=1", cwd=project)
+    assert done.returncode == 0, done.stderr
+    plain, mine = (line.split() for line in done.stdout.splitlines())
+    assert (plain[3], mine[3]) == ("-", str(patch))
+    assert plain[0] != mine[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["series", "SERIES=swop"], ["there is no series swop; did you mean swap?"]),
+        (["series", "KERNEL=stabel"], ["there is no kernel stabel"]),
+        (
+            ["source", "SERIES=./absent.patch nowhere:a..b", "KERNEL=/absent"],
+            ["absent.patch", "no kernel nowhere", "/absent: is no kernel tree"],
+        ),
+        (["source", "SERIES=debian-5.10:a..b"], ["debian-5.10 is not of git"]),
+        (["source", "DIRTY=1"], ["DIRTY: is for KERNEL=/path/to/checkout"]),
+        (["source", "DIRTY=1", "KERNEL=debian-5.10"], ["DIRTY: is for KERNEL=/path/to/checkout"]),
+        (["source", "KERNEL=debian-5.10:v5"], ["debian-5.10 is not of git, so it has no ref v5"]),
+        (["worktree"], ["SERIES: expected the name of one series", "KERNEL: expected the kernel"]),
+        (["refresh", "SERIES=swap cow", "KERNEL=debian-5.10"], ["expected the name of one series"]),
+        (["refresh", "SERIES=swap", "KERNEL=debian-5.10"], ["no worktree of swap is open"]),
+    ],
+)
+def test_wrong_words(words: list[str], told: list[str], project: Path) -> None:
+    done = cowbell(*words, cwd=project)
+    assert done.returncode == 2, done.stderr
+    for text in told:
+        assert text in done.stderr
+
+
+def test_case_that_a_patch_can_not_flip(project: Path) -> None:
+    claims = project / "patches/swap/series.yaml"
+    claims.write_text(claims.read_text().replace("rd-mprotect", "rd-mprotct"))
+    done = cowbell("list", cwd=project)
+    assert done.returncode == 2
+    assert "0001-swap.patch flips odirect.rd-mprotct" in done.stderr
+    assert "did you mean odirect.rd-mprotect?" in done.stderr
+
+
+def test_edit_a_series(project: Path, linux: Path, tmp_path: Path) -> None:
+    words = ["SERIES=swap", f"KERNEL={linux}"]
+    patch = project / "patches/swap/0001-swap.patch"
+    place = Path(cowbell("worktree", *words, cwd=project).stdout.strip())
+    assert "entry + 2" in (place / "mm/swap.c").read_text()
+    (place / "mm/swap.c").write_text((place / "mm/swap.c").read_text().replace("entry + 2", "entry + 3"))
+    run_git(place, "commit", "-q", "-a", "--amend", "--no-edit")
+    before = patch.read_text()
+    done = cowbell("refresh", *words, "-n", cwd=project)
+    assert done.stdout == "patches/swap/0001-swap.patch\n"
+    assert patch.read_text() == before
+    assert cowbell("refresh", *words, cwd=project).stdout == "patches/swap/0001-swap.patch\n"
+    assert "entry + 3" in patch.read_text()
+    again = cowbell("refresh", *words, cwd=project)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "swap is up to date" in again.stderr
+    mine = tmp_path / "mine"
+    assert cowbell("worktree", *words, f"DIR={mine}", cwd=project).stdout == f"{mine}\n"
+    assert "entry + 3" in (mine / "mm/swap.c").read_text()
+    assert run_git(linux, "worktree", "list").count("\n") == 0, "nothing of it is in the user's repository"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A series opened, edited with git as people do, and written back: nothing else changes."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.fetch import fetch_tree
+from orchestrator.refresh import Worktree, find_worktree, open_worktree, refresh_series
+from orchestrator.repository import Source, checkout
+from orchestrator.series import Series, load_series
+from orchestrator.source import apply_series
+from orchestrator.store import Store
+from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.gitserver import commit_file, run_git
+
+OLD = "	if (references != 1)\n"
+NEW = "	if (mapcount != 1)\n"
+
+
+@pytest.fixture
+def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
+    return fetch_tree(FAKE_TREE, store, progress)
+
+
+@pytest.fixture
+def folder(base: Source, store: Store, make_series: MakeSeries, tmp_path: Path) -> Path:
+    """A series of two patches, as refresh writes it."""
+    make_series("cow", {"mm/memory.c": (OLD, NEW)}, {"mm/swap.c": ("entry + 1", "entry + 2")})
+    folder = tmp_path / "patches" / "cow"
+    opened = find_worktree("cow", "first", None, store)
+    open_worktree(base, load_series(folder), opened, store)
+    refresh_series(folder, load_series(folder), opened, store)
+    return folder
+
+
+@pytest.fixture
+def opened(base: Source, folder: Path, store: Store) -> Worktree:
+    opened = find_worktree("cow", FAKE_TREE.name, None, store)
+    assert open_worktree(base, load_series(folder), opened, store)
+    return opened
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refresh(folder: Path, opened: Worktree, store: Store) -> list[str]:
+    return [path.name for path in refresh_series(folder, load_series(folder), opened, store)]
+
+
+def test_written_back_unedited_is_the_same_bytes(folder: Path, opened: Worktree, store: Store) -> None:
+    before = read_folder(folder)
+    assert sorted(before) == ["0001-cow-1.patch", "0002-cow-2.patch", "series", "series.yaml"]
+    assert refresh(folder, opened, store) == []
+    assert read_folder(folder) == before
+    assert b"index " in before["0001-cow-1.patch"], "with the blobs that a three-way merge needs"
+
+
+def test_another_machine_writes_the_same_bytes(folder: Path, tmp_path: Path, progress: QuietProgress) -> None:
+    other = Store(tmp_path / "other")
+    opened = find_worktree("cow", "x", tmp_path / "a place of mine", other)
+    open_worktree(fetch_tree(FAKE_TREE, other, progress), load_series(folder), opened, other)
+    assert (tmp_path / "a place of mine" / "Makefile").exists()
+    assert refresh(folder, opened, other) == []
+
+
+def test_amended_patch_is_the_only_file_that_changes(folder: Path, opened: Worktree, store: Store) -> None:
+    swap = opened.place / "mm/swap.c"
+    swap.write_text(swap.read_text().replace("entry + 2", "entry + 4"))
+    with pytest.raises(ExceptionGroup) as raised:
+        refresh(folder, opened, store)
+    assert "has 1 change(s) that are not committed: M mm/swap.c" in str(raised.value.exceptions[0])
+    run_git(opened.place, "commit", "-q", "-a", "--amend", "--no-edit")
+    assert refresh(folder, opened, store) == ["0002-cow-2.patch"]
+    assert "+	return entry + 4" in (folder / "0002-cow-2.patch").read_text()
+
+
+def test_new_gone_and_renamed_patches(
+    base: Source, folder: Path, opened: Worktree, store: Store, progress: QuietProgress
+) -> None:
+    (folder / "series").write_text("# in this order\n" + (folder / "series").read_text())
+    run_git(opened.place, "reset", "-q", "--hard", "HEAD~2")
+    commit_file(opened.place, "mm/new.c", "int new;\n", "mm: make room\n\nBecause.")
+    run_git(opened.place, "cherry-pick", "HEAD@{2}")
+    changed = refresh(folder, opened, store)
+    assert sorted(changed) == ["0001-cow-1.patch", "0001-mm-make-room.patch", "series"]
+    assert (folder / "series").read_text() == "# in this order\n0001-mm-make-room.patch\n0002-cow-2.patch\n"
+    # what the series claims of a patch that is gone is for a person to take out
+    with pytest.raises(ExceptionGroup) as raised:
+        load_series(folder)
+    assert "0001-cow-1.patch is not in series" in str(raised.value.exceptions[0])
+    claims = folder / "series.yaml"
+    claims.write_text(claims.read_text().replace("  - file: 0001-cow-1.patch\n", ""))
+    src = apply_series(base, load_series(folder), (), store, progress)
+    assert src.tree_id == run_git(opened.place, "rev-parse", "HEAD^{tree}")
+
+
+def test_moved_patch_keeps_its_claims(base: Source, folder: Path, opened: Worktree, store: Store) -> None:
+    claims = folder / "series.yaml"
+    claims.write_text(
+        claims.read_text().replace("cow-2.patch\n", "cow-2.patch # the swap side\n    flips: {a.b: pass}\n")
+    )
+    one, two = run_git(opened.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
+    run_git(opened.place, "reset", "-q", "--hard", base.commit)
+    run_git(opened.place, "cherry-pick", two, one)
+    refresh(folder, opened, store)
+    series = load_series(folder)
+    assert [patch.name for patch in series.patches] == ["0001-cow-2.patch", "0002-cow-1.patch"]
+    assert series.patches[0].flips == {"a.b": "pass"}
+    assert "0001-cow-2.patch # the swap side" in claims.read_text()
+
+
+def test_variant_is_written_where_it_is_chosen(base: Source, folder: Path, store: Store) -> None:
+    text = (folder / "0002-cow-2.patch").read_text().replace("entry + 2", "entry + 3")
+    (folder / "0002-cow-2.5.10.patch").write_text(text)
+    claims = folder / "series.yaml"
+    claims.write_text(
+        claims.read_text().replace(
+            "0002-cow-2.patch\n",
+            "0002-cow-2.patch\n    variants: [{when: kernel<5.11, file: 0002-cow-2.5.10.patch}]\n",
+        )
+    )
+    before = read_folder(folder)
+    opened = find_worktree("cow", "variant", None, store)
+    open_worktree(base, load_series(folder), opened, store)
+    assert "entry + 3" in (opened.place / "mm/swap.c").read_text()
+    refresh(folder, opened, store)
+    after = read_folder(folder)
+    assert after["0002-cow-2.patch"] == before["0002-cow-2.patch"]
+    swap = opened.place / "mm/swap.c"
+    swap.write_text(swap.read_text().replace("entry + 3", "entry + 5"))
+    run_git(opened.place, "commit", "-q", "-a", "--amend", "-m", "cow 2")
+    assert refresh(folder, opened, store) == ["0002-cow-2.5.10.patch"]
+
+
+def test_open_worktree_is_never_overwritten(
+    base: Source, folder: Path, opened: Worktree, store: Store, tmp_path: Path
+) -> None:
+    (opened.place / "mm/swap.c").write_text("my work\n")
+    assert not open_worktree(base, load_series(folder), opened, store)
+    assert (opened.place / "mm/swap.c").read_text() == "my work\n"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    with pytest.raises(UsageError, match="holds something else"):
+        open_worktree(base, load_series(folder), find_worktree("cow", "x", tmp_path / "mine", store), store)
+
+
+def test_worktree_of_a_tree_s_name_does_not_end_the_build_s(
+    base: Source, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    """Git keeps both under the last part of their paths."""
+    mine = find_worktree("cow", "x", tmp_path / FAKE_TREE.name, store)
+    open_worktree(base, load_series(folder), mine, store)
+    shutil.rmtree(store.root / "worktrees" / FAKE_TREE.name)
+    with checkout(base, store) as place:
+        assert (place / "Makefile").exists()
+    assert refresh(folder, mine, store) == []
+
+
+def test_series_that_does_not_apply_waits_to_be_mended(
+    base: Source, folder: Path, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    moved = make_series("moved", {"mm/swap.c": ("entry + 1", "entry + 7")})
+    onto = apply_series(base, moved, (), store, progress)
+    opened = find_worktree("cow", "moved", None, store)
+    with pytest.raises(StageFailure, match="0002-cow-2.patch does not apply") as raised:
+        open_worktree(replace(onto, base=onto.commit), load_series(folder), opened, store)
+    assert "git am --continue" in raised.value.hint
+    with pytest.raises(ExceptionGroup) as group:
+        refresh(folder, opened, store)
+    assert "git am has not ended" in str(group.value.exceptions[0])
+    swap = opened.place / "mm/swap.c"
+    lines = [line for line in swap.read_text().splitlines() if not line.startswith(("<<<", "===", ">>>"))]
+    swap.write_text("\n".join(line for line in lines if "entry + 7" not in line) + "\n")
+    run_git(opened.place, "add", "mm/swap.c")
+    run_git(opened.place, "am", "--continue")
+    assert "0002-cow-2.patch" in refresh(folder, opened, store)
+    assert "-	return entry + 7" in (folder / "0002-cow-2.patch").read_text()
+
+
+def test_nothing_to_write_back(base: Source, folder: Path, opened: Worktree, store: Store) -> None:
+    with pytest.raises(UsageError, match="no worktree of cow is open") as raised:
+        refresh(folder, find_worktree("cow", "elsewhere", None, store), store)
+    assert "cowbell worktree SERIES=cow" in raised.value.hint
+    run_git(opened.place, "reset", "-q", "--hard", base.commit)
+    with pytest.raises(ExceptionGroup) as group:
+        refresh(folder, opened, store)
+    assert "has no commit above its base" in str(group.value.exceptions[0])
+    run_git(opened.place, "checkout", "-q", "--orphan", "astray")
+    run_git(opened.place, "commit", "-q", "-m", "astray")
+    with pytest.raises(ExceptionGroup) as group:
+        refresh(folder, opened, store)
+    assert "has left its base" in str(group.value.exceptions[0])
+
+
+def test_series_without_a_patch_opens_bare(base: Source, store: Store) -> None:
+    opened = find_worktree("none", "x", None, store)
+    assert open_worktree(base, Series(), opened, store)
+    assert (opened.place / "Makefile").exists()
+
+
+def test_title_is_what_a_patch_is_known_by(folder: Path, opened: Worktree, store: Store) -> None:
+    run_git(opened.place, "commit", "-q", "--amend", "-m", "another title")
+    assert sorted(refresh(folder, opened, store)) == [
+        "0002-another-title.patch", "0002-cow-2.patch", "series"
+    ]  # fmt: skip
