@@ -10,6 +10,7 @@ test: .venv/ready-dev
 	.venv/bin/pytest $(ARGS)
 
 bench: .venv/ready-dev
+	.venv/bin/python tests/bench/source_time.py
 	.venv/bin/python tests/bench/build_time.py
 
 # what was built lives in the user's cache directory and stays
