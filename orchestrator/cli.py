@@ -167,7 +167,7 @@ def _run(words: list[str]) -> int:
         tests=settings["TESTS"].words,
     )
     with Terminal(is_silent=options.silent) as terminal:
-        place = pipeline.Workspace(root, store, terminal)
+        place = pipeline.Workspace(root, store, terminal, options.keep_going)
         declared = pipeline.add_inputs(
             declared,
             request.tree,

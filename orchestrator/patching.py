@@ -24,7 +24,6 @@ from orchestrator.tree import Tree, find_tree
 
 class Options(Protocol):
     dry_run: bool
-    keep_going: bool
     json: bool
 
 
@@ -37,7 +36,7 @@ def show_series(
         listed = {one.name: _describe(one) for one in series}
         return 0, json.dumps(listed, indent=1) + "\n" if options.json else "\n".join(map(_render, series))
     base = fetch_tree(_choose_tree(request, declared), place.store, place.progress)
-    tried = {one.name: _try(one, base, declared, place, options) for one in series}
+    tried = {one.name: _try(one, base, declared, place) for one in series}
     is_good = all(o.state is State.APPLIES for outcomes in tried.values() for o in outcomes)
     if options.json:
         text = json.dumps(
@@ -57,14 +56,10 @@ def show_series(
     return int(not is_good), "\n".join(parts)
 
 
-def _try(
-    series: Series, base: Source, declared: Declarations, place: Workspace, options: Options
-) -> Sequence[Outcome]:
+def _try(series: Series, base: Source, declared: Declarations, place: Workspace) -> Sequence[Outcome]:
     if find_source(base, series, declared.fixups, place.store):
         return [Outcome(path.name, "", State.APPLIES) for path in series.choose(base.version)]
-    return try_series(
-        base, series, declared.fixups, place.store, place.progress, keep_going=options.keep_going
-    )
+    return try_series(base, series, declared.fixups, place.store, place.progress, keep_going=place.keep_going)
 
 
 def _choose_series(request: Request, declared: Declarations) -> list[Series]:

@@ -50,11 +50,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where everything is: the project's files, the store, and who is told of progress."""
+    """Where everything is: the project's files, the store, and who is told of progress.
+
+    ``keep_going`` is make's ``-k``.
+    """
 
     root: Path
     store: Store
     progress: Progress
+    keep_going: bool = False
 
     @property
     def lib_dir(self) -> Path:
@@ -170,10 +174,16 @@ def fetch_sources(
         for tree in {job.tree.name: job.tree for job in jobs}.values()
     }
     return [
-        apply_series(bases[job.tree.name], job.series, declared.fixups, place.store, place.progress)
+        _apply(job, bases[job.tree.name], declared, place)
         for job in jobs
         if not _reason_left_out(job, bases[job.tree.name])
     ]
+
+
+def _apply(job: Job, base: Source, declared: Declarations, place: Workspace) -> Source:
+    return apply_series(
+        base, job.series, declared.fixups, place.store, place.progress, keep_going=place.keep_going
+    )
 
 
 def build_jobs(
@@ -192,7 +202,7 @@ def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool 
     """Source, config, kernel."""
     arch = ARCHES[job.row.arch]
     base = fetch_tree(job.tree, place.store, place.progress)
-    src = apply_series(base, job.series, declared.fixups, place.store, place.progress)
+    src = _apply(job, base, declared, place)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     request = BuildRequest(src, config, arch, find_toolchain(arch))
     return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)

@@ -41,15 +41,22 @@ class Outcome:
 
 
 def apply_series(
-    base: Source, series: Series, fixups: Sequence[Fixup], store: Store, progress: Progress
+    base: Source,
+    series: Series,
+    fixups: Sequence[Fixup],
+    store: Store,
+    progress: Progress,
+    *,
+    keep_going: bool = False,
 ) -> Source:
     """The base with its fixups, and every patch of the series, as commits.
 
-    Raises ``StageFailure`` naming patch, file and hunk when one does not apply; nothing is kept then.
+    Raises ``StageFailure`` naming patch, file and hunk when one does not apply (``keep_going``: and what
+    becomes of the later ones); nothing is kept then.
     """
     if known := find_source(base, series, fixups, store):
         return known
-    outcomes = try_series(base, series, fixups, store, progress)
+    outcomes = try_series(base, series, fixups, store, progress, keep_going=keep_going)
     if failure := find_failure(base, series, outcomes):
         raise failure
     known = find_source(base, series, fixups, store)
@@ -166,7 +173,7 @@ def _apply(
 
 
 def find_failure(base: Source, series: Series, outcomes: Sequence[Outcome]) -> StageFailure | None:
-    """The error of the first patch that did not do what it should; its hint tells of the later ones too."""
+    """The error of the first patch that did not do what it should; its hint tells of the later ones tried."""
     bad = [outcome for outcome in outcomes if outcome.state in (State.REJECTED, State.PRESENT)]
     if not bad:
         return None
@@ -178,4 +185,6 @@ def find_failure(base: Source, series: Series, outcomes: Sequence[Outcome]) -> S
         as_what = f" as {first.reject.present_as}" if first.reject and first.reject.present_as else ""
         what = f"{first.patch} is in {base.tree} ({base.version}) already{as_what}"
         hint = "a series applies whole or not at all: leave the patch out, or take a tree without it"
+    later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not State.NOT_TRIED]
+    hint = "\n".join([hint, *(f"{o.patch}: {o.state}" for o in later)])
     return StageFailure("source", what, where=first.reject.where if first.reject else "", hint=hint)

@@ -76,6 +76,10 @@ def test_which_patch_does_not_apply_and_where(project: Path, linux: Path) -> Non
     done = cowbell("source", "ROW=demo", *words[:2], cwd=project)
     assert done.returncode == 1
     assert "many/35.c:7: 0035-many-change-35.patch does not apply to" in done.stderr
+    assert "0070-many-change-70.patch" not in done.stderr
+    done = cowbell("source", "-k", "ROW=demo", *words[:2], cwd=project)
+    assert done.returncode == 1
+    assert "\n0036-many-change-36.patch: applies\n" in done.stderr
 
 
 def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
