@@ -75,7 +75,7 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
     listing = folder / "series"
     if not listing.is_file():
         raise UsageError("has no series file (one patch name a line)", where=str(folder))
-    names: dict[str, int] = {}
+    names: list[str] = []
     errors: list[UsageError] = []
     for number, line in enumerate(listing.read_text().splitlines(), 1):
         # quilt allows options after the name; git am knows only -p1
@@ -87,13 +87,16 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         elif words and words[1:] not in ([], ["-p1"]):
             errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=f"{listing}:{number}"))
         elif words:
-            names[words[0]] = number
+            names.append(words[0])
     if not names and not errors:
         errors.append(UsageError("lists no patch", where=str(listing)))
     declared = folder / "series.yaml"
     about = _About(str(folder), folder.name, Condition(), {})
     if declared.exists() or not is_foreign:
-        about = doc.load_document(declared, _make_shape(folder))
+        try:
+            about = doc.load_document(declared, _make_shape(folder))
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
         errors += [
             UsageError(f"{name} is not in {listing.name}", where=patch.where)
             for name, patch in about.patches.items()
