@@ -139,7 +139,8 @@ def faults(
     """Status and reason of every fault, run on the demo's plain kernel from a project of its own."""
     store, _ = demo
     project = tmp_path_factory.mktemp("project")
-    for name in ("kconfigs", "patches"):
+    (project / "patches").mkdir()
+    for name in ("kconfigs", "patches/trees.yaml", "patches/fixups.yaml"):
         (project / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "guest-tests" / "lib", project / "guest-tests" / "lib")
     (project / "guest-tests" / "fault").mkdir()
