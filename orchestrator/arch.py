@@ -8,11 +8,21 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A bootable file of the build folder, the make target it comes from, the symbol it needs (or none)."""
+
+    file: str
+    target: str
+    needs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Arch:
     """One architecture, in the words of Kbuild, QEMU and Debian.
 
-    ``boot_file`` and ``make_targets`` are relative to the kernel's build folder. ``cpus`` maps an
-    accelerator to QEMU's ``-cpu``. ``time_scale`` is how much slower than native emulation is allowed to be.
+    ``images`` are what can be booted, the best first. ``cpus`` maps an accelerator to QEMU's ``-cpu``.
+    ``cross_packages`` hold the compiler and the C library for hosts of another kind. ``time_scale`` is how
+    much slower than native emulation is allowed to be.
     """
 
     name: str
@@ -24,9 +34,9 @@ class Arch:
     cpus: Mapping[str, str]
     console: str
     earlycon: str
-    boot_file: str
-    make_targets: tuple[str, ...]
+    images: tuple[Image, ...]
     cross_prefix: str
+    cross_packages: str
     time_scale: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({"kvm": 1.0, "tcg": 5.0})
     )
@@ -51,9 +61,24 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 console="ttyS0",
                 earlycon="earlyprintk=ttyS0",
                 # the ELF image boots by PVH and saves the decompression, 0.2 s under TCG
-                boot_file="vmlinux",
-                make_targets=("vmlinux",),
+                images=(Image("vmlinux", "vmlinux", "PVH"), Image("arch/x86/boot/bzImage", "bzImage")),
                 cross_prefix="x86_64-linux-gnu-",
+                cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+            ),
+            Arch(
+                name="aarch64",
+                kernel_arch="arm64",
+                debian_arch="arm64",
+                qemu="qemu-system-aarch64",
+                qemu_package="qemu-system-arm",
+                machine="virt,gic-version=max",
+                # QEMU's own pointer authentication: the architected one halves the speed of emulation
+                cpus=MappingProxyType({"kvm": "host", "tcg": "max,pauth-impdef=on"}),
+                console="ttyAMA0",
+                earlycon="earlycon=pl011,0x9000000",
+                images=(Image("arch/arm64/boot/Image", "Image"),),
+                cross_prefix="aarch64-linux-gnu-",
+                cross_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
             ),
         )
     }

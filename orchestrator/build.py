@@ -6,6 +6,8 @@ of one tree, so that a series costs only what it touches. A folder in which a bu
 trusted: it is emptied, and ccache brings back what had been compiled.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import command
-from orchestrator.arch import Arch
+from orchestrator.arch import Arch, Image
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
@@ -27,33 +29,45 @@ _REPRODUCIBLE = (
     "KBUILD_BUILD_TIMESTAMP=2000-01-01",
     "KBUILD_BUILD_USER=cowbell",
     "KBUILD_BUILD_HOST=cowbell",
+    # else it counts the links in a build folder
+    "KBUILD_BUILD_VERSION=1",
     "LOCALVERSION=",
 )
 _NEEDED_MIB = 2048
+_HAS_MODULES = re.compile(r"^CONFIG_MODULES=y$", re.M)
 # of a folder in kernels/; part of the identity, so that an older store is no trap
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What compiles: the words for make, and the versions that are part of a build's identity."""
+    """What compiles: the guest tests' compiler, the words for make, and the versions that name a build."""
 
     compiler: str
     make_words: tuple[str, ...]
     identity: str
 
 
-def find_toolchain(arch: Arch) -> Toolchain:
-    """The compiler for an architecture; raises ``InfraError`` naming the package when it is missing."""
+def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
+    """The compiler for an architecture; raises ``InfraError`` naming the package when it is missing.
+
+    ``cc`` is a kernel compiler other than GNU's newest, ``use_llvm`` means clang and LLVM's tools. Guest
+    tests are always compiled by GNU's, which brings the C library of every architecture.
+    """
     prefix = "" if arch.is_native else arch.cross_prefix
-    package = "gcc" if arch.is_native else f"gcc-{arch.cross_prefix.rstrip('-')}"
+    package = "gcc" if arch.is_native else arch.cross_packages
     compiler = command.find_tool(f"{prefix}gcc", package)
-    linker = command.find_tool(f"{prefix}ld", "binutils")
+    if use_llvm:
+        cc, linker = cc or "clang", command.find_tool("ld.lld", "lld llvm")
+        command.find_tool("llvm-ar", "llvm")
+    else:
+        cc, linker = cc or f"{prefix}gcc", command.find_tool(f"{prefix}ld", "binutils")
+    tools = (command.find_tool(cc, package if cc == f"{prefix}gcc" else cc), linker)
+    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if use_llvm else [])]
     identity = " ".join(
-        command.run([tool, "--version"]).output.splitlines()[0] for tool in (compiler, linker)
+        [*words[1:], *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
     )
-    wrapped = f"ccache {prefix}gcc" if command.is_installed("ccache") else f"{prefix}gcc"
-    words = [f"ARCH={arch.kernel_arch}", f"CC={wrapped}"]
+    words.append(f"CC=ccache {cc}" if command.is_installed("ccache") else f"CC={cc}")
     if prefix:
         words.append(f"CROSS_COMPILE={prefix}")
     return Toolchain(compiler, tuple(words), identity)
@@ -93,7 +107,8 @@ class BuildRequest:
 class Kernel:
     """A built kernel: what it was made of, its folder in the store, and the image that boots.
 
-    By ``gnu_build_id`` a guest proves what it booted.
+    By ``gnu_build_id`` a guest proves what it booted. ``folder`` has ``vmlinux`` too, and with CONFIG_MODULES
+    a ``modules`` folder that goes below the guest's root.
     """
 
     request: BuildRequest
@@ -107,8 +122,8 @@ def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     folder = store.path("kernels", request.build_id)
     if not folder.is_dir():
         return None
-    gnu_build_id = (folder / "gnu-build-id").read_text().strip()
-    return Kernel(request, folder, folder / Path(request.arch.boot_file).name, gnu_build_id)
+    told = json.loads((folder / "build.json").read_text())
+    return Kernel(request, folder, folder / told["image"], told["gnu_build_id"])
 
 
 def build_kernel(
@@ -144,38 +159,68 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
             f"O={build_dir}",
             f"-j{jobs}",
         ]
-        env = {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
+        statistics = build_dir / "ccache.log"
+        statistics.unlink(missing_ok=True)
+        env = {
+            "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
+            "CCACHE_STATSLOG": str(statistics),
+        }
         progress.stage("kconfig", request.subject)
         text = configure(request.config, worktree, build_dir, make, env)
         progress.stage("build", request.subject)
         unclean.touch()
         counted = store.path("objects", request.config.config_id)
-        done = _make(
-            [*make, *request.arch.make_targets], worktree, build_dir, env, counted, progress, limit_s
-        )
+        image = _choose_image(request.arch, text)
+        targets = [image.target, *(["modules"] if _HAS_MODULES.search(text) else [])]
+        done = _make([*make, *targets], worktree, build_dir, env, counted, progress, limit_s)
         unclean.unlink()
         if done.returncode:
-            raise _explain_failure(done, store)
-        image = draft / Path(request.arch.boot_file).name
-        shutil.copyfile(build_dir / request.arch.boot_file, image)
-        _describe(draft, image, text, build_dir / "build.log", done)
+            raise _explain_failure(done, worktree, store)
+        shutil.copyfile(build_dir / "vmlinux", draft / "vmlinux")
+        shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
+        if "modules" in targets:
+            words = [f"INSTALL_MOD_PATH={draft / 'modules'}", "INSTALL_MOD_STRIP=1", "modules_install"]
+            command.run([*make, *words], cwd=worktree, env=env, log=build_dir / "build.log")
+            for link in (draft / "modules").glob("lib/modules/*/*"):
+                if link.is_symlink():
+                    link.unlink()
+        (draft / "config").write_text(text)
+        _describe(draft, Path(image.file).name, build_dir, done)
 
 
-def _describe(draft: Path, image: Path, config_text: str, log: Path, done: command.Completed) -> None:
+def _choose_image(arch: Arch, config_text: str) -> Image:
+    """The first image that a kernel of this config can be booted from."""
+    return next(i for i in arch.images if not i.needs or f"\nCONFIG_{i.needs}=y\n" in config_text)
+
+
+def _describe(draft: Path, image: str, build_dir: Path, done: command.Completed) -> None:
     """Put what is known of a build beside its image."""
-    (draft / "config").write_text(config_text)
+    log = build_dir / "build.log"
     shutil.copyfile(log, draft / "build.log")
-    (draft / "gnu-build-id").write_text(f"{read_gnu_build_id(image)}\n")
     lines = log.read_text(errors="replace").splitlines()
+    vmlinux = draft / "vmlinux"
     write_json(
         draft / "build.json",
         {
+            "image": image,
+            "gnu_build_id": read_gnu_build_id(vmlinux),
+            "vmlinux_sha256": hashlib.sha256(vmlinux.read_bytes()).hexdigest(),
             "wall_s": round(done.wall_s, 1),
             "cpu_s": round(done.cpu_s, 1),
+            "ccache": _count_ccache(build_dir / "ccache.log"),
             "make": done.line,
             "warnings": [line for line in lines if "warning:" in line],
         },
     )
+
+
+def _count_ccache(statistics: Path) -> dict[str, int]:
+    """How many compilations of a build were answered from the cache, and how many were done."""
+    lines = statistics.read_text().splitlines() if statistics.exists() else []
+    return {
+        "hits": sum(lines.count(f"{mode}_cache_hit") for mode in ("direct", "preprocessed")),
+        "misses": lines.count("cache_miss"),
+    }
 
 
 def _make(
@@ -212,8 +257,8 @@ def _make(
     return done
 
 
-def _explain_failure(done: command.Completed, store: Store) -> StageFailure | InfraError:
-    """The first error of the log; a full disk is the host's."""
+def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> StageFailure | InfraError:
+    """The first error of the log with its source lines; a full disk is the host's."""
     assert done.log
     kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
     shutil.copyfile(done.log, kept)
@@ -221,9 +266,20 @@ def _explain_failure(done: command.Completed, store: Store) -> StageFailure | In
     if trouble := command.find_host_trouble(done, lines):
         return trouble
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
-    return StageFailure(
-        "build", "the kernel does not build", hint="\n  ".join(lines[first : first + 6]), log=kept
-    )
+    told = lines[first : first + 6] + _quote_source(lines[first], worktree)
+    return StageFailure("build", "the kernel does not build", hint="\n  ".join(told), log=kept)
+
+
+def _quote_source(line: str, worktree: Path) -> list[str]:
+    """The lines around the place that a compiler's message names, as ``number: text``."""
+    place = re.match(r"(\S+?):(\d+):", line)
+    file = worktree / place[1] if place else None
+    if not place or not file or not file.is_file():
+        return []
+    number = int(place[2])
+    listed = list(enumerate(file.read_text(errors="replace").splitlines(), 1))
+    around = listed[max(0, number - 4) : number + 3]
+    return [f"{place[1]}:", *(f"{'>' if n == number else ' '}{n:6}: {text}" for n, text in around)]
 
 
 def read_gnu_build_id(vmlinux: Path) -> str:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernels: built once, rebuilt by the file, the same bytes everywhere, and failures that name their cause."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +47,7 @@ def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
     return fetch_tree(FAKE_TREE, store, progress)
 
 
-def ask(folder: Path, src: Source, text: str = "CONFIG_BLOCK=y\nCONFIG_SWAP=y\n") -> Config:
+def ask(folder: Path, src: Source, text: str = "CONFIG_PVH=y\nCONFIG_BLOCK=y\nCONFIG_SWAP=y\n") -> Config:
     folder.mkdir(exist_ok=True)
     (folder / "a.config").write_text(f"#: about a\n{text}")
     return make_config(["a"], kconfig.load_fragments(folder), X86, src.version)
@@ -81,7 +83,6 @@ def test_kernel_folder(base: Source, config: Config, store: Store, progress: Qui
         "config",
         "build.log",
         "build.json",
-        "gnu-build-id",
     }
     assert kernel.image == kernel.folder / "vmlinux"
     assert kernel.image.read_bytes().startswith(b"\x7fELF")
@@ -91,6 +92,8 @@ def test_kernel_folder(base: Source, config: Config, store: Store, progress: Qui
     told = json.loads((kernel.folder / "build.json").read_text())
     assert "KBUILD_BUILD_HOST=cowbell" in told["make"]
     assert told["warnings"] == []
+    assert told["ccache"] == {"hits": 0, "misses": len(EVERY_FILE)}
+    assert told["vmlinux_sha256"] == hashlib.sha256(kernel.image.read_bytes()).hexdigest()
     assert compiled(kernel) == EVERY_FILE
     assert progress.stages[-2:] == [("kconfig", "fake-5.10 5.10.226"), ("build", "fake-5.10 5.10.226")]
     assert [done for done, _ in progress.counts] == [1, 2, 3]
@@ -122,11 +125,39 @@ def test_series_compiles_what_it_touches(
     }
 
 
+def test_image_is_one_that_the_config_can_boot(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress
+) -> None:
+    """QEMU starts an ELF kernel by PVH; without it the compressed image boots."""
+    kernel = make(base, ask(tmp_path / "1", base, "CONFIG_SWAP=y\nCONFIG_BLOCK=y\n"), store, progress)
+    assert kernel.image == kernel.folder / "bzImage"
+    assert kernel.gnu_build_id == read_gnu_build_id(kernel.folder / "vmlinux")
+    assert find_kernel(kernel.request, store) == kernel
+
+
+def test_modules_are_installed_without_links_to_this_machine(
+    base: Source, tmp_path: Path, store: Store, progress: QuietProgress
+) -> None:
+    kernel = make(base, ask(tmp_path / "1", base, "CONFIG_PVH=y\nCONFIG_MODULES=y\n"), store, progress)
+    found = [path for path in (kernel.folder / "modules").rglob("*") if not path.is_dir()]
+    assert found == [kernel.folder / "modules/lib/modules/5.10.226/kernel/lib/frob.ko"]
+
+
+def test_what_ccache_knew_is_told(
+    base: Source, config: Config, store: Store, progress: QuietProgress
+) -> None:
+    make(base, config, store, progress)
+    shutil.rmtree(store.root / "build")
+    kernel = build_kernel(request(base, config), store, progress, limit_s=60, redo=True)
+    told = json.loads((kernel.folder / "build.json").read_text())
+    assert told["ccache"] == {"hits": len(EVERY_FILE), "misses": 0}
+
+
 def test_other_config_is_another_kernel(
     base: Source, tmp_path: Path, store: Store, progress: QuietProgress
 ) -> None:
     one = make(base, ask(tmp_path / "1", base), store, progress)
-    other = make(base, ask(tmp_path / "2", base, "CONFIG_BLOCK=y\n"), store, progress)
+    other = make(base, ask(tmp_path / "2", base, "CONFIG_PVH=y\n"), store, progress)
     assert one.request.build_id != other.request.build_id
     assert one.gnu_build_id != other.gnu_build_id
 
@@ -174,6 +205,8 @@ def test_compile_error_is_shown_and_its_log_kept(
     error = raised.value
     assert error.stage == "build"
     assert "mm/memory.c:3:2: error: #error no pages" in error.hint.splitlines()[0]
+    assert ">     3: #error no pages" in error.hint
+    assert "      4: " in error.hint
     assert error.log
     assert "#error no pages" in error.log.read_text()
     assert list_kernels(store) == []
@@ -265,6 +298,31 @@ def test_toolchain_is_part_of_the_identity(base: Source, config: Config) -> None
     assert known.build_id != other.build_id
     assert known.folder_id != other.folder_id
     assert "gcc" in known.toolchain.identity
+
+
+def test_compiler_of_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CC= and LLVM=1 compile the kernel, never the guest tests, and are part of the identity."""
+    for name in ("gcc", "ld", "gcc-99", "clang", "ld.lld", "llvm-ar", "ccache"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1.0\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    gnu, other, llvm = find_toolchain(X86), find_toolchain(X86, "gcc-99"), find_toolchain(X86, use_llvm=True)
+    assert gnu.compiler == other.compiler == llvm.compiler == str(tmp_path / "gcc")
+    assert gnu.make_words == ("ARCH=x86_64", "CC=ccache gcc")
+    assert other.make_words == ("ARCH=x86_64", "CC=ccache gcc-99")
+    assert llvm.make_words == ("ARCH=x86_64", "LLVM=1", "CC=ccache clang")
+    assert gnu.identity == "gcc 1.0 ld 1.0"
+    assert other.identity == "gcc-99 1.0 ld 1.0"
+    assert llvm.identity == "LLVM=1 clang 1.0 ld.lld 1.0"
+
+
+def test_missing_compiler_names_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for arch in ARCHES.values():
+        package = "gcc" if arch.is_native else arch.cross_packages
+        with pytest.raises(InfraError, match="gcc is not installed") as raised:
+            find_toolchain(arch)
+        assert raised.value.hint == f"apt-get install {package}"
 
 
 def test_image_without_build_id(tmp_path: Path) -> None:
