@@ -12,7 +12,8 @@ from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kconfig import (
     Config,
     Fragment,
-    check_config,
+    State,
+    compare_config,
     configure,
     load_fragments,
     make_config,
@@ -96,7 +97,7 @@ def test_fragment_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
 
 def test_space_at_the_end_is_not_part_of_the_value(tmp_path: Path) -> None:
     """``y `` is no value: it would never survive, and the kernel would be blamed for it."""
-    assert check_config(load(tmp_path, a="CONFIG_SWAP=y \n")["a"].requests, "CONFIG_SWAP=y\n") == ()
+    assert list_wrong(merge(tmp_path, a="CONFIG_SWAP=y \n"), "CONFIG_SWAP=y\n") == set()
 
 
 def test_conflict_names_both_places(tmp_path: Path) -> None:
@@ -118,15 +119,63 @@ def test_override_works_in_the_later_one_only(tmp_path: Path) -> None:
         merge(tmp_path, a="#: override NR_CPUS\nCONFIG_NR_CPUS=8\n", b="CONFIG_NR_CPUS=64\n")
 
 
-def test_fragment_that_does_not_hold_is_left_out(tmp_path: Path) -> None:
-    config = merge(
-        tmp_path,
-        a="#: append one\nCONFIG_SWAP=y\n",
-        b="#: when kernel>=6.0\n#: append two\nCONFIG_KSM=y\n",
-        c="#: append three\n",
+def test_fragment_that_does_not_hold_is_an_error(tmp_path: Path) -> None:
+    """A row that asks for 64 KiB pages must not be run without them in silence."""
+    with pytest.raises(ExceptionGroup) as raised:
+        merge(tmp_path, a="CONFIG_SWAP=y\n", b="#: when kernel>=6.0\n", c="#: when arch=aarch64\n")
+    assert told(raised) == [
+        "kconfig: fragment b is for kernel>=6.0, this is x86_64, 5.10.0",
+        "kconfig: fragment c is for arch=aarch64, this is x86_64, 5.10.0",
+    ]
+
+
+def test_base_brings_the_architecture_s_fragment_along(tmp_path: Path) -> None:
+    texts = {"base": "CONFIG_SMP=y\n", "cow": "CONFIG_SWAP=y\n"}
+    for name in ARCHES:
+        texts[name] = f"#: when arch={name}\n#: append {name}\nCONFIG_{name.upper()}=y\n"
+    fragments = load(tmp_path, **texts)
+    for arch in ARCHES.values():
+        config = make_config(["base", "cow"], fragments, arch, V5_10)
+        assert [r.symbol for r in config.requests] == ["SMP", arch.name.upper(), "SWAP"]
+        assert config.append == arch.name
+        # also where a row names those of several architectures
+        assert make_config(["base", *ARCHES, "cow"], fragments, arch, V5_10).append == arch.name
+    assert make_config(["cow"], fragments, X86, V5_10).append == ""
+
+
+def test_symbol_that_is_not_everywhere(tmp_path: Path) -> None:
+    text = (
+        "#: only arch=x86_64 OLD SOFT  # no spare bit\n#: only kernel>=5.13 NEW  # since v5.13\n"
+        "CONFIG_OLD=y\nCONFIG_NEW=y\nCONFIG_SWAP=y\n#: expect SOFT=y\n"
     )
-    assert config.render() == "CONFIG_SWAP=y\n"
-    assert config.append == "one three"
+    fragments = load(tmp_path, a=text)
+    config = make_config(["a"], fragments, X86, V5_10)
+    assert [r.symbol for r in config.requests] == ["OLD", "SWAP", "SOFT"]
+    (new,) = config.unsupported
+    assert (new.symbol, new.only.text, new.why_only) == ("NEW", "kernel>=5.13", "since v5.13")
+    config = make_config(["a"], fragments, ARCHES["aarch64"], Version.parse("5.13"))
+    assert [r.symbol for r in config.requests] == ["NEW", "SWAP"]
+    assert [r.symbol for r in config.unsupported] == ["OLD", "SOFT"]
+
+
+def test_faulty_bounds_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        load(
+            tmp_path,
+            a="#: only arch=x86_64 SWAP\n#: only SWAP  # why\n#: only kernel>=5.0  # why\n"
+            "#: only arch=z80 KSM  # why\n#: only arch=x86_64 KMS  # why\n#: override FROB\n"
+            "CONFIG_SWAP=y\nCONFIG_KSM=y\n",
+        )
+    seen = [line.partition("\n")[0].removeprefix(f"{tmp_path}/a.config:") for line in told(raised)]
+    assert seen == [
+        "2: expected conditions, symbols and a reason",
+        "3: expected conditions, symbols and a reason",
+        "3: SWAP is bounded twice",
+        "4: expected conditions, symbols and a reason",
+        "5: there is no architecture z80, there are: " + ", ".join(ARCHES),
+        "6: only KMS: this fragment does not ask for it; did you mean KSM?",
+        "7: override FROB: this fragment does not ask for it",
+    ]
 
 
 def test_unknown_fragments_at_once(tmp_path: Path) -> None:
@@ -153,7 +202,7 @@ def test_expectation_of_a_later_fragment_does_not_unset(tmp_path: Path) -> None:
 
 def test_symbol_that_one_fragment_demands_is_not_optional(tmp_path: Path) -> None:
     config = merge(tmp_path, a="CONFIG_KSM=y\n", b="#: optional KSM\nCONFIG_KSM=y\n")
-    assert len(check_config(config.requests, "# CONFIG_KSM is not set\n")) == 1
+    assert list_wrong(config, "# CONFIG_KSM is not set\n") == {("KSM", "y", "n", State.DROPPED)}
 
 
 def test_parse_config() -> None:
@@ -161,17 +210,29 @@ def test_parse_config() -> None:
     assert parse_config(text) == {"A": "y", "B": "n", "C": '"x y"', "D": "8"}
 
 
-def test_check_config_takes_no_m_for_y(tmp_path: Path) -> None:
+def test_compare_config_takes_no_m_for_y(tmp_path: Path) -> None:
     text = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=y\n#: optional D\nCONFIG_D=y\n#: expect E=m\n"
-    requests = merge(tmp_path, a=text).requests
-    assert check_config(requests, "CONFIG_A=y\nCONFIG_C=y\nCONFIG_E=m\n") == ()
-    found = check_config(requests, "CONFIG_A=m\nCONFIG_B=y\nCONFIG_E=y\n")
-    assert {(m.request.symbol, m.request.value, m.got) for m in found} == {
-        ("A", "y", "m"),
-        ("B", "n", "y"),
-        ("C", "y", "n"),
-        ("E", "m", "y"),
+    config = merge(tmp_path, a=text)
+    assert list_wrong(config, "CONFIG_A=y\nCONFIG_C=y\nCONFIG_E=m\n") == set()
+    assert list_wrong(config, "CONFIG_A=m\nCONFIG_B=y\nCONFIG_E=y\n") == {
+        ("A", "y", "m", State.CHANGED),
+        ("B", "n", "y", State.CHANGED),
+        ("C", "y", "n", State.DROPPED),
+        ("E", "m", "y", State.CHANGED),
     }
+
+
+def test_unsupported_is_no_error_and_says_why(tmp_path: Path) -> None:
+    config = merge(tmp_path, a="#: only kernel>=5.13 NEW  # since v5.13\nCONFIG_NEW=y\nCONFIG_OLD=y\n")
+    assert list_wrong(config, "CONFIG_OLD=y\n") == set()
+    old, new = compare_config(config, "CONFIG_OLD=y\n")
+    assert (old.state, old.reason) == (State.SURVIVED, "")
+    assert (new.state, new.got, new.reason) == (State.UNSUPPORTED, "n", "only kernel>=5.13: since v5.13")
+
+
+def list_wrong(config: Config, text: str) -> set[tuple[str, str, str, State]]:
+    wrong = [outcome for outcome in compare_config(config, text) if outcome.is_error]
+    return {(o.request.symbol, o.request.value, o.got, o.state) for o in wrong}
 
 
 @pytest.fixture
@@ -210,9 +271,9 @@ def test_dropped_symbols_are_named_with_line_requested_and_got(tmp_path: Path, k
     assert raised.value.what == "3 requested symbol(s) did not survive"
     file = tmp_path / "f" / "a.config"
     assert [line.strip() for line in raised.value.hint.splitlines()] == [
-        f"{file}:3: SWAP: requested y, got n",
-        f"{file}:4: FROBNICATE: requested y, got n",
-        f"{file}:5: KSM: requested y, got n",
+        f"{file}:3: SWAP: requested y, got n: it needs BLOCK (add CONFIG_BLOCK=y)",
+        f"{file}:4: FROBNICATE: requested y, got n: there is no such symbol in this kernel",
+        f"{file}:5: KSM: requested y, got n: add CONFIG_KSM=y, nothing else sets it",
     ]
     assert not (tmp_path / "build" / ".config").exists()
 
