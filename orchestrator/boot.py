@@ -6,12 +6,14 @@ nothing of it outlives the ``with`` block, nor us. An accelerator counts as usab
 really booted on it.
 """
 
+import base64
 import contextlib
 import io
 import signal
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from orchestrator.build import Kernel
 from orchestrator.command import Deadline
 from orchestrator.console import parse_console
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kconfig import compare_config
 from orchestrator.matrix import GuestShape
 from orchestrator.progress import Progress
 from orchestrator.rootfs import Rootfs
@@ -331,18 +334,31 @@ def _check_console(console: Path) -> int:
 
 
 def _check_identity(guest: Guest, deadline: Deadline) -> None:
-    """The guest runs the kernel that was built (its build id note says so) on all its CPUs."""
+    """The guest runs the kernel that was built (by its build id note), so configured, on all its CPUs."""
+    kernel, shape = guest.machine.kernel, guest.machine.shape
     try:
-        seen = guest.run("nproc && busybox hexdump -ve '1/1 \"%02x\"' /sys/kernel/notes", deadline).stdout
+        seen = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
     except GuestGone as gone:
         raise StageFailure("boot", f"the guest was lost: {gone}", log=guest.console) from None
-    cpus, _, notes = seen.partition("\n")
-    if guest.machine.kernel.gnu_build_id not in notes:
+    cpus, _, packed = seen.stdout.partition("\n")
+    config_text, notes = _unpack(base64.b64decode(packed))
+    if bytes.fromhex(kernel.gnu_build_id) not in notes:
         raise StageFailure("boot", "the guest runs another kernel than the one built", log=guest.console)
-    if cpus != str(guest.machine.shape.cpus):
-        raise StageFailure(
-            "boot", f"{guest.machine.shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console
-        )
+    if cpus != str(shape.cpus):
+        raise StageFailure("boot", f"{shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console)
+    # make may have changed the .config while it built; without IKCONFIG there is nothing to see
+    outcomes = compare_config(kernel.request.config, config_text) if config_text else ()
+    if wrong := [str(outcome) for outcome in outcomes if outcome.is_error]:
+        what = f"{len(wrong)} requested symbol(s) are not in the running kernel"
+        raise StageFailure("boot", what, hint="\n  ".join(wrong), log=guest.console)
+
+
+def _unpack(data: bytes) -> tuple[str, bytes]:
+    """A gzip stream and what comes after it; without such a stream, all is what comes after."""
+    if not data.startswith(b"\x1f\x8b"):
+        return "", data
+    unpacker = zlib.decompressobj(wbits=31)
+    return unpacker.decompress(data).decode(), unpacker.unused_data
 
 
 def _find_free_port() -> int:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's command line, and guests that do not come up: whose fault, with what evidence, and nothing left."""
 
+import base64
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -16,6 +18,8 @@ from orchestrator import boot
 from orchestrator.arch import ARCHES
 from orchestrator.boot import (
     READY,
+    Answer,
+    Guest,
     Keys,
     Machine,
     boot_guest,
@@ -28,7 +32,7 @@ from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.command import Deadline
 from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.kconfig import Config
+from orchestrator.kconfig import Config, Request
 from orchestrator.matrix import GuestShape
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
@@ -286,3 +290,41 @@ def test_kernel_that_complains_while_booting_has_failed() -> None:
     with pytest.raises(StageFailure, match="WARNING") as raised:
         boot._check_console(logs / "warning.log")
     assert raised.value.stage == "boot"
+
+
+@pytest.fixture
+def seen(make_machine: MakeMachine, tmp_path: Path) -> Callable[..., None]:
+    """``seen(config text, build id, cpus)``: what a guest of two CPUs says of itself is checked."""
+
+    def check(config_text: str = "CONFIG_SWAP=y\n", build_id: str = "0123abcd", cpus: int = 2) -> None:
+        machine = make_machine("")
+        asked = Config("id", "x86_64", (Request("SWAP", "y", "a.config:2"),), "")
+        request = replace(machine.kernel.request, config=asked)
+        machine = replace(machine, kernel=replace(machine.kernel, request=request))
+        packed = gzip.compress(config_text.encode()) if config_text else b""
+        told = base64.encodebytes(packed + b"\x04\0GNU\0" + bytes.fromhex(build_id)).decode()
+
+        class Told(Guest):
+            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> Answer:
+                return Answer(0, f"{cpus}\n{told}", "")
+
+        guest = Told(machine, tmp_path, None, None, 1.0, 0)  # type: ignore[arg-type]
+        boot._check_identity(guest, Deadline.after(1))
+
+    return check
+
+
+def test_running_kernel_is_the_one_asked_for(seen: Callable[..., None]) -> None:
+    seen()
+    seen(config_text="")
+    with pytest.raises(StageFailure, match="another kernel than the one built"):
+        seen(build_id="4567cdef")
+    with pytest.raises(StageFailure, match=r"2 CPU\(s\) asked for, 1 up"):
+        seen(cpus=1)
+
+
+def test_running_kernel_lacks_a_symbol(seen: Callable[..., None]) -> None:
+    with pytest.raises(StageFailure) as raised:
+        seen(config_text="# CONFIG_SWAP is not set\n")
+    assert raised.value.what == "1 requested symbol(s) are not in the running kernel"
+    assert raised.value.hint == "a.config:2: SWAP: requested y, got n"
