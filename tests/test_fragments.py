@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The shipped fragments: what each of them asks for is what a kernel gets, on the trees that Debian ships."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator import source
+from orchestrator.arch import ARCHES, Arch
+from orchestrator.build import find_toolchain
+from orchestrator.condition import Version
+from orchestrator.kconfig import Fragment, load_fragments, make_config, report_config
+from orchestrator.store import Store
+from tests.conftest import ROOT, QuietProgress
+
+FRAGMENTS = load_fragments(ROOT / "kconfigs")
+ALONE = [name for name in FRAGMENTS if name not in ("base", "cow", *ARCHES)]
+
+
+def is_for(fragment: Fragment, arch: Arch, version: Version) -> bool:
+    return fragment.when.holds(arch.name, version)
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_every_fragment_asks_for_something_once(name: str) -> None:
+    fragment = FRAGMENTS[name]
+    symbols = [request.symbol for request in fragment.requests]
+    assert symbols
+    assert len(symbols) == len(set(symbols))
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+def test_fragments_compose(arch: Arch) -> None:
+    """All at once, apart from a second page size: those that contradict each other say so, with override."""
+    version = Version.parse("5.15")
+    names = [n for n in ALONE if is_for(FRAGMENTS[n], arch, version) and n != "aarch64-16k"]
+    config = make_config(["base", "cow", *names], FRAGMENTS, arch, version)
+    values = {request.symbol: request.value for request in config.requests}
+    assert values["SWAP"] == "n", "noswap comes after cow"
+    assert values["KSM"] == "y"
+
+
+def test_every_architecture_has_its_fragment() -> None:
+    assert set(ARCHES) <= set(FRAGMENTS)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+@pytest.mark.parametrize("tree", ["debian-5.10", "debian-6.1", "debian-6.12"])
+def test_every_requested_symbol_survives(tree: str, arch: Arch, kernel_store: Store, tmp_path: Path) -> None:
+    """A minute and a half in all: each fragment on top of base and cow, which every row has."""
+    progress = QuietProgress()
+    trees = source.load_trees(ROOT / "patches" / "trees.yaml")
+    src = source.fetch_tree(trees[tree], kernel_store, progress)
+    make = ["make", *find_toolchain(arch).make_words, f"O={tmp_path}"]
+    lost: list[str] = []
+    with source.checkout(src, kernel_store) as worktree:
+        for name in ["", *ALONE]:
+            if name and not is_for(FRAGMENTS[name], arch, src.version):
+                continue
+            config = make_config(["base", "cow", *([name] if name else [])], FRAGMENTS, arch, src.version)
+            outcomes = report_config(config, worktree, tmp_path, make, {})
+            assert {outcome.request for outcome in outcomes} == {*config.requests, *config.unsupported}
+            lost += [f"{name}: {outcome}" for outcome in outcomes if outcome.is_error]
+    assert not lost, "\n".join(lost)
+
+
+def test_virtme_fragment_is_what_its_command_makes(tmp_path: Path) -> None:
+    """Made anew when virtme-ng is: a newer one may ask for more."""
+    for name in ("ci", "kconfigs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    script = tmp_path / "ci/virtme-config"
+    script.write_text((ROOT / "ci/virtme-config").read_text())
+    script.chmod(0o755)
+    subprocess.run([script], check=True)
+    made = (tmp_path / "kconfigs/virtme.config").read_text().splitlines()
+    kept = (ROOT / "kconfigs/virtme.config").read_text().splitlines()
+    assert [line for line in made if "virtme-ng 1." not in line] == [
+        line for line in kept if "virtme-ng 1." not in line
+    ]
