@@ -119,7 +119,7 @@ class Kernel:
 
 def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     """A kernel that is built already."""
-    folder = store.path("kernels", request.build_id)
+    folder = store.use("kernels", request.build_id)
     if not folder.is_dir():
         return None
     told = json.loads((folder / "build.json").read_text())
@@ -143,7 +143,7 @@ def build_kernel(
 
 def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: float, draft: Path) -> None:
     store.check_space(_NEEDED_MIB, "a build")
-    build_dir = store.path("build", request.folder_id)
+    build_dir = store.use("build", request.folder_id)
     unclean = build_dir / ".building"
     with checkout(request.source, store) as worktree:
         if unclean.exists():

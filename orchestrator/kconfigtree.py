@@ -74,7 +74,7 @@ def explain_symbols(
             kconf.load_config(str(config))
         except (kconfiglib.KconfigError, OSError) as error:
             return dict.fromkeys(wanted, f"no reason known, its Kconfig files can not be read: {error}")
-        explain = _Explainer(kconf, Path(environment["srctree"]), environment)
+        explain = _Explainer(kconf, environment, frozenset(wanted))
         return {symbol: explain.symbol(symbol, value) for symbol, value in wanted.items()}
 
 
@@ -93,9 +93,10 @@ def _environment(added: Mapping[str, str]) -> Iterator[None]:
 class _Explainer:
     """The reasons for one ``.config``, which Kconfiglib has loaded."""
 
-    def __init__(self, kconf: _Kconfig, worktree: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, kconf: _Kconfig, environment: Mapping[str, str], asked: frozenset[str]) -> None:
         self.kconf = kconf
-        self.worktree = worktree
+        self.asked = asked
+        self.worktree = Path(environment["srctree"])
         self.version = environment["KERNELVERSION"]
 
     def symbol(self, name: str, wanted: str) -> str:
@@ -178,14 +179,18 @@ class _Explainer:
             return "what this compiler or host does not have"
         if not part.nodes:
             return f"{text}, which is no symbol of this architecture"
+        if part.name in self.asked:
+            return f"{text}, which is asked for too"
         if part in seen or not depth:
-            return f"{text}={part.str_value or 'n'}"
-        seen = {*seen, part}
+            return text
+        seen.add(part)
         prompts = _prompts(part)
         if not prompts:
-            by = self._list_selectors(part, is_set=False)
-            if by:
+            if by := self._list_selectors(part, is_set=False):
                 return f"{text}, which {', '.join(by[:_SHOWN])} would select"
+            if part.defaults and kconfiglib.expr_value(part.direct_dep) < wanted:
+                inner = self._explain_unmet(part.direct_dep, wanted, depth - 1, seen).removeprefix("it ")
+                return f"{text} (which {inner})"
             return f"{text}, which this architecture does not have"
         value = {1: "m", 2: "y"}[wanted]
         if part.orig_type is kconfiglib.BOOL:
@@ -208,16 +213,19 @@ class _Explainer:
 
     def _list_selectors(self, symbol: kconfiglib.Symbol, *, is_set: bool) -> list[str]:
         """Who selects a symbol; those that do now, or those that could."""
-        terms = kconfiglib.split_expr(symbol.rev_dep, kconfiglib.OR)
-        names = [
-            factors[0].name
-            for factors in (kconfiglib.split_expr(term, kconfiglib.AND) for term in terms)
-            if isinstance(factors[0], kconfiglib.Symbol) and not factors[0].is_constant
-            if not is_set or all(kconfiglib.expr_value(factor) for factor in factors)
-        ]
+        names: dict[str, bool] = {}
+        for term in kconfiglib.split_expr(symbol.rev_dep, kconfiglib.OR):
+            by, *conditions = kconfiglib.split_expr(term, kconfiglib.AND)
+            if not isinstance(by, kconfiglib.Symbol) or by.is_constant:
+                continue
+            if is_set and kconfiglib.expr_value(term):
+                names[by.name] = True
+            elif not is_set:
+                # one that is set already has a condition that is not met
+                unmet = [_render(condition) for condition in conditions if by.tri_value]
+                names[" if ".join([by.name, " && ".join(unmet)]) if unmet else by.name] = bool(_prompts(by))
         # the ones that can be asked for directly come first
-        asked = sorted(dict.fromkeys(names), key=lambda name: not _prompts(self.kconf.syms[name]))
-        return list(asked)
+        return sorted(names, key=lambda name: not names[name])
 
     def _list_choices(self, symbol: kconfiglib.Symbol) -> str:
         return ", ".join(member.name for member in symbol.choice.syms)

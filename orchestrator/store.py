@@ -45,6 +45,10 @@ _DISK_ERRORS = (
 )
 
 
+# locks of what this process uses, by path; they end with it
+_HELD: dict[Path, int] = {}
+
+
 def make_id(*parts: object) -> str:
     """Identity of a declaration: 12 hex digits. Parts are anything that JSON can hold."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -90,9 +94,38 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
         return place
 
+    def use(self, kind: str, name: str) -> Path:
+        """The path of an entry that this process uses from now on: it is not collected before we end.
+
+        This is its last use for the garbage collection. Waits only while the entry is being collected.
+        """
+        place = self.path(kind, name)
+        lock = self.path("locks", f"use-{kind}-{name}")
+        with disk_trouble(lock):
+            # a process works with one store
+            for other in [path for path in _HELD if path.parent != lock.parent]:
+                os.close(_HELD.pop(other))
+            if lock not in _HELD:
+                _HELD[lock] = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                fcntl.flock(_HELD[lock], fcntl.LOCK_SH)
+            os.utime(lock)
+        return place
+
+    @contextlib.contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold a lock if nobody has it; whether we do."""
+        path = self.path("locks", name)
+        with disk_trouble(path), path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def publish(self, kind: str, name: str, fill: Callable[[Path], None]) -> Path:
         """Return the entry; when it is absent, let ``fill`` write it into an empty folder first."""
-        place = self.path(kind, name)
+        place = self.use(kind, name)
         if place.is_dir():
             return place
         with self.lock(f"{kind}-{name}"), disk_trouble(place):

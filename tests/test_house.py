@@ -14,12 +14,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
-    "errors", "status", "command", "store", "arch", "condition", "document", "guesttest", "matrix",
-    "errors", "status", "command", "store", "arch", "condition", "document", "guesttest", "matrix",
-    "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote",
-    "fetch", "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig",
-    "build", "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching",
-    "cli", "__main__",
+    "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "matrix",
+    "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
+    "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "build",
+    "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching", "cli",
+    "__main__",
 ]  # fmt: skip
 
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A store kept under its size: the oldest goes first, and nothing that a running job uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.gc import collect, measure
+from orchestrator.store import Store
+from tests.conftest import read_line, start_python
+
+MIB = 1 << 20
+USE = (
+    "import sys, time; from pathlib import Path; from orchestrator.store import Store\n"
+    "Store(Path(sys.argv[1])).use(sys.argv[2], sys.argv[3]); print('used', flush=True); time.sleep(60)\n"
+)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """An entry of 1 MiB of each kind, each used an hour after the one before."""
+    names = ("build/a", "kernels/b", "rootfs/c", "programs/d", "worktrees/e", "results/f", "runs/g", "git/h")
+    for hours, name in enumerate(names):
+        place = store.path(*name.split("/"))
+        (place / "inner").mkdir(parents=True)
+        (place / "inner/file").write_bytes(os.urandom(MIB))
+        os.utime(place, (hours * 3600, hours * 3600))
+    return store
+
+
+def left(store: Store) -> str:
+    return "".join(sorted(path.parent.parent.name for path in store.root.glob("*/*/inner/file")))
+
+
+def test_enough_room_removes_nothing(filled: Store) -> None:
+    found = collect(filled, 100 * MIB)
+    assert (found.removed, found.in_use) == ((), ())
+    assert found.before == found.after >= 8 * MIB
+    assert left(filled) == "abcdefgh"
+
+
+def test_what_was_not_used_for_longest_goes_first(filled: Store) -> None:
+    found = collect(filled, measure(filled.root) - MIB - MIB // 2)
+    assert [entry.path.name for entry in found.removed] == ["a", "b"]
+    assert left(filled) == "cdefgh"
+    assert found.before - found.after >= 2 * MIB
+    assert abs(measure(filled.root) - found.after) < MIB // 10
+
+
+def test_results_and_commits_stay_whatever_the_limit(filled: Store) -> None:
+    collect(filled, 0)
+    assert left(filled) == "fgh"
+    assert not list(filled.root.glob("*/.*"))
+
+
+def test_use_makes_young(filled: Store) -> None:
+    with start_python(USE, filled.root, "build", "a") as process:
+        assert read_line(process) == "used"
+    found = collect(filled, measure(filled.root) - MIB - MIB // 2)
+    assert [entry.path.name for entry in found.removed] == ["b", "c"]
+
+
+def test_what_a_job_uses_is_left_alone_until_it_ends(filled: Store) -> None:
+    with start_python(USE, filled.root, "kernels", "b") as process:
+        assert read_line(process) == "used"
+        found = collect(filled, 0)
+        assert [entry.path.name for entry in found.in_use] == ["b"]
+        assert left(filled) == "bfgh"
+        process.kill()
+        process.wait()
+        collect(filled, 0)
+    assert left(filled) == "fgh"
+
+
+def test_worktree_that_is_built_from_is_left_alone(filled: Store) -> None:
+    with filled.lock("worktree-e"):
+        collect(filled, 0)
+    assert left(filled) == "efgh"
+
+
+def test_dry_run_removes_nothing(filled: Store) -> None:
+    found = collect(filled, 0, is_dry_run=True)
+    assert {entry.path.name for entry in found.removed} == set("abcde")
+    assert left(filled) == "abcdefgh"
+
+
+def test_collected_entry_is_made_again(store: Store) -> None:
+    def fill(draft: Path) -> None:
+        (draft / "file").write_text("1")
+
+    with start_python(
+        "import sys; from pathlib import Path; from orchestrator.store import Store\n"
+        "Store(Path(sys.argv[1])).publish('kernels', 'a', lambda draft: (draft / 'file').touch())\n",
+        store.root,
+    ) as process:
+        assert process.wait(20) == 0
+    assert [entry.path.name for entry in collect(store, 0).removed] == ["a"]
+    assert (store.publish("kernels", "a", fill) / "file").read_text() == "1"
+
+
+def test_remains_of_a_killed_collection_go(filled: Store) -> None:
+    (filled.root / "build/a").rename(filled.root / "build/.a.gone")
+    collect(filled, 100 * MIB)
+    assert left(filled) == "bcdefgh"
+
+
+def test_lock_of_a_worktree_tells_its_last_use(filled: Store) -> None:
+    """A worktree has no time stamp of its own: whoever builds from it takes its lock."""
+    with filled.lock("worktree-e"):
+        pass
+    lock = filled.path("locks", "worktree-e")
+    os.utime(lock, (0, 0))
+    with filled.lock("worktree-e"):
+        assert lock.stat().st_mtime > 0
+
+
+def test_symlinks_are_not_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(os.urandom(MIB))
+    place = store.path("build", "a")
+    place.mkdir(parents=True)
+    (place / "link").symlink_to(tmp_path / "outside")
+    assert collect(store, 0).before < MIB // 2
+    assert (tmp_path / "outside").exists()
