@@ -21,8 +21,8 @@ class Arch:
     """One architecture, in the words of Kbuild, QEMU and Debian.
 
     ``images`` are what can be booted, the best first. ``cpus`` maps an accelerator to QEMU's ``-cpu``.
-    ``cross_packages`` hold the compiler and the C library for hosts of another kind. ``time_scale`` is how
-    much slower than native emulation is allowed to be.
+    ``cross_packages`` hold the compiler and the C library for hosts of another kind. The guest's packages are
+    of ``debian_suite``. ``time_scale`` is how much slower than native emulation is allowed to be.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Arch:
     images: tuple[Image, ...]
     cross_prefix: str
     cross_packages: str
+    debian_suite: str = "bookworm"
     time_scale: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({"kvm": 1.0, "tcg": 5.0})
     )
@@ -79,6 +80,21 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 images=(Image("arch/arm64/boot/Image", "Image"),),
                 cross_prefix="aarch64-linux-gnu-",
                 cross_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+            ),
+            Arch(
+                name="riscv64",
+                kernel_arch="riscv",
+                debian_arch="riscv64",
+                qemu="qemu-system-riscv64",
+                qemu_package="qemu-system-misc",
+                machine="virt",
+                cpus=MappingProxyType({"kvm": "host", "tcg": "rv64"}),
+                console="ttyS0",
+                earlycon="earlycon=uart8250,mmio,0x10000000",
+                images=(Image("arch/riscv/boot/Image", "Image"),),
+                cross_prefix="riscv64-linux-gnu-",
+                cross_packages="gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
+                debian_suite="trixie",
             ),
         )
     }

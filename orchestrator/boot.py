@@ -12,6 +12,7 @@ import io
 import signal
 import socket
 import struct
+import tarfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -87,6 +88,20 @@ class Keys:
         dropbear = struct.pack(">I", len(name)) + name + struct.pack(">I", 64) + seed + public
         return cls(_for_paramiko(host), dropbear, _for_paramiko(client))
 
+    def pack(self) -> bytes:
+        """What the guest unpacks onto its root: an archive, because a disk has no names."""
+        client = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, content in (
+                ("run/host-key", self.host_dropbear),
+                ("root/.ssh/authorized_keys", client),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(content), 0o600
+                archive.addfile(member, io.BytesIO(content))
+        return packed.getvalue()
+
 
 def _for_paramiko(key: Ed25519PrivateKey) -> paramiko.PKey:
     pem = key.private_bytes(
@@ -126,8 +141,8 @@ def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]
         *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
-        *("-fw_cfg", f"name=opt/org.cowbell/host-key,file={folder / 'host-key'}"),
-        *("-fw_cfg", f"name=opt/org.cowbell/client-key,file={folder / 'client-key'}"),
+        *("-drive", f"file={folder / 'keys.tar'},if=none,id=keys,format=raw,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *("-serial", f"file:{folder / 'console.log'}"),
     ]
 
@@ -237,9 +252,8 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
     keys = Keys.make()
-    (folder / "host-key").write_bytes(keys.host_dropbear)
-    (folder / "host-key").chmod(0o600)
-    (folder / "client-key").write_text(f"{keys.client.get_name()} {keys.client.get_base64()}\n")
+    (folder / "keys.tar").touch(mode=0o600)
+    (folder / "keys.tar").write_bytes(keys.pack())
     (folder / "console.log").write_bytes(b"")
     port = _find_free_port()
     argv = make_argv(machine, qemu, port, folder)

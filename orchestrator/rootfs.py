@@ -13,11 +13,12 @@ from orchestrator.arch import Arch
 from orchestrator.progress import Progress
 from orchestrator.store import Store, make_id
 
-_SUITE = "bookworm"
 _PACKAGES = ("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 # the file system is sparse on the host: room for what the cases write
 _SIZE = "2G"
+# packages since trixie have nothing in /bin and /lib, and count on the links
+_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
 _INIT = Path(__file__).with_name("guest-init")
 
 
@@ -31,7 +32,7 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
     """The image for an architecture, built when absent (about 15 s)."""
 
     def fill(draft: Path) -> None:
-        progress.stage("rootfs", f"{arch.name}: Debian {_SUITE}")
+        progress.stage("rootfs", f"{arch.name}: Debian {arch.debian_suite}")
         image = draft / "root.img"
         command.run(
             [
@@ -41,10 +42,11 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
                 f"--architectures={arch.debian_arch}",
                 f"--include={','.join(_PACKAGES)}",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+                f"--setup-hook={_MERGED_USR}",
                 f"--extract-hook=copy-in {_INIT} /",
-                _SUITE,
+                arch.debian_suite,
                 str(image),
-                debian.make_source_line(_SUITE),
+                debian.make_source_line(arch.debian_suite),
             ],
             deadline=command.Deadline.after(900),
         )
@@ -55,4 +57,5 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
 
 
 def make_rootfs_id(arch: Arch) -> str:
-    return make_id(arch.debian_arch, _SUITE, _PACKAGES, _LEFT_OUT, _SIZE, _INIT.read_text())
+    links, init = str(_MERGED_USR), _INIT.read_text()
+    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _LEFT_OUT, _SIZE, links, init)

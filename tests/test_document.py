@@ -72,7 +72,7 @@ def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
         ('["*"]', "'*'"),
     )
     assert read_errors(tmp_path / "matrix.yaml", text) == [
-        "4: rows[0].arch: expected one of x86_64, aarch64, got x86-64; did you mean x86_64?",
+        "4: rows[0].arch: expected one of x86_64, aarch64, riscv64, got x86-64; did you mean x86_64?",
         "7: rows[0].guest.cpus: expected a whole number from 1, got 0",
         "7: rows[0].guest.memory: expected size like 2G, got 2048",
         "8: rows[0].tests: expected a list",
