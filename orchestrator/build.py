@@ -21,6 +21,7 @@ from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
 from orchestrator.repository import Source, checkout
 from orchestrator.store import Store, make_id, write_atomic, write_json
+from orchestrator.warning import find_new_warnings
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
@@ -185,7 +186,16 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
                 if link.is_symlink():
                     link.unlink()
         (draft / "config").write_text(text)
-        _describe(draft, Path(image.file).name, build_dir, done)
+        _describe(
+            draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir)
+        )
+
+
+def _find_new_warnings(request: BuildRequest, worktree: Path, build_dir: Path) -> list[str]:
+    src = request.source
+    if not src.series:
+        return []
+    return find_new_warnings(worktree, src.base, src.commit, build_dir, request.toolchain.make_words)
 
 
 def _choose_image(arch: Arch, config_text: str) -> Image:
@@ -193,7 +203,9 @@ def _choose_image(arch: Arch, config_text: str) -> Image:
     return next(i for i in arch.images if not i.needs or f"\nCONFIG_{i.needs}=y\n" in config_text)
 
 
-def _describe(draft: Path, image: str, build_dir: Path, done: command.Completed) -> None:
+def _describe(
+    draft: Path, image: str, build_dir: Path, done: command.Completed, new_warnings: list[str]
+) -> None:
     """Put what is known of a build beside its image."""
     log = build_dir / "build.log"
     shutil.copyfile(log, draft / "build.log")
@@ -210,6 +222,8 @@ def _describe(draft: Path, image: str, build_dir: Path, done: command.Completed)
             "ccache": _count_ccache(build_dir / "ccache.log"),
             "make": done.line,
             "warnings": [line for line in lines if "warning:" in line],
+            # with W=1, in the files that the series touches
+            "new_warnings": new_warnings,
         },
     )
 

@@ -224,6 +224,31 @@ def test_warnings_are_kept(
     assert "unused" in warning
 
 
+def test_warnings_of_w_1_that_a_series_brings_out(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    """Of the touched files only, and not those that were there before, on whatever line they are now."""
+    series = make_series(
+        "warn",
+        {"mm/swap.c": ("int swap_in", "int swap_more(void)\n{\n\treturn 2;\n}\n\nint swap_in")},
+    )
+    plain = make(base, config, store, progress)
+    assert json.loads((plain.folder / "build.json").read_text())["new_warnings"] == []
+    kernel = make(apply_series(base, series, store, progress), config, store, progress)
+    told = json.loads((kernel.folder / "build.json").read_text())
+    (warning,) = told["new_warnings"]
+    assert warning.startswith("mm/swap.c:")
+    assert "no previous prototype for 'swap_more' [-Wmissing-prototypes]" in warning
+    assert told["warnings"] == []
+
+
+def test_clean_series_brings_no_warnings_out(
+    base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    kernel = make(apply_series(base, make_series("cow", REUSE), store, progress), config, store, progress)
+    assert json.loads((kernel.folder / "build.json").read_text())["new_warnings"] == []
+
+
 def fail(how: str, base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries) -> Source:
     return apply_series(base, make_series(how, {"FAIL": ("", f"{how}\n")}), (), store, progress)
 

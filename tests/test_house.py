@@ -16,9 +16,9 @@ PACKAGE = ROOT / "orchestrator"
 ORDER = [
     "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "matrix",
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
-    "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "build",
-    "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching", "cli",
-    "__main__",
+    "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
+    "build", "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching",
+    "cli", "__main__",
 ]  # fmt: skip
 
 
