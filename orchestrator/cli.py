@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from orchestrator.document import suggest
+from orchestrator import gc
+from orchestrator.document import size_mib, suggest
 from orchestrator.errors import CowbellError, UsageError, raise_all
 from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
 
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 TARGETS: Mapping[str, str] = {
     "source": "fetch the trees and apply the series",
+    "config": "what becomes of every config symbol that is asked for, and why",
     "build": "source, then configure and build the kernels",
     "test": "build, then boot, run the cases and report (the default)",
     "report": "show a run again: RUN=ID, or the last one",
+    "gc": "remove what was not used for longest, until the store has at most SIZE",
     "list": "what there is: rows, kernels, series, fragments, cases",
     "series": "the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply",
     "worktree": "open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)",
@@ -53,10 +56,15 @@ VARIABLES: Mapping[str, Variable] = {
         "TREE:BASE..TIP; none for none"
     ),
     "DIRTY": Variable("1 takes KERNEL=/path/to/checkout with its changes that are not committed"),
+    "ARCH": Variable("x86_64, aarch64 or riscv64, instead of the row's"),
+    "CONFIG": Variable("fragments of kconfigs/, instead of the row's"),
+    "CC": Variable("the compiler of the kernels, instead of the architecture's gcc"),
+    "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
     "RUN": Variable("a run's id, for report"),
     "DIR": Variable("where the worktree is, instead of the store"),
+    "SIZE": Variable("how much the store may hold, for gc", "20G"),
 }
 
 
@@ -156,7 +164,12 @@ def _run(words: list[str]) -> int:
     if "report" in targets and len(targets) == 1:
         return _show_run(store, settings["RUN"].value, as_json=options.json)
 
-    from orchestrator import pipeline, plan
+    if targets == ["gc"]:
+        found = gc.collect(store, size_mib(settings["SIZE"].value) << 20, is_dry_run=options.dry_run)
+        print(gc.render_json(found) if options.json else gc.render_text(found), end="")
+        return 0
+
+    from orchestrator import configreport, pipeline, plan
     from orchestrator.terminal import Terminal
 
     declared = pipeline.load_declarations(root)
@@ -165,9 +178,18 @@ def _run(words: list[str]) -> int:
         tree=settings["KERNEL"].value,
         series=settings["SERIES"].words,
         tests=settings["TESTS"].words,
+        arch=settings["ARCH"].value,
+        config=settings["CONFIG"].words,
     )
     with Terminal(is_silent=options.silent) as terminal:
-        place = pipeline.Workspace(root, store, terminal, options.keep_going)
+        place = pipeline.Workspace(
+            root,
+            store,
+            terminal,
+            keep_going=options.keep_going,
+            cc=settings["CC"].value,
+            use_llvm=settings["LLVM"].value == "1",
+        )
         declared = pipeline.add_inputs(
             declared,
             request.tree,
@@ -190,15 +212,21 @@ def _run(words: list[str]) -> int:
         if options.dry_run:
             steps = list(pipeline.explain_jobs(jobs, declared, place, accel))
             return _print_steps(steps, as_json=options.json)
+        status = 0
         for target in targets:
             if target == "source":
                 for src in pipeline.fetch_sources(jobs, declared, place, redo=options.always_make):
                     print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
+            elif target == "config":
+                reports = list(configreport.make_reports(jobs, declared, place))
+                render = configreport.render_json if options.json else configreport.render_text
+                print(render(reports), end="")
+                status = int(any(report.is_bad for report in reports))
             elif target == "build":
                 for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
                     print(kernel.image)
         if "test" not in targets:
-            return 0
+            return status
         command = shlex.join(["cowbell", *words])
         run_id, is_new = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
     return _report(store, run_id, as_json=options.json, is_new=is_new)
@@ -226,6 +254,14 @@ def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
             )
     if settings["ACCEL"].value not in ("auto", "kvm", "tcg"):
         errors.append(UsageError(f"expected auto, kvm or tcg, got {settings['ACCEL'].value}", where="ACCEL"))
+    if settings["LLVM"].value not in ("", "0", "1"):
+        errors.append(UsageError(f"expected 1 or 0, got {settings['LLVM'].value}", where="LLVM"))
+    try:
+        size_mib(settings["SIZE"].value)
+    except ValueError as error:
+        errors.append(UsageError(str(error), where="SIZE"))
+    if "gc" in targets and len(targets) > 1:
+        errors.append(UsageError("is done alone", where="gc"))
     raise_all(errors)
     return targets or ["test"], settings
 

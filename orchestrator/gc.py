@@ -5,6 +5,8 @@ Only what can be made again goes: worktrees, objects, kernels, root images, comp
 results and the records of runs stay. What a running job uses is locked by it and is left alone.
 """
 
+import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -96,3 +98,13 @@ def measure(folder: Path) -> int:
         except (FileNotFoundError, NotADirectoryError):
             continue
     return total
+
+
+def render_text(collection: Collection) -> str:
+    lines = [f"{entry.size >> 20:6} MiB  {entry.path}" for entry in collection.removed]
+    lines += [f"    in use  {entry.path}" for entry in collection.in_use]
+    return "\n".join([*lines, f"{collection.before >> 20} MiB -> {collection.after >> 20} MiB"]) + "\n"
+
+
+def render_json(collection: Collection) -> str:
+    return json.dumps(dataclasses.asdict(collection), indent=1, default=str) + "\n"

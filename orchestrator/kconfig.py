@@ -289,10 +289,14 @@ def configure(
 
 
 def report_config(
-    config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+    config: Config, worktree: Path, build_dir: Path, words: Sequence[str]
 ) -> tuple[Outcome, ...]:
-    """What would become of every requested symbol, with reasons. Only ``StageFailure`` of Kconfig itself."""
-    text = _run_kconfig(config, worktree, build_dir, make, env)
+    """What would become of every requested symbol, with reasons, in an empty ``build_dir``.
+
+    ``words`` are the toolchain's for make. Raises ``StageFailure`` only when Kconfig itself fails.
+    """
+    make = [command.find_tool("make", "make"), *words, f"O={build_dir}"]
+    text = _run_kconfig(config, worktree, build_dir, make, {})
     return explain_outcomes(compare_config(config, text), worktree, build_dir / _MADE, make)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator import boot
-from orchestrator.arch import ARCHES
+from orchestrator.arch import ARCHES, Arch
 from orchestrator.boot import Machine
-from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel, find_toolchain
+from orchestrator.build import BuildRequest, Kernel, Toolchain, build_kernel, find_kernel, find_toolchain
 from orchestrator.document import suggest
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.fetch import check_local, fetch_tree, find_fetched
@@ -52,13 +52,18 @@ T = TypeVar("T")
 class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
-    ``keep_going`` is make's ``-k``.
+    ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler.
     """
 
     root: Path
     store: Store
     progress: Progress
     keep_going: bool = False
+    cc: str = ""
+    use_llvm: bool = False
+
+    def find_toolchain(self, arch: Arch) -> Toolchain:
+        return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
 
     @property
     def lib_dir(self) -> Path:
@@ -204,7 +209,7 @@ def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool 
     base = fetch_tree(job.tree, place.store, place.progress)
     src = _apply(job, base, declared, place)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = BuildRequest(src, config, arch, find_toolchain(arch))
+    request = BuildRequest(src, config, arch, place.find_toolchain(arch))
     return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
 
 
@@ -313,7 +318,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = BuildRequest(src, config, arch, find_toolchain(arch))
+    request = BuildRequest(src, config, arch, place.find_toolchain(arch))
     subject = f"{name}: {request.build_id}"
     kernel = find_kernel(request, store)
     if not kernel:

@@ -7,6 +7,7 @@ Nothing is fetched, built or looked up in the store here.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.arch import ARCHES
 from orchestrator.document import suggest
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.fixup import Fixup
@@ -25,6 +26,8 @@ class Request:
     tree: str = ""
     series: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    arch: str = ""
+    config: tuple[str, ...] = ()
     accel: str = "auto"
 
 
@@ -64,6 +67,10 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     ]
     if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
         rows = [replace(row, tree=request.tree) for row in rows]
+    if request.arch and _is_known(request.arch, ARCHES, "architecture", "ARCH", errors):
+        rows = [replace(row, arch=request.arch) for row in rows]
+    if request.config:
+        rows = [replace(row, kconfig=request.config) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
@@ -72,7 +79,8 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     for row in rows:
         where = f"matrix.yaml: row {row.name}"
         for name in row.kconfig:
-            _is_known(name, declared.fragments, "fragment", where, errors)
+            blamed = "CONFIG" if request.config else where
+            _is_known(name, declared.fragments, "fragment", blamed, errors)
         cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:

@@ -18,7 +18,7 @@ ORDER = [
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
     "build", "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching",
-    "cli", "__main__",
+    "configreport", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``cowbell config`` and ``cowbell gc``, and the variables ARCH, CONFIG, CC and LLVM."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FAKE_TREE, ROOT, Mirror
+
+MATRIX = """\
+rows:
+  - name: small
+    about: the kernel of three files
+    arch: x86_64
+    tree: fake-5.10
+    kconfig: [base]
+    guest: {cpus: 1, memory: 1G}
+    tests: ["*"]
+    limits: {build: 1m, boot: 1s}
+    kernels: [{name: plain}]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, mirror: Mirror) -> Path:
+    folder = tmp_path / "project"
+    for name in ("ci", "kconfigs", "patches"):
+        (folder / name).mkdir(parents=True)
+    (folder / "ci/matrix.yaml").write_text(MATRIX)
+    tree = f"{{debian: {FAKE_TREE.package}, suite: {FAKE_TREE.suite}}}"
+    (folder / "patches/trees.yaml").write_text(f"trees:\n  fake-5.10: {tree}\n")
+    shutil.copytree(ROOT / "guest-tests", folder / "guest-tests")
+    (folder / "kconfigs/base.config").write_text("#: about base\nCONFIG_SMP=y\nCONFIG_PVH=y\n")
+    (folder / "kconfigs/swap.config").write_text(
+        "#: about swap\n#: only kernel>=6.0 NEW  # since v6.0\n#: optional KSN\n"
+        "CONFIG_SWAP=y\nCONFIG_KSN=y\nCONFIG_NEW=y\n"
+    )
+    return folder
+
+
+def cowbell(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "-s", "-C", str(project), *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_config_tells_every_symbol_and_why(project: Path) -> None:
+    done = cowbell(project, "config", "CONFIG=base,swap")
+    assert done.returncode == 1, "SWAP was dropped"
+    first, *lines = [line.strip() for line in done.stdout.splitlines()]
+    assert first == "small/plain: fake-5.10 5.10.226, x86_64: 2 survived, 2 dropped, 1 unsupported"
+    file = project / "kconfigs/swap.config"
+    assert lines == [
+        f"survived    SMP=y  # {project}/kconfigs/base.config:2",
+        f"survived    PVH=y  # {project}/kconfigs/base.config:3",
+        f"ERROR dropped     SWAP=y, got n  # {file}:4",
+        "it needs BLOCK (add CONFIG_BLOCK=y)",
+        f"dropped     KSN=y, got n  # {file}:5",
+        "there is no such symbol in this kernel; did you mean KSM?",
+        f"unsupported NEW=y, got n  # {file}:6",
+        "only kernel>=6.0: since v6.0",
+    ]
+    assert not list(project.rglob("*.o"))
+
+
+def test_config_of_the_row_as_json(project: Path) -> None:
+    done = cowbell(project, "config", "--json")
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert (report["job"], report["arch"], report["kernel"]) == (
+        "small/plain",
+        "x86_64",
+        "fake-5.10 5.10.226",
+    )
+    assert [(s["symbol"], s["got"], s["state"]) for s in report["symbols"]] == [
+        ("SMP", "y", "survived"),
+        ("PVH", "y", "survived"),
+    ]
+
+
+def test_wrong_words_at_once(project: Path) -> None:
+    done = cowbell(project, "config", "CONFIG=bsae", "ARCH=arm64", "KERNEL=fake-5.1")
+    assert done.returncode == 2
+    for text in (
+        "ARCH: there is no architecture arm64",
+        "there are: x86_64, aarch64",
+        "CONFIG: there is no fragment bsae; did you mean base?",
+        "KERNEL: there is no kernel fake-5.1",
+    ):
+        assert text in done.stderr
+    done = cowbell(project, "gc", "build", "SIZE=20", "LLVM=14")
+    assert done.returncode == 2
+    for text in ("SIZE: expected size like 2G, got 20", "LLVM: expected 1 or 0, got 14", "gc: is done alone"):
+        assert text in done.stderr
+
+
+def test_compiler_of_choice_is_another_kernel(project: Path) -> None:
+    plain = cowbell(project, "build")
+    assert plain.returncode == 0, plain.stderr
+    assert cowbell(project, "build").stdout == plain.stdout
+    other = cowbell(project, "build", "CC=cc")
+    assert other.returncode == 0, other.stderr
+    assert other.stdout != plain.stdout
+    missing = cowbell(project, "build", "CC=gcc-99")
+    assert missing.returncode == 3
+    assert "gcc-99 is not installed" in missing.stderr
+    assert "apt-get install gcc-99" in missing.stderr
+
+
+def test_gc(project: Path) -> None:
+    image = Path(cowbell(project, "build").stdout.strip())
+    (image.parent / "filler").write_bytes(os.urandom(2 << 20))
+    done = cowbell(project, "gc", "-n", "SIZE=1M")
+    assert done.returncode == 0
+    assert str(image.parent) in done.stdout
+    assert image.exists()
+    assert cowbell(project, "gc").stdout.count("\n") == 1, "20 GB are enough"
+    found = json.loads(cowbell(project, "gc", "SIZE=1M", "--json").stdout)
+    assert str(image.parent) in [entry["path"] for entry in found["removed"]]
+    assert found["after"] < found["before"]
+    assert not image.exists()
+    again = cowbell(project, "build")
+    assert again.returncode == 0, again.stderr
+    assert image.exists()
