@@ -180,15 +180,20 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
         shutil.copyfile(build_dir / "vmlinux", draft / "vmlinux")
         shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
         if "modules" in targets:
-            words = [f"INSTALL_MOD_PATH={draft / 'modules'}", "INSTALL_MOD_STRIP=1", "modules_install"]
-            command.run([*make, *words], cwd=worktree, env=env, log=build_dir / "build.log")
-            for link in (draft / "modules").glob("lib/modules/*/*"):
-                if link.is_symlink():
-                    link.unlink()
+            _install_modules(make, worktree, env, build_dir / "build.log", draft / "modules")
         (draft / "config").write_text(text)
         _describe(
             draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir)
         )
+
+
+def _install_modules(make: list[str], worktree: Path, env: dict[str, str], log: Path, root: Path) -> None:
+    """Put the modules below a folder, without the links into this machine's folders."""
+    words = [f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"]
+    command.run([*make, *words], cwd=worktree, env=env, log=log)
+    for link in root.glob("lib/modules/*/*"):
+        if link.is_symlink():
+            link.unlink()
 
 
 def _find_new_warnings(request: BuildRequest, worktree: Path, build_dir: Path) -> list[str]:

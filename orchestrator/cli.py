@@ -25,8 +25,8 @@ from orchestrator.store import Store, disk_trouble, find_default_root, write_ato
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.pipeline import Step
-    from orchestrator.plan import Declarations
+    from orchestrator.pipeline import Step, Workspace
+    from orchestrator.plan import Declarations, Job
 
 TARGETS: Mapping[str, str] = {
     "source": "fetch the trees and apply the series",
@@ -165,11 +165,9 @@ def _run(words: list[str]) -> int:
         return _show_run(store, settings["RUN"].value, as_json=options.json)
 
     if targets == ["gc"]:
-        found = gc.collect(store, size_mib(settings["SIZE"].value) << 20, is_dry_run=options.dry_run)
-        print(gc.render_json(found) if options.json else gc.render_text(found), end="")
-        return 0
+        return _collect(store, settings["SIZE"].value, is_dry_run=options.dry_run, as_json=options.json)
 
-    from orchestrator import configreport, pipeline, plan
+    from orchestrator import pipeline, plan
     from orchestrator.terminal import Terminal
 
     declared = pipeline.load_declarations(root)
@@ -218,10 +216,7 @@ def _run(words: list[str]) -> int:
                 for src in pipeline.fetch_sources(jobs, declared, place, redo=options.always_make):
                     print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
             elif target == "config":
-                reports = list(configreport.make_reports(jobs, declared, place))
-                render = configreport.render_json if options.json else configreport.render_text
-                print(render(reports), end="")
-                status = int(any(report.is_bad for report in reports))
+                status = _print_configs(jobs, declared, place, as_json=options.json)
             elif target == "build":
                 for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
                     print(kernel.image)
@@ -318,6 +313,22 @@ def _list(declared: "Declarations", *, as_json: bool) -> int:
         print(f"{kind}:")
         for name, about in entries.items():
             print(f"  {name:<24} {about}")
+    return 0
+
+
+def _print_configs(
+    jobs: Sequence["Job"], declared: "Declarations", place: "Workspace", *, as_json: bool
+) -> int:
+    from orchestrator import configreport
+
+    reports = list(configreport.make_reports(jobs, declared, place))
+    print(configreport.render_json(reports) if as_json else configreport.render_text(reports), end="")
+    return int(any(report.is_bad for report in reports))
+
+
+def _collect(store: Store, size: str, *, is_dry_run: bool, as_json: bool) -> int:
+    found = gc.collect(store, size_mib(size) << 20, is_dry_run=is_dry_run)
+    print(gc.render_json(found) if as_json else gc.render_text(found), end="")
     return 0
 
 

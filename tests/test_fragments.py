@@ -48,9 +48,9 @@ def test_every_architecture_has_its_fragment() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
-@pytest.mark.parametrize("tree", ["debian-5.10", "debian-6.1", "debian-6.12"])
+@pytest.mark.parametrize("tree", ["debian-5.10", "debian-6.12"])
 def test_every_requested_symbol_survives(tree: str, arch: Arch, kernel_store: Store, tmp_path: Path) -> None:
-    """A minute and a half in all: each fragment on top of base and cow, which every row has."""
+    """A minute and a half in all: each fragment on top of base and cow, on the oldest and the newest tree."""
     progress = QuietProgress()
     trees = source.load_trees(ROOT / "patches" / "trees.yaml")
     src = source.fetch_tree(trees[tree], kernel_store, progress)
