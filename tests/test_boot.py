@@ -4,7 +4,9 @@
 import base64
 import contextlib
 import gzip
+import io
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import paramiko
 import pytest
 
 from orchestrator import boot
-from orchestrator.arch import ARCHES
+from orchestrator.arch import ARCHES, Arch
 from orchestrator.boot import (
     READY,
     Answer,
@@ -97,6 +99,30 @@ def test_argv(make_machine: MakeMachine) -> None:
     kvm = make_argv(replace(machine, accel="kvm"), "/bin/qemu", 2222, Path("/folder"))
     options = dict(zip(kvm, kvm[1:], strict=False))
     assert (options["-accel"], options["-cpu"]) == ("kvm", "host")
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+def test_argv_of_every_architecture(make_machine: MakeMachine, arch: Arch) -> None:
+    machine = make_machine("")
+    request = replace(machine.kernel.request, arch=arch)
+    machine = replace(machine, kernel=replace(machine.kernel, request=request))
+    for accel in ("tcg", "kvm"):
+        argv = make_argv(replace(machine, accel=accel), "/bin/qemu", 2222, Path("/folder"))
+        options = dict(zip(argv, argv[1:], strict=False))
+        assert (options["-machine"], options["-cpu"]) == (arch.machine, arch.cpus[accel])
+        assert f"console={arch.console} {arch.earlycon} " in options["-append"]
+
+
+def test_keys_come_as_an_archive_of_two_files() -> None:
+    keys = Keys.make()
+    with tarfile.open(fileobj=io.BytesIO(keys.pack())) as archive:
+        found = {member.name: member.mode for member in archive}
+        host = archive.extractfile("run/host-key")
+        client = archive.extractfile("root/.ssh/authorized_keys")
+        assert host and host.read() == keys.host_dropbear
+        assert client and client.read().decode().split()[1] == keys.client.get_base64()
+    assert found == {"run/host-key": 0o600, "root/.ssh/authorized_keys": 0o600}
+    assert len(keys.pack()) % 512 == 0, "a disk is of whole sectors"
 
 
 def test_argv_shuts_the_guest_in(make_machine: MakeMachine) -> None:
