@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Config fragments in, a ``.config`` out in which every requested symbol survived.
 
-Fragments are merged onto allnoconfig. ``#:`` lines declare what a fragment is for, where it holds, and where
-single symbols of it exist at all. Conflicts between fragments and symbols that Kconfig dropped are errors
-that name each symbol, all at once.
+Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are errors
+that name each symbol, all at once. Beside ``CONFIG_`` lines a fragment has header lines::
+
+    #: about    what it is for
+    #: when     arch=aarch64 kernel>=5.13         where it may be used at all
+    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not asked for: unsupported, not dropped
+    #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
+    #: optional SYMBOL...                         may be dropped
+    #: override SYMBOL...                         an earlier fragment's other value gives way
+    #: append   words                             for the guest's kernel command line
 """
 
 import re

@@ -112,7 +112,7 @@ class _Explainer:
             return self._explain_set(symbol)
         if wanted == "m" and not self.kconf.modules.tri_value:
             return "modules are off: add CONFIG_MODULES=y"
-        return self._explain_dropped(symbol, kconfiglib.STR_TO_TRI[wanted])
+        return self._explain_dropped(symbol, wanted, kconfiglib.STR_TO_TRI[wanted])
 
     def _explain_unknown(self, name: str) -> str:
         where = [
@@ -135,7 +135,7 @@ class _Explainer:
                     return f"out of range: {low.str_value} to {high.str_value} is allowed"
                 # the first that holds is the one
                 break
-        return self._explain_dropped(symbol, 1)
+        return self._explain_dropped(symbol, wanted, 1)
 
     def _explain_set(self, symbol: kconfiglib.Symbol) -> str:
         """Why a symbol is set that should not be."""
@@ -145,10 +145,10 @@ class _Explainer:
             return "it is what its choice has chosen: ask for another of " + self._list_choices(symbol)
         if not _prompts(symbol):
             return "it has no prompt, so it can not be unset: its default holds"
-        return self._explain_dropped(symbol, 1)
+        return f"add '# CONFIG_{symbol.name} is not set'"
 
-    def _explain_dropped(self, symbol: kconfiglib.Symbol, wanted: int) -> str:
-        """Why a symbol is not set, or not as far as it should be."""
+    def _explain_dropped(self, symbol: kconfiglib.Symbol, value: str, wanted: int) -> str:
+        """Why a symbol is not set, or not as far as ``wanted``, which its dependencies must allow."""
         prompts = _prompts(symbol)
         if not prompts:
             by = self._list_selectors(symbol, is_set=False)
@@ -160,7 +160,7 @@ class _Explainer:
         if choice and choice.selection is not symbol:
             taken = choice.selection.name if choice.selection else "nothing"
             return f"its choice went to {taken}: ask for one of {self._list_choices(symbol)} only"
-        return f"add CONFIG_{symbol.name}=y, nothing else sets it"
+        return f"add CONFIG_{symbol.name}={value}, nothing else sets it"
 
     def _explain_unmet(self, expr: _Expr, wanted: int, depth: int, seen: set[kconfiglib.Symbol]) -> str:
         """The parts of a dependency that are not met, and what each needs in turn."""

@@ -134,6 +134,8 @@ def explain(tmp_path: Path) -> Explain:
         ("PAGES_64K", "y", [], "its choice went to PAGES_4K: ask for one of PAGES_4K, PAGES_64K only"),
         ("PAGES_4K", "n", [], "it is what its choice has chosen: ask for another of PAGES_4K, PAGES_64K"),
         ("NR_CPUS", "9999", [], "out of range: 2 to 512 is allowed"),
+        ("NR_CPUS", "8", [], "add CONFIG_NR_CPUS=8, nothing else sets it"),
+        ("CRYPTO", "n", ["CONFIG_CRYPTO=y"], "add '# CONFIG_CRYPTO is not set'"),
         ("NR_CPUS", "y", [], "it is int, y is no value of it"),
         ("NAME", "y", [], "it is string, y is no value of it"),
         ("CRYPTO", "8", [], "it is bool, 8 is no value of it"),
