@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator import source
 from orchestrator.arch import ARCHES
+from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import Outcome, make_config, report_config
-from orchestrator.pipeline import Workspace
+from orchestrator.pipeline import Workspace, apply_job, find_reason_left_out
 from orchestrator.plan import Declarations, Job
+from orchestrator.repository import checkout
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) 
     """
     for job in jobs:
         arch = ARCHES[job.row.arch]
-        base = source.fetch_tree(job.tree, place.store, place.progress)
-        if not job.series.when.holds(arch.name, base.version):
+        base = fetch_tree(job.tree, place.store, place.progress)
+        if find_reason_left_out(job, base):
             continue
-        src = source.apply_series(base, job.series, place.store, place.progress)
+        src = apply_job(job, base, declared, place)
         config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
         words = place.find_toolchain(arch).make_words
-        with source.checkout(src, place.store) as worktree, place.store.scratch("config") as folder:
+        with checkout(src, place.store) as worktree, place.store.scratch("config") as folder:
             outcomes = report_config(config, worktree, folder, words)
         name = f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
         yield ConfigReport(f"{job.row.name}/{job.cell.name}", arch.name, name, outcomes)

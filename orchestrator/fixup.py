@@ -28,7 +28,12 @@ class Fixup:
 
 
 def load_fixups(file: Path) -> tuple[Fixup, ...]:
-    """Every fixup; raises ``UsageError`` for each thing wrong with the file or a patch, all at once."""
+    """Every fixup; raises ``UsageError`` for each thing wrong with the file or a patch, all at once.
+
+    No file, no fixups.
+    """
+    if not file.exists():
+        return ()
 
     def make(
         place: doc.Place,

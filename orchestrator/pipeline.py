@@ -179,13 +179,14 @@ def fetch_sources(
         for tree in {job.tree.name: job.tree for job in jobs}.values()
     }
     return [
-        _apply(job, bases[job.tree.name], declared, place)
+        apply_job(job, bases[job.tree.name], declared, place)
         for job in jobs
-        if not _reason_left_out(job, bases[job.tree.name])
+        if not find_reason_left_out(job, bases[job.tree.name])
     ]
 
 
-def _apply(job: Job, base: Source, declared: Declarations, place: Workspace) -> Source:
+def apply_job(job: Job, base: Source, declared: Declarations, place: Workspace) -> Source:
+    """The job's series on its tree; raises as ``apply_series``."""
     return apply_series(
         base, job.series, declared.fixups, place.store, place.progress, keep_going=place.keep_going
     )
@@ -197,7 +198,7 @@ def build_jobs(
     """The target ``build``: the kernel of every job whose series is for its tree."""
     for job in jobs:
         base = fetch_tree(job.tree, place.store, place.progress)
-        if reason := _reason_left_out(job, base):
+        if reason := find_reason_left_out(job, base):
             place.progress.note(f"left out: {job.row.name}/{job.cell.name}: {reason}")
         else:
             yield build_job(job, declared, place, redo=redo)
@@ -207,7 +208,7 @@ def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool 
     """Source, config, kernel."""
     arch = ARCHES[job.row.arch]
     base = fetch_tree(job.tree, place.store, place.progress)
-    src = _apply(job, base, declared, place)
+    src = apply_job(job, base, declared, place)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     request = BuildRequest(src, config, arch, place.find_toolchain(arch))
     return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
@@ -260,7 +261,7 @@ def _run_job(
             base=base.commit,
             expect=_list_expected(job, base),
         )
-        if reason := _reason_left_out(job, base):
+        if reason := find_reason_left_out(job, base):
             return replace(record, left_out=reason), False
         kernel = build_job(job, declared, place)
         record = replace(
@@ -306,7 +307,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
     base = find_fetched(job.tree, store)
     if not base:
         yield Step("source", f"{name}: {job.tree.name}", f"fetch {job.tree}, it has not been fetched yet")
-    elif reason := _reason_left_out(job, base):
+    elif reason := find_reason_left_out(job, base):
         yield Step("plan", f"{name}: left out, {reason}", "")
         return
     src = base and find_source(base, job.series, declared.fixups, store)
@@ -381,7 +382,8 @@ def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:
     )
 
 
-def _reason_left_out(job: Job, base: Source) -> str:
+def find_reason_left_out(job: Job, base: Source) -> str:
+    """Why a job is not for its tree; empty when it is."""
     if job.series.when.holds(job.row.arch, base.version):
         return ""
     return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"

@@ -234,7 +234,7 @@ def test_warnings_of_w_1_that_a_series_brings_out(
     )
     plain = make(base, config, store, progress)
     assert json.loads((plain.folder / "build.json").read_text())["new_warnings"] == []
-    kernel = make(apply_series(base, series, store, progress), config, store, progress)
+    kernel = make(apply_series(base, series, (), store, progress), config, store, progress)
     told = json.loads((kernel.folder / "build.json").read_text())
     (warning,) = told["new_warnings"]
     assert warning.startswith("mm/swap.c:")
@@ -245,7 +245,7 @@ def test_warnings_of_w_1_that_a_series_brings_out(
 def test_clean_series_brings_no_warnings_out(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    kernel = make(apply_series(base, make_series("cow", REUSE), store, progress), config, store, progress)
+    kernel = make(apply_series(base, make_series("cow", REUSE), (), store, progress), config, store, progress)
     assert json.loads((kernel.folder / "build.json").read_text())["new_warnings"] == []
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import source
 from orchestrator.arch import ARCHES, Arch
 from orchestrator.build import find_toolchain
 from orchestrator.condition import Version
+from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import Fragment, load_fragments, make_config, report_config
+from orchestrator.repository import checkout
 from orchestrator.store import Store
+from orchestrator.tree import load_trees
 from tests.conftest import ROOT, QuietProgress
 
 FRAGMENTS = load_fragments(ROOT / "kconfigs")
@@ -52,13 +54,13 @@ def test_every_architecture_has_its_fragment() -> None:
 def test_every_requested_symbol_survives(tree: str, arch: Arch, kernel_store: Store, tmp_path: Path) -> None:
     """A minute and a half in all: each fragment on top of base and cow, on the oldest and the newest tree."""
     progress = QuietProgress()
-    trees = source.load_trees(ROOT / "patches" / "trees.yaml")
-    src = source.fetch_tree(trees[tree], kernel_store, progress)
+    trees = load_trees(ROOT / "patches" / "trees.yaml")
+    src = fetch_tree(trees[tree], kernel_store, progress)
     if not is_for(FRAGMENTS[arch.name], arch, src.version):
         pytest.skip(f"{arch.name} is {FRAGMENTS[arch.name].when.text}")
     words = find_toolchain(arch).make_words
     lost: list[str] = []
-    with source.checkout(src, kernel_store) as worktree:
+    with checkout(src, kernel_store) as worktree:
         for name in ["", *ALONE]:
             if name and not is_for(FRAGMENTS[name], arch, src.version):
                 continue
