@@ -20,7 +20,7 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
 from orchestrator.repository import Source, checkout
-from orchestrator.store import Store, make_id, write_atomic, write_json
+from orchestrator.store import Store, make_id, make_tree_id, write_atomic, write_json
 from orchestrator.warning import find_new_warnings
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
@@ -35,9 +35,8 @@ _REPRODUCIBLE = (
     "LOCALVERSION=",
 )
 _NEEDED_MIB = 2048
-_HAS_MODULES = re.compile(r"^CONFIG_MODULES=y$", re.M)
 # of a folder in kernels/; part of the identity, so that an older store is no trap
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +75,31 @@ def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolc
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """All that decides what a kernel is."""
+    """All that decides what a kernel is.
+
+    ``guest_modules`` are the sources of modules that are built with it, where its config has modules.
+    """
 
     source: Source
     config: Config
     arch: Arch
     toolchain: Toolchain
+    guest_modules: tuple[Path, ...] = ()
 
     @property
     def build_id(self) -> str:
         return make_id(
+            make_tree_id({path.name: path for path in self.guest_modules}) if self.has_modules else "",
             self.source.source_id,
             self.config.config_id,
             self.toolchain.identity,
             (*_REPRODUCIBLE, *self.source.make_words),
             _FORMAT,
         )
+
+    @property
+    def has_modules(self) -> bool:
+        return any((asked.symbol, asked.value) == ("MODULES", "y") for asked in self.config.requests)
 
     @property
     def folder_id(self) -> str:
@@ -109,7 +117,7 @@ class Kernel:
     """A built kernel: what it was made of, its folder in the store, and the image that boots.
 
     By ``gnu_build_id`` a guest proves what it booted. ``folder`` has ``vmlinux`` too, and with CONFIG_MODULES
-    a ``modules`` folder that goes below the guest's root.
+    a ``modules`` folder that goes below the guest's root, and ``guest-modules`` with ours.
     """
 
     request: BuildRequest
@@ -172,7 +180,7 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
         unclean.touch()
         counted = store.path("objects", request.config.config_id)
         image = _choose_image(request.arch, text)
-        targets = [image.target, *(["modules"] if _HAS_MODULES.search(text) else [])]
+        targets = [image.target, *(["modules"] if request.has_modules else [])]
         done = _make([*make, *targets], worktree, build_dir, env, counted, progress, limit_s)
         unclean.unlink()
         if done.returncode:
@@ -181,6 +189,7 @@ def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: flo
         shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
         if "modules" in targets:
             _install_modules(make, worktree, env, build_dir / "build.log", draft / "modules")
+            _build_guest_modules(request, make, worktree, env, build_dir, draft / "guest-modules")
         (draft / "config").write_text(text)
         _describe(
             draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir)
@@ -194,6 +203,31 @@ def _install_modules(make: list[str], worktree: Path, env: dict[str, str], log: 
     for link in root.glob("lib/modules/*/*"):
         if link.is_symlink():
             link.unlink()
+
+
+def _build_guest_modules(
+    request: BuildRequest, make: list[str], worktree: Path, env: dict[str, str], build_dir: Path, target: Path
+) -> None:
+    """Build the modules that guest tests bring, against this very kernel."""
+    target.mkdir()
+    if not request.guest_modules:
+        return
+    folder = build_dir / "guest-modules"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in request.guest_modules:
+        shutil.copyfile(path, folder / path.name)
+    log = folder / "build.log"
+    done = command.run([*make, f"M={folder}", "modules"], cwd=worktree, env=env, log=log, check=False)
+    if done.returncode:
+        words = log.read_text(errors="replace").splitlines()
+        raise command.find_host_trouble(done, words) or InfraError(
+            "the guest tests' modules do not build with this kernel",
+            where=request.subject,
+            hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
+        )
+    for module in folder.glob("*.ko"):
+        shutil.copyfile(module, target / module.name)
 
 
 def _find_new_warnings(request: BuildRequest, worktree: Path, build_dir: Path) -> list[str]:

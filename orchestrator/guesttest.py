@@ -150,7 +150,7 @@ def load_cases(root: Path) -> tuple[GuestCase, ...]:
     if not root.is_dir():
         raise_all([UsageError("no such folder of guest tests", where=str(root))])
     for path in sorted(root.glob("*/*")):
-        if path.suffix not in LANGUAGES or path.parent.name == "lib":
+        if path.suffix not in LANGUAGES or path.parent.name in ("lib", "module"):
             continue
         case_id = f"{path.parent.name}.{path.stem}"
         if not re.fullmatch(rf"{_NAME}\.{_NAME}", case_id):

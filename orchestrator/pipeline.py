@@ -21,7 +21,7 @@ from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.fetch import check_local, fetch_tree, find_fetched
 from orchestrator.fixup import load_fixups
 from orchestrator.guesttest import GuestCase, load_cases
-from orchestrator.kconfig import load_fragments, make_config
+from orchestrator.kconfig import Config, load_fragments, make_config
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, Job
 from orchestrator.progress import Progress
@@ -64,6 +64,14 @@ class Workspace:
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
+
+    def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
+        modules = tuple(sorted(path for path in self.module_dir.glob("*") if path.is_file()))
+        return BuildRequest(src, config, arch, self.find_toolchain(arch), modules)
+
+    @property
+    def module_dir(self) -> Path:
+        return self.root / "guest-tests" / "module"
 
     @property
     def lib_dir(self) -> Path:
@@ -210,7 +218,7 @@ def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool 
     base = fetch_tree(job.tree, place.store, place.progress)
     src = apply_job(job, base, declared, place)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = BuildRequest(src, config, arch, place.find_toolchain(arch))
+    request = place.make_request(src, config, arch)
     return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
 
 
@@ -319,7 +327,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = BuildRequest(src, config, arch, place.find_toolchain(arch))
+    request = place.make_request(src, config, arch)
     subject = f"{name}: {request.build_id}"
     kernel = find_kernel(request, store)
     if not kernel:

@@ -95,6 +95,8 @@ def _push(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
             archive.add(program.path, f"cases/{program.case.id}", filter=_as_root)
         for path in sorted(lib_dir.glob("*.py")):
             archive.add(path, f"lib/{path.name}", filter=_as_root)
+        for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
+            archive.add(path, f"modules/{path.name}", filter=_as_root)
     deadline = Deadline.after(30 * guest.machine.time_scale)
     try:
         answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
