@@ -119,7 +119,9 @@ def test_compiler_of_choice_is_another_kernel(project: Path) -> None:
 
 
 def test_gc(project: Path) -> None:
-    image = Path(cowbell(project, "build").stdout.strip())
+    built = cowbell(project, "build")
+    assert built.returncode == 0, built.stderr
+    image = Path(built.stdout.strip())
     (image.parent / "filler").write_bytes(os.urandom(2 << 20))
     done = cowbell(project, "gc", "-n", "SIZE=1M")
     assert done.returncode == 0
