@@ -41,11 +41,17 @@ TARGETS: Mapping[str, str] = {
     "refresh": "write the commits of that worktree back into patches/SERIES",
 }
 
+# these do not go together with others
+ALONE = ("gc", "list", "series", "worktree", "refresh")
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
+    """``is_inherited``: it may come from the environment, where a CC or SIZE means something else."""
+
     about: str
     default: str = ""
+    is_inherited: bool = True
 
 
 VARIABLES: Mapping[str, Variable] = {
@@ -58,13 +64,13 @@ VARIABLES: Mapping[str, Variable] = {
     "DIRTY": Variable("1 takes KERNEL=/path/to/checkout with its changes that are not committed"),
     "ARCH": Variable("x86_64, aarch64 or riscv64, instead of the row's"),
     "CONFIG": Variable("fragments of kconfigs/, instead of the row's"),
-    "CC": Variable("the compiler of the kernels, instead of the architecture's gcc"),
+    "CC": Variable("the compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
     "RUN": Variable("a run's id, for report"),
-    "DIR": Variable("where the worktree is, instead of the store"),
-    "SIZE": Variable("how much the store may hold, for gc", "20G"),
+    "DIR": Variable("where the worktree is, instead of the store", is_inherited=False),
+    "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
 }
 
 
@@ -128,8 +134,11 @@ def _make_parser() -> argparse.ArgumentParser:
             (
                 "targets:",
                 *(f"  {name:<8} {about}" for name, about in TARGETS.items()),
-                "\nvariables (command line, then environment, then the row):",
-                *(f"  {name:<8} {variable.about}" for name, variable in VARIABLES.items()),
+                "\nvariables (command line, then environment but for those marked *, then the row):",
+                *(
+                    f"  {name:<8} {variable.about}{'' if variable.is_inherited else ' *'}"
+                    for name, variable in VARIABLES.items()
+                ),
                 "\nexit status: 0 as expected, 1 not as expected, 2 your mistake, 3 the host's trouble",
             )
         ),
@@ -161,16 +170,14 @@ def _run(words: list[str]) -> int:
         return _print_settings(settings, as_json=options.json)
     root = _find_root(options.directory)
     store = Store(find_default_root())
-    if "report" in targets and len(targets) == 1:
+    if targets == ["report"]:
         return _show_run(store, settings["RUN"].value, as_json=options.json)
-
     if targets == ["gc"]:
         return _collect(store, settings["SIZE"].value, is_dry_run=options.dry_run, as_json=options.json)
 
-    from orchestrator import pipeline, plan
+    from orchestrator import patching, pipeline, plan
     from orchestrator.terminal import Terminal
 
-    declared = pipeline.load_declarations(root)
     request = plan.Request(
         rows=settings["ROW"].words,
         tree=settings["KERNEL"].value,
@@ -179,6 +186,7 @@ def _run(words: list[str]) -> int:
         arch=settings["ARCH"].value,
         config=settings["CONFIG"].words,
     )
+    declared = pipeline.load_declarations(root)
     with Terminal(is_silent=options.silent) as terminal:
         place = pipeline.Workspace(
             root,
@@ -196,41 +204,58 @@ def _run(words: list[str]) -> int:
             is_dirty=settings["DIRTY"].value not in ("", "0"),
             redo=options.always_make and "source" in targets,
         )
-        if "list" in targets:
+        if targets == ["list"]:
             return _list(declared, as_json=options.json)
-        if alone := next((target for target in targets if target in ("series", "worktree", "refresh")), ""):
-            from orchestrator import patching
-
+        if show := patching.TARGETS.get(targets[0]):
             where = Path(settings["DIR"].value).expanduser() if settings["DIR"].value else None
-            status, text = patching.TARGETS[alone](request, declared, place, options, where)
+            status, text = show(request, declared, place, options, where)
             print(text, end="")
             return status
         jobs = plan.make_plan(request, declared)
-        accel = settings["ACCEL"].value
-        if options.dry_run:
-            steps = list(pipeline.explain_jobs(jobs, declared, place, accel))
-            return _print_steps(steps, as_json=options.json)
-        status = 0
-        for target in targets:
-            if target == "source":
-                for src in pipeline.fetch_sources(jobs, declared, place, redo=options.always_make):
-                    print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
-            elif target == "config":
-                status = _print_configs(jobs, declared, place, as_json=options.json)
-            elif target == "build":
-                for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
-                    print(kernel.image)
-        if "test" not in targets:
-            return status
-        command = shlex.join(["cowbell", *words])
-        run_id, is_new = pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
-    return _report(store, run_id, as_json=options.json, is_new=is_new)
+        status, run = _make_targets(
+            targets, jobs, declared, place, options, settings["ACCEL"].value, shlex.join(["cowbell", *words])
+        )
+    return _report(store, run[0], as_json=options.json, is_new=run[1]) if run else status
+
+
+def _make_targets(
+    targets: Sequence[str],
+    jobs: Sequence["Job"],
+    declared: "Declarations",
+    place: "Workspace",
+    options: argparse.Namespace,
+    accel: str,
+    command: str,
+) -> tuple[int, tuple[str, bool] | None]:
+    """The targets that work on the rows, in their order, ``test`` last: the status, and the run if any."""
+    from orchestrator import pipeline
+
+    if options.dry_run:
+        steps = list(pipeline.explain_jobs(jobs, declared, place, accel))
+        return _print_steps(steps, as_json=options.json), None
+    status = 0
+    for target in targets:
+        if target == "source":
+            for src in pipeline.fetch_sources(jobs, declared, place, redo=options.always_make):
+                print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
+        elif target == "config":
+            status = _print_configs(jobs, declared, place, as_json=options.json)
+        elif target == "build":
+            for kernel in pipeline.build_jobs(jobs, declared, place, redo=options.always_make):
+                print(kernel.image)
+    if "test" not in targets:
+        return status, None
+    return status, pipeline.run_jobs(jobs, declared, place, accel, command, redo=options.always_make)
 
 
 def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
     """Split targets from ``VAR=value``; every unknown word is told at once."""
     settings = {name: Setting(variable.default, "default") for name, variable in VARIABLES.items()}
-    settings |= {name: Setting(os.environ[name], "environment") for name in VARIABLES if os.environ.get(name)}
+    settings |= {
+        name: Setting(os.environ[name], "environment")
+        for name, variable in VARIABLES.items()
+        if variable.is_inherited and os.environ.get(name)
+    }
     targets: list[str] = []
     errors: list[UsageError] = []
     for word in words:
@@ -255,8 +280,7 @@ def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
         size_mib(settings["SIZE"].value)
     except ValueError as error:
         errors.append(UsageError(str(error), where="SIZE"))
-    if "gc" in targets and len(targets) > 1:
-        errors.append(UsageError("is done alone", where="gc"))
+    errors += [UsageError("is done alone", where=name) for name in ALONE if name in targets and targets[1:]]
     raise_all(errors)
     return targets or ["test"], settings
 

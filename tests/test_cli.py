@@ -80,6 +80,18 @@ def test_environment_is_taken_and_the_command_line_wins() -> None:
     assert told["ACCEL"] == {"value": "auto", "origin": "default"}
 
 
+def test_words_of_other_tools_are_not_taken_from_the_environment() -> None:
+    told = json.loads(cowbell("-p", "--json", CC="tcc", SIZE="1", DIR="/").stdout)
+    assert {told[name]["origin"] for name in ("CC", "SIZE", "DIR")} == {"default"}
+
+
+def test_some_targets_are_done_alone() -> None:
+    done = cowbell("gc", "series", "test")
+    assert done.returncode == 2
+    assert "gc: is done alone" in done.stderr
+    assert "series: is done alone" in done.stderr
+
+
 def test_list_names_what_there_is() -> None:
     told = json.loads(cowbell("list", "--json").stdout)
     assert "demo" in told["rows"]
