@@ -33,6 +33,13 @@ VARIABLES = (
 )  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Guests have the cores that they are measured with to themselves: one test with a kernel at a time."""
+    for item in items:
+        if item.get_closest_marker("kernel"):
+            item.add_marker(pytest.mark.xdist_group("kernel"))
+
+
 @pytest.fixture(scope="session")
 def kernel_store_root() -> Path:
     return CACHE / "cowbell-tests"
