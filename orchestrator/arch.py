@@ -22,7 +22,8 @@ class Arch:
 
     ``images`` are what can be booted, the best first. ``cpus`` maps an accelerator to QEMU's ``-cpu``.
     ``cross_packages`` hold the compiler and the C library for hosts of another kind. The guest's packages are
-    of ``debian_suite``. ``time_scale`` is how much slower than native emulation is allowed to be.
+    of ``debian_suite``. ``time_scale`` is how much slower than native emulation is allowed to be, and
+    ``append`` what the kernel must be told, both by accelerator.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Arch:
     time_scale: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({"kvm": 1.0, "tcg": 5.0})
     )
+    append: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def is_native(self) -> bool:
@@ -65,6 +67,9 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 images=(Image("vmlinux", "vmlinux", "PVH"), Image("arch/x86/boot/bzImage", "bzImage")),
                 cross_prefix="x86_64-linux-gnu-",
                 cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+                # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may take another's access to
+                # its local APIC for one to a window, and abort or lose it: PCI first, then the other CPUs.
+                append=MappingProxyType({"tcg": "maxcpus=1"}),
             ),
             Arch(
                 name="aarch64",

@@ -113,10 +113,11 @@ def _for_paramiko(key: Ed25519PrivateKey) -> paramiko.PKey:
 def make_cmdline(machine: Machine) -> str:
     """The kernel command line: every message reaches the console, a panic ends the guest."""
     arch = machine.arch
-    return (
-        f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 "
-        f"root=/dev/vda rw rootfstype=ext4 {machine.append} init=/bin/busybox -- sh /guest-init"
-    ).replace("  ", " ")
+    words = (
+        f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 root=/dev/vda rw rootfstype=ext4 "
+        f"{arch.append.get(machine.accel, '')} {machine.append} init=/bin/busybox -- sh /guest-init"
+    )
+    return " ".join(words.split())
 
 
 def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]:

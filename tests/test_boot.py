@@ -83,6 +83,9 @@ def test_cmdline(make_machine: MakeMachine) -> None:
     assert "quiet" not in words
     assert words.index("extra=1") < words.index("--"), "after -- the words are init's"
     assert "" not in words
+    # emulated x86 has the other CPUs brought up by init; KVM needs no such care
+    assert "maxcpus=1" in words
+    assert "maxcpus=1" not in make_cmdline(replace(make_machine(""), accel="kvm"))
 
 
 def test_argv(make_machine: MakeMachine) -> None:
