@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import boot
+from orchestrator.accel import choose_accel, find_accel
 from orchestrator.arch import ARCHES, Arch
-from orchestrator.boot import Machine
 from orchestrator.build import BuildRequest, Kernel, Toolchain, build_kernel, find_kernel, find_toolchain
 from orchestrator.document import suggest
 from orchestrator.errors import StageFailure, UsageError, raise_all
@@ -25,6 +24,7 @@ from orchestrator.kconfig import Config, load_fragments, make_config
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, Job
 from orchestrator.progress import Progress
+from orchestrator.qemu import Machine
 from orchestrator.record import (
     CaseResult,
     Expected,
@@ -282,7 +282,7 @@ def _run_job(
             build_id=kernel.request.build_id,
         )
         machine = _make_machine(job, kernel, place)
-        machine = replace(machine, accel=boot.choose_accel(accel, machine, place.store, place.progress))
+        machine = replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel)
         toolchain = kernel.request.toolchain
         programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
@@ -335,7 +335,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
         yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
         return
     yield Step("build", subject, "")
-    chosen = boot.find_accel(accel, arch, store)
+    chosen = find_accel(accel, arch, store)
     if not store.path("rootfs", make_rootfs_id(arch)).is_dir() or not chosen:
         yield Step(
             "rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "make it, and see which accelerator works"

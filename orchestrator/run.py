@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import command
-from orchestrator.boot import Answer, Guest, GuestGone, Machine, boot_guest
+from orchestrator.boot import boot_guest
 from orchestrator.build import Toolchain
 from orchestrator.command import Deadline
 from orchestrator.errors import StageFailure
+from orchestrator.guest import Answer, Guest, GuestGone
 from orchestrator.guesttest import GuestCase, compile_command
 from orchestrator.progress import Progress
+from orchestrator.qemu import Machine
 from orchestrator.record import CaseResult, Ended
 from orchestrator.store import Store, make_id
 

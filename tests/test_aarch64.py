@@ -12,12 +12,13 @@ import pytest
 
 from orchestrator import pipeline, plan
 from orchestrator.arch import ARCHES
-from orchestrator.boot import Machine, boot_guest
+from orchestrator.boot import boot_guest
 from orchestrator.build import Kernel
 from orchestrator.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.kconfig import make_config, parse_config
 from orchestrator.matrix import GuestShape
+from orchestrator.qemu import Machine
 from orchestrator.rootfs import make_rootfs
 from orchestrator.store import Store
 from tests.conftest import ROOT, QuietProgress

@@ -16,26 +16,18 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from orchestrator import boot
+from orchestrator import accel, boot
+from orchestrator.accel import choose_accel, find_accel
 from orchestrator.arch import ARCHES, Arch
-from orchestrator.boot import (
-    READY,
-    Answer,
-    Guest,
-    Keys,
-    Machine,
-    boot_guest,
-    choose_accel,
-    find_accel,
-    make_argv,
-    make_cmdline,
-)
+from orchestrator.boot import READY, boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.command import Deadline
 from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guest import Answer, Guest, Keys, connect
 from orchestrator.kconfig import Config, Request
 from orchestrator.matrix import GuestShape
+from orchestrator.qemu import Machine, make_argv, make_cmdline
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
 from orchestrator.store import Store
@@ -109,10 +101,10 @@ def test_argv_of_every_architecture(make_machine: MakeMachine, arch: Arch) -> No
     machine = make_machine("")
     request = replace(machine.kernel.request, arch=arch)
     machine = replace(machine, kernel=replace(machine.kernel, request=request))
-    for accel in ("tcg", "kvm"):
-        argv = make_argv(replace(machine, accel=accel), "/bin/qemu", 2222, Path("/folder"))
+    for name in ("tcg", "kvm"):
+        argv = make_argv(replace(machine, accel=name), "/bin/qemu", 2222, Path("/folder"))
         options = dict(zip(argv, argv[1:], strict=False))
-        assert (options["-machine"], options["-cpu"]) == (arch.machine, arch.cpus[accel])
+        assert (options["-machine"], options["-cpu"]) == (arch.machine, arch.cpus[name])
         assert f"console={arch.console} {arch.earlycon} " in options["-append"]
 
 
@@ -239,7 +231,7 @@ def test_other_ssh_server_is_not_taken_for_the_guest(key: paramiko.PKey, tmp_pat
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(StageFailure, match="SSH does not answer.*[Hh]ost key"):
-            boot._connect(port, Keys.make(), tmp_path, Deadline.after(10))
+            connect(port, Keys.make(), tmp_path, Deadline.after(10))
 
 
 @pytest.fixture
@@ -247,7 +239,7 @@ def kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A /dev/kvm that opens, on any host."""
     path = tmp_path / "kvm"
     path.write_text("")
-    monkeypatch.setattr(boot, "_KVM", path)
+    monkeypatch.setattr(accel, "_KVM", path)
     return path
 
 

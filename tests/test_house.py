@@ -17,8 +17,8 @@ ORDER = [
     "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "matrix",
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
-    "build", "rootfs", "boot", "record", "run", "verdict", "plan", "report", "pipeline", "patching",
-    "configreport", "cli", "__main__",
+    "build", "rootfs", "qemu", "guest", "boot", "accel", "record", "run", "verdict", "plan",
+    "report", "pipeline", "patching", "configreport", "cli", "__main__",
 ]  # fmt: skip
 
 
