@@ -116,7 +116,7 @@ static inline const char *gt_unmet(const struct guest_test *t)
 	}
 	missing = t->needs_kconfig ? gt_missing_symbols(t->needs_kconfig, uts.release) : NULL;
 	if (missing)
-		snprintf(why, sizeof(why), "kernel is built without%s", missing);
+		snprintf(why, sizeof(why), "kernel is not built with%s", missing);
 	return missing ? why : NULL;
 }
 

@@ -204,7 +204,7 @@ class GuestTest:
             if (f"CONFIG_{need}" not in config)
             != (need.endswith("=n") and not config & {f"CONFIG_{need[:-2]}=y", f"CONFIG_{need[:-2]}=m"})
         ]
-        return f"kernel is built without {' '.join(missing)}" if missing else None
+        return f"kernel is not built with {' '.join(missing)}" if missing else None
 
     def _run_case(self, number: int, name: str, unmet: "str | None") -> int:
         """Run, print the result line, return the outcome."""

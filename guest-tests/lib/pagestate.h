@@ -7,6 +7,7 @@
 #define PAGESTATE_H
 #include "guesttest.h"
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #define PAGE_PFN(entry)		((entry) & ((1ULL << 55) - 1))	/* 0 without CAP_SYS_ADMIN */
@@ -14,21 +15,48 @@
 #define PAGE_SWAPPED		(1ULL << 62)
 #define PAGE_PRESENT		(1ULL << 63)
 
+/* Bits of /proc/kpageflags: what the kernel thinks of the page behind the mapping. */
+enum { PAGE_IN_LRU = 5, PAGE_WRITEBACK = 8, PAGE_IN_SWAPCACHE = 13, PAGE_SWAPBACKED = 14, PAGE_HUGE = 17,
+       PAGE_IN_KSM = 21, PAGE_IN_THP = 22 };
+
 static inline size_t page_size(void)
 {
 	return sysconf(_SC_PAGESIZE);
 }
 
-static inline uint64_t page_entry(const volatile void *address)
+/* The nth 64-bit word of a file of /proc. */
+static inline uint64_t page_word(const char *file, uint64_t n)
 {
-	uint64_t entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t word = 0;
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
-		gt_skip("no /proc/self/pagemap: %s", strerror(errno));
-	gt_need(pread(fd, &entry, 8, (uintptr_t)address / page_size() * 8) == 8, "pagemap entry");
+		gt_skip("no %s: %s", file, strerror(errno));
+	gt_need(pread(fd, &word, 8, n * 8) == 8, "entry %llu of %s", (unsigned long long)n, file);
 	close(fd);
-	return entry;
+	return word;
+}
+
+static inline uint64_t page_entry(const volatile void *address)
+{
+	return page_word("/proc/self/pagemap", (uintptr_t)address / page_size());
+}
+
+/* The number of the page frame behind an address that is mapped. */
+static inline uint64_t page_frame(const volatile void *address)
+{
+	uint64_t entry = page_entry(address);
+
+	gt_need(entry & PAGE_PRESENT, "a page mapped at %p, pagemap entry 0x%llx", address,
+		(unsigned long long)entry);
+	if (!PAGE_PFN(entry))
+		gt_skip("page frame numbers are hidden from us");
+	return PAGE_PFN(entry);
+}
+
+static inline bool page_is(const volatile void *address, int flag)
+{
+	return page_word("/proc/kpageflags", page_frame(address)) >> flag & 1;
 }
 
 /* Private small pages, filled. A huge page would change what a fault does to them. */
@@ -81,6 +109,43 @@ static inline void page_drain_vectors(void)
 	munmap(page_map(64, 1), 64 * page_size());
 }
 
+/* The vectors are per CPU: those that were filled here must be drained here. */
+static inline void page_stay_on_cpu(void)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	gt_need(!sched_setaffinity(0, sizeof(here), &here), "staying on a CPU");
+}
+
+/* Reclaim sees only what is on the LRU lists. */
+static inline void page_settle(const volatile void *address)
+{
+	for (int i = 0; i < 100 && !page_is(address, PAGE_IN_LRU); i++)
+		page_drain_vectors();
+	gt_need(page_is(address, PAGE_IN_LRU), "the page did not come to the LRU lists");
+}
+
+/*
+ * The owner does not care any more what is in it: reclaim may drop it without writing it anywhere.
+ * That too goes through a per-CPU vector, which pages of our own push on.
+ */
+static inline void page_free_lazily(char *start, size_t pages)
+{
+	page_settle(start);
+	gt_need(!madvise(start, pages * page_size(), MADV_FREE), "MADV_FREE");
+	for (int i = 0; i < 100 && page_is(start, PAGE_SWAPBACKED); i++) {
+		char *push = page_map(64, 1);
+
+		page_settle(push);
+		gt_need(!madvise(push, 64 * page_size(), MADV_FREE), "MADV_FREE");
+		munmap(push, 64 * page_size());
+	}
+	for (size_t i = 0; i < pages; i++)
+		gt_need(!page_is(start + i * page_size(), PAGE_SWAPBACKED), "page %zu is not lazily free", i);
+}
+
 static inline void page_read_file(const char *path, char *text, size_t room)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -99,55 +164,5 @@ static inline bool page_write_file(const char *path, const char *text)
 	if (fd >= 0)
 		close(fd);
 	return done;
-}
-
-/* KiB of the mapping that starts at map which lie in huge pages mapped as such. */
-static inline unsigned long page_huge_kib(const void *map)
-{
-	FILE *smaps = fopen("/proc/self/smaps", "re");
-	unsigned long start, end, kib = 0;
-	char line[512];
-	bool here = false;
-
-	gt_need(smaps, "/proc/self/smaps");
-	while (fgets(line, sizeof(line), smaps)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			here = start <= (uintptr_t)map && (uintptr_t)map < end;
-		else if (here)
-			sscanf(line, "AnonHugePages: %lu", &kib);
-	}
-	fclose(smaps);
-	return kib;
-}
-
-#define PAGE_THP_DIR "/sys/kernel/mm/transparent_hugepage/"
-
-/* One anonymous transparent huge page, filled and proven mapped by a PMD. Sets *length. */
-static inline char *page_map_thp(size_t *length, int fill)
-{
-	char text[128], *start, *map;
-
-	page_read_file(PAGE_THP_DIR "hpage_pmd_size", text, sizeof(text));
-	*length = strtoul(text, NULL, 10);
-	if (!*length)
-		gt_skip("the kernel has no transparent huge pages");
-	if ((size_t)get_avphys_pages() * page_size() < 4 * *length)
-		gt_skip("too little free memory for huge pages of %zu MiB", *length >> 20);
-	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
-	if (strstr(text, "[never]") && !page_write_file(PAGE_THP_DIR "enabled", "madvise"))
-		gt_skip("transparent huge pages are off and cannot be switched on: %s", strerror(errno));
-	start = mmap(NULL, 2 * *length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	gt_need(start != MAP_FAILED, "mmap of %zu bytes", 2 * *length);
-	map = (char *)(((uintptr_t)start + *length - 1) & -*length);
-	if (map > start)
-		munmap(start, map - start);
-	munmap(map + *length, start + *length - map);
-	gt_need(!madvise(map, *length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
-	memset(map, fill, *length);
-	if (strstr(text, "[never]"))
-		page_write_file(PAGE_THP_DIR "enabled", "never");
-	gt_need(page_huge_kib(map) == *length >> 10, "a huge page was asked for, %lu KiB came",
-		page_huge_kib(map));
-	return map;
 }
 #endif

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory in a known page state, and the proof of it: the Python side of pagestate.h."""
+"""Memory in a known page state, and the proof of it: the Python side of pagestate.h and thp.h."""
 
 import ctypes
 import mmap
@@ -11,7 +11,10 @@ from guesttest import gt_need, gt_skip, libc
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SOFT_DIRTY, SWAPPED, PRESENT = 1 << 55, 1 << 62, 1 << 63
+FRAME = (1 << 55) - 1
 THP = Path("/sys/kernel/mm/transparent_hugepage")
+# bits of /proc/kpageflags: what the kernel thinks of the page behind the mapping
+IN_KSM, IN_THP = 21, 22
 
 
 class Memory:
@@ -37,6 +40,30 @@ class Memory:
             return int.from_bytes(os.pread(fd, 8, offset), "little")
         finally:
             os.close(fd)
+
+    def frame(self, page: int) -> int:
+        """The number of the page frame of a page that is mapped."""
+        entry = self.entry(page)
+        gt_need(entry & PRESENT, f"page {page} is mapped, pagemap entry {entry:#x}")
+        if not entry & FRAME:
+            gt_skip("page frame numbers are hidden from us")
+        return entry & FRAME
+
+    def is_in(self, page: int, flag: int) -> bool:
+        with Path("/proc/kpageflags").open("rb", buffering=0) as flags:
+            word = os.pread(flags.fileno(), 8, self.frame(page) * 8)
+        return bool(int.from_bytes(word, "little") >> flag & 1)
+
+    def smaps_kib(self, field: str, length: int) -> int:
+        """A field of /proc/self/smaps, summed over the mappings of the bytes from the start on."""
+        total, here = 0, False
+        first = self.address + self.start
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+                here = int(bounds[1], 16) < first + length and first < int(bounds[2], 16)
+            elif here and line.startswith(f"{field}:"):
+                total += int(line.split()[1])
+        return total
 
     def mprotect_cycle(self, pages: int) -> None:
         """Leave the pages writable by the mapping and write-protected in the page table."""
@@ -69,18 +96,8 @@ def map_thp() -> Memory:
     memory.write(0, b"\0")
     if "[never]" in was:
         (THP / "enabled").write_text("never")
-    gt_need(_huge_kib(memory.address + memory.start) >= length >> 10, "a huge page was asked for, none came")
+    gt_need(memory.smaps_kib("AnonHugePages", length) >= length >> 10, "a huge page was asked for, none came")
     return memory
-
-
-def _huge_kib(address: int) -> int:
-    here = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            here = int(bounds[1], 16) <= address < int(bounds[2], 16)
-        elif here and line.startswith("AnonHugePages:"):
-            return int(line.split()[1])
-    return 0
 
 
 def clear_soft_dirty() -> None:

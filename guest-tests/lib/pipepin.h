@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The vmsplice attack: a child puts a page it shares with its parent into a pipe, which pins it for
- * reading, unmaps it, and so hides that it still has access. If the parent's next write is then
- * taken for a write to a page of its own, the child reads the parent's new data from the pipe.
+ * The vmsplice attack: one process puts a page it shares with another into a pipe, which pins it
+ * for reading, unmaps it, and so hides that it still has access. If the other's next write is then
+ * taken for a write to a page of its own, the first reads the new data from the pipe.
  */
 #ifndef PIPEPIN_H
 #define PIPEPIN_H
@@ -19,47 +19,111 @@ static inline void pipepin_sync(int fd, bool send)
 	gt_need((send ? write(fd, &byte, 1) : read(fd, &byte, 1)) == 1, "keeping step with the other process");
 }
 
-/* The child's whole life. Ends in 0 after telling the parent what the pipe held. */
-static inline _Noreturn void pipepin_child(char *page, size_t length, int ready, int go, int report)
+static inline bool pipepin_splice(int spliced[2], char *page)
 {
 	struct iovec slice = { page, PIPEPIN_SLICE };
-	char seen[PIPEPIN_SLICE];
-	int spliced[2];
 
 	gt_need(!pipe(spliced), "pipe");
-	gt_need(vmsplice(spliced[1], &slice, 1, 0) == PIPEPIN_SLICE, "vmsplice");
+	return vmsplice(spliced[1], &slice, 1, 0) == PIPEPIN_SLICE;
+}
+
+static inline void pipepin_check_kept(const char *seen, const char *what)
+{
+	char old[PIPEPIN_SLICE];
+
+	memset(old, PIPEPIN_OLD, sizeof(old));
+	gt_check_bytes(old, seen, sizeof(old), what);
+}
+
+struct pipepin {
+	bool may_refuse;		/* vmsplice may fail, if it does so without harm */
+	void (*before_splice)(char *page);	/* in the child: brings the page to where the attack wants it */
+	void (*write)(volatile char *byte, char value);	/* the parent's first write, page_touch if NULL */
+};
+
+/* The child's whole life. Ends in 0 after telling the parent what the pipe held. */
+static inline _Noreturn void pipepin_child(const struct pipepin *how, char *page, size_t length, int ready,
+					   int go, int report)
+{
+	char seen[PIPEPIN_SLICE];
+	int spliced[2];
+	bool done;
+
+	if (how->before_splice)
+		how->before_splice(page);
+	done = pipepin_splice(spliced, page);
+	gt_need(done || how->may_refuse, "vmsplice");
 	gt_need(!munmap(page, length), "munmap");
 	pipepin_sync(ready, true);
 	pipepin_sync(go, false);
+	if (!done)
+		_exit(0);
 	gt_need(read(spliced[0], seen, sizeof(seen)) == sizeof(seen), "reading the spliced page");
 	gt_need(write(report, seen, sizeof(seen)) == sizeof(seen), "reporting to the parent");
 	_exit(0);
 }
 
 /* page: filled with PIPEPIN_OLD, private, mapped by this process alone. */
-static inline void pipepin_check_child_reads_parent(char *page, size_t length)
+static inline void pipepin_check_child(const struct pipepin *how, char *page, size_t length)
 {
-	char old[PIPEPIN_SLICE], seen[PIPEPIN_SLICE];
+	char seen[PIPEPIN_SLICE];
 	int ready[2], go[2], report[2];
+	ssize_t reported;
 	pid_t child;
 
 	gt_need(!pipe(ready) && !pipe(go) && !pipe(report), "pipes");
-	memset(old, PIPEPIN_OLD, sizeof(old));
 	child = gt_fork();
 	if (!child) {
 		close(go[1]);	/* the only writers are the other side: its death ends the read */
-		pipepin_child(page, length, ready[1], go[0], report[1]);
+		pipepin_child(how, page, length, ready[1], go[0], report[1]);
 	}
 	close(ready[1]);
 	close(report[1]);
 	pipepin_sync(ready[0], false);
 	/* Our page table maps the page read-only since fork: this is the fault that must copy. */
-	page_touch(page, PIPEPIN_SECRET);
+	(how->write ?: page_touch)(page, PIPEPIN_SECRET);
 	memset(page, PIPEPIN_SECRET, PIPEPIN_SLICE);
 	pipepin_sync(go[1], true);
-	gt_need(read(report[0], seen, sizeof(seen)) == sizeof(seen), "the child's report");
+	reported = read(report[0], seen, sizeof(seen));
 	gt_reap(child);
-	gt_check_bytes(old, seen, sizeof(seen), "what the child reads after the parent's write");
+	if (!reported && how->may_refuse)
+		gt_pass("vmsplice was refused, and the parent wrote unharmed");
+	gt_need(reported == sizeof(seen), "the child's report");
+	pipepin_check_kept(seen, "what the child reads after the parent's write");
 	gt_pass("the child sees the page as it was at fork");
+}
+
+static inline void pipepin_check_child_reads_parent(char *page, size_t length)
+{
+	pipepin_check_child(&(struct pipepin){ 0 }, page, length);
+}
+
+/* The other way round: the parent keeps the page in a pipe, from before or after the fork. */
+static inline void pipepin_check_parent_reads_child(char *page, size_t length, bool before_fork)
+{
+	char seen[PIPEPIN_SLICE];
+	int ready[2], go[2], spliced[2];
+	pid_t child;
+
+	gt_need(!pipe(ready) && !pipe(go), "pipes");
+	gt_need(!before_fork || pipepin_splice(spliced, page), "vmsplice");
+	child = gt_fork();
+	if (!child) {
+		close(go[1]);
+		pipepin_sync(go[0], false);
+		page_touch(page, PIPEPIN_SECRET);
+		memset(page, PIPEPIN_SECRET, PIPEPIN_SLICE);
+		pipepin_sync(ready[1], true);
+		_exit(0);
+	}
+	close(ready[1]);
+	gt_need(before_fork || pipepin_splice(spliced, page), "vmsplice");
+	gt_need(!munmap(page, length), "munmap");
+	pipepin_sync(go[1], true);
+	pipepin_sync(ready[0], false);
+	gt_need(read(spliced[0], seen, sizeof(seen)) == sizeof(seen), "reading the spliced page");
+	gt_reap(child);
+	pipepin_check_kept(seen, "what the parent reads after the child's write");
+	gt_pass("the parent sees the page as it was at fork");
 }
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A direct read that stops half-way for as long as the test wants. The buffer is the tail of
- * page A and all of page B. A is there, so the kernel pins it at once; B is missing and belongs to
+ * Direct I/O that stops half-way for as long as the test wants. The buffer is a part of page A and
+ * all of page B. A is there, so the kernel pins it at once; B is missing and belongs to
  * userfaultfd, so the kernel then sleeps in the fault, holding the pin but no lock. What happens to
  * A now happens to a page under DMA. Nothing is left to timing.
  *
@@ -9,39 +9,40 @@
  *	...				interfere with io.page_a
  *	stalled_read_finish(&io);	B arrives, the disk writes into the pinned page
  *	stalled_read_check(&io);	does A show what the disk holds?
+ *
+ * stalled_read_into() takes a page A of the caller's; stalled_write_from() sends it to the disk.
  */
 #ifndef STALLEDIO_H
 #define STALLEDIO_H
 #include "guesttest.h"
 #include "pagestate.h"
-#include <linux/userfaultfd.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
+#include "uffd.h"
+#include <sys/uio.h>
 #include <sys/vfs.h>
 
-struct stalled_read {
-	char *page_a, *page_b, *target;	/* target: where the read starts, in the middle of A */
+struct stalled_io {
+	char *page_a, *page_b, *target;	/* target: where the transfer starts in A, up to its end */
 	char *on_disk;
-	size_t length;
+	size_t in_a, length;
 	int fd, uffd, done[2], error;
+	bool is_write;
 	ssize_t got;
-	pthread_t reader;
+	pthread_t thread;
 };
 
-static inline void *stalled_read_thread(void *arg)
+static inline void *stalled_io_thread(void *arg)
 {
-	struct stalled_read *io = arg;
+	struct stalled_io *io = arg;
+	struct iovec parts[] = { { io->target, io->in_a }, { io->page_b, page_size() } };
 
-	io->got = pread(io->fd, io->target, io->length, 0);
+	io->got = io->is_write ? pwritev(io->fd, parts, 2, 0) : preadv(io->fd, parts, 2, 0);
 	io->error = errno;
 	close(io->done[1]);		/* wakes the poll of a test that waits for a fault in vain */
 	return NULL;
 }
 
-/* The file's bytes must come from the disk: a page cache copy is made by the CPU, without a pin. */
-static inline bool stalled_read_is_cached(struct stalled_read *io)
+/* The bytes must go through the disk: a page cache copy is made by the CPU, without a pin. */
+static inline bool stalled_io_is_cached(struct stalled_io *io)
 {
 	unsigned char cached[2] = { 0 };
 	size_t page = page_size();
@@ -53,7 +54,7 @@ static inline bool stalled_read_is_cached(struct stalled_read *io)
 	return (cached[0] | cached[1]) & 1;
 }
 
-static inline void stalled_read_open_file(struct stalled_read *io)
+static inline void stalled_io_open_file(struct stalled_io *io)
 {
 	char name[] = "stalledio.XXXXXX";
 	size_t room = 2 * page_size();
@@ -61,9 +62,9 @@ static inline void stalled_read_open_file(struct stalled_read *io)
 	int fd = mkstemp(name);
 
 	gt_need(fd >= 0 && !fstatfs(fd, &fs), "a file in the current directory");
-	io->on_disk = malloc(room);
+	gt_need(!posix_memalign((void **)&io->on_disk, page_size(), room), "memory");
 	for (size_t i = 0; i < room; i++)
-		io->on_disk[i] = 1 + i % 127;	/* never the byte that fills page A */
+		io->on_disk[i] = 1 + i % 63;	/* none of the bytes that fill page A */
 	gt_need(write(fd, io->on_disk, room) == (ssize_t)room && !fsync(fd), "writing the file to disk");
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	close(fd);
@@ -73,71 +74,87 @@ static inline void stalled_read_open_file(struct stalled_read *io)
 	if (io->fd < 0)
 		gt_skip("no O_DIRECT on the file system of the current directory (type 0x%lx): %s",
 			(unsigned long)fs.f_type, strerror(fd));
-	if (stalled_read_is_cached(io))
+	if (stalled_io_is_cached(io))
 		gt_skip("file system type 0x%lx keeps the file in the page cache", (unsigned long)fs.f_type);
 }
 
-static inline void stalled_read_open_uffd(struct stalled_read *io)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = {
-		.range = { (uintptr_t)io->page_b, page_size() }, .mode = UFFDIO_REGISTER_MODE_MISSING
-	};
-
-	io->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (io->uffd < 0)
-		gt_skip("no userfaultfd: %s", strerror(errno));
-	gt_need(!ioctl(io->uffd, UFFDIO_API, &api), "UFFDIO_API");
-	gt_need(!ioctl(io->uffd, UFFDIO_REGISTER, &range), "UFFDIO_REGISTER");
-}
-
-static inline void stalled_read_start(struct stalled_read *io)
+/* Returns with the transfer stalled: the kernel has pinned A and waits for B. */
+static inline void stalled_io_start(struct stalled_io *io, char *page_a, size_t offset, bool is_write)
 {
 	struct uffd_msg message;
 	size_t page = page_size();
 
 	memset(io, 0, sizeof(*io));
-	stalled_read_open_file(io);
-	io->page_a = page_map(2, 0xa5);	/* written: present and writable, as the fast path wants it */
-	io->page_b = io->page_a + page;
-	io->target = io->page_a + page / 2;
-	io->length = page + page / 2;
+	stalled_io_open_file(io);
+	io->is_write = is_write;
+	io->page_a = page_a;
+	io->target = page_a + offset;
+	io->in_a = page - offset;
+	io->length = io->in_a + page;
+	io->page_b = page_map(1, 0);
 	gt_need(!madvise(io->page_b, page, MADV_DONTNEED), "MADV_DONTNEED");
-	stalled_read_open_uffd(io);
+	io->uffd = uffd_open();
+	uffd_register(io->uffd, io->page_b, page, UFFDIO_REGISTER_MODE_MISSING);
 	gt_need(!pipe2(io->done, O_CLOEXEC), "pipe");
-	gt_need(!pthread_create(&io->reader, NULL, stalled_read_thread, io), "pthread_create");
-
-	struct pollfd wait[] = { { io->uffd, POLLIN, 0 }, { io->done[0], 0, 0 } };
-
-	gt_need(poll(wait, 2, -1) > 0, "poll");
-	if (!(wait[0].revents & POLLIN)) {
-		pthread_join(io->reader, NULL);
+	gt_need(!pthread_create(&io->thread, NULL, stalled_io_thread, io), "pthread_create");
+	if (!uffd_wait(io->uffd, io->done[0], &message)) {
+		pthread_join(io->thread, NULL);
 		if (io->got < 0 && io->error == EINVAL)
-			gt_skip("the disk's blocks are larger than half a page of %zu bytes", page);
-		gt_broken("the read ended with %zd (%s) before page B was there", io->got, strerror(io->error));
+			gt_skip("the disk's blocks are larger than %zu bytes", io->in_a);
+		gt_broken("the transfer ended with %zd (%s) before page B was there", io->got,
+			  strerror(io->error));
 	}
-	gt_need(read(io->uffd, &message, sizeof(message)) == sizeof(message), "userfaultfd message");
 	gt_need(message.event == UFFD_EVENT_PAGEFAULT &&
 		(message.arg.pagefault.address & -page) == (uintptr_t)io->page_b, "a fault on page B");
 }
 
-static inline void stalled_read_finish(struct stalled_read *io)
+static inline void stalled_read_into(struct stalled_io *io, char *page_a, size_t offset)
+{
+	stalled_io_start(io, page_a, offset, false);
+}
+
+/* Page A is written and therefore present and writable, as the kernel's fast path wants it. */
+static inline void stalled_read_start(struct stalled_io *io)
+{
+	stalled_read_into(io, page_map(1, 0xa5), page_size() / 2);
+}
+
+static inline void stalled_write_from(struct stalled_io *io, char *page_a, size_t offset)
+{
+	stalled_io_start(io, page_a, offset, true);
+}
+
+static inline void stalled_io_finish(struct stalled_io *io)
 {
 	struct uffdio_zeropage zero = { .range = { (uintptr_t)io->page_b, page_size() } };
 
 	gt_need(!ioctl(io->uffd, UFFDIO_ZEROPAGE, &zero), "UFFDIO_ZEROPAGE");
-	gt_need(!pthread_join(io->reader, NULL), "pthread_join");
-	gt_need(io->got == (ssize_t)io->length, "the read returned %zd (%s)", io->got, strerror(io->error));
-	if (stalled_read_is_cached(io))
-		gt_skip("the file system answered the direct read from the page cache");
+	gt_need(!pthread_join(io->thread, NULL), "pthread_join");
+	gt_need(io->got == (ssize_t)io->length, "the transfer returned %zd (%s)", io->got, strerror(io->error));
+	if (stalled_io_is_cached(io))
+		gt_skip("the file system did the direct transfer through the page cache");
+}
+
+static inline void stalled_read_finish(struct stalled_io *io)
+{
+	stalled_io_finish(io);
 }
 
 /* B is the control: it came after the interference. If it is wrong too, suspect the disk. */
-static inline void stalled_read_check(struct stalled_read *io)
+static inline void stalled_read_check(struct stalled_io *io)
 {
-	size_t in_a = io->page_b - io->target;
+	gt_check_bytes(io->on_disk + io->in_a, io->page_b, page_size(), "bytes read into page B, the control");
+	gt_check_bytes(io->on_disk, io->target, io->in_a, "bytes read into page A");
+}
 
-	gt_check_bytes(io->on_disk + in_a, io->page_b, page_size(), "bytes read into page B, the control");
-	gt_check_bytes(io->on_disk, io->target, in_a, "bytes read into page A");
+/* old: what A held when the write was started. B was zeroes. */
+static inline void stalled_write_check(struct stalled_io *io, int old)
+{
+	char *sent = io->on_disk, *expected = calloc(2, page_size());
+
+	memset(expected, old, io->in_a);
+	gt_need(pread(io->fd, sent, 2 * page_size(), 0) >= (ssize_t)io->length, "reading the file back");
+	gt_check_bytes(expected + io->in_a, sent + io->in_a, page_size(), "bytes written from page B, the control");
+	gt_check_bytes(expected, sent, io->in_a, "bytes written from page A");
 }
 #endif

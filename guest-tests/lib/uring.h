@@ -6,6 +6,7 @@
 #ifndef URING_H
 #define URING_H
 #include "guesttest.h"
+#include "pagestate.h"
 #include <linux/io_uring.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -69,5 +70,28 @@ static inline int uring_transfer_fixed(struct uring *u, int opcode, int fd, void
 	result = cqes[*head & *uring_word(u->cq, u->p.cq_off.ring_mask)].res;
 	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
 	return result;
+}
+
+/* C-SYNC: what the ring sends from the start of a buffer is what the program sees there. */
+static inline void uring_check_sends(struct uring *u, const char *buffer, size_t length)
+{
+	char *sent = malloc(length);
+	int file = memfd_create("sent", MFD_CLOEXEC), result;
+
+	gt_need(file >= 0, "memfd_create");
+	result = uring_transfer_fixed(u, IORING_OP_WRITE_FIXED, file, (void *)buffer, length);
+	gt_need(result == (int)length, "WRITE_FIXED returned %d", result);
+	gt_need(pread(file, sent, length, 0) == (ssize_t)length, "reading back what was sent");
+	gt_check_bytes(buffer, sent, length, "bytes the ring sent, against the buffer");
+	close(file);
+	free(sent);
+}
+
+/* The same, after the program has written all of it: read fault, write fault, then the rest. */
+static inline void uring_check_sends_new(struct uring *u, char *buffer, size_t length)
+{
+	page_touch(buffer, 'n');
+	memset(buffer, 'n', length);
+	uring_check_sends(u, buffer, length);
 }
 #endif

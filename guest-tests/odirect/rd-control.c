@@ -8,7 +8,7 @@
 
 static void run(void)
 {
-	struct stalled_read io;
+	struct stalled_io io;
 
 	stalled_read_start(&io);
 	/* The page is mapped writable: the touch takes no fault, so no page is replaced. */

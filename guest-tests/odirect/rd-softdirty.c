@@ -9,7 +9,7 @@
 
 static void run(void)
 {
-	struct stalled_read io;
+	struct stalled_io io;
 
 	stalled_read_start(&io);
 	page_clear_soft_dirty();

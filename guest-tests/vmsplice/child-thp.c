@@ -4,8 +4,8 @@
  * fault on a huge page still asks how often it is mapped, and forgets the pipe.
  */
 #include "guesttest.h"
-#include "pagestate.h"
 #include "pipepin.h"
+#include "thp.h"
 
 static void run(void)
 {

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Pages of hugetlbfs, from a pool that is set up for the case and given back at its end. */
+#ifndef HUGETLB_H
+#define HUGETLB_H
+#include "guesttest.h"
+#include "pagestate.h"
+
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
+
+static char hugetlb_pool[80], hugetlb_before[32];
+
+static inline void hugetlb_give_back(void)
+{
+	page_write_file(hugetlb_pool, hugetlb_before);
+}
+
+static inline bool hugetlb_has(size_t size)
+{
+	snprintf(hugetlb_pool, sizeof(hugetlb_pool), "/sys/kernel/mm/hugepages/hugepages-%zukB/nr_hugepages",
+		 size >> 10);
+	return !access(hugetlb_pool, F_OK);
+}
+
+/* 2 MiB where there is such a size, else the default one. */
+static inline size_t hugetlb_usual_size(void)
+{
+	char text[8192], *line;
+
+	if (hugetlb_has(2 << 20))
+		return 2 << 20;
+	page_read_file("/proc/meminfo", text, sizeof(text));
+	line = strstr(text, "Hugepagesize:");
+	if (!line)
+		gt_skip("the kernel has no hugetlbfs");
+	return strtoul(line + strlen("Hugepagesize:"), NULL, 10) << 10;
+}
+
+/*
+ * Exactly this many pages of this size, all of them free. A pool that has them since the boot, as
+ * the largest sizes must, is left as it is.
+ */
+static inline void hugetlb_make_pool(size_t size, int pages)
+{
+	char text[32];
+
+	if (!hugetlb_has(size))
+		gt_skip("no huge pages of %zu MiB here", size >> 20);
+	page_read_file(hugetlb_pool, hugetlb_before, sizeof(hugetlb_before));
+	gt.at_end = hugetlb_give_back;
+	snprintf(text, sizeof(text), "%d", pages);
+	if (atoi(hugetlb_before) != pages)
+		gt_need(page_write_file(hugetlb_pool, text), "setting %s", hugetlb_pool);
+	page_read_file(hugetlb_pool, text, sizeof(text));
+	if (atoi(text) != pages)
+		gt_skip("of %d huge pages of %zu MiB, %d could be had", pages, size >> 20, atoi(text));
+}
+
+/* One private huge page, its first small page filled; of the pool the rest is left for copies. */
+static inline char *hugetlb_map(size_t size, int fill)
+{
+	int order = __builtin_ctzl(size);
+	char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | order << MAP_HUGE_SHIFT, -1, 0);
+
+	gt_need(map != MAP_FAILED, "mmap of a huge page of %zu MiB", size >> 20);
+	memset(map, fill, page_size());
+	gt_need(page_is(map, PAGE_HUGE), "a page of hugetlbfs was asked for, none came");
+	return map;
+}
+#endif

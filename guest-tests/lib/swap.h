@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Pages that are really swapped out. Swap itself is the machine's business: a case without it skips. */
+#ifndef SWAP_H
+#define SWAP_H
+#include "guesttest.h"
+#include "pagestate.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+
+static inline void swap_need(void)
+{
+	char text[4096], *second;
+
+	page_read_file("/proc/swaps", text, sizeof(text));
+	second = strchr(text, '\n');
+	if (!second || !second[1])
+		gt_skip("no swap is active (/proc/swaps lists none)");
+}
+
+/*
+ * Out to swap, proven by the pagemap. Only before fork: pages that are mapped twice are passed over.
+ * A page under writeback may be given up on, so it is tried again.
+ */
+static inline void swap_out(void *page)
+{
+	page_settle(page);
+	for (int i = 0; i < 200 && !(page_entry(page) & PAGE_SWAPPED); i++) {
+		if (madvise(page, page_size(), MADV_PAGEOUT) && errno == EINVAL)
+			gt_skip("the kernel has no MADV_PAGEOUT");
+		page_drain_vectors();
+	}
+	gt_need(page_entry(page) & PAGE_SWAPPED, "the page was not swapped out, pagemap entry 0x%llx",
+		(unsigned long long)page_entry(page));
+}
+#endif

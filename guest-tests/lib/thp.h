@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Transparent huge pages: mapped whole, and mapped piece by piece without being split. */
+#ifndef THP_H
+#define THP_H
+#include "guesttest.h"
+#include "pagestate.h"
+
+/* KiB of the mapping that starts at map which lie in huge pages mapped as such. */
+static inline unsigned long page_huge_kib(const void *map)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	unsigned long start, end, kib = 0;
+	char line[512];
+	bool here = false;
+
+	gt_need(smaps, "/proc/self/smaps");
+	while (fgets(line, sizeof(line), smaps)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = start <= (uintptr_t)map && (uintptr_t)map < end;
+		else if (here)
+			sscanf(line, "AnonHugePages: %lu", &kib);
+	}
+	fclose(smaps);
+	return kib;
+}
+
+#define PAGE_THP_DIR "/sys/kernel/mm/transparent_hugepage/"
+
+/* One anonymous transparent huge page, filled and proven mapped by a PMD. Sets *length. */
+static inline char *page_map_thp(size_t *length, int fill)
+{
+	char text[128], *start, *map;
+
+	page_read_file(PAGE_THP_DIR "hpage_pmd_size", text, sizeof(text));
+	*length = strtoul(text, NULL, 10);
+	if (!*length)
+		gt_skip("the kernel has no transparent huge pages");
+	if ((size_t)get_avphys_pages() * page_size() < 4 * *length)
+		gt_skip("too little free memory for huge pages of %zu MiB", *length >> 20);
+	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
+	if (strstr(text, "[never]") && !page_write_file(PAGE_THP_DIR "enabled", "madvise"))
+		gt_skip("transparent huge pages are off and cannot be switched on: %s", strerror(errno));
+	start = mmap(NULL, 2 * *length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	gt_need(start != MAP_FAILED, "mmap of %zu bytes", 2 * *length);
+	map = (char *)(((uintptr_t)start + *length - 1) & -*length);
+	if (map > start)
+		munmap(start, map - start);
+	munmap(map + *length, start + *length - map);
+	gt_need(!madvise(map, *length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
+	memset(map, fill, *length);
+	if (strstr(text, "[never]"))
+		page_write_file(PAGE_THP_DIR "enabled", "never");
+	gt_need(page_huge_kib(map) == *length >> 10, "a huge page was asked for, %lu KiB came",
+		page_huge_kib(map));
+	return map;
+}
+
+/*
+ * Still one huge page, but mapped by page table entries: what the kernel does to a part of the
+ * mapping leaves the page whole. Proves it, page by page of the first few.
+ */
+static inline void page_need_thp_mapped_by_ptes(const char *map)
+{
+	gt_need(!page_huge_kib(map), "the huge page is still mapped whole");
+	for (size_t i = 0; i < 4; i++)
+		gt_need(page_is(map + i * page_size(), PAGE_IN_THP), "page %zu is not part of a huge page", i);
+}
+#endif
