@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * fork shares the pages of a process with its child, to be copied on write. A page registered with
+ * a ring must not be shared, or the parent's next write moves it to a copy that the ring does not
+ * know: the child has to get a copy at once.
+ */
+#include "guesttest.h"
+#include "hugetlb.h"
+#include "pagestate.h"
+#include "thp.h"
+#include "uring.h"
+
+static void run(void)
+{
+	const char *kind = gt_param("page");
+	size_t length = page_size();
+	char *buffer, *control = page_map(1, 'o');
+	struct uring ring;
+	uint64_t before;
+
+	if (!strcmp(kind, "thp")) {
+		buffer = page_map_thp(&length, 'o');
+	} else if (!strcmp(kind, "hugetlb")) {
+		length = hugetlb_usual_size();
+		hugetlb_make_pool(length, 2);	/* one for a copy */
+		buffer = hugetlb_map(length, 'o');
+	} else {
+		buffer = page_map(1, 'o');
+	}
+	uring_open(&ring);
+	uring_register_buffer(&ring, buffer, length);
+	before = page_frame(control);
+	if (!gt_fork())
+		for (;;)
+			pause();	/* alive, and so is its mapping of the buffer */
+	page_touch(control, 'n');
+	gt_need(page_frame(control) != before, "a page without a pin is copied after fork");
+	uring_check_sends_new(&ring, buffer, page_size());
+	gt_pass("the ring sends what the program wrote");
+}
+
+GUEST_TEST = {
+	.summary       = "after fork, a registered buffer is still the page that the parent writes",
+	.contract      = "C-SYNC",
+	.mechanism     = "fork write-protects a pinned page in the parent instead of copying it for the child",
+	.fixes         = "70e806e4e645",
+	.changelog     = "5",
+	.needs_kconfig = "IO_URING=y PROC_PAGE_MONITOR=y",
+	.min_kernel    = "5.1",
+	.params        = "page: small thp hugetlb",
+	.needs_root    = true,
+	.memory_mib    = 768,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "a ring that sends stale bytes",
+	.run           = run,
+};

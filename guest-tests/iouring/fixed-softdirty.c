@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Clearing the soft-dirty bits write-protects every page of a process, that of a registered buffer
+ * too, unless the kernel spares pinned pages. The next write fault must not part the two.
+ */
+#include "guesttest.h"
+#include "pagestate.h"
+#include "uring.h"
+
+static void run(void)
+{
+	size_t length = page_size();
+	char *buffer = page_map(1, 'o');
+	struct uring ring;
+
+	uring_open(&ring);
+	uring_register_buffer(&ring, buffer, length);
+	page_clear_soft_dirty();
+	uring_check_sends_new(&ring, buffer, length);
+	gt_pass("the ring sends what the program wrote");
+}
+
+GUEST_TEST = {
+	.summary       = "after clear_refs, a registered buffer is still the page that the program writes",
+	.contract      = "C-SYNC",
+	.mechanism     = "clear_refs write-protects a pinned page, and do_wp_page copies it for its references",
+	.fixes         = "9348b73c2e1b",
+	.changelog     = "29c 40",
+	.needs_kconfig = "IO_URING=y MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
+	.min_kernel    = "5.1",
+	.needs_root    = false,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "a ring that sends stale bytes",
+	.run           = run,
+};
