@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The vmsplice attack the other way round: the parent keeps the page in a pipe and unmaps it, and
+ * the child, who alone maps it now, writes. What was put into the pipe before the fork shows
+ * whether fork itself looks at pins.
+ */
+#include "guesttest.h"
+#include "hugetlb.h"
+#include "pipepin.h"
+#include "thp.h"
+
+static void run(void)
+{
+	bool before_fork = !strcmp(gt_param("when"), "pre");
+	const char *kind = gt_param("page");
+	size_t length = page_size();
+	char *page;
+
+	if (!strcmp(kind, "thp")) {
+		page = page_map_thp(&length, PIPEPIN_OLD);
+	} else if (!strcmp(kind, "hugetlb")) {
+		length = hugetlb_usual_size();
+		hugetlb_make_pool(length, 2);
+		page = hugetlb_map(length, PIPEPIN_OLD);
+	} else {
+		page = page_map(1, PIPEPIN_OLD);
+	}
+	pipepin_check_parent_reads_child(page, length, before_fork);
+}
+
+GUEST_TEST = {
+	.summary       = "a parent cannot read its child's later writes through vmsplice",
+	.contract      = "C-ISO",
+	.mechanism     = "reuse by mapcount ignores the read pin of a pipe; fork shares a page that has one",
+	.cve           = "CVE-2020-29374",
+	.changelog     = "5",
+	.needs_kconfig = "PROC_PAGE_MONITOR=y",
+	.min_kernel    = "4.10",
+	.params        = "when: pre post; page: small thp hugetlb",
+	.needs_root    = true,
+	.memory_mib    = 768,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "the child's secret in the parent's pipe",
+	.run           = run,
+};
