@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The fast walk that takes references for direct I/O runs without a lock, and against a fork that
+ * write-protects the same page tables it has to take them back and start over. A kernel that gives
+ * them back wrongly loses a page, or keeps it for ever. Seen by its own complaints, by the count of
+ * pins taken and given back, and by what is read.
+ */
+#include "guesttest.h"
+#include "stalledio.h"
+#include "uring.h"
+#include <time.h>
+
+enum { PAGES = 256, BALLAST = 4096, SECONDS = 4 };
+
+static struct {
+	struct stalled_io file;
+	char *buffer, *expected;
+	unsigned long reads, pins, forks;
+	bool over;
+} shared;
+
+static bool is_over(void)
+{
+	return __atomic_load_n(&shared.over, __ATOMIC_RELAXED);
+}
+
+static void *read_directly(void *arg)
+{
+	struct iovec parts[PAGES];
+	size_t page = page_size();
+
+	(void)arg;
+	for (size_t i = 0; i < PAGES; i++)
+		parts[i] = (struct iovec){ shared.buffer + i * page, page };
+	for (; !is_over(); shared.reads++) {
+		memset(shared.buffer, 0, PAGES * page);
+		gt_need(preadv(shared.file.fd, parts, PAGES, 0) == (ssize_t)(PAGES * page), "a direct read");
+		gt_check_bytes(shared.expected, shared.buffer, PAGES * page, "bytes read while forks go on");
+	}
+	return NULL;
+}
+
+/* Pins that are counted: on kernels whose direct I/O takes mere references, these are all there are. */
+static void *register_and_unregister(void *arg)
+{
+	char *buffer = page_map(16, 1);
+	struct uring ring;
+
+	(void)arg;
+	uring_open(&ring);
+	for (; !is_over(); shared.pins++) {
+		uring_register_buffer(&ring, buffer, 16 * page_size());
+		gt_need(!syscall(SYS_io_uring_register, ring.fd, IORING_UNREGISTER_BUFFERS, NULL, 0),
+			"unregistering");
+	}
+	close(ring.fd);
+	return NULL;
+}
+
+static long long counted(const char *name)
+{
+	static char text[32768];
+	char *line;
+
+	page_write_file("/proc/sys/vm/stat_refresh", "1");	/* else each CPU has counts of its own */
+	page_read_file("/proc/vmstat", text, sizeof(text));
+	line = strstr(text, name);
+	if (!line)
+		gt_skip("the kernel does not count pins: no %s in /proc/vmstat", name);
+	return atoll(line + strlen(name));
+}
+
+static long long outstanding_pins(void)
+{
+	return counted("nr_foll_pin_acquired ") - counted("nr_foll_pin_released ");
+}
+
+static void make_file(void)
+{
+	char name[] = "gupfast.XXXXXX";
+	size_t size = PAGES * page_size();
+	int fd = mkstemp(name);
+
+	shared.buffer = page_map(PAGES, 0);
+	shared.expected = page_map(PAGES, 0);
+	for (size_t i = 0; i < size; i++)
+		shared.expected[i] = 1 + i % 127;
+	gt_need(fd >= 0 && write(fd, shared.expected, size) == (ssize_t)size && !fsync(fd), "writing a file");
+	close(fd);
+	shared.file.fd = open(name, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	unlink(name);
+	if (shared.file.fd < 0)
+		gt_skip("no O_DIRECT on the file system of the current directory: %s", strerror(errno));
+}
+
+static void run(void)
+{
+	const time_t end = time(NULL) + SECONDS;
+	pthread_t reader, pinner;
+	long long before = outstanding_pins(), taken = counted("nr_foll_pin_acquired ");
+	pid_t pid;
+
+	make_file();
+	page_map(BALLAST, 1);		/* what makes a fork last */
+	gt_need(!pthread_create(&reader, NULL, read_directly, NULL) &&
+		!pthread_create(&pinner, NULL, register_and_unregister, NULL), "threads");
+	for (; time(NULL) <= end; shared.forks++) {
+		pid = fork();
+		gt_need(pid >= 0, "fork");
+		if (!pid)
+			_exit(0);
+		gt_need(waitpid(pid, NULL, 0) == pid, "waiting for a child");
+	}
+	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
+	gt_need(!pthread_join(reader, NULL) && !pthread_join(pinner, NULL), "pthread_join");
+	gt_need(shared.forks > 10 && shared.reads > 10 && shared.pins > 10,
+		"enough of a race: %lu forks, %lu reads, %lu pins", shared.forks, shared.reads, shared.pins);
+	gt_need(counted("nr_foll_pin_acquired ") > taken, "pins are counted");
+	/* A ring gives its pages back when it gets to it. */
+	for (int i = 0; i < 50 && outstanding_pins() != before; i++)
+		usleep(100000);
+	gt_check(outstanding_pins() == before, "as many pins are out as before, %lld, but %lld are", before,
+		 outstanding_pins());
+	gt_pass("%lu forks against %lu direct reads and %lu pins; every pin was given back", shared.forks,
+		shared.reads, shared.pins);
+}
+
+GUEST_TEST = {
+	.summary       = "references taken by the fast walk against fork are all given back",
+	.contract      = "C-LIVE",
+	.mechanism     = "the retry after a fork was noticed drops a reference as if it were a pin, or not at all",
+	.changelog     = "5",
+	.needs_kconfig = "IO_URING=y DEBUG_VM=y",
+	.min_kernel    = "5.7",
+	.needs_root    = true,
+	.cpus          = 2,
+	.kind          = "race",
+	.timeout_s     = 30,
+	.detects       = "a pin that is never given back, a page freed under a read, a complaint of the kernel",
+	.run           = run,
+};
