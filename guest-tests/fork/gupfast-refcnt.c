@@ -10,7 +10,7 @@
 #include "uring.h"
 #include <time.h>
 
-enum { PAGES = 256, BALLAST = 4096, SECONDS = 4 };
+enum { PAGES = 256, BALLAST = 4000, SECONDS = 4 };
 
 static struct {
 	struct stalled_io file;

@@ -11,7 +11,7 @@
 
 static inline void swap_need(void)
 {
-	char text[4096], *second;
+	char text[2048], *second;
 
 	page_read_file("/proc/swaps", text, sizeof(text));
 	second = strchr(text, '\n');

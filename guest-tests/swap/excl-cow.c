@@ -11,7 +11,7 @@ static void run(void)
 {
 	volatile char *page;
 	uint64_t before;
-	char swaps[4096];
+	char swaps[2048];
 
 	swap_need();
 	page_read_file("/proc/swaps", swaps, sizeof(swaps));

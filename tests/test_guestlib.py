@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest library on the host: each header stands alone, and its constants are the kernel's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.guesttest import GuestCase, compile_command, load_cases
+from tests.conftest import ROOT
+from tests.test_guesttest import make_argv, make_case, run_case
+
+GUEST_TESTS = ROOT / "guest-tests"
+LIB = GUEST_TESTS / "lib"
+# the second half of guesttest.h is no header of its own
+HEADERS = sorted(path for path in LIB.glob("*.h") if path.name != "guesttest-main.h")
+CASES = load_cases(GUEST_TESTS)
+COMPILERS = [cc for cc in ("gcc", "clang", "aarch64-linux-gnu-gcc") if shutil.which(cc)]
+SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+DECLARATION = """
+GUEST_TEST = {
+	.summary = "s",
+	.kind = "deterministic",
+	.timeout_s = 5,
+	.run = run,
+};
+"""
+
+
+def run_text(text: str, folder: Path) -> tuple[int, list[str]]:
+    case = make_case(folder, "t.c", text + DECLARATION)
+    return run_case(make_argv(case, folder))
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)
+def test_header_is_short_and_stands_alone(header: Path, tmp_path: Path) -> None:
+    assert len(header.read_text().splitlines()) <= 200
+    text = f'#include "{header.name}"\n#include "guesttest.h"\nstatic void run(void) {{ gt_pass("fine"); }}\n'
+    case = make_case(tmp_path, "t.c", text + DECLARATION)
+    argv = compile_command(case, "cc", LIB, tmp_path / "t.elf")
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize("cc", COMPILERS)
+def test_every_case_compiles_without_a_warning(cc: str, tmp_path: Path) -> None:
+    broken = []
+    for case in CASES:
+        if case.language == "c":
+            argv = [*compile_command(case, cc, LIB, tmp_path / "t"), "-fsyntax-only"]
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            broken += [done.stderr] if done.returncode else []
+    assert not broken, "\n".join(broken)
+
+
+def test_page_size_is_never_written_down() -> None:
+    """What says 4096 means a page, and is wrong on the next architecture; a pipe's slot is the exception."""
+    numbers = re.compile(r"\b(4096|0x1000|1\s*<<\s*12|getpagesize)\b")
+    allowed = {"splice-pagecache.py"}
+    for path in sorted(GUEST_TESTS.rglob("*.[hcp]*")):
+        if path.suffix not in (".h", ".c", ".py") or path.name in allowed:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not numbers.search(line), f"{path}:{number}: {line}"
+
+
+@pytest.mark.parametrize(("ending", "told"), [('gt_pass("x")', "gives back"), ('gt_skip("x")', "gives back")])
+def test_at_end_is_called_once_by_the_owner(ending: str, told: str, tmp_path: Path) -> None:
+    text = """#include "guesttest.h"
+static void give_back(void) { gt_note("gives back"); }
+static void run(void)
+{
+	gt.at_end = give_back;
+	pid_t pid = gt_fork();
+	if (!pid) gt_pass("a helper");
+	gt_reap(pid);
+	%s;
+}
+"""
+    status, lines = run_text(text % ending, tmp_path)
+    assert status == 0
+    assert lines.count(f"# {told}") == 1
+    assert lines.index("# helper: a helper") < lines.index(f"# {told}")
+
+
+def test_page_verbs_on_the_host(tmp_path: Path) -> None:
+    """What needs no privilege: the pagemap shows presence, and mprotect there and back keeps the bytes."""
+    text = """#include "pagestate.h"
+static void run(void)
+{
+	char *page = page_map(2, 7);
+
+	gt_need(page_entry(page) & PAGE_PRESENT, "a page that was written is present");
+	gt_need(!madvise(page + page_size(), page_size(), MADV_DONTNEED), "MADV_DONTNEED");
+	gt_need(!(page_entry(page + page_size()) & (PAGE_PRESENT | PAGE_SWAPPED)), "a dropped page is not");
+	page_mprotect_cycle(page, page_size());
+	page_touch(page, 8);
+	gt_check(page[0] == 8 && page[1] == 7, "the bytes");
+	gt_pass("fine");
+}
+"""
+    assert run_text(text, tmp_path)[0] == 0
+
+
+def test_swap_that_is_not_there_is_a_skip(tmp_path: Path) -> None:
+    text = '#include "swap.h"\nstatic void run(void) { swap_need(); gt_pass("some"); }\n'
+    status, lines = run_text(text, tmp_path)
+    has_swap = len(Path("/proc/swaps").read_text().splitlines()) > 1
+    assert status == 0
+    assert ("SKIP no swap is active" in lines[-1]) is not has_swap
+
+
+def test_python_knows_the_numbers_that_c_knows(tmp_path: Path) -> None:
+    """The case in Python has no headers: its numbers are those of the C library's."""
+    text = """#include "uffd.h"
+static void run(void)
+{
+	printf("# %lx %lx %lx %d\\n", (long)UFFDIO_API, (long)UFFDIO_REGISTER, (long)UFFDIO_ZEROPAGE,
+		SYS_userfaultfd);
+	gt_pass("fine");
+}
+"""
+    _, lines = run_text(text, tmp_path)
+    script = (
+        "import platform, runpy; m = runpy.run_path('exact-addr.py'); n = m['ioctl_number'];"
+        "print('#', f'{n(0x3f, 24):x} {n(0, 32):x} {n(4, 32):x}', m['SYS_USERFAULTFD'][platform.machine()])"
+    )
+    env = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1"}
+    folder = GUEST_TESTS / "uffd"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == lines[2], done.stderr
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.language == "c" and not c.needs_root and c.kind == "deterministic"],
+    ids=lambda case: case.id,
+)
+def test_unprivileged_case_under_sanitizers(case: GuestCase, tmp_path: Path) -> None:
+    """On whatever kernel runs here: the verdict is the kernel's affair, but no case may break."""
+    argv = [word for word in compile_command(case, "gcc", LIB, tmp_path / "t") if word != "-static"]
+    subprocess.run([*argv, *SANITIZERS], check=True, stdin=subprocess.DEVNULL, timeout=60)
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [str(tmp_path / "t")], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert not done.stderr
