@@ -171,9 +171,7 @@ def select_cases(
     errors: list[UsageError] = []
     chosen: set[str] = set()
     for glob in globs:
-        words = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in glob)
-        pattern = re.compile("".join(words))
-        matched = {case.id for case in known if pattern.fullmatch(case.id)}
+        matched = {case.id for case in known if is_match(glob, case.id)}
         if not matched:
             near = difflib.get_close_matches(glob, [case.id for case in known], n=3, cutoff=0.4)
             hint = f"nearest: {', '.join(near)}" if near else "`*` and `?` match within the id family.case"
@@ -181,6 +179,12 @@ def select_cases(
         chosen |= matched
     raise_all(errors)
     return tuple(case for case in known if case.id in chosen)
+
+
+def is_match(glob: str, name: str) -> bool:
+    """Whether a glob (``*`` and ``?``, all else means itself) is the whole name of a case or subtest."""
+    words = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in glob)
+    return re.fullmatch("".join(words), name) is not None
 
 
 def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[str]:

@@ -19,7 +19,7 @@ from orchestrator.document import suggest
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.fetch import check_local, fetch_tree, find_fetched
 from orchestrator.fixup import load_fixups
-from orchestrator.guesttest import GuestCase, load_cases
+from orchestrator.guesttest import GuestCase, is_match, load_cases
 from orchestrator.kconfig import Config, load_fragments, make_config
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, Job
@@ -108,7 +108,7 @@ def load_declarations(root: Path) -> Declarations:
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
     raise_all([error for error in errors if isinstance(error, UsageError)])
-    raise_all(list(_check_flips(declared)))
+    raise_all([*_check_flips(declared), *_check_expectations(declared)])
     return declared
 
 
@@ -121,6 +121,20 @@ def _check_flips(declared: Declarations) -> Iterator[UsageError]:
                     f"{patch.name} flips {case}, and there is no such case{suggest(case, known)}",
                     where=f"patches/{name}/series.yaml",
                 )
+
+
+def _check_expectations(declared: Declarations) -> Iterator[UsageError]:
+    """One that speaks of no case is a misspelt one, and the failure that it excuses would come as news."""
+    known = [name for case in declared.cases for name in (case.id, *case.subtests)]
+    for row in declared.rows.values():
+        for cell in row.cells:
+            for word in (expected.case for expected in cell.expect):
+                if not any(is_match(word, name) for name in known):
+                    yield UsageError(
+                        f"{row.name}/{cell.name} expects something of {word}, and there is no such case"
+                        f"{suggest(word, known)}",
+                        where="ci/matrix.yaml",
+                    )
 
 
 def add_inputs(

@@ -6,11 +6,11 @@ still answers, a kernel log without a splat and a taint that did not grow. Whate
 contradicts itself is BROKEN; whatever the kernel complained of is a CRASH, also where a failure is expected.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.console import parse_console
+from orchestrator.guesttest import is_match
 from orchestrator.ktap import parse_ktap
 from orchestrator.record import CaseResult, Ended, Expected, JobRecord
 from orchestrator.status import Status
@@ -82,8 +82,7 @@ def is_conclusive(result: CaseResult, subtests: tuple[str, ...]) -> bool:
 def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
     """The first expectation whose id or glob is the case's, or the subtest's with its parameters."""
     for expected in expect:
-        pattern = re.escape(expected.case).replace(r"\*", ".*").replace(r"\?", ".")
-        if re.fullmatch(pattern, case) or re.fullmatch(pattern, name):
+        if is_match(expected.case, case) or is_match(expected.case, name):
             return expected
     return None
 

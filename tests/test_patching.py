@@ -130,6 +130,17 @@ def test_case_that_a_patch_can_not_flip(project: Path) -> None:
     assert "did you mean odirect.rd-mprotect?" in done.stderr
 
 
+def test_expectation_of_no_case(project: Path) -> None:
+    matrix = project / "ci/matrix.yaml"
+    matrix.write_text(
+        matrix.read_text().replace("case: vmsplice.child-thp\n", "case: vmsplice.child-tph\n", 1)
+    )
+    done = cowbell("list", cwd=project)
+    assert done.returncode == 2
+    assert "demo/plain expects something of vmsplice.child-tph, and there is no such case" in done.stderr
+    assert "did you mean vmsplice.child-thp?" in done.stderr
+
+
 def test_edit_a_series(project: Path, linux: Path, tmp_path: Path) -> None:
     words = ["SERIES=swap", f"KERNEL={linux}"]
     patch = project / "patches/swap/0001-swap.patch"
