@@ -49,10 +49,13 @@ def find_accel(wanted: str, arch: Arch, store: Store) -> str:
 
 def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> str:
     """Boot a guest on KVM. What came of it is remembered, unless it may be the kernel's or the host's."""
-    progress.stage("boot", "trying KVM")
     trial = replace(machine, accel="kvm", shape=GuestShape(cpus=1, memory_mib=256), boot_limit_s=_PROBE_S)
     outcome, folder = "kvm a guest has booted", store.path("accel", "probe")
     with store.lock("accel-probe"):
+        # whoever had the lock has found out
+        if known := find_accel("auto", machine.arch, store):
+            return known
+        progress.stage("boot", "trying KVM")
         try:
             with boot_guest(trial, folder):
                 pass

@@ -301,15 +301,17 @@ def _run_job(
         toolchain = kernel.request.toolchain
         programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
         folder = _cell_dir(machine, place.store)
-        for program in programs:
-            known = None if redo else _find_result(folder, program.case, program.program_id)
-            if known:
-                results[program.case.id] = known
-        missing = [program for program in programs if program.case.id not in results]
-        for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
-            has_run = True
-            save_result(result, _result_path(folder, result.case, result.content_id))
-            results[result.case] = result
+        # who comes second to the same cell takes what the first one earns
+        with place.store.lock(f"results-{folder.name}"):
+            for program in programs:
+                known = None if redo else _find_result(folder, program.case, program.program_id)
+                if known:
+                    results[program.case.id] = known
+            missing = [program for program in programs if program.case.id not in results]
+            for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
+                has_run = True
+                save_result(result, _result_path(folder, result.case, result.content_id))
+                results[result.case] = result
     except StageFailure as error:
         failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
         record, has_run = replace(record, failure=failure), True

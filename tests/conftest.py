@@ -33,6 +33,8 @@ VARIABLES = (
 )  # fmt: skip
 
 
+# before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Guests have the cores that they are measured with to themselves: one test with a kernel at a time."""
     for item in items:

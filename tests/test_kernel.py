@@ -13,6 +13,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[s
     assert again.stderr == ""
     steps = json.loads(cowbell(store, "-n", "--json", "ROW=demo").stdout)
     assert steps and not any(step["why"] for step in steps)
+
+
+def test_two_at_once_do_the_work_once(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, _ = demo
+    words = ("test", "ROW=demo", "TESTS=odirect.rd-control", "SERIES=none")
+    for result in (store / "results").glob("*/odirect.rd-control.*.json"):
+        result.unlink()
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: cowbell(store, *words), range(2)))
+    assert [done.returncode for done in both] == [0, 0], both
+    assert sorted("boot " in done.stderr for done in both) == [False, True], both
 
 
 def test_kill_9_leaves_no_qemu(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
