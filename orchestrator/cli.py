@@ -26,7 +26,7 @@ from orchestrator.store import Store, disk_trouble, find_default_root, write_ato
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
     from orchestrator.pipeline import Step, Workspace
-    from orchestrator.plan import Declarations, Job
+    from orchestrator.plan import Declarations, Job, Request
 
 TARGETS: Mapping[str, str] = {
     "source": "fetch the trees and apply the series",
@@ -35,14 +35,16 @@ TARGETS: Mapping[str, str] = {
     "test": "build, then boot, run the cases and report (the default)",
     "report": "show a run again: RUN=ID, or the last one",
     "gc": "remove what was not used for longest, until the store has at most SIZE",
-    "list": "what there is: rows, kernels, series, fragments, cases",
+    "list": "what there is: rows, kernels, series, fragments, cases; or --changelog",
+    "explain": "all about the cases that are named after it",
+    "proof": "which kernels every case was seen to fail on, and to pass on",
     "series": "the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply",
     "worktree": "open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)",
     "refresh": "write the commits of that worktree back into patches/SERIES",
 }
 
 # these do not go together with others
-ALONE = ("gc", "list", "series", "worktree", "refresh")
+ALONE = ("gc", "list", "explain", "proof", "series", "worktree", "refresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-s", "--silent", action="store_true", help="no progress on stderr")
     parser.add_argument("-p", "--print-variables", action="store_true", help="variables, values and origins")
+    parser.add_argument(
+        "--changelog", action="store_true", help="list: every entry, its cases, what they came to"
+    )
     parser.add_argument("--json", action="store_true", help="the product as JSON")
     return parser
 
@@ -204,8 +209,10 @@ def _run(words: list[str]) -> int:
             is_dirty=settings["DIRTY"].value not in ("", "0"),
             redo=options.always_make and "source" in targets,
         )
-        if targets == ["list"]:
+        if targets == ["list"] and not options.changelog:
             return _list(declared, as_json=options.json)
+        if targets[0] in ("list", "explain", "proof"):
+            return _show_evidence(targets[0], request, declared, place, as_json=options.json)
         if show := patching.TARGETS.get(targets[0]):
             where = Path(settings["DIR"].value).expanduser() if settings["DIR"].value else None
             status, text = show(request, declared, place, options, where)
@@ -258,12 +265,15 @@ def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
     }
     targets: list[str] = []
     errors: list[UsageError] = []
+    subjects: list[str] = []
     for word in words:
         name, is_setting, value = word.partition("=")
         if is_setting and name in VARIABLES:
             settings[name] = Setting(value, "command line")
         elif is_setting:
             errors.append(UsageError(f"there is no variable {name}{suggest(name, VARIABLES)}", where=word))
+        elif targets == ["explain"]:
+            subjects.append(word)
         elif word in TARGETS:
             targets.append(word)
         else:
@@ -272,6 +282,8 @@ def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
                     f"there is no target {word}{suggest(word, TARGETS)}", hint="cowbell --help lists them"
                 )
             )
+    if subjects:
+        settings["TESTS"] = Setting(" ".join(subjects), "command line")
     if settings["ACCEL"].value not in ("auto", "kvm", "tcg"):
         errors.append(UsageError(f"expected auto, kvm or tcg, got {settings['ACCEL'].value}", where="ACCEL"))
     if settings["LLVM"].value not in ("", "0", "1"):
@@ -337,6 +349,32 @@ def _list(declared: "Declarations", *, as_json: bool) -> int:
         print(f"{kind}:")
         for name, about in entries.items():
             print(f"  {name:<24} {about}")
+    return 0
+
+
+def _show_evidence(
+    target: str, request: "Request", declared: "Declarations", place: "Workspace", *, as_json: bool
+) -> int:
+    """What stored runs say of the cases; ROW= and TESTS= choose of which."""
+    from orchestrator import changelog, ledger
+    from orchestrator.guesttest import select_cases
+
+    if target == "explain" and not request.tests:
+        raise UsageError("expected the id of a case, or a glob", where="explain")
+    cases = select_cases(declared.cases, request.tests or ("*",), target)
+    runs = ledger.load_runs(place.store.path("runs"))
+    found = ledger.find_sightings(runs, place.list_program_ids(cases))
+    seen = [sighting for sighting in found.values() if sighting.row in (request.rows or (sighting.row,))]
+    if target == "proof":
+        proofs = ledger.make_proofs(cases, seen)
+        text = ledger.render_proofs_json(proofs) if as_json else ledger.render_proofs(proofs)
+    elif target == "explain":
+        text = ledger.explain_cases_json(cases, seen) if as_json else ledger.explain_cases(cases, seen)
+    else:
+        entries = changelog.load_changelog(place.root / "guest-tests" / "changelog.yaml", declared.cases)
+        coverage = ledger.make_coverage(entries, cases, seen)
+        text = ledger.render_coverage_json(coverage) if as_json else ledger.render_coverage(coverage)
+    print(text, end="")
     return 0
 
 

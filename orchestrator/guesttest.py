@@ -28,6 +28,10 @@ _SYMBOL = re.compile(r"(?!CONFIG_)[A-Z0-9_]+=[ymn]")
 _C_TOKENS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 _C_START = re.compile(r"^GUEST_TEST\s*=\s*\{[ \t]*$", re.MULTILINE)
 _C_FIELD = re.compile(r'\s*\.(\w+)\s*=\s*("(?:\\["\\]|[^"\\])*"|-?\d+|\w+)\s*,\s*')
+_INCLUDES: Mapping[str, re.Pattern[str]] = {
+    ".c": re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE),
+    ".py": re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE),
+}
 _HINTS: Mapping[str, str] = {
     ".c": "one `.field = literal,` a line between `GUEST_TEST = {` and `};`",
     ".py": "the file ends in TEST = GuestTest(field=literal, ..., run=run) and the call of TEST.main()",
@@ -222,10 +226,18 @@ def _make_case(case_id: str, path: Path, content_id: str, values: Mapping[str, L
 
 
 def _content_id(path: Path, case_id: str) -> str:
-    """What the program is made of: its id, its file and every library file it can include."""
+    """What the program is made of: its id, its file and every file of the library that it includes."""
     digest = hashlib.sha256()
-    library = sorted((path.parent.parent / "lib").glob("*.h" if path.suffix == ".c" else "*.py"))
-    for name, data in ((case_id, path.read_bytes()), *((file.name, file.read_bytes()) for file in library)):
+    lib = path.parent.parent / "lib"
+    files = {path.name: path}
+    waiting = [path]
+    while waiting:
+        for name in _INCLUDES[path.suffix].findall(waiting.pop().read_text(encoding="utf-8")):
+            file = lib / (name if path.suffix == ".c" else f"{name}.py")
+            if file.name not in files and file.is_file():
+                files[file.name] = file
+                waiting.append(file)
+    for name, data in ((case_id, b""), *((name, files[name].read_bytes()) for name in sorted(files))):
         digest.update(f"{name}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()

@@ -5,6 +5,7 @@ Every step asks the store first, so what is done is not done again, and a run th
 it was. A kernel's failure ends its job and becomes a verdict; the host's ends the run.
 """
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from orchestrator.accel import choose_accel, find_accel
 from orchestrator.arch import ARCHES, Arch
 from orchestrator.build import BuildRequest, Kernel, Toolchain, build_kernel, find_kernel, find_toolchain
 from orchestrator.document import suggest
-from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.fetch import check_local, fetch_tree, find_fetched
 from orchestrator.fixup import load_fixups
 from orchestrator.guesttest import GuestCase, is_match, load_cases
@@ -68,6 +69,15 @@ class Workspace:
     def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
         modules = tuple(sorted(path for path in self.module_dir.glob("*") if path.is_file()))
         return BuildRequest(src, config, arch, self.find_toolchain(arch), modules)
+
+    def list_program_ids(self, cases: Sequence[GuestCase]) -> dict[tuple[str, str], str]:
+        """What each case is as a program, by (case, architecture), where there is a compiler for it."""
+        ids: dict[tuple[str, str], str] = {}
+        for arch in ARCHES.values():
+            with contextlib.suppress(InfraError):
+                toolchain = self.find_toolchain(arch)
+                ids |= {(case.id, arch.name): make_program_id(case, toolchain) for case in cases}
+        return ids
 
     @property
     def module_dir(self) -> Path:

@@ -309,17 +309,27 @@ def test_same_id_twice_is_an_error(tmp_path: Path) -> None:
     assert messages(tmp_path) == ["a.py: family.a is also a.c"]
 
 
-def test_content_id_follows_every_file_that_can_be_included(tmp_path: Path) -> None:
-    (tmp_path / "lib").mkdir()
-    header = tmp_path / "lib" / "x.h"
-    header.write_text("1")
-    before = make_case(tmp_path, "a.c", GOOD_C).content_id
-    (tmp_path / "lib" / "x.py").write_text("not for C")
-    assert make_case(tmp_path, "a.c", GOOD_C).content_id == before
-    header.write_text("2")
-    after = make_case(tmp_path, "a.c", GOOD_C).content_id
-    assert after != before
-    assert make_case(tmp_path, "a.c", GOOD_C + "\n").content_id != after
+def test_content_id_follows_what_is_included(tmp_path: Path) -> None:
+    lib = tmp_path / "lib"
+    lib.mkdir()
+    (lib / "x.h").write_text('#include "y.h"\n')
+    (lib / "y.h").write_text('#include "x.h"\n#include <stdio.h>\n')
+    (lib / "other.h").write_text("1")
+    (lib / "m.py").write_text("from n import N\n")
+    (lib / "n.py").write_text("N = 1\n")
+
+    def ids() -> tuple[str, str]:
+        c = make_case(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C)
+        return c.content_id, make_case(tmp_path, "b.py", "import m\n" + GOOD_PY).content_id
+
+    before = ids()
+    (lib / "other.h").write_text("2")
+    assert ids() == before
+    (lib / "y.h").write_text("2")
+    assert (ids()[0] != before[0], ids()[1] == before[1]) == (True, True)
+    (lib / "n.py").write_text("N = 2\n")
+    assert ids()[1] != before[1]
+    assert make_case(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C + "\n").content_id != ids()[0]
 
 
 def test_select_cases() -> None:

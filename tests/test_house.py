@@ -18,7 +18,7 @@ ORDER = [
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
     "build", "rootfs", "qemu", "guest", "boot", "accel", "record", "run", "verdict", "plan",
-    "report", "pipeline", "patching", "configreport", "cli", "__main__",
+    "report", "pipeline", "patching", "configreport", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 
 

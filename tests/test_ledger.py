@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ledger: what counts as seen, and what is told to be missing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.changelog import Entry, load_changelog
+from orchestrator.errors import UsageError
+from orchestrator.guesttest import GuestCase, load_cases
+from orchestrator.ledger import (
+    explain_cases,
+    explain_cases_json,
+    find_sightings,
+    load_runs,
+    make_coverage,
+    make_proofs,
+    render_coverage,
+    render_coverage_json,
+    render_proofs,
+    render_proofs_json,
+)
+from orchestrator.record import CaseResult, JobRecord, RunRecord, save_run
+from tests.conftest import ROOT
+from tests.test_verdict import GOOD
+
+FAILED = replace(GOOD, exit_status=1, stdout=GOOD.stdout.replace("ok 1", "not ok 1"))
+CURRENT = {(GOOD.case, "x86_64"): GOOD.content_id}
+CASE = GuestCase(
+    id=GOOD.case, path=Path("guest-tests/odirect/rd-mprotect.c"), language="c", content_id="c",
+    summary="no byte is lost", kind="deterministic", timeout_s=30, mechanism="the page is copied",
+    changelog="29b", needs_kconfig="USERFAULTFD=y", needs_root=True, min_kernel="4.3", cpus=2, memory_mib=768,
+)  # fmt: skip
+ENTRIES = (Entry("29b", "reads lose nothing", ""), Entry("38", "words", "no program sees it"))
+
+
+def make_run(number: int, *cells: tuple[str, str, CaseResult]) -> RunRecord:
+    """Runs an hour apart; a cell is (version, series, result)."""
+    jobs = tuple(
+        JobRecord(
+            row="demo", cell=series or "plain", arch="x86_64", tree="t", series=series,
+            cases={GOOD.case: (GOOD.case,)}, version=version, results=(result,),
+        )
+        for version, series, result in cells
+    )  # fmt: skip
+    return RunRecord(f"demo-{number}", "cowbell test", f"2024-01-15T{number:02}:00:00+00:00", jobs)
+
+
+PAIR = make_run(1, ("5.10.262", "", FAILED), ("5.10.262", "cow", GOOD))
+
+
+def test_both_sides_of_a_pair() -> None:
+    seen = find_sightings([PAIR], CURRENT)
+    (proof,) = make_proofs([CASE], seen.values())
+    assert (proof.failed_on, proof.passed_on) == (("5.10.262",), ("5.10.262 + cow",))
+    assert proof.is_two_sided
+    assert "1 of 1 subtests seen both ways" in render_proofs([proof])
+    assert json.loads(render_proofs_json([proof]))["subtests"][0]["passed_on"] == ["5.10.262 + cow"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        replace(FAILED, content_id="an older version of the case"),
+        replace(FAILED, stdout="", exit_status=4),
+        replace(GOOD, stdout=GOOD.stdout.replace("mprotect\n", "mprotect # SKIP no\n")),
+    ],
+    ids=["older", "broken", "skip"],
+)  # fmt: skip
+def test_what_proves_nothing(result: CaseResult) -> None:
+    seen = find_sightings([make_run(1, ("5.10.262", "", result))], CURRENT)
+    (proof,) = make_proofs([CASE], seen.values())
+    assert not proof.failed_on and not proof.passed_on
+    assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
+
+
+def test_one_sided_is_told() -> None:
+    (proof,) = make_proofs([CASE], find_sightings([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
+    assert "never seen to FAIL: 1\n    odirect.rd-mprotect" in render_proofs([proof])
+    assert "0 of 1 subtests seen both ways" in render_proofs([proof])
+
+
+def test_the_last_run_counts() -> None:
+    runs = [make_run(1, ("6.1", "", FAILED)), make_run(2, ("6.1", "", GOOD))]
+    (proof,) = make_proofs([CASE], find_sightings(runs, CURRENT).values())
+    assert (proof.failed_on, proof.passed_on) == ((), ("6.1",))
+
+
+def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
+    for run in (make_run(9), make_run(3)):
+        save_run(run, tmp_path / run.run_id)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "record.json").write_text('{"schema": 1}')
+    (tmp_path / "latest").symlink_to("demo-9")
+    assert [run.run_id for run in load_runs(tmp_path)] == ["demo-3", "demo-9"]
+
+
+def test_coverage_of_the_changelog() -> None:
+    seen = list(find_sightings([PAIR], CURRENT).values())
+    coverage = make_coverage(ENTRIES, [CASE], seen)
+    text = render_coverage(coverage)
+    assert (
+        "29b  reads lose nothing\n      odirect.rd-mprotect      5.10.262: fail; 5.10.262 + cow: pass" in text
+    )
+    assert "38  words\n      no program sees it" in text
+    assert "1 of 2 entries have a case" in text
+    told = json.loads(render_coverage_json(coverage))["entries"][0]
+    assert told["cases"][GOOD.case] == {"5.10.262": ["fail"], "5.10.262 + cow": ["pass"]}
+
+
+def test_explanation() -> None:
+    seen = list(find_sightings([PAIR], CURRENT).values())
+    text = explain_cases([CASE], seen)
+    for told in (
+        "the page is copied",
+        "USERFAULTFD=y, root, kernel >= 4.3, 2 CPUs, 768 MiB",
+        "FAIL",
+        "(demo)",
+    ):
+        assert told in text
+    assert "not run yet" in explain_cases([CASE], [])
+    (case,) = json.loads(explain_cases_json([CASE], seen))["cases"]
+    assert (case["id"], [s["status"] for s in case["seen"]]) == (GOOD.case, ["fail", "pass"])
+
+
+def test_wrong_changelog(tmp_path: Path) -> None:
+    file = tmp_path / "changelog.yaml"
+    assert load_changelog(file, [CASE]) == ()
+    file.write_text('entries: [{id: "1", says: a}, {id: "1", says: b}]\n')
+    with pytest.raises(ExceptionGroup) as caught:
+        load_changelog(file, [CASE])
+    told = sorted(str(error) for error in caught.value.exceptions if isinstance(error, UsageError))
+    assert told == [
+        f"{file}: two entries are numbered 1",
+        f"{CASE.path}: changelog: changelog.yaml has no entry 29b",
+    ]
+
+
+def test_shipped_changelog() -> None:
+    cases = load_cases(ROOT / "guest-tests")
+    entries = load_changelog(ROOT / "guest-tests" / "changelog.yaml", cases)
+    assert len(entries) == 45
+    assert not [entry.id for entry in entries if entry.uncovered and any(
+        entry.id in case.changelog.split() for case in cases
+    )]  # fmt: skip
