@@ -26,7 +26,7 @@ from typing import NoReturn
 PASS, FAIL, BROKEN, SKIP, TIMEOUT = range(5)
 EXIT_STATUS = {PASS: 0, FAIL: 1, BROKEN: 4, SKIP: 0, TIMEOUT: 1}
 SUBTEST_EXIT = 50
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 libc = ctypes.CDLL(None, use_errno=True)
 _chosen: "dict[str, str]" = {}
@@ -162,6 +162,8 @@ class GuestTest:
             print(f"usage: {sys.argv[0]} [--describe]", file=sys.stderr)
             sys.exit(4)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # what the kernel's log says of a process, and what a patch to break one case goes by
+        libc.prctl(PR_SET_NAME, self.id.encode())
         combinations = list(self._combinations())
         print(f"KTAP version 1\n1..{len(combinations)}", flush=True)
         unmet = self._unmet()
