@@ -8,9 +8,9 @@ from orchestrator import command
 from orchestrator.arch import Arch
 from orchestrator.boot import boot_guest
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.matrix import GuestShape
 from orchestrator.progress import Progress
 from orchestrator.qemu import Machine, QemuKilled
+from orchestrator.shape import GuestShape
 from orchestrator.store import Store, make_id, write_atomic
 
 _KVM = Path("/dev/kvm")

@@ -18,7 +18,9 @@ from orchestrator.command import Deadline
 from orchestrator.console import parse_console
 from orchestrator.errors import StageFailure
 from orchestrator.guest import Guest, GuestGone, Keys, connect
+from orchestrator.hardware import make_images
 from orchestrator.kconfig import compare_config
+from orchestrator.laboratory import set_up
 from orchestrator.qemu import Machine, check_qemu, make_argv
 from orchestrator.store import write_json
 
@@ -44,12 +46,17 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     write_json(folder / "qemu.json", argv)
     began = time.monotonic()
     deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
-    with command.start(argv, output=folder / "qemu.log", death_signal="KILL") as process:
+    with (
+        make_images(machine.shape, folder),
+        command.start(argv, output=folder / "qemu.log", death_signal="KILL") as process,
+    ):
         _wait_ready(process, machine, folder, deadline)
         with contextlib.closing(connect(port, keys, folder, deadline)) as ssh:
             ready_at = _check_console(folder / "console.log")
             guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at)
             _check_identity(guest, deadline)
+            set_up(guest, deadline)
+            guest.ready_at = _check_console(guest.console)
             yield guest
 
 

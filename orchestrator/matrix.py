@@ -5,7 +5,8 @@ A row is complete when read alone. Its ``kernels`` are the cells: one tree witho
 what is expected of it. What is not listed is expected to pass.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator import document as doc
@@ -13,6 +14,7 @@ from orchestrator.arch import ARCHES
 from orchestrator.condition import Condition
 from orchestrator.document import Place, Shape
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.shape import Declared, GuestShape, guest
 from orchestrator.status import Status
 
 _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
@@ -38,14 +40,6 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class GuestShape:
-    """The machine that a row's cases run on."""
-
-    cpus: int
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """Wall time in seconds on native hardware; emulation scales the guest's."""
 
@@ -55,6 +49,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """``places`` is where the keys of ``guest:`` stand."""
+
     name: str
     about: str
     arch: str
@@ -64,6 +60,7 @@ class Row:
     tests: tuple[str, ...]
     limits: Limits
     cells: tuple[Cell, ...]
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 def _make_expectation(
@@ -83,7 +80,7 @@ def _make_row(
     arch: str,
     tree: str,
     kconfig: tuple[str, ...],
-    guest: GuestShape,
+    guest: Declared,
     tests: tuple[str, ...],
     limits: Limits,
     kernels: tuple[Cell, ...],
@@ -93,7 +90,7 @@ def _make_row(
     names = [cell.name for cell in kernels]
     if len(set(names)) != len(names):
         raise ValueError(f"kernels: names must differ, got {', '.join(names)}")
-    return Row(name, about, arch, tree, kconfig, guest, tests, limits, kernels)
+    return Row(name, about, arch, tree, kconfig, guest.shape, tests, limits, kernels, guest.places)
 
 
 _TEXT = doc.scalar(doc.text)
@@ -109,10 +106,7 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                     "arch": doc.scalar(doc.one_of(ARCHES)),
                     "tree": _TEXT,
                     "kconfig": doc.list_of(_TEXT),
-                    "guest": doc.record(
-                        lambda place, cpus, memory: GuestShape(cpus, memory),
-                        {"cpus": doc.scalar(doc.count), "memory": doc.scalar(doc.size_mib)},
-                    ),
+                    "guest": guest,
                     "tests": doc.list_of(_TEXT),
                     "limits": doc.record(
                         lambda place, build, boot: Limits(build, boot),

@@ -8,6 +8,7 @@ it was. A kernel's failure ends its job and becomes a verdict; the host's ends t
 import contextlib
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from orchestrator.fetch import check_local, fetch_tree, find_fetched
 from orchestrator.fixup import load_fixups
 from orchestrator.guesttest import GuestCase, is_match, load_cases
 from orchestrator.kconfig import Config, load_fragments, make_config
+from orchestrator.laboratory import load_readings, make_laboratory_id
 from orchestrator.matrix import load_matrix
-from orchestrator.plan import Declarations, Job
+from orchestrator.plan import Declarations, Job, check_machine
 from orchestrator.progress import Progress
 from orchestrator.qemu import Machine
 from orchestrator.record import (
@@ -118,7 +120,8 @@ def load_declarations(root: Path) -> Declarations:
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
     raise_all([error for error in errors if isinstance(error, UsageError)])
-    raise_all([*_check_flips(declared), *_check_expectations(declared)])
+    machines = (check_machine(row, declared.fragments) for row in declared.rows.values())
+    raise_all([*_check_flips(declared), *_check_expectations(declared), *itertools.chain(*machines)])
     return declared
 
 
@@ -326,6 +329,8 @@ def _run_job(
         failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
         record, has_run = replace(record, failure=failure), True
     ordered = tuple(results[case.id] for case in job.cases if case.id in results)
+    if ordered:
+        record = replace(record, readings=load_readings(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
 
 
@@ -396,6 +401,7 @@ def _cell_dir(machine: Machine, store: Store) -> Path:
             shape,
             machine.accel,
             machine.append,
+            make_laboratory_id(machine.shape),
         ),
     )
 

@@ -4,7 +4,7 @@
 Nothing is fetched, built or looked up in the store here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.arch import ARCHES
@@ -15,6 +15,7 @@ from orchestrator.guesttest import GuestCase, select_cases
 from orchestrator.kconfig import Fragment
 from orchestrator.matrix import Cell, Row
 from orchestrator.series import Series
+from orchestrator.shape import find_misfits, list_needs
 from orchestrator.tree import Tree
 
 
@@ -81,6 +82,8 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
+        if request.arch or request.config:
+            errors += check_machine(row, declared.fragments, " of ".join(("ARCH, CONFIG", row.name)))
         cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:
@@ -94,6 +97,33 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases))
     raise_all(list({str(error): error for error in errors}.values()))
     return tuple(jobs)
+
+
+def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:
+    """What the row's guest asks for, and its config or its architecture's page size can not give.
+
+    Each is told where the row says it, or ``blamed`` for it.
+    """
+    known = [fragments[name] for name in row.kconfig if name in fragments]
+    symbols = {request.symbol: request.value for fragment in known for request in fragment.requests}
+
+    def where(key: str) -> str:
+        return blamed or str(row.places.get(key, row.places[""]))
+
+    for need in list_needs(row.guest):
+        if symbols.get(need.symbol) != "y":
+            having = [
+                fragment.name
+                for fragment in fragments.values()
+                if any((need.symbol, "y") == (r.symbol, r.value) for r in fragment.requests)
+            ]
+            yield UsageError(
+                f"{need.key}: needs {need.symbol}, and no fragment of the row asks for it",
+                where=where(need.key),
+                hint=f"add to kconfig: {' or '.join(having) or 'a fragment that sets it'}",
+            )
+    for key, what in find_misfits(row.guest, row.arch, symbols):
+        yield UsageError(what, where=where(key))
 
 
 def _choose_cases(

@@ -9,8 +9,9 @@ from orchestrator import command
 from orchestrator.arch import Arch
 from orchestrator.build import Kernel
 from orchestrator.errors import InfraError
-from orchestrator.matrix import GuestShape
+from orchestrator.hardware import make_hardware_append, make_hardware_argv
 from orchestrator.rootfs import Rootfs
+from orchestrator.shape import GuestShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def make_cmdline(machine: Machine) -> str:
     arch = machine.arch
     words = (
         f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 root=/dev/vda rw rootfstype=ext4 "
-        f"{arch.append.get(machine.accel, '')} {machine.append} init=/bin/busybox -- sh /guest-init"
+        f"{arch.append.get(machine.accel, '')} {machine.append} "
+        f"{make_hardware_append(machine.shape)} init=/bin/busybox -- sh /guest-init"
     )
     return " ".join(words.split())
 
@@ -74,6 +76,7 @@ def make_argv(machine: Machine, qemu: str, port: int, folder: Path) -> list[str]
         *("-device", "virtio-rng-pci"),
         *("-drive", f"file={folder / 'keys.tar'},if=none,id=keys,format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
+        *make_hardware_argv(machine.shape, folder),
         *("-serial", f"file:{folder / 'console.log'}"),
     ]
 

@@ -7,7 +7,7 @@ A record holds all that a verdict needs, so verdicts and reports can be made aga
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ class JobRecord:
 
     ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
     built, with ``fixups`` and series.
-    ``cases`` are the planned ones, each with the names of its subtests.
+    ``cases`` are the planned ones, each with the names of its subtests. ``readings`` are what the guest was
+    found to be, from inside, when its row asks for more than CPUs and memory.
     """
 
     row: str
@@ -99,6 +100,7 @@ class JobRecord:
     build_id: str = ""
     rootfs_id: str = ""
     accel: str = ""
+    readings: Mapping[str, Any] = field(default_factory=dict)
     left_out: str = ""
     failure: Failure | None = None
     results: tuple[CaseResult, ...] = ()

@@ -13,8 +13,16 @@ from orchestrator.arch import Arch
 from orchestrator.progress import Progress
 from orchestrator.store import Store, make_id
 
-_PACKAGES = ("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal")
-_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_PACKAGES = (
+    *("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
+    *("dmsetup", "e2fsprogs", "mdadm", "xfsprogs"),
+)
+_LEFT_OUT = (
+    *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
+    # what these depend on and a guest has no use for; there is no udev in particular
+    *("/lib/udev/*", "/lib/systemd/*", "/usr/lib/udev/*", "/usr/lib/systemd/*", "/bin/udevadm"),
+    *("/usr/lib/*/libicu*", "/usr/lib/*/perl-base/*", "/usr/share/perl*", "/usr/share/zoneinfo/*"),
+)
 # the file system is sparse on the host: room for what the cases write
 _SIZE = "2G"
 # packages since trixie have nothing in /bin and /lib, and count on the links

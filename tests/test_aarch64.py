@@ -17,9 +17,9 @@ from orchestrator.build import Kernel
 from orchestrator.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.kconfig import make_config, parse_config
-from orchestrator.matrix import GuestShape
 from orchestrator.qemu import Machine
 from orchestrator.rootfs import make_rootfs
+from orchestrator.shape import GuestShape
 from orchestrator.store import Store
 from tests.conftest import ROOT, QuietProgress
 

@@ -26,10 +26,10 @@ from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest import Answer, Guest, Keys, connect
 from orchestrator.kconfig import Config, Request
-from orchestrator.matrix import GuestShape
 from orchestrator.qemu import Machine, make_argv, make_cmdline
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
+from orchestrator.shape import GuestShape
 from orchestrator.store import Store
 from tests.conftest import QuietProgress, find_processes
 

@@ -14,10 +14,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
-    "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "matrix",
+    "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "shape",
+    "matrix",
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
-    "build", "rootfs", "qemu", "guest", "boot", "accel", "record", "run", "verdict", "plan",
+    "build", "rootfs", "hardware", "qemu", "guest", "laboratory", "boot", "accel",
+    "record", "run", "verdict", "plan",
     "report", "pipeline", "patching", "configreport", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 
@@ -74,7 +76,7 @@ def test_one_door_to_subprocesses(name: str) -> None:
 
 def test_every_source_has_its_licence() -> None:
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    wanted = re.compile(r"\.(py|c|h|yaml|toml|j2)$|^Makefile$|^ci/setup$|^\.ci/run$|/guest-init$")
+    wanted = re.compile(r"\.(py|c|h|yaml|toml|j2)$|^Makefile$|^ci/setup$|^\.ci/run$|/guest-(init|lab)$")
     licence = "SPDX-License-Identifier: GPL-2.0-or-later"
     without = [
         name

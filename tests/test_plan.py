@@ -11,11 +11,12 @@ from orchestrator.errors import UsageError
 from orchestrator.fetch import fetch_tree
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Fragment
-from orchestrator.matrix import Cell, Expectation, GuestShape, Limits, Row
+from orchestrator.matrix import Cell, Expectation, Limits, Row
 from orchestrator.pipeline import Workspace, build_jobs, explain_jobs, run_jobs
 from orchestrator.plan import Declarations, Job, Request, make_plan
 from orchestrator.record import JobRecord, load_run
 from orchestrator.series import Patch, Series
+from orchestrator.shape import GuestShape
 from orchestrator.status import Status
 from orchestrator.store import Store
 from orchestrator.tree import DebianTree
