@@ -82,8 +82,9 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
-        if request.arch or request.config:
-            errors += check_machine(row, declared.fragments, " of ".join(("ARCH, CONFIG", row.name)))
+        if changed := [name for name in ("arch", "config") if getattr(request, name)]:
+            words = ", ".join(changed).upper()
+            errors += check_machine(row, declared.fragments, f"{words}: row {row.name}")
         cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:

@@ -298,7 +298,7 @@ def guest(reading: Reading, node: yaml.Node, path: str) -> Declared:
     nodes = {key.value: value for key, value in node.value}
     wrong = list(_find_contradictions(shape))
     for key, what in wrong:
-        reading.refuse(nodes.get(key, node), f"{path}.{key}", what)
+        reading.refuse(nodes.get(key, node), f"{path}.{key}".lstrip("."), what)
     if wrong:
         raise Faulty
     places = {key: reading.place(value, f"{path}.{key}") for key, value in nodes.items()}
