@@ -5,6 +5,7 @@
 as asked for is a failure of the boot, with the reason: no case runs on another machine than its row's.
 """
 
+import ast
 import dataclasses
 import json
 import shlex
@@ -49,7 +50,7 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
         return
     asked = dataclasses.asdict(shape)
     asked["swap"]["member_mib"] = make_member_mib(shape)
-    line = f"cat > /run/lab && exec python3 -ISB /run/lab {shlex.quote(json.dumps(asked))}"
+    line = f"cat > /run/lab && exec python3 -ISB /run/lab {shlex.quote(repr(asked))}"
     try:
         answer = guest.run(line, deadline, _SCRIPT.read_bytes())
     except GuestGone as gone:
@@ -58,8 +59,8 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
             "boot", f"the guest was lost while it was set up: {gone}", log=guest.console
         ) from None
     try:
-        readings = json.loads(answer.stdout)
-    except ValueError:
+        readings = ast.literal_eval(answer.stdout)
+    except (ValueError, SyntaxError):
         readings = {"error": (answer.stderr or answer.stdout).strip() or f"exit status {answer.status}"}
     write_json(guest.folder / READINGS, readings)
     wrong = [readings["error"]] if "error" in readings else list(find_differences(shape, readings))
@@ -84,11 +85,11 @@ def find_differences(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator
                 f"got {found[0]}, {found[1] or 'no direct I/O at all'}"
             )
     yield from _compare_swap(shape, readings["swaps"])
-    asked_pages = {str(kib): count for kib, count in shape.hugepages}
-    for kib in sorted(asked_pages | readings["hugepages"], key=int):
+    asked_pages = dict(shape.hugepages)
+    for kib in sorted(asked_pages | readings["hugepages"]):
         asked, got = asked_pages.get(kib, 0), readings["hugepages"].get(kib, 0)
         if asked != got:
-            yield f"hugepages: asked for {asked} of {render_kib(int(kib))}, got {got}"
+            yield f"hugepages: asked for {asked} of {render_kib(kib)}, got {got}"
     for key, word in (("thp", shape.thp), ("ksm", shape.ksm)):
         if word and readings[key] != word:
             yield f"{key}: asked for {word}, got {readings[key]}"

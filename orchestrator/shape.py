@@ -16,7 +16,8 @@ from orchestrator.document import Faulty, Place, Reading, Shape
 
 # what a guest needs beside the memory that a row gives away
 _RESERVE_MIB = 256
-_KIB = {"K": 1, "M": 1024, "G": 1024 * 1024}
+_GIB = 1024 * 1024
+_KIB = {"K": 1, "M": 1024, "G": _GIB}
 _XFS_MIB = 300
 _SWAP_MIB = 256
 # page sizes other than 4 KiB, by the symbol that makes them; all in KiB
@@ -135,12 +136,19 @@ def find_misfits(shape: GuestShape, arch: str, symbols: Mapping[str, str]) -> It
     """Key and complaint of what is not for pages of the size that the config makes."""
     page_kib = next((kib for symbol, kib in _PAGES.items() if symbols.get(symbol) == "y"), 4)
     sizes = _HUGE_PAGES[arch, page_kib]
-    for kib, _ in shape.hugepages:
+    for kib, count in shape.hugepages:
         if kib not in sizes:
             known = ", ".join(map(render_kib, sizes))
             yield (
                 "hugepages",
                 f"{arch} with {page_kib}K pages has no huge pages of {render_kib(kib)}: {known}",
+            )
+        if kib == _GIB and arch == "x86_64" and shape.memory_mib < (count + 3) * 1024:
+            # the first has the kernel, the second ends at the gap below 4 GiB, the last has the memory map
+            yield (
+                "hugepages",
+                f"{count} of 1G: three stretches of that size are never whole on {arch}, so memory: "
+                f"{count + 3}G at least, got {shape.memory_mib}M",
             )
     entry_mib = page_kib * (page_kib * 1024 // _ENTRY_BYTES) // 1024
     if shape.thp in ("always", "madvise") and shape.memory_mib < 2 * entry_mib + _RESERVE_MIB:
