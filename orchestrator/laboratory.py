@@ -74,6 +74,28 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
         )
 
 
+def describe_readings(readings: Mapping[str, Any]) -> str:
+    """What was read back, in a line for people; empty when nothing was set up."""
+    parts = []
+    if len(nodes := readings.get("nodes", ())) > 1:
+        parts.append(f"NUMA nodes of {' and '.join(str(node['memory_mib']) for node in nodes)} MiB")
+    for disk in readings.get("disks", ()):
+        where = disk["mount"] or disk["device"]
+        parts.append(f"{where}: {disk['format']}, direct I/O in blocks of {disk['block']} bytes")
+    for swap in readings.get("swaps", ()):
+        pages = "stable" if swap["stable"] else "not stable"
+        array = f" ({swap['mdstat']})" if "mdstat" in swap else ""
+        parts.append(f"swap {swap['device']}{array}, {swap['size_mib']} MiB, pages under writeback {pages}")
+    parts += [
+        f"{count} pages of {render_kib(int(kib))}" for kib, count in readings.get("hugepages", {}).items()
+    ]
+    parts += [f"{key}: {readings[key]}" for key in ("thp", "ksm") if key in readings]
+    units = {"delay_ms": "ms a transfer", "iops": "transfers a second", "bandwidth_mib": "MiB a second"}
+    measured = readings.get("io", {})
+    parts += [f"{measured[key]} {unit}" for key, unit in units.items() if key in measured]
+    return "; ".join(parts)
+
+
 def find_differences(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator[str]:
     """Every thing that was read back other than it was asked for."""
     yield from _compare_memory(shape, readings)

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import jinja2
 from rich import box
 from rich.table import Table
 
+from orchestrator.laboratory import describe_readings
 from orchestrator.record import JobRecord, RunRecord
 from orchestrator.status import Status
 from orchestrator.verdict import Verdict, judge_job
@@ -90,13 +91,19 @@ def describe_kernel(job: JobRecord) -> str:
     return f"{job.tree}{f' + {job.series}' if job.series else ''}"
 
 
+def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
+    """What the guests were found to be, from inside; each once, none for those that were given nothing."""
+    return list(dict.fromkeys(filter(None, (describe_readings(job.readings) for job in kernels))))
+
+
 def make_tables(judged: Judged) -> Iterator[Table]:
     """One table a row: case by kernel, and what flipped."""
     for row, (kernels, cases) in judged.rows.items():
         accels = ", ".join(sorted({job.accel for job in kernels if job.accel}))
         table = Table(
             title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
-            + (f", {accels}" if accels else ""),
+            + (f", {accels}" if accels else "")
+            + "".join(f"\nguest: {text}" for text in describe_guests(kernels)),
             title_justify="left",
             title_style="bold",
             box=box.SIMPLE_HEAD,
@@ -251,4 +258,5 @@ def render_html(judged: Judged) -> str:
         describe_status=describe_status,
         describe_flip=describe_flip,
         describe_kernel=describe_kernel,
+        describe_readings=describe_readings,
     )

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a row asks of its guest: read, summed up, told to QEMU, compared with what the guest says it is."""
 
+import ast
 import copy
 import re
+import shlex
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,30 @@ from typing import Any
 import pytest
 
 from orchestrator import document, pipeline, plan
-from orchestrator.errors import UsageError
+from orchestrator.arch import ARCHES
+from orchestrator.build import BuildRequest, Kernel, Toolchain
+from orchestrator.command import Deadline
+from orchestrator.condition import Version
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.guest import Answer, Guest
 from orchestrator.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
-from orchestrator.laboratory import find_differences, make_laboratory_id
+from orchestrator.kconfig import Config
+from orchestrator.laboratory import (
+    describe_readings,
+    find_differences,
+    load_readings,
+    make_laboratory_id,
+    set_up,
+)
+from orchestrator.matrix import load_matrix
+from orchestrator.qemu import Machine
+from orchestrator.repository import Source
+from orchestrator.rootfs import Rootfs
 from orchestrator.shape import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
 from tests.conftest import ROOT
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
-NODES = (Node(1, 512), Node(1, 512))
+PLAIN_SHAPE = GuestShape(2, 1024)
 FRAGMENTS = pipeline.load_declarations(ROOT).fragments
 
 
@@ -181,8 +200,6 @@ ROW = """rows:
 
 def test_fragments_that_the_guest_needs_are_named(tmp_path: Path) -> None:
     """Where the row says it; and of ARCH= and CONFIG= what they take away."""
-    from orchestrator.matrix import load_matrix
-
     (tmp_path / "matrix.yaml").write_text(ROW)
     (row,) = load_matrix(tmp_path / "matrix.yaml").values()
     found = list(plan.check_machine(row, FRAGMENTS))
@@ -333,6 +350,77 @@ def test_a_guest_that_is_not(path: tuple[Any, ...], value: object, what: str) ->
     place[last] = value
     (found,) = find_differences(ASKED, got)
     assert re.search(what, found)
+
+
+def test_readings_in_words() -> None:
+    text = describe_readings(GOT)
+    assert "NUMA nodes of 511 and 512 MiB" in text
+    assert "/work/tmp: ext4, direct I/O in blocks of 4096 bytes" in text
+    assert "swap /dev/md0 (md0 : active raid5 vde[2]), 255 MiB, pages under writeback stable" in text
+    assert "8 pages of 2M; thp: madvise; ksm: on" in text
+    assert describe_readings({}) == ""
+
+
+Say = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def guest_says(tmp_path: Path) -> Say:
+    """``guest_says(output)``: sets up a guest that says so; what it was asked."""
+    config = Config("id", "x86_64", (), "")
+    source = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
+    request = BuildRequest(source, config, ARCHES["x86_64"], Toolchain("gcc", (), "gcc 12"))
+    kernel = Kernel(request, tmp_path, tmp_path / "vmlinux", "0123abcd")
+
+    def say(output: str) -> list[str]:
+        asked = []
+
+        class Told(Guest):
+            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> Answer:
+                asked.append(line)
+                return Answer(0, output, "no such program")
+
+        machine = Machine(kernel, Rootfs("id", tmp_path), ASKED if output else PLAIN_SHAPE, "tcg", 10)
+        set_up(Told(machine, tmp_path, None, None, 1.0, 0), Deadline.after(1))  # type: ignore[arg-type]
+        return asked
+
+    return say
+
+
+def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Path) -> None:
+    (line,) = guest_says(f"{GOT!r}\n")
+    assert ast.literal_eval(shlex.split(line)[-1])["swap"]["member_mib"] == 128
+    readings = load_readings(tmp_path)
+    assert readings["disks"] == GOT["disks"]
+    assert describe_readings(readings) == describe_readings(GOT)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("{'error': 'mdadm: no such device'}\n", "mdadm: no such device"),
+        ("rubbish\n", "no such program"),
+        (repr({**GOT, "swaps": [], "thp": "never"}), "active is: none\n  thp: asked for madvise, got never"),
+    ],
+)
+def test_set_up_that_does_not_is_a_failure_of_the_boot(guest_says: Say, said: str, hint: str) -> None:
+    with pytest.raises(StageFailure, match="not the one that the row asks for") as raised:
+        guest_says(said)
+    assert raised.value.stage == "boot"
+    assert raised.value.hint.endswith(hint)
+
+
+def test_plain_guest_is_asked_nothing(guest_says: Say, tmp_path: Path) -> None:
+    """Its boot takes no longer."""
+    assert guest_says("") == []
+    assert load_readings(tmp_path) == {}
+
+
+def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
+    tree = ast.parse((ROOT / "orchestrator" / "guest-lab").read_text())
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert found <= {"mmap", "os", "sys", "time"}
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
 
 
 def test_swap_that_nobody_asked_for() -> None:
