@@ -2,11 +2,12 @@
 """What a row asks of its guest: read, summed up, told to QEMU, compared with what the guest says it is."""
 
 import ast
+import contextlib
 import copy
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from orchestrator import document, pipeline, plan
 from orchestrator.arch import ARCHES
+from orchestrator.boot import boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.command import Deadline
 from orchestrator.condition import Version
@@ -31,9 +33,10 @@ from orchestrator.laboratory import (
 from orchestrator.matrix import load_matrix
 from orchestrator.qemu import Machine
 from orchestrator.repository import Source
-from orchestrator.rootfs import Rootfs
+from orchestrator.rootfs import Rootfs, make_rootfs
 from orchestrator.shape import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
-from tests.conftest import ROOT
+from orchestrator.store import Store
+from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
 PLAIN_SHAPE = GuestShape(2, 1024)
@@ -365,12 +368,16 @@ Say = Callable[[str], list[str]]
 
 
 @pytest.fixture
-def guest_says(tmp_path: Path) -> Say:
-    """``guest_says(output)``: sets up a guest that says so; what it was asked."""
+def kernel(tmp_path: Path) -> Kernel:
     config = Config("id", "x86_64", (), "")
     source = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
     request = BuildRequest(source, config, ARCHES["x86_64"], Toolchain("gcc", (), "gcc 12"))
-    kernel = Kernel(request, tmp_path, tmp_path / "vmlinux", "0123abcd")
+    return Kernel(request, tmp_path, tmp_path / "vmlinux", "0123abcd")
+
+
+@pytest.fixture
+def guest_says(kernel: Kernel, tmp_path: Path) -> Say:
+    """``guest_says(output)``: sets up a guest that says so; what it was asked."""
 
     def say(output: str) -> list[str]:
         asked = []
@@ -429,8 +436,100 @@ def test_swap_that_nobody_asked_for() -> None:
     assert found == "swap: asked for none, active is: /dev/md0"
 
 
-def test_identity_is_the_whole_description() -> None:
-    """Results are keyed by these fields; the kernel is not, whose request has none of them."""
+def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: Path) -> None:
+    """Of the same kernel: nothing is built anew for another guest."""
     other = replace(ASKED, swap=replace(ASKED.swap, skip_copy=False))
-    assert asdict(other) != asdict(ASKED)
-    assert make_laboratory_id(ASKED)
+    machines = [Machine(kernel, Rootfs("id", tmp_path), shape, "tcg", 10) for shape in (ASKED, other)]
+    assert len({machine.kernel.request.build_id for machine in machines}) == 1
+    assert len({pipeline._cell_dir(machine, store) for machine in machines}) == 2
+    assert make_laboratory_id(ASKED) != make_laboratory_id(PLAIN_SHAPE)
+
+
+@pytest.fixture(scope="session")
+def lab_kernel(kernel_store: Store) -> Kernel:
+    """The one that all rows of x86_64's laboratory share."""
+    declared = pipeline.load_declarations(ROOT)
+    jobs = plan.make_plan(plan.Request(series=("none",)), declared)
+    lab = [job for job in jobs if job.row.name.startswith("x86_64-")]
+    assert len({job.row.kconfig for job in lab}) == 1
+    place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
+    return pipeline.build_job(lab[0], declared, place)
+
+
+Boot = Callable[[str], contextlib.AbstractContextManager[Guest]]
+
+
+@pytest.fixture
+def lab(lab_kernel: Kernel, kernel_store: Store, tmp_path: Path) -> Boot:
+    """``lab(text)``: a guest with what the text asks for, beside two CPUs and 1 GiB."""
+    image = make_rootfs(ARCHES["x86_64"], kernel_store, QuietProgress())
+
+    def start(text: str) -> contextlib.AbstractContextManager[Guest]:
+        shape = read(tmp_path, PLAIN + text).shape
+        return boot_guest(Machine(lab_kernel, image, shape, "tcg", 20), tmp_path / "boot")
+
+    return start
+
+
+def ask(guest: Guest, line: str) -> str:
+    answer = guest.run(line, Deadline.after(60))
+    assert answer.status == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("skip_copy", [True, False])
+def test_array_keeps_pages_stable_only_when_told_to(lab: Boot, *, skip_copy: bool) -> None:
+    with lab(f"swap: {{raid5: {{disks: 3, size: 64M, skip_copy: {str(skip_copy).lower()}}}}}") as guest:
+        assert ask(guest, "cat /sys/block/md0/queue/stable_writes") == str(int(skip_copy))
+        assert re.search(
+            r"md0 : active raid5 .*\n.* level 5, .*\[3/3\] \[UUU\]", ask(guest, "cat /proc/mdstat")
+        )
+        assert ask(guest, "tail -n +2 /proc/swaps").split()[0] == "/dev/md0"
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("kind", "device"), [("zram", "zram0"), ("brd", "ram0"), ("integrity", "sda")])
+def test_swap_without_a_disk_of_qemu_s(lab: Boot, kind: str, device: str) -> None:
+    with lab(f"swap: {{{kind}: {{size: 64M}}}}") as guest:
+        assert ask(guest, "tail -n +2 /proc/swaps | cut -d' ' -f1") == f"/dev/{device}"
+        # what goes out comes back as it was: 21 is MADV_PAGEOUT
+        words = (
+            "m = mmap.mmap(-1, 1 << 20, 34); m[:] = b'x' * (1 << 20); m.madvise(21); print(m[:].count(b'x'))"
+        )
+        assert ask(guest, f'python3 -c "import mmap; {words}"') == str(1 << 20)
+        assert "I/O error" not in ask(guest, "dmesg")
+
+
+@pytest.mark.kernel
+def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
+    disks = "disks: [{size: 512M, sector: 4096}, {size: 64M, format: none}]"
+    with lab(f"{disks}\nswap: disk\nio: {{delay: 20ms, iops: 400}}\n") as guest:
+        assert ask(
+            guest, "stat -f -c %T /work/tmp; for i in 0 1; do blockdev --getss /dev/cowbell/disk$i; done"
+        ) == ("ext2/ext3\n4096\n512")
+        readings = load_readings(tmp_path / "boot")
+        assert [disk["block"] for disk in readings["disks"]] == [4096, 512]
+        assert readings["io"]["delay_ms"] >= 20
+        assert (tmp_path / "boot" / "cowbell-disk0.img").exists()
+    assert not list((tmp_path / "boot").glob("*.img"))
+
+
+@pytest.mark.kernel
+def test_nodes_huge_pages_and_merging(lab: Boot) -> None:
+    nodes = "[{cpus: 1, memory: 640M, distances: [10, 30]}, {cpus: 1, memory: 384M, distances: [30, 10]}]"
+    with lab(f"numa: {nodes}\nhugepages: {{2M: 8}}\nthp: never\nksm: on\nappend: lab=1\n") as guest:
+        assert ask(
+            guest, "cat /sys/devices/system/node/node1/distance /sys/devices/system/node/node*/cpulist"
+        ) == ("30 10\n0\n1")
+        assert "HugePages_Free:        8" in ask(guest, "cat /proc/meminfo")
+        assert "[never]" in ask(guest, "cat /sys/kernel/mm/transparent_hugepage/enabled")
+        assert ask(guest, "cat /sys/kernel/mm/ksm/run") == "1"
+        assert " lab=1 " in ask(guest, "cat /proc/cmdline")
+
+
+@pytest.mark.kernel
+def test_what_does_not_come_up_fails_the_boot(lab: Boot) -> None:
+    with pytest.raises(StageFailure) as raised, lab("swap: zram\nappend: mem=512M"):
+        pytest.fail("a guest with half of its memory is taken for the whole one")
+    assert re.fullmatch(r"memory: asked for 1024 MiB, got 51\d", raised.value.hint)
