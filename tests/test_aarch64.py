@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole way on another architecture: Debian's 5.10 with 64 KiB pages, cross-built and emulated."""
+"""The whole way on another architecture: the row with 64 KiB pages, cross-built and emulated."""
 
 import json
 import os
@@ -17,30 +17,29 @@ from orchestrator.build import Kernel
 from orchestrator.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.kconfig import make_config, parse_config
+from orchestrator.laboratory import load_readings
 from orchestrator.qemu import Machine
 from orchestrator.rootfs import make_rootfs
-from orchestrator.shape import GuestShape
 from orchestrator.store import Store
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel
 
-FRAGMENTS = ("base", "cow", "aarch64-64k", "kprobes-modules")
+DECLARED = pipeline.load_declarations(ROOT)
+ROW = DECLARED.rows["aarch64-64k"]
 
 
 @pytest.fixture(scope="session")
 def kernel(kernel_store: Store) -> Kernel:
-    declared = pipeline.load_declarations(ROOT)
-    request = plan.Request(rows=("demo",), series=("none",), arch="aarch64", config=FRAGMENTS)
     place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
-    (job,) = plan.make_plan(request, declared)
-    return pipeline.build_job(job, declared, place)
+    (job,) = plan.make_plan(plan.Request(rows=(ROW.name,), series=("none",)), DECLARED)
+    return pipeline.build_job(job, DECLARED, place)
 
 
 @pytest.fixture
 def machine(kernel: Kernel, kernel_store: Store) -> Machine:
     image = make_rootfs(ARCHES["aarch64"], kernel_store, QuietProgress())
-    return Machine(kernel, image, GuestShape(2, 1024), "tcg", 20)
+    return Machine(kernel, image, ROW.guest, "tcg", 20)
 
 
 def test_guest_has_the_pages_asked_for(machine: Machine, tmp_path: Path) -> None:
@@ -52,26 +51,30 @@ def test_guest_has_the_pages_asked_for(machine: Machine, tmp_path: Path) -> None
         config = guest.run("zcat /proc/config.gz", Deadline.after(60)).stdout
         assert config == (machine.kernel.folder / "config").read_text()
         assert parse_config(config)["ARM64_64K_PAGES"] == "y"
+    readings = load_readings(tmp_path)
+    assert readings["page_kib"] == 64
+    assert readings["disks"][0]["block"] == 4096, "a page is 16 of them"
+    assert readings["thp"] == "madvise"
 
 
 def test_guest_that_lacks_a_symbol_does_not_count(machine: Machine, tmp_path: Path) -> None:
     """As if make had changed the .config after it was checked."""
-    declared = pipeline.load_declarations(ROOT)
     request = machine.kernel.request
-    names = (*FRAGMENTS, "ksm")
-    other = make_config(names, declared.fragments, request.arch, request.source.version)
+    names = (*ROW.kconfig, "xfs")
+    other = make_config(names, DECLARED.fragments, request.arch, request.source.version)
     changed = replace(machine.kernel, request=replace(request, config=other))
     what = "1 requested symbol.* not in the running kernel"
     with (
         pytest.raises(StageFailure, match=what) as raised,
         boot_guest(replace(machine, kernel=changed), tmp_path),
     ):
-        pytest.fail("a guest without KSM is taken for one that has it")
-    assert "KSM: requested y, got n" in raised.value.hint
+        pytest.fail("a guest without XFS is taken for one that has it")
+    assert "XFS_FS: requested y, got n" in raised.value.hint
 
 
 def test_cases_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Store) -> None:
-    words = ["ROW=demo", "SERIES=none", "ARCH=aarch64", f"CONFIG={','.join(FRAGMENTS)}"]
+    tests = ",".join(("odirect.rd-*", "iouring.fixed-mprotect", "vmsplice.child-*", "swap.*"))
+    words = [f"ROW={ROW.name}", "SERIES=none", f"TESTS={tests}"]
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "-C", str(ROOT), "-B", "test", "--json", *words],
         cwd=ROOT,
@@ -80,14 +83,17 @@ def test_cases_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Sto
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     (job,) = json.loads(done.stdout)["jobs"]
+    assert job["readings"]["swaps"][0]["stable"] is False
     found = {verdict["name"]: verdict["raw"] for verdict in job["verdicts"]}
     assert found["odirect.rd-control"] == "pass"
     assert found["odirect.rd-mprotect"] == "fail"
     assert found["iouring.fixed-mprotect"] == "fail"
     assert found["vmsplice.child-small"] == "pass"
     assert found["odirect.rd-softdirty"] == "skip", "this architecture has no soft-dirty bits"
-    assert found["vmsplice.child-thp"] == "skip", "a huge page is half of the guest's memory"
+    assert found["vmsplice.child-thp"] == "fail", "on a huge page of 512 MiB"
+    assert found["odirect.rd-pageout"] == "fail", "swap is there"
 
 
 PIN = """
