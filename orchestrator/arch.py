@@ -69,7 +69,8 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
                 # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may take another's access to
                 # its local APIC for one to a window, and abort or lose it: PCI first, then the other CPUs.
-                append=MappingProxyType({"tcg": "maxcpus=1"}),
+                # An NMI from us has a mute kernel say where it is, in a panic.
+                append=MappingProxyType({"tcg": "maxcpus=1 unknown_nmi_panic", "kvm": "unknown_nmi_panic"}),
             ),
             Arch(
                 name="aarch64",

@@ -11,21 +11,47 @@ import socket
 import time
 import zlib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 from orchestrator import command
 from orchestrator.command import Deadline
-from orchestrator.console import parse_console
+from orchestrator.console import make_printable, parse_console
 from orchestrator.errors import StageFailure
-from orchestrator.guest import Guest, GuestGone, Keys, connect
+from orchestrator.evidence import gather_evidence
+from orchestrator.guest import PANIC_S, Guest, GuestGone, Keys, Lines, connect
 from orchestrator.hardware import make_images
 from orchestrator.kconfig import compare_config
 from orchestrator.laboratory import set_up
-from orchestrator.qemu import Machine, check_qemu, make_argv
+from orchestrator.monitor import Monitor, MonitorGone
+from orchestrator.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv
+from orchestrator.serial import SerialLine
 from orchestrator.store import write_json
 
 READY = "cowbell: ready"
 _POLL_S = 0.01
+
+
+class Phase(StrEnum):
+    """How far a boot has come; the value says it in a sentence about one that came no further."""
+
+    FIRMWARE = "QEMU started, the kernel said nothing"
+    KERNEL = "the kernel started, init was not reached"
+    INIT = "init started, it did not get to its end"
+    READY = "init is done"
+
+
+# what shows that a phase has begun
+_SIGNS = {Phase.READY: READY.encode(), Phase.INIT: b" as init process", Phase.KERNEL: b"\n"}
+# how much of the boot's time a phase may take for itself
+_SHARES = {Phase.FIRMWARE: 0.5, Phase.KERNEL: 0.75, Phase.INIT: 0.5, Phase.READY: 1.0}
+
+
+def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
+    """The phase that a stretch of console shows, or the one that was known before if that is later."""
+    order = list(Phase)
+    shown = next((known for known, sign in _SIGNS.items() if sign in console), Phase.FIRMWARE)
+    return max(shown, phase, key=order.index)
 
 
 @contextlib.contextmanager
@@ -33,62 +59,126 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     """Boot; the guest is ready inside the ``with`` block and gone after it.
 
     Raises ``StageFailure`` with the console's end when the kernel panics, hangs or is not the one that was
-    built, and ``InfraError`` when QEMU does not run.
+    built, and ``InfraError`` when QEMU does not run. A QEMU that crashes before the guest is ready is started
+    once more, and ``Guest.trouble`` says so.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            guest = stack.enter_context(_boot(machine, folder))
+        except QemuCrashed as crash:
+            (folder / "qemu.log").rename(folder / "qemu.log.1")
+            guest = stack.enter_context(_boot(machine, folder))
+            guest.trouble = f"{crash.what} while the guest booted, which was booted once more: {crash.hint}"
+        yield guest
+
+
+@contextlib.contextmanager
+def _boot(machine: Machine, folder: Path) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
     keys = Keys.make()
     (folder / "keys.tar").touch(mode=0o600)
     (folder / "keys.tar").write_bytes(keys.pack())
     (folder / "console.log").write_bytes(b"")
-    port = _find_free_port()
-    argv = make_argv(machine, qemu, port, folder)
-    write_json(folder / "qemu.json", argv)
     began = time.monotonic()
     deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
-    with (
-        make_images(machine.shape, folder),
-        command.start(argv, output=folder / "qemu.log", death_signal="KILL") as process,
-    ):
-        _wait_ready(process, machine, folder, deadline)
-        with contextlib.closing(connect(port, keys, folder, deadline)) as ssh:
-            ready_at = _check_console(folder / "console.log")
-            guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at)
-            _check_identity(guest, deadline)
-            set_up(guest, deadline)
-            guest.ready_at = _check_console(guest.console)
-            yield guest
+    oom_kills = count_oom_kills()
+    with contextlib.ExitStack() as stack:
+        (serial_end, serial_its), (monitor_end, monitor_its) = socket.socketpair(), socket.socketpair()
+        for end in (serial_end, serial_its, monitor_end, monitor_its):
+            stack.callback(end.close)
+        inherited = (serial_its.fileno(), monitor_its.fileno())
+        argv = make_argv(machine, qemu, folder, *inherited)
+        write_json(folder / "qemu.json", argv)
+        stack.enter_context(make_images(machine.shape, folder))
+        process = stack.enter_context(
+            command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
+        )
+        # else its end could not be seen
+        serial_its.close()
+        monitor_its.close()
+        serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
+        monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
+        port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
+        ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
+        ready_at = _check_console(folder / "console.log")
+        lines = Lines(serial, monitor, port, keys, oom_kills)
+        guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
+        _check_identity(guest, deadline)
+        set_up(guest, deadline)
+        guest.ready_at = _check_console(guest.console)
+        yield guest
 
 
-def _wait_ready(process: command.Process, machine: Machine, folder: Path, deadline: Deadline) -> None:
-    """Follow the console to the ready marker."""
-    console = folder / "console.log"
-    with console.open("rb") as log:
-        seen = b""
+def _wait_ready(
+    process: command.Process,
+    machine: Machine,
+    serial: SerialLine,
+    monitor: Monitor,
+    deadline: Deadline,
+    oom_kills: int,
+) -> int:
+    """Follow the console through the phases to the ready marker; the port that leads to the guest's SSH."""
+    phase, port, seen = Phase.FIRMWARE, 0, b""
+    limit = Deadline.after(_SHARES[phase] * deadline.allowed_s)
+    with serial.log.open("rb") as log:
         while True:
+            port = port or _open_monitor(process, monitor, limit)
+            has_ended = process.poll() is not None
+            if has_ended:
+                serial.finish(1.0)
             seen = seen[-200:] + log.read(1 << 20)
-            if READY.encode() in seen:
-                return
-            ended = process.poll() is not None
-            check_qemu(process, folder)
-            if ended or deadline.is_over:
-                raise StageFailure(
-                    "boot",
-                    "the guest ended before it was ready"
-                    if ended
-                    else f"the guest was not ready after {deadline.allowed_s:.0f} s",
-                    where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
-                    hint="the console's last lines:\n" + _tail(console),
-                    log=console,
-                )
+            if (reached := find_phase(seen, phase)) is not phase:
+                phase, limit = reached, Deadline.after(_SHARES[reached] * deadline.allowed_s)
+            if phase is Phase.READY and port:
+                return port
+            check_qemu(process, serial.log.parent, oom_kills)
+            mute_since = serial.panicked_at or time.monotonic()
+            is_dead = time.monotonic() - mute_since > PANIC_S * machine.time_scale
+            if has_ended or is_dead or limit.is_over or deadline.is_over:
+                spent_s = limit.allowed_s - limit.remaining_s()
+                raise _explain_failure(machine, serial, monitor, phase, None if has_ended else spent_s)
             time.sleep(_POLL_S)
 
 
-def _tail(path: Path, lines: int = 12) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 8192))
-        kept = file.read().decode(errors="replace").splitlines()[-lines:]
-    return "\n".join(f"    {line}" for line in kept)
+def _open_monitor(process: command.Process, monitor: Monitor, limit: Deadline) -> int:
+    """The port that leads to the guest's SSH, 0 when QEMU has ended; ``MonitorGone`` when it only is mute."""
+    try:
+        monitor.connect(limit)
+        return monitor.read_ssh_port()
+    except MonitorGone:
+        # the process table comes to know of an end later than the socket does
+        if command.wait(process, 1.0):
+            return 0
+        raise
+
+
+def _explain_failure(
+    machine: Machine, serial: SerialLine, monitor: Monitor, phase: Phase, spent_s: float | None
+) -> StageFailure:
+    """What a guest that did not become ready died of, or where it hangs, after ``spent_s`` in its phase."""
+    text = serial.log.read_bytes().decode(errors="replace")
+    panic = parse_console(text).panic
+    shown = "the console's last lines:\n" + _tail(text)
+    if panic:
+        what = f"{panic} ({phase})"
+    elif spent_s is None:
+        what = f"the guest ended before it was ready: {phase}"
+    else:
+        what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
+        found = gather_evidence(machine, serial, monitor)
+        shown += f"\n{found.where}\n{_tail(found.said)}" if found.where or found.said else ""
+    return StageFailure(
+        "boot",
+        make_printable(what),
+        where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
+        hint=make_printable(shown),
+        log=serial.log,
+    )
+
+
+def _tail(text: str, lines: int = 12) -> str:
+    return "\n".join(f"    {line.rstrip()}" for line in text[-8192:].splitlines()[-lines:])
 
 
 def _check_console(console: Path) -> int:
@@ -97,7 +187,9 @@ def _check_console(console: Path) -> int:
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:
         titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
-        raise StageFailure("boot", titles, hint=faults[0].excerpt, log=console)
+        raise StageFailure(
+            "boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console
+        )
     return len(text)
 
 
@@ -127,10 +219,3 @@ def _unpack(data: bytes) -> tuple[str, bytes]:
         return "", data
     unpacker = zlib.decompressobj(wbits=31)
     return unpacker.decompress(data).decode(), unpacker.unused_data
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -167,11 +167,13 @@ def start(
     stdin: bytes | None = None,
     output: Path | None = None,
     death_signal: str = "TERM",
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Process]:
     """Start a command; on leaving, end its process group: ``SIGTERM``, three seconds, ``SIGKILL``.
 
     ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
     targets, KILL ends a QEMU that is stopped or stuck. ``output`` takes stdout and stderr instead of a pipe.
+    ``pass_fds`` are descriptors that it inherits under the same numbers.
     """
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(output.open("ab")) if output else subprocess.PIPE
@@ -185,6 +187,7 @@ def start(
                 stdout=target,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         except OSError as error:
             raise InfraError(
@@ -209,6 +212,13 @@ def wait(process: Process, seconds: float) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     return process.returncode is not None
+
+
+def is_stopped(process: Process) -> bool:
+    """Whether a process was stopped by a signal and not continued since."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def end_group(process: Process) -> None:

@@ -79,6 +79,9 @@ class KernelLine:
     caller: str
 
 
+_OBEYED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t\r"} | {
+    ord("\r"): ""
+}
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cDEHM])")
 _STAMP = re.compile(r"(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\](?:\[ *([TC][0-9]+)\])? ?")
 _UNSTAMPED = re.compile(r"(?:<[0-9]{1,3}>)?(?:\[ *([TC][0-9]+)\] ?)?")
@@ -100,6 +103,11 @@ def parse_console(text: str | Iterable[str]) -> ConsoleLog:
     for line in text.split("\n") if isinstance(text, str) else text:
         parser.feed(line)
     return parser.end()
+
+
+def make_printable(text: str) -> str:
+    """A guest's words as they may be shown: nothing is left in them that a terminal would obey."""
+    return text.translate(_OBEYED)
 
 
 def split_line(line: str) -> Iterator[KernelLine]:

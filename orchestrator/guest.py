@@ -7,6 +7,7 @@ import struct
 import tarfile
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import paramiko
@@ -15,10 +16,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from orchestrator import command
 from orchestrator.command import Deadline
-from orchestrator.errors import StageFailure
+from orchestrator.console import make_printable
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.monitor import Monitor, MonitorGone
 from orchestrator.qemu import Machine, check_qemu
+from orchestrator.serial import SerialLine
 
 _POLL_S = 0.01
+# how long after its panic a guest may take to end, native seconds
+PANIC_S = 1.0
+# what QEMU's own state says of the host
+_HOST_STATES = {
+    "io-error": ("the host's disk is full, or failed (QEMU)", command.MORE_SPACE),
+    "internal-error": ("the accelerator failed (QEMU)", "ACCEL=tcg runs without KVM, slower"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +94,33 @@ def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> paramiko
     except (OSError, EOFError, paramiko.SSHException) as error:
         client.close()
         raise StageFailure(
-            "boot", f"the guest is up but SSH does not answer: {error}", log=folder / "console.log"
+            "boot",
+            f"the guest is up but SSH does not answer: {make_printable(str(error))}",
+            log=folder / "console.log",
         ) from error
     return client
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What leads to a guest besides SSH: serial line, QEMU's monitor, port and keys for another login.
+
+    ``oom_kills`` is the host's count when QEMU was started.
+    """
+
+    serial: SerialLine
+    monitor: Monitor
+    port: int
+    keys: Keys
+    oom_kills: int
+
+
 @dataclass(slots=True)
 class Guest:
-    """A guest that has booted, at offset ``ready_at`` of its console, which lies in ``folder``."""
+    """A guest that has booted, at offset ``ready_at`` of its console, which lies in ``folder``.
+
+    ``trouble`` is what kept QEMU from booting it at the first try.
+    """
 
     machine: Machine
     folder: Path
@@ -98,37 +128,59 @@ class Guest:
     ssh: paramiko.SSHClient
     ready_s: float
     ready_at: int
+    lines: Lines
+    trouble: str = ""
 
     @property
     def console(self) -> Path:
         return self.folder / "console.log"
 
-    def is_alive(self) -> bool:
-        """Whether QEMU runs and the guest still answers a command."""
-        if self.process.poll() is not None:
-            return False
-        try:
-            return self.run("true", Deadline.after(5 * self.machine.time_scale)).status == 0
-        except GuestGone:
-            return False
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself, or QEMU did."""
+        if self.machine.keep_core and self.lines.monitor.find_shutdown():
+            return True
+        return self.process.poll() is not None
 
     def check_host(self) -> None:
-        """After the guest was lost: raise ``InfraError`` when it was QEMU that failed or was killed."""
+        """After the guest was lost: raise ``InfraError`` when it was QEMU or the host that failed."""
         # SSH sees the end before the process table does
         command.wait(self.process, 0.5)
-        check_qemu(self.process, self.folder)
+        check_qemu(self.process, self.folder, self.lines.oom_kills)
+        if trouble := self.lines.serial.trouble:
+            raise InfraError(f"the guest's console can not be written: {trouble}", hint=command.MORE_SPACE)
+        if self.process.poll() is not None:
+            return
+        if command.is_stopped(self.process):
+            raise InfraError(
+                "QEMU is stopped (SIGSTOP), and its guest with it", hint="what was earned is kept; run again"
+            )
+        try:
+            state = self.lines.monitor.read_status()
+        except MonitorGone as gone:
+            if not command.wait(self.process, 0.5):
+                raise InfraError(
+                    f"QEMU runs but does not answer: {gone}", log=self.folder / "qemu.log"
+                ) from None
+            check_qemu(self.process, self.folder, self.lines.oom_kills)
+            return
+        if state in _HOST_STATES:
+            what, hint = _HOST_STATES[state]
+            raise InfraError(what, hint=hint, log=self.folder / "qemu.log")
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
         """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
         transport = self.ssh.get_transport()
         try:
             if transport is None:
-                raise GuestGone("no connection", "")
+                raise GuestGone("no connection", Loss.CONNECTION)
             channel = transport.open_session(timeout=deadline.remaining_s())
             channel.exec_command(line)
             return self._follow(channel, deadline, stdin)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise GuestGone(f"the SSH connection ended: {error}", "") from None
+            raise GuestGone(
+                f"the SSH connection ended: {make_printable(str(error))}", Loss.CONNECTION
+            ) from None
 
     def _follow(self, channel: paramiko.Channel, deadline: Deadline, stdin: bytes) -> "Answer":
         out, err = bytearray(), bytearray()
@@ -144,13 +196,23 @@ class Guest:
                     _keep(err, channel.recv_stderr(1 << 16))
                 if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
                     break
-                if deadline.is_over:
-                    raise GuestGone("time is up", out.decode(errors="replace"), is_timeout=True)
-                if self.process.poll() is not None or channel.closed:
-                    raise GuestGone("the guest ended", out.decode(errors="replace"))
+                if loss := self._find_loss(channel, deadline):
+                    raise GuestGone(f"the guest was lost: {loss}", loss, out.decode(errors="replace"))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
         return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _find_loss(self, channel: paramiko.Channel, deadline: Deadline) -> "Loss | None":
+        panicked_at = self.lines.serial.panicked_at
+        if self.has_ended:
+            return Loss.END
+        if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
+            return Loss.PANIC
+        if self.lines.serial.dropped:
+            return Loss.FLOOD
+        if channel.closed:
+            return Loss.CONNECTION
+        return Loss.TIMEOUT if deadline.is_over else None
 
 
 _OUTPUT_LIMIT = 1 << 20
@@ -170,10 +232,20 @@ class Answer:
     stderr: str
 
 
+class Loss(StrEnum):
+    """How it was noticed that a command in the guest will not end any more."""
+
+    END = "it has ended"
+    PANIC = "its kernel panicked"
+    FLOOD = "it floods the console"
+    CONNECTION = "the SSH connection ended"
+    TIMEOUT = "time is up"
+
+
 class GuestGone(Exception):
     """The guest, its connection or the time ended before the command did; with the output so far."""
 
-    def __init__(self, why: str, stdout: str, *, is_timeout: bool = False) -> None:
+    def __init__(self, why: str, loss: Loss, stdout: str = "") -> None:
         super().__init__(why)
+        self.loss = loss
         self.stdout = stdout
-        self.is_timeout = is_timeout

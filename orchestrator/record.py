@@ -16,24 +16,34 @@ from orchestrator.errors import UsageError
 from orchestrator.status import Status
 from orchestrator.store import write_json
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 class Ended(StrEnum):
-    """How a case's life in the guest ended."""
+    """How a case's life in the guest ended: by itself, cut off, or with the guest.
+
+    ``HANG`` means that nothing in the guest answers, ``SSH_LOST`` that its kernel does, ``RESET`` that it
+    started again (after a panic, a triple fault, or as it was told), ``FLOOD`` that it said too much to keep.
+    """
 
     EXIT = "exit"
     TIMEOUT = "timeout"
-    GUEST_GONE = "guest-gone"
+    HANG = "hang"
+    RESET = "reset"
+    POWER_OFF = "power-off"
+    SSH_LOST = "ssh-lost"
+    FLOOD = "flood"
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
     """One case as it ran. ``console`` is the kernel's log from the end of the case before to its own end.
 
-    ``console_lost`` is how many bytes of it were too many to keep.
-    ``exit_status`` is None when the guest was gone before the case ended, -1 for a signal. ``taint`` is
-    ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
+    Of a guest's last case it goes on until the guest has ended. ``console_lost`` is how many bytes of it
+    were too many to keep. ``exit_status`` is None when the guest was gone before the end was marked, -1 for a
+    signal. ``taint`` is ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
+    ``how`` is what showed that the guest was lost, ``said`` what its kernel then said when it was asked,
+    ``core`` the file with its memory. ``boot_trouble`` is why the guest had to be booted twice.
     """
 
     case: str
@@ -46,10 +56,18 @@ class CaseResult:
     console_lost: int
     taint_before: int | None
     taint_after: int | None
-    is_guest_alive: bool
     duration_s: float
     accel: str
     boot: str
+    how: str = ""
+    said: str = ""
+    core: str = ""
+    boot_trouble: str = ""
+
+    @property
+    def is_guest_usable(self) -> bool:
+        """Whether the next case may run in the same guest."""
+        return self.ended is Ended.EXIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,22 @@
 
 The compiled cases are pushed once a boot. Around each, markers are written to the kernel log and the taint
 is read. A guest that crashed, hung, or ran a case that may crash it is replaced for the cases that remain.
+What a kernel says while its guest is being ended is the last case's.
 """
 
 import io
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator import command
+from orchestrator.autopsy import Ending, end_guest, find_ending
 from orchestrator.boot import boot_guest
 from orchestrator.build import Toolchain
 from orchestrator.command import Deadline
+from orchestrator.console import make_printable
 from orchestrator.errors import StageFailure
 from orchestrator.guest import Answer, Guest, GuestGone
 from orchestrator.guesttest import GuestCase, compile_command
@@ -25,7 +28,7 @@ from orchestrator.record import CaseResult, Ended
 from orchestrator.store import Store, make_id
 
 # how long after its own limit a case may still end by itself, native seconds
-_GRACE_S = 4.0
+_GRACE_S = 2.0
 _CONSOLE_LIMIT = 1 << 18
 
 
@@ -71,18 +74,34 @@ def run_cases(
         boot_dir = _make_boot_dir(folder)
         progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
         with boot_guest(machine, boot_dir) as guest:
+            if guest.trouble:
+                progress.note(guest.trouble)
             progress.stage("run", f"{len(pending)} case(s)")
             _push(guest, pending, lib_dir)
-            read_to = guest.ready_at
-            for done, program in enumerate(tuple(pending)):
-                if done and program.case.may_crash:
-                    break
-                progress.count(done, len(pending) + done)
-                pending.remove(program)
-                result, read_to = _run_case(guest, program, read_to)
-                yield result
-                if not result.is_guest_alive or program.case.may_crash:
-                    break
+            yield from _run_in_guest(guest, pending, progress)
+
+
+def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> Iterator[CaseResult]:
+    """Run what may run in one guest, and take it off the list."""
+    read_to, count = guest.ready_at, len(pending)
+    while pending:
+        progress.count(count - len(pending), count)
+        program = pending.pop(0)
+        result, read_to = _run_case(guest, program, read_to)
+        is_last = program.case.may_crash or not pending or pending[0].case.may_crash
+        if result.is_guest_usable and is_last:
+            try:
+                end_guest(guest)
+            finally:
+                # also when we are interrupted: it has been earned
+                console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
+                yield replace(
+                    result, console=result.console + console, console_lost=result.console_lost + lost
+                )
+            return
+        yield result
+        if not result.is_guest_usable:
+            return
 
 
 def _make_boot_dir(folder: Path) -> Path:
@@ -107,7 +126,8 @@ def _push(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
             "run", f"the guest was lost while cases were pushed: {gone}", log=guest.console
         ) from None
     if answer.status:
-        raise StageFailure("run", f"cases could not be unpacked: {answer.stderr}", log=guest.console)
+        said = make_printable(answer.stderr)
+        raise StageFailure("run", f"cases could not be unpacked: {said}", log=guest.console)
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -122,53 +142,60 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
     So what the kernel says between two cases is the later one's, and never lost.
     """
     case, scale = program.case, guest.machine.time_scale
-    before = _mark(guest, f"begin {case.id}")
+    guest.lines.serial.allow()
     how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
     line = (
-        f"mkdir -p /work/tmp && cd /work/tmp && PYTHONPATH=/work/lib GT_ID={case.id} "
-        f"GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+        "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
+        f"PYTHONPATH=/work/lib GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
     )
+    answer, before, after = Answer(-1, "", ""), None, None
+    ending = Ending(Ended.EXIT, "")
     began = time.monotonic()
-    answer, ended = Answer(-1, "", ""), Ended.EXIT
     try:
+        before = _mark(guest, f"begin {case.id}")
+        began = time.monotonic()
         answer = guest.run(line, Deadline.after((case.timeout_s + _GRACE_S) * scale))
+        duration_s = time.monotonic() - began
+        after = _mark(guest, f"end {case.id}")
+        end = guest.console.stat().st_size
     except GuestGone as gone:
-        answer = Answer(-1, gone.stdout, "")
-        ended = Ended.TIMEOUT if gone.is_timeout else Ended.GUEST_GONE
-        guest.check_host()
-    duration_s = time.monotonic() - began
-    after = _mark(guest, f"end {case.id}")
-    end = guest.console.stat().st_size
+        duration_s = time.monotonic() - began
+        # the output so far is the case's, not that of a marker
+        answer = replace(answer, stdout=answer.stdout or gone.stdout)
+        ending = find_ending(guest, gone.loss)
+        end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
     console, lost = _read_console(guest, begin, end)
     result = CaseResult(
         case=case.id,
         content_id=program.program_id,
-        ended=ended,
-        exit_status=answer.status if ended is Ended.EXIT else None,
+        ended=ending.ended,
+        exit_status=answer.status if ending.ended is Ended.EXIT else None,
         stdout=answer.stdout,
         stderr=answer.stderr,
         console=console,
-        console_lost=lost,
+        console_lost=lost + guest.lines.serial.dropped,
         taint_before=before,
         taint_after=after,
-        # a case that had to be cut off may still run: its guest is not used again
-        is_guest_alive=after is not None and ended is Ended.EXIT,
         duration_s=round(duration_s, 3),
         accel=guest.machine.accel,
         boot=guest.folder.name,
+        how=ending.how,
+        said=ending.said[-_CONSOLE_LIMIT:],
+        core=ending.core,
+        boot_trouble=guest.trouble,
     )
     return result, end
 
 
 def _mark(guest: Guest, text: str) -> int | None:
-    """Write a marker to the kernel log, wait until the console shows it; the taint, or None when gone."""
+    """Write a marker to the kernel log, wait until the console shows it; the taint, None when not told.
+
+    Raises ``GuestGone``.
+    """
     begin = guest.console.stat().st_size
     line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted"
     deadline = Deadline.after(5 * guest.machine.time_scale)
-    try:
-        answer = guest.run(line, deadline)
-    except GuestGone:
-        return None
+    answer = guest.run(line, deadline)
     while not deadline.is_over:
         shown, _ = _read_console(guest, begin, guest.console.stat().st_size)
         if f"cowbell: {text}" in shown:

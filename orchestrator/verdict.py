@@ -9,10 +9,11 @@ contradicts itself is BROKEN; whatever the kernel complained of is a CRASH, also
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.console import parse_console
+from orchestrator.console import ConsoleLog, make_printable, parse_console
 from orchestrator.guesttest import is_match
 from orchestrator.ktap import parse_ktap
 from orchestrator.record import CaseResult, Ended, Expected, JobRecord
+from orchestrator.splat import SplatKind
 from orchestrator.status import Status
 
 # taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
@@ -60,14 +61,14 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
             verdicts.append(
                 Verdict(
                     case=case,
-                    name=finding.name,
+                    name=make_printable(finding.name),
                     raw=finding.status,
                     status=finding.status.against(expected.status if expected else Status.PASS),
                     expected=expected.status if expected else Status.PASS,
                     why_expected=expected.why if expected else "",
                     stage=stage,
-                    reason=finding.reason,
-                    evidence=finding.evidence,
+                    reason=make_printable(finding.reason),
+                    evidence=make_printable(finding.evidence),
                     duration_s=result.duration_s if result else 0.0,
                 )
             )
@@ -110,7 +111,8 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
         if doubt and (leaf is None or leaf.status is not Status.SKIP):
             yield _Finding(name, doubt.status, doubt.reason, doubt.evidence)
         elif leaf is None or not stream.is_complete:
-            yield _Finding(name, Status.BROKEN, problems or "no result line", evidence)
+            reason = f"{_find_oom(result)}{problems or 'no result line'}"
+            yield _Finding(name, Status.BROKEN, reason, evidence)
         elif all_ok != (result.exit_status == 0):
             reason = f"says {'ok' if all_ok else 'not ok'} and exits with {result.exit_status}"
             yield _Finding(name, Status.BROKEN, reason, evidence)
@@ -126,18 +128,16 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
 def _find_doubt(result: CaseResult) -> _Finding | None:
     """What outweighs anything that the case says of itself."""
     log = parse_console(result.console)
-    faults = [splat for splat in log.splats if splat.is_fault]
-    if faults:
-        titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
-        return _Finding("", Status.CRASH, titles, "\n".join(splat.excerpt for splat in faults)[:8000])
-    if log.panicked:
-        return _Finding("", Status.CRASH, "kernel panic", result.console[-4000:])
-    if result.ended is Ended.TIMEOUT:
-        return _Finding(
-            "", Status.TIMEOUT, f"not done after {result.duration_s:.0f} s", result.console[-4000:]
-        )
-    if result.ended is Ended.GUEST_GONE or not result.is_guest_alive:
-        return _Finding("", Status.CRASH, "the guest was gone, without a word", result.console[-4000:])
+    shown = f"{result.console[-4000:]}\n{result.said[-4000:]}".strip()
+    if result.core:
+        shown = f"the guest's memory: {result.core}\n{shown}"
+    if log.faults:
+        titles = "; ".join(dict.fromkeys(splat.title for splat in log.faults))
+        return _Finding("", Status.CRASH, titles, "\n".join(splat.excerpt for splat in log.faults)[:8000])
+    if log.panic:
+        return _Finding("", Status.CRASH, log.panic, shown)
+    if result.ended is not Ended.EXIT:
+        return _Finding("", *_judge_ending(result, log), shown)
     if result.taint_before is None or result.taint_after is None:
         return _Finding("", Status.BROKEN, "the kernel's taint could not be read")
     marks = {(marker.action, marker.case) for marker in log.markers}
@@ -151,3 +151,26 @@ def _find_doubt(result: CaseResult) -> _Finding | None:
     if letters:
         return _Finding("", Status.CRASH, f"the kernel became tainted ({letters})", result.console[-4000:])
     return None
+
+
+def _judge_ending(result: CaseResult, log: ConsoleLog) -> tuple[Status, str]:
+    """What it means that a case did not come to its end, when the kernel had nothing to complain of."""
+    match result.ended:
+        case Ended.TIMEOUT:
+            return Status.TIMEOUT, f"not done after {result.duration_s:.0f} s; {result.how}"
+        case Ended.HANG:
+            return Status.CRASH, f"the guest hangs, without a word: it {result.how}"
+        case Ended.SSH_LOST:
+            return Status.BROKEN, f"{_find_oom(result)}SSH was lost, the kernel lives: {result.how}"
+        case Ended.FLOOD:
+            return Status.BROKEN, f"the guest flooded the console and was ended: {result.how}"
+        case Ended.RESET if not any(milestone.name == "restart" for milestone in log.milestones):
+            return Status.CRASH, f"the guest reset without a word, as by a triple fault: {result.how}"
+        case _:
+            return Status.BROKEN, f"the guest was shut down from within before the case ended: {result.how}"
+
+
+def _find_oom(result: CaseResult) -> str:
+    """The OOM killer's words, as the beginning of a reason; empty when it did nothing."""
+    kills = [splat for splat in parse_console(result.console).splats if splat.kind is SplatKind.OOM]
+    return f"the guest ran out of memory ({kills[-1].title}); " if kills else ""

@@ -36,7 +36,6 @@ GOOD = CaseResult(
     console_lost=0,
     taint_before=0,
     taint_after=0,
-    is_guest_alive=True,
     duration_s=0.5,
     accel="tcg",
     boot="boot-1",
@@ -93,12 +92,11 @@ def test_pass_needs_everything() -> None:
         ({"console_lost": 1}, Status.BROKEN),
         ({"taint_after": None}, Status.BROKEN),
         ({"taint_before": None}, Status.BROKEN),
-        ({"is_guest_alive": False}, Status.CRASH),
         ({"ended": Ended.TIMEOUT, "exit_status": None, "stdout": ""}, Status.TIMEOUT),
-        ({"ended": Ended.GUEST_GONE, "exit_status": None}, Status.CRASH),
+        ({"ended": Ended.RESET, "exit_status": None}, Status.CRASH),
         (
             {
-                "ended": Ended.GUEST_GONE,
+                "ended": Ended.RESET,
                 "exit_status": None,
                 "stdout": "",
                 "console": CONSOLE + "[    2.2] Kernel panic - not syncing: sysrq triggered crash\n",
@@ -118,7 +116,7 @@ def test_taint_of_an_earlier_case_is_not_counted_again() -> None:
 def test_a_subtest_without_a_result_is_told_by_name() -> None:
     whole = replace(PAIRED, stdout=PAIR)
     assert [(v.name, v.status) for v in judge(whole)] == [(name, Status.PASS) for name in NAMES]
-    cut = replace(whole, stdout=PAIR[: PAIR.index("ok 2")], ended=Ended.GUEST_GONE, exit_status=None)
+    cut = replace(whole, stdout=PAIR[: PAIR.index("ok 2")], ended=Ended.RESET, exit_status=None)
     assert [(v.name, v.status) for v in judge(cut)] == [(name, Status.CRASH) for name in NAMES]
     mute = replace(whole, stdout=PAIR[: PAIR.index("ok 2")])
     assert {v.status for v in judge(mute)} == {Status.BROKEN}

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How guests die, with real ones: each death gets its verdict in time, and nothing is left behind.
+
+The kernel is the demo row's plain one. Some handlers of its magic SysRq keys are replaced in a copy of its
+image, so that a case can have the real thing: an oops, CPUs that spin, a triple fault.
+"""
+
+import os
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guesttest import load_cases
+from orchestrator.matrix import GuestShape
+from orchestrator.pipeline import Workspace, build_job, load_declarations
+from orchestrator.plan import Request, make_plan
+from orchestrator.qemu import Machine
+from orchestrator.record import CaseResult, JobRecord
+from orchestrator.rootfs import Rootfs, make_rootfs
+from orchestrator.run import compile_case, run_cases
+from orchestrator.store import Store
+from orchestrator.verdict import Verdict, judge_job
+from tests.conftest import QuietProgress, find_processes, wait_for
+
+pytestmark = pytest.mark.kernel
+
+ROOT = Path(__file__).parents[1]
+
+# SysRq key and handler, and the machine code that takes its place
+SABOTAGE = {
+    "sysrq_handle_unrt": "0f0b",  # n: ud2
+    "sysrq_handle_thaw": "ebfe",  # j: jmp .
+    "sysrq_handle_show_timers": "faebfe",  # q: cli; jmp .
+    # p: lidt of an empty table, ud2
+    "sysrq_handle_showregs": "4883ec10 48c7042400000000 48c744240800000000 0f011c24 0f0b",
+}
+
+# what a case does in the guest, the verdict, and words of its reason
+FAULTS = {
+    "aftermath": (
+        """/* what a kernel would find out late: after the end of the case, while its guest is being ended */
+	if (!fork()) {
+		char line[1000];
+		FILE *log = fopen("/dev/kmsg", "r");
+
+		setsid();
+		fclose(stdin), fclose(stdout), fclose(stderr);
+		while (fgets(line, sizeof(line), log) && !strstr(line, "cowbell: end fault.aftermath"))
+			;
+		system("echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 late+0x1/0x2' > /dev/kmsg");
+		_exit(0);
+	}
+	gt_pass("looks well");""",
+        "crash",
+        "WARNING at mm/memory.c:1 late",
+    ),
+    "disk": (
+        """static char block[1 << 20];
+	int fd = open("big", O_CREAT | O_WRONLY, 0600);
+	while (write(fd, block, sizeof(block)) > 0)
+		;
+	gt_broken("write: %s", strerror(errno));""",
+        "broken",
+        "No space left on device",
+    ),
+    "escapes": (
+        """FILE *log = fopen("/dev/kmsg", "w");
+	fprintf(log, "\\033]0;title\\007\\033[2J\\033[31mKTAP version 1\\n"), fflush(log);
+	fprintf(log, "1..1\\n"), fflush(log);
+	fprintf(log, "ok 1 fault.escapes\\n"), fflush(log);
+	log = fopen("/dev/console", "w");
+	fprintf(log, "\\033[2J\\033]0;title\\007\\r\\nKTAP version 1\\r\\n1..1\\r\\nok 1 fault.escapes\\r\\n");
+	fprintf(log, "cowbell: ready\\r\\ncowbell: end fault.escapes\\r\\n"), fflush(log);
+	_exit(0);""",
+        "broken",
+        "",
+    ),
+    "flood": (
+        """static char line[1024];
+	FILE *log = fopen("/dev/console", "w");
+	memset(line, 'x', sizeof(line) - 2);
+	line[sizeof(line) - 2] = '\\n';
+	for (int i = 0; i < 1 << 20; i++)
+		fputs(line, log);
+	gt_pass("a GiB");""",
+        "broken",
+        "flooded the console",
+    ),
+    "irqs-off": (
+        """for (int cpu = 0; cpu < 2; cpu++)
+		if (!fork()) {
+			cpu_set_t set;
+
+			CPU_ZERO(&set);
+			CPU_SET(cpu, &set);
+			sched_setaffinity(0, sizeof(set), &set);
+			press("q");
+		}
+	for (;;)
+		pause();""",
+        "crash",
+        "answers neither SSH nor network; CPU 0 in sysrq_handle_show_timers, "
+        "CPU 1 in sysrq_handle_show_timers",
+    ),
+    "memory": (
+        """for (;;)
+		memset(malloc(1 << 20), 1, 1 << 20);""",
+        "broken",
+        "the guest ran out of memory (Out of memory: Killed process",
+    ),
+    "oops": ('press("n"); gt_pass("survived");', "crash", "invalid opcode"),
+    "panic": (
+        'press("c"); gt_pass("survived");',
+        "crash",
+        "Kernel panic - not syncing: sysrq triggered crash",
+    ),
+    "panic-stays": (
+        'system("echo 0 > /proc/sys/kernel/panic"); press("c"); gt_pass("survived");',
+        "crash",
+        "Kernel panic - not syncing: sysrq triggered crash",
+    ),
+    "reboot": ("reboot(RB_AUTOBOOT);", "broken", "shut down from within"),
+    "soft-lockup": (
+        'system("echo 1 > /proc/sys/kernel/watchdog_thresh"); press("j");',
+        "crash",
+        "BUG: soft lockup",
+    ),
+    "ssh": (
+        'system("killall -9 dropbear"); for (;;) pause();',
+        "broken",
+        "SSH was lost, the kernel lives: its network",
+    ),
+    "stuck": ("signal(SIGALRM, SIG_IGN); for (;;) pause();", "timeout", "the guest answers"),
+    "triple": ('press("p"); gt_pass("survived");', "crash", "as by a triple fault: QEMU says guest-reset"),
+    "well": ('gt_pass("and the guests go on");', "pass", ""),
+}
+
+
+def make_case(name: str, body: str) -> str:
+    limit = 1 if name in ("irqs-off", "soft-lockup", "stuck", "wait") else 60
+    return f"""#include "guesttest.h"
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/reboot.h>
+
+static inline void press(const char *key)
+{{
+	int fd = open("/proc/sysrq-trigger", O_WRONLY);
+
+	if (write(fd, key, 1) != 1)
+		gt_broken("no sysrq");
+}}
+
+static void run(void)
+{{
+	{body}
+}}
+
+GUEST_TEST = {{
+	.summary = "a fault",
+	.kind = "deterministic",
+	.timeout_s = {limit},
+	.may_crash = {"true" if name == "aftermath" else "false"},
+	.run = run,
+}};
+"""
+
+
+def sabotage(vmlinux: Path, copy: Path) -> Path:
+    """A copy of the kernel in which the handlers do something else."""
+    listed = subprocess.run(["nm", vmlinux], capture_output=True, text=True, check=True).stdout
+    addresses = {line.split()[2]: int(line.split()[0], 16) for line in listed.splitlines() if line[0] != " "}
+    image = bytearray(vmlinux.read_bytes())
+    (table,) = struct.unpack_from("<Q", image, 32)
+    (count,) = struct.unpack_from("<H", image, 56)
+    segments = [struct.unpack_from("<II6Q", image, table + 56 * number) for number in range(count)]
+    for name, code in SABOTAGE.items():
+        (offset,) = (
+            begin + addresses[name] - address
+            for kind, _, begin, address, _, size, _, _ in segments
+            if kind == 1 and address <= addresses[name] < address + size
+        )
+        machine_code = bytes.fromhex(code)
+        image[offset : offset + len(machine_code)] = machine_code
+    copy.write_bytes(image)
+    return copy
+
+
+@dataclass
+class Bench:
+    """Runs faults on the sabotaged kernel, and knows where what they leave would be."""
+
+    machine: Machine
+    store: Store
+    folder: Path
+
+    def run(self, faults: dict[str, str], machine: Machine | None = None) -> list[CaseResult]:
+        results: list[CaseResult] = []
+        for result in self.go(faults, machine):
+            results.append(result)
+        return results
+
+    def go(self, faults: dict[str, str], machine: Machine | None = None) -> Iterator[CaseResult]:
+        project = self.folder / "project"
+        (project / "fault").mkdir(parents=True)
+        for name, body in faults.items():
+            (project / "fault" / f"{name}.c").write_text(make_case(name, body))
+        lib_dir = ROOT / "guest-tests" / "lib"
+        toolchain = self.machine.kernel.request.toolchain
+        programs = [compile_case(case, toolchain, lib_dir, self.store) for case in load_cases(project)]
+        return run_cases(machine or self.machine, programs, lib_dir, self.results, QuietProgress())
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def check_clean(self) -> None:
+        """No process is left, and no file that grew with what a guest did."""
+        assert find_processes(str(self.results)) == []
+        assert sum(path.stat().st_size for path in self.results.rglob("*")) < 16 << 20
+
+
+@pytest.fixture(scope="session")
+def machine(kernel_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    declared = load_declarations(ROOT)
+    place = Workspace(ROOT, kernel_store, QuietProgress())
+    (job,) = (job for job in make_plan(declared, Request(rows=("demo",))) if job.cell.name == "plain")
+    kernel = build_job(job, declared, place)
+    image = sabotage(kernel.folder / "vmlinux", tmp_path_factory.mktemp("kernel") / "vmlinux")
+    rootfs = make_rootfs(kernel.request.arch, kernel_store, place.progress)
+    return Machine(replace(kernel, image=image), rootfs, GuestShape(2, 256), "tcg", boot_limit_s=20)
+
+
+@pytest.fixture
+def bench(machine: Machine, kernel_store: Store, tmp_path: Path) -> Iterator[Bench]:
+    found = Bench(machine, kernel_store, tmp_path)
+    yield found
+    found.check_clean()
+
+
+@pytest.fixture(scope="session")
+def outcomes(
+    machine: Machine, kernel_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[CaseResult, Verdict]]:
+    """Every fault in one run, in guests as fresh as they have to be."""
+    found = Bench(machine, kernel_store, tmp_path_factory.mktemp("faults"))
+    results = found.run({name: body for name, (body, _, _) in FAULTS.items()})
+    found.check_clean()
+    assert [result.case for result in results] == [f"fault.{name}" for name in FAULTS]
+    return {result.case.removeprefix("fault."): (result, judge([result])[0]) for result in results}
+
+
+def judge(results: Sequence[CaseResult]) -> tuple[Verdict, ...]:
+    cases = {result.case: (result.case,) for result in results}
+    return judge_job(JobRecord("row", "cell", "x86_64", "tree", "", cases, results=tuple(results)))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault(outcomes: dict[str, tuple[CaseResult, Verdict]], name: str) -> None:
+    result, verdict = outcomes[name]
+    _, status, words = FAULTS[name]
+    assert (verdict.status, words in verdict.reason) == (status, True), verdict
+    assert verdict.reason or status == "pass"
+    assert len(verdict.reason.splitlines()) < 2
+    assert "\x1b" not in verdict.reason + verdict.evidence
+    assert result.core == ""
+
+
+def test_oops_is_survived(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> None:
+    """The case after an oops runs in the same guest, and the splat is not counted twice."""
+    assert outcomes["oops"][0].boot == outcomes["panic"][0].boot
+    assert outcomes["oops"][0].is_guest_usable
+
+
+def test_hang_leaves_evidence(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> None:
+    """Where each CPU is, and what an NMI has the kernel say; the panic that we asked for is not held against it."""
+    result, verdict = outcomes["irqs-off"]
+    assert "Not continuing" in result.said and "sysrq_handle_show_timers" in result.said
+    assert "Kernel panic" not in verdict.reason
+    stuck, _ = outcomes["stuck"]
+    assert "sysrq: Show Blocked State" in stuck.said
+    assert "task:stuck" in stuck.said
+
+
+WAIT = {"wait": "for (;;) pause();", "well": 'gt_pass("before and after");'}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, "QEMU was killed by signal 9"), (signal.SIGSTOP, "QEMU is stopped")],
+    ids=["kill -9", "stop"],
+)
+def test_qemu_that_is_killed_or_stopped(bench: Bench, number: int, words: str) -> None:
+    """The host's trouble: no verdict, what was earned is kept, and the time limit holds."""
+    earned: list[CaseResult] = []
+
+    def interfere() -> None:
+        consoles = bench.results / "boot-1" / "console.log"
+        wait_for(lambda: consoles.exists() and "begin fault.wait" in consoles.read_text(), 60)
+        for pid in find_processes(str(bench.results)):
+            os.kill(pid, number)
+
+    thread = threading.Thread(target=interfere, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(InfraError, match=words):
+        earned.extend(bench.go({"a-first": WAIT["well"], **WAIT}))
+    assert time.monotonic() - began < 60
+    thread.join()
+    assert [result.case for result in earned] == ["fault.a-first"]
+
+
+def test_panic_at_boot(bench: Bench, tmp_path: Path) -> None:
+    nothing = tmp_path / "root.img"
+    nothing.write_bytes(bytes(1 << 20))
+    machine = replace(bench.machine, rootfs=Rootfs("nothing", nothing))
+    with pytest.raises(StageFailure, match=r"Kernel panic.*VFS.*init was not reached") as raised:
+        bench.run(WAIT, machine)
+    assert raised.value.stage == "boot"
+
+
+def test_parallel_guests_do_not_meet(bench: Bench) -> None:
+    """Ports, consoles and monitors are each one's own."""
+    results: dict[int, list[CaseResult]] = {}
+
+    def work(number: int) -> None:
+        own = Bench(bench.machine, bench.store, bench.folder / str(number))
+        results[number] = own.run({f"case-{number}": f'gt_pass("{number}");'})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    verdicts = [judge(results[number])[0] for number in range(3)]
+    assert [(v.name, v.status) for v in verdicts] == [(f"fault.case-{n}", "pass") for n in range(3)]
+
+
+def test_memory_is_kept_on_request(bench: Bench) -> None:
+    machine = replace(bench.machine, keep_core=True)
+    (result,) = bench.run({"panic": 'press("c");'}, machine)
+    core = Path(result.core)
+    assert core.read_bytes()[:8] == b"KDUMP   "
+    assert str(core) in judge([result])[0].evidence
+    core.unlink()
