@@ -232,7 +232,7 @@ class Bench:
 def machine(kernel_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     declared = load_declarations(ROOT)
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    (job,) = (job for job in make_plan(declared, Request(rows=("demo",))) if job.cell.name == "plain")
+    (job,) = (job for job in make_plan(Request(rows=("demo",)), declared) if job.cell.name == "plain")
     kernel = build_job(job, declared, place)
     image = sabotage(kernel.folder / "vmlinux", tmp_path_factory.mktemp("kernel") / "vmlinux")
     rootfs = make_rootfs(kernel.request.arch, kernel_store, place.progress)
@@ -281,7 +281,7 @@ def test_oops_is_survived(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> No
 
 
 def test_hang_leaves_evidence(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> None:
-    """Where each CPU is, and what an NMI has the kernel say; the panic that we asked for is not held against it."""
+    """Where each CPU is, and what an NMI has the kernel say; the panic that we ask for is no verdict."""
     result, verdict = outcomes["irqs-off"]
     assert "Not continuing" in result.said and "sysrq_handle_show_timers" in result.said
     assert "Kernel panic" not in verdict.reason
