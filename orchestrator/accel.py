@@ -50,6 +50,7 @@ def find_accel(wanted: str, arch: Arch, store: Store) -> str:
 def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> str:
     """Boot a guest on KVM. What came of it is remembered, unless it may be the kernel's or the host's."""
     trial = replace(machine, accel="kvm", shape=GuestShape(cpus=1, memory_mib=256), boot_limit_s=_PROBE_S)
+    trial = replace(trial, keep_core=False)
     outcome, folder = "kvm a guest has booted", store.path("accel", "probe")
     with store.lock("accel-probe"):
         # whoever had the lock has found out

@@ -116,7 +116,7 @@ def _ask_anew(guest: Guest) -> str | None:
             guest.run(show, deadline)
     except (StageFailure, GuestGone):
         return None
-    serial.wait_quiet(0.05, max(0.1, deadline.remaining_s()))
+    serial.wait_answer(0.1, 0.1)
     return serial.read_from(begin)
 
 

@@ -123,7 +123,7 @@ def _wait_ready(
     limit = Deadline.after(_SHARES[phase] * deadline.allowed_s)
     with serial.log.open("rb") as log:
         while True:
-            port = port or _open_monitor(process, monitor, limit)
+            port = port or _open_monitor(process, monitor, deadline)
             has_ended = process.poll() is not None
             if has_ended:
                 serial.finish(1.0)
@@ -141,10 +141,10 @@ def _wait_ready(
             time.sleep(_POLL_S)
 
 
-def _open_monitor(process: command.Process, monitor: Monitor, limit: Deadline) -> int:
+def _open_monitor(process: command.Process, monitor: Monitor, deadline: Deadline) -> int:
     """The port that leads to the guest's SSH, 0 when QEMU has ended; ``MonitorGone`` when it only is mute."""
     try:
-        monitor.connect(limit)
+        monitor.connect(deadline)
         return monitor.read_ssh_port()
     except MonitorGone:
         # the process table comes to know of an end later than the socket does
@@ -199,7 +199,10 @@ def _check_identity(guest: Guest, deadline: Deadline) -> None:
     try:
         seen = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
     except GuestGone as gone:
-        raise StageFailure("boot", f"the guest was lost: {gone}", log=guest.console) from None
+        guest.check_host()
+        raise StageFailure(
+            "boot", f"the guest was lost once it was ready: {gone}", log=guest.console
+        ) from None
     cpus, _, packed = seen.stdout.partition("\n")
     config_text, notes = _unpack(base64.b64decode(packed))
     if bytes.fromhex(kernel.gnu_build_id) not in notes:

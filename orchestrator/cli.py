@@ -70,6 +70,7 @@ VARIABLES: Mapping[str, Variable] = {
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
+    "VMCORE": Variable("1 keeps the memory of a guest that crashes or hangs, for crash(8)"),
     "RUN": Variable("a run's id, for report"),
     "DIR": Variable("where the worktree is, instead of the store", is_inherited=False),
     "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
@@ -200,6 +201,7 @@ def _run(words: list[str]) -> int:
             keep_going=options.keep_going,
             cc=settings["CC"].value,
             use_llvm=settings["LLVM"].value == "1",
+            keep_core=settings["VMCORE"].value == "1",
         )
         declared = pipeline.add_inputs(
             declared,

@@ -14,8 +14,10 @@ from orchestrator.monitor import Monitor, MonitorGone
 from orchestrator.qemu import Machine
 from orchestrator.serial import SerialLine
 
-# wall time for the kernel to begin and to end an answer, native seconds
-_QUIET_S, _ANSWER_S = 0.1, 0.5
+# native seconds for the kernel to begin an answer, and for it to be over
+_ANSWER_S, _QUIET_S = 0.5, 0.1
+# seconds that a CPU in a panic waits for the others to stop, before it shows what it has to say
+_STOP_S = 2.0
 _DUMP_S = 300.0
 _USER_SPACE = 1 << 63
 
@@ -44,7 +46,7 @@ def gather_evidence(machine: Machine, serial: SerialLine, monitor: Monitor) -> E
         # blocked tasks, then all
         answers_sysrq = all(_press_sysrq(key, machine, serial, monitor) for key in "wt")
         monitor.execute("inject-nmi")
-    serial.wait_quiet(_QUIET_S * machine.time_scale, _ANSWER_S * machine.time_scale)
+        serial.wait_answer(_STOP_S + _ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
     return Evidence(where, serial.read_from(begin), answers_sysrq, core)
 
 
@@ -53,7 +55,7 @@ def _press_sysrq(key: str, machine: Machine, serial: SerialLine, monitor: Monito
     begin = serial.log.stat().st_size
     monitor.execute("chardev-send-break", {"id": "console"})
     serial.type(key)
-    serial.wait_quiet(_QUIET_S * machine.time_scale, _ANSWER_S * machine.time_scale)
+    serial.wait_answer(_ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
     return "sysrq: " in serial.read_from(begin)
 
 

@@ -197,7 +197,7 @@ class Guest:
                 if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
                     break
                 if loss := self._find_loss(channel, deadline):
-                    raise GuestGone(f"the guest was lost: {loss}", loss, out.decode(errors="replace"))
+                    raise GuestGone(loss, loss, out.decode(errors="replace"))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
         return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
@@ -210,7 +210,7 @@ class Guest:
             return Loss.PANIC
         if self.lines.serial.dropped:
             return Loss.FLOOD
-        if channel.closed:
+        if channel.closed and not channel.eof_received:
             return Loss.CONNECTION
         return Loss.TIMEOUT if deadline.is_over else None
 

@@ -92,15 +92,17 @@ class Monitor:
         self.execute("dump-guest-memory", arguments, limit_s)
 
     def close(self) -> None:
-        with contextlib.suppress(MonitorGone):
-            self._run(self._client.disconnect(), 1.0)
-        self._loop.close()
-        self._channel.close()
+        try:
+            with contextlib.suppress(MonitorGone):
+                self._run(self._client.disconnect(), 1.0)
+        finally:
+            self._loop.close()
+            self._channel.close()
 
     def _run(self, action: Coroutine[Any, Any, T], limit_s: float) -> T:
         try:
             return self._loop.run_until_complete(asyncio.wait_for(action, max(0.1, limit_s)))
         except TimeoutError:
             raise MonitorGone(f"QEMU's monitor did not answer within {limit_s:.0f} s") from None
-        except (QMPError, OSError, EOFError) as error:
+        except (QMPError, OSError, EOFError, ValueError) as error:
             raise MonitorGone(f"QEMU's monitor: {str(error) or 'the connection ended'}") from None

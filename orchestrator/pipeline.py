@@ -55,7 +55,8 @@ T = TypeVar("T")
 class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
-    ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler.
+    ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the
+    memory of guests that crash or hang.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class Workspace:
     keep_going: bool = False
     cc: str = ""
     use_llvm: bool = False
+    keep_core: bool = False
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
@@ -387,7 +389,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
 def _make_machine(job: Job, kernel: Kernel, place: Workspace) -> Machine:
     """The row's machine, on the accelerator that always works."""
     image = make_rootfs(kernel.request.arch, place.store, place.progress)
-    return Machine(kernel, image, job.row.guest, "tcg", job.row.limits.boot_s)
+    return Machine(kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, place.keep_core)
 
 
 def _cell_dir(machine: Machine, store: Store) -> Path:

@@ -250,7 +250,9 @@ def render_html(judged: Judged) -> str:
         lstrip_blocks=True,
     )
     consoles = {
-        (job.row, job.cell, result.case): result.console for job, _ in judged.jobs for result in job.results
+        (job.row, job.cell, result.case): result.console + result.said
+        for job, _ in judged.jobs
+        for result in job.results
     }
     return environment.get_template("report.html.j2").render(
         judged=judged,

@@ -122,8 +122,10 @@ def _push(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
     try:
         answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
     except GuestGone as gone:
+        guest.check_host()
+        # no case has had a part in it: this is still the boot
         raise StageFailure(
-            "run", f"the guest was lost while cases were pushed: {gone}", log=guest.console
+            "boot", f"the guest was lost while cases were pushed: {gone}", log=guest.console
         ) from None
     if answer.status:
         said = make_printable(answer.stderr)

@@ -11,8 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-# how much a guest may say between two calls of ``allow``; a hundred times what a talkative case needs
-LIMIT = 4 << 20
+# how much a guest may say between two calls of ``allow``; four times what is kept of a case
+LIMIT = 1 << 20
 _PANIC = b"Kernel panic - not syncing"
 
 
@@ -50,14 +50,14 @@ class SerialLine:
             file.seek(begin)
             return file.read(self._limit).decode(errors="replace")
 
-    def wait_quiet(self, quiet_s: float, limit_s: float) -> None:
-        """Until nothing has come for so long, or the limit is over."""
-        end = time.monotonic() + limit_s
-        size, since = self._size, time.monotonic()
-        while time.monotonic() < min(end, since + quiet_s) and self._thread.is_alive():
+    def wait_answer(self, first_s: float, quiet_s: float) -> None:
+        """Wait so long for the first word, then until nothing has come for ``quiet_s``; at most a minute."""
+        began, size = time.monotonic(), self._size
+        end = began + first_s
+        while time.monotonic() < min(end, began + 60) and self._thread.is_alive():
             time.sleep(0.01)
             if self._size != size:
-                size, since = self._size, time.monotonic()
+                size, end = self._size, time.monotonic() + quiet_s
 
     def finish(self, limit_s: float) -> None:
         """After QEMU's end: wait until its last words are in the file."""

@@ -128,12 +128,15 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
 def _find_doubt(result: CaseResult) -> _Finding | None:
     """What outweighs anything that the case says of itself."""
     log = parse_console(result.console)
-    shown = f"{result.console[-4000:]}\n{result.said[-4000:]}".strip()
-    if result.core:
-        shown = f"the guest's memory: {result.core}\n{shown}"
+    end = max((m.line_number for m in log.markers if m.action == "end"), default=log.lines)
+    core = f"the guest's memory: {result.core}\n" if result.core else ""
+    shown = f"{core}{result.console[-4000:]}\n{result.said[-4000:]}"
     if log.faults:
         titles = "; ".join(dict.fromkeys(splat.title for splat in log.faults))
-        return _Finding("", Status.CRASH, titles, "\n".join(splat.excerpt for splat in log.faults)[:8000])
+        if all(splat.line_number > end for splat in log.faults):
+            titles += " (after the end of the case)"
+        excerpts = "\n".join(splat.excerpt for splat in log.faults)[:8000]
+        return _Finding("", Status.CRASH, titles, core + excerpts)
     if log.panic:
         return _Finding("", Status.CRASH, log.panic, shown)
     if result.ended is not Ended.EXIT:

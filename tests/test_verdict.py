@@ -24,6 +24,10 @@ WARNING = """[    2.050000] ------------[ cut here ]------------
 [    2.050000]  do_user_addr_fault+0x1a1/0x3c0
 [    2.050000] ---[ end trace 0000000000000000 ]---
 """
+RESTART = "[    2.200000] reboot: Restarting system\n"
+OOM = """[    2.050000] eater invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0
+[    2.060000] Out of memory: Killed process 77 (eater) total-vm:200000kB, anon-rss:190000kB, file-rss:0kB
+"""
 
 GOOD = CaseResult(
     case="odirect.rd-mprotect",
@@ -94,6 +98,14 @@ def test_pass_needs_everything() -> None:
         ({"taint_before": None}, Status.BROKEN),
         ({"ended": Ended.TIMEOUT, "exit_status": None, "stdout": ""}, Status.TIMEOUT),
         ({"ended": Ended.RESET, "exit_status": None}, Status.CRASH),
+        ({"ended": Ended.RESET, "console": CONSOLE + RESTART, "exit_status": None}, Status.BROKEN),
+        ({"ended": Ended.POWER_OFF, "exit_status": None}, Status.BROKEN),
+        ({"ended": Ended.HANG, "exit_status": None}, Status.CRASH),
+        ({"ended": Ended.SSH_LOST, "exit_status": None}, Status.BROKEN),
+        ({"ended": Ended.FLOOD, "exit_status": None}, Status.BROKEN),
+        ({"ended": Ended.HANG, "console": CONSOLE + WARNING, "exit_status": None}, Status.CRASH),
+        ({"ended": Ended.FLOOD, "console": CONSOLE + WARNING, "exit_status": None}, Status.CRASH),
+        ({"console": CONSOLE + WARNING}, Status.CRASH),
         (
             {
                 "ended": Ended.RESET,
@@ -107,6 +119,46 @@ def test_pass_needs_everything() -> None:
 )
 def test_each_doubt(change: dict[str, object], status: Status) -> None:
     assert status_of(replace(GOOD, **change)) is status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ended", [ended for ended in Ended if ended is not Ended.EXIT])
+def test_no_guest_that_was_lost_passes(ended: Ended) -> None:
+    """Whatever the case said before: its end was not seen."""
+    (verdict,) = judge(replace(GOOD, ended=ended, how="what shows it"))
+    assert verdict.status.is_bad
+    assert "what shows it" in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+def test_what_was_asked_for_is_no_complaint() -> None:
+    """A panic by our own NMI, and the traces of blocked tasks, are evidence and not faults."""
+    said = "[   20.0] Kernel panic - not syncing: NMI: Not continuing\n"
+    (verdict,) = judge(replace(GOOD, ended=Ended.TIMEOUT, exit_status=None, said=said))
+    assert verdict.status is Status.TIMEOUT
+    assert "NMI" in verdict.evidence
+
+
+def test_guest_s_oom_killer_is_named() -> None:
+    killed = replace(GOOD, console=CONSOLE.replace("\n", f"\n{OOM}", 1), stdout="", exit_status=-1)
+    (verdict,) = judge(killed)
+    assert verdict.status is Status.BROKEN
+    assert "the guest ran out of memory (Out of memory: Killed process 77 (eater)" in verdict.reason
+    # one that a case provokes and lives through is its own affair
+    assert status_of(replace(killed, stdout=STDOUT, exit_status=0)) is Status.PASS
+
+
+def test_memory_that_was_kept_is_told() -> None:
+    for console in (CONSOLE, CONSOLE + WARNING):
+        (verdict,) = judge(replace(GOOD, ended=Ended.HANG, console=console, core="/store/boot-1/vmcore"))
+        assert "/store/boot-1/vmcore" in verdict.evidence
+
+
+def test_nothing_that_a_terminal_obeys_is_in_a_verdict() -> None:
+    noise = "\x1b[2J\x1b]0;title\x07\x9b2J\r"
+    shown = replace(GOOD, stdout=STDOUT.replace("ok 1 odirect.rd-mprotect", f"not ok 1 other{noise}"))
+    lost = replace(GOOD, ended=Ended.HANG, console=CONSOLE + noise)
+    for verdict in (*judge(shown), *judge(lost)):
+        assert not set(verdict.name + verdict.reason + verdict.evidence) & set("\x1b\x07\x9b\r")
 
 
 def test_taint_of_an_earlier_case_is_not_counted_again() -> None:
