@@ -388,7 +388,8 @@ def guest_says(kernel: Kernel, tmp_path: Path) -> Say:
                 return Answer(0, output, "no such program")
 
         machine = Machine(kernel, Rootfs("id", tmp_path), ASKED if output else PLAIN_SHAPE, "tcg", 10)
-        set_up(Told(machine, tmp_path, None, None, 1.0, 0), Deadline.after(1))  # type: ignore[arg-type]
+        told = Told(machine, tmp_path, None, None, 1.0, 0, None)  # type: ignore[arg-type]
+        set_up(told, Deadline.after(1))
         return asked
 
     return say

@@ -19,13 +19,13 @@ import pytest
 
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guesttest import load_cases
-from orchestrator.matrix import GuestShape
 from orchestrator.pipeline import Workspace, build_job, load_declarations
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
 from orchestrator.record import CaseResult, JobRecord
 from orchestrator.rootfs import Rootfs, make_rootfs
 from orchestrator.run import compile_case, run_cases
+from orchestrator.shape import GuestShape
 from orchestrator.store import Store
 from orchestrator.verdict import Verdict, judge_job
 from tests.conftest import QuietProgress, find_processes, wait_for
