@@ -24,9 +24,10 @@ from orchestrator.hardware import make_images
 from orchestrator.kconfig import compare_config
 from orchestrator.laboratory import set_up
 from orchestrator.monitor import Monitor, MonitorGone
-from orchestrator.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv
+from orchestrator.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv, make_board_argv
 from orchestrator.serial import SerialLine
 from orchestrator.store import write_json
+from orchestrator.vng import ask_vng
 
 READY = "cowbell: ready"
 _POLL_S = 0.01
@@ -88,7 +89,10 @@ def _boot(machine: Machine, folder: Path) -> Iterator[Guest]:
         for end in (serial_end, serial_its, monitor_end, monitor_its):
             stack.callback(end.close)
         inherited = (serial_its.fileno(), monitor_its.fileno())
-        argv = make_argv(machine, qemu, folder, *inherited)
+        if machine.boot == "vng":
+            argv = ask_vng(machine, qemu, make_board_argv(machine, folder, *inherited), folder)
+        else:
+            argv = make_argv(machine, qemu, folder, *inherited)
         write_json(folder / "qemu.json", argv)
         stack.enter_context(make_images(machine.shape, folder))
         process = stack.enter_context(

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
     from orchestrator.pipeline import Step, Workspace
     from orchestrator.plan import Declarations, Job, Request
+    from orchestrator.terminal import Terminal
 
 TARGETS: Mapping[str, str] = {
     "source": "fetch the trees and apply the series",
     "config": "what becomes of every config symbol that is asked for, and why",
     "build": "source, then configure and build the kernels",
     "test": "build, then boot, run the cases and report (the default)",
+    "shell": "build, then boot one kernel and open a shell in its guest, or run the commands on stdin",
     "report": "show a run again: RUN=ID, or the last one",
     "gc": "remove what was not used for longest, until the store has at most SIZE",
     "list": "what there is: rows, kernels, series, fragments, cases; or --changelog",
@@ -44,7 +46,7 @@ TARGETS: Mapping[str, str] = {
 }
 
 # these do not go together with others
-ALONE = ("gc", "list", "explain", "proof", "series", "worktree", "refresh")
+ALONE = ("shell", "gc", "list", "explain", "proof", "series", "worktree", "refresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,16 @@ VARIABLES: Mapping[str, Variable] = {
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
+    "BOOT": Variable(
+        "who boots the guests: qemu, or vng for virtme-ng, which takes the fragment virtme", "qemu"
+    ),
     "VMCORE": Variable("1 keeps the memory of a guest that crashes or hangs, for crash(8)"),
     "RUN": Variable("a run's id, for report"),
     "DIR": Variable("where the worktree is, instead of the store", is_inherited=False),
     "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
 }
+
+CHOICES = {"ACCEL": ("auto", "kvm", "tcg"), "BOOT": ("qemu", "vng")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +198,8 @@ def _run(words: list[str]) -> int:
         tests=settings["TESTS"].words,
         arch=settings["ARCH"].value,
         config=settings["CONFIG"].words,
+        # a shell comes by vng where it can
+        boot="" if targets == ["shell"] and settings["BOOT"].origin == "default" else settings["BOOT"].value,
     )
     declared = pipeline.load_declarations(root)
     with Terminal(is_silent=options.silent) as terminal:
@@ -221,10 +230,40 @@ def _run(words: list[str]) -> int:
             print(text, end="")
             return status
         jobs = plan.make_plan(request, declared)
+        if targets == ["shell"]:
+            return _open_shell(
+                jobs, request.series, declared, place, options, settings["ACCEL"].value, terminal
+            )
         status, run = _make_targets(
             targets, jobs, declared, place, options, settings["ACCEL"].value, shlex.join(["cowbell", *words])
         )
     return _report(store, run[0], as_json=options.json, is_new=run[1]) if run else status
+
+
+def _open_shell(
+    jobs: Sequence["Job"],
+    series: Sequence[str],
+    declared: "Declarations",
+    place: "Workspace",
+    options: argparse.Namespace,
+    accel: str,
+    terminal: "Terminal",
+) -> int:
+    from orchestrator import pipeline, shell
+
+    job = shell.choose_job(jobs, series)
+    if options.dry_run:
+        steps = [step for step in pipeline.explain_jobs([job], declared, place, accel) if step.stage != "run"]
+        steps.append(pipeline.Step("shell", f"{job.row.name}/{job.cell.name}", f"boot it, by {job.boot}"))
+        return _print_steps(steps, as_json=options.json)
+    with pipeline.open_guest(job, declared, place, accel) as guest:
+        terminal.stop()
+        if sys.stdin.isatty() and not options.silent:
+            print(shell.make_greeting(guest, job), end="", file=sys.stderr)
+        session = shell.run_shell(guest)
+    for complaint in session.complaints:
+        print(f"cowbell: the kernel complained: {complaint} ({guest.console})", file=sys.stderr)
+    return session.status
 
 
 def _make_targets(
@@ -286,8 +325,10 @@ def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
             )
     if subjects:
         settings["TESTS"] = Setting(" ".join(subjects), "command line")
-    if settings["ACCEL"].value not in ("auto", "kvm", "tcg"):
-        errors.append(UsageError(f"expected auto, kvm or tcg, got {settings['ACCEL'].value}", where="ACCEL"))
+    for name, known in CHOICES.items():
+        if (value := settings[name].value) not in known:
+            expected = f"{', '.join(known[:-1])} or {known[-1]}"
+            errors.append(UsageError(f"expected {expected}, got {value}{suggest(value, known)}", where=name))
     if settings["LLVM"].value not in ("", "0", "1"):
         errors.append(UsageError(f"expected 1 or 0, got {settings['LLVM'].value}", where="LLVM"))
     try:

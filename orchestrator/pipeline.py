@@ -16,11 +16,13 @@ from typing import TypeVar
 
 from orchestrator.accel import choose_accel, find_accel
 from orchestrator.arch import ARCHES, Arch
+from orchestrator.boot import boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain, build_kernel, find_kernel, find_toolchain
 from orchestrator.document import suggest
 from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.fetch import check_local, fetch_tree, find_fetched
 from orchestrator.fixup import load_fixups
+from orchestrator.guest import Guest
 from orchestrator.guesttest import GuestCase, is_match, load_cases
 from orchestrator.kconfig import Config, load_fragments, make_config
 from orchestrator.laboratory import load_readings, make_laboratory_id
@@ -41,12 +43,20 @@ from orchestrator.record import (
 from orchestrator.remote import fetch_range
 from orchestrator.repository import Source, open_repository
 from orchestrator.rootfs import make_rootfs, make_rootfs_id
-from orchestrator.run import compile_case, make_program_id, run_cases
+from orchestrator.run import (
+    Program,
+    compile_case,
+    make_boot_dir,
+    make_program_id,
+    push_cases,
+    run_cases,
+)
 from orchestrator.series import Series, export_range, find_local_range, find_series, load_series, make_range
 from orchestrator.source import apply_series, find_source
 from orchestrator.store import Store, make_id
 from orchestrator.tree import GitTree, LocalTree, find_tree, load_trees
 from orchestrator.verdict import is_conclusive
+from orchestrator.vng import FRAGMENT
 
 T = TypeVar("T")
 
@@ -310,11 +320,9 @@ def _run_job(
             config_id=kernel.request.config.config_id,
             build_id=kernel.request.build_id,
         )
-        machine = _make_machine(job, kernel, place)
-        machine = replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
-        record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel)
-        toolchain = kernel.request.toolchain
-        programs = [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
+        machine = _choose_machine(job, kernel, place, accel)
+        record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
+        programs = _compile_cases(job, kernel, place)
         folder = _cell_dir(machine, place.store)
         # who comes second to the same cell takes what the first one earns
         with place.store.lock(f"results-{folder.name}"):
@@ -334,6 +342,23 @@ def _run_job(
     if ordered:
         record = replace(record, readings=load_readings(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
+
+
+@contextlib.contextmanager
+def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Guest]:
+    """The target ``shell``: a job's guest with its cases in it, gone when the block is left.
+
+    Raises ``StageFailure`` when there is no such kernel or it does not boot.
+    """
+    if reason := find_reason_left_out(job, fetch_tree(job.tree, place.store, place.progress)):
+        raise StageFailure("source", f"left out: {reason}", where=f"{job.row.name}/{job.cell.name}")
+    kernel = build_job(job, declared, place)
+    machine = _choose_machine(job, kernel, place, accel)
+    programs = _compile_cases(job, kernel, place)
+    place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
+    with boot_guest(machine, make_boot_dir(_cell_dir(machine, place.store))) as guest:
+        push_cases(guest, programs, place.lib_dir)
+        yield guest
 
 
 def explain_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, accel: str) -> Iterator[Step]:
@@ -361,7 +386,7 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     request = place.make_request(src, config, arch)
-    subject = f"{name}: {request.build_id}"
+    subject = f"{name}: {request.build_id}{f', with {FRAGMENT} for BOOT=vng' if job.boot == 'vng' else ''}"
     kernel = find_kernel(request, store)
     if not kernel:
         yield Step("build", subject, "build it, nothing was built from this source, config and compiler")
@@ -389,7 +414,19 @@ def _explain_job(job: Job, declared: Declarations, place: Workspace, accel: str)
 def _make_machine(job: Job, kernel: Kernel, place: Workspace) -> Machine:
     """The row's machine, on the accelerator that always works."""
     image = make_rootfs(kernel.request.arch, place.store, place.progress)
-    return Machine(kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, place.keep_core)
+    return Machine(
+        kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, boot=job.boot, keep_core=place.keep_core
+    )
+
+
+def _choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
+    machine = _make_machine(job, kernel, place)
+    return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
+
+
+def _compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
+    toolchain = kernel.request.toolchain
+    return [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
 
 
 def _cell_dir(machine: Machine, store: Store) -> Path:
@@ -404,6 +441,7 @@ def _cell_dir(machine: Machine, store: Store) -> Path:
             machine.accel,
             machine.append,
             make_laboratory_id(machine.shape),
+            machine.boot,
         ),
     )
 

@@ -17,11 +17,15 @@ from orchestrator.matrix import Cell, Row
 from orchestrator.series import Series
 from orchestrator.shape import find_misfits, list_needs
 from orchestrator.tree import Tree
+from orchestrator.vng import FRAGMENT
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, in the words of the command line; empty means the row's own."""
+    """What was asked for, in the words of the command line; empty means the row's own.
+
+    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it.
+    """
 
     rows: tuple[str, ...] = ()
     tree: str = ""
@@ -30,6 +34,7 @@ class Request:
     arch: str = ""
     config: tuple[str, ...] = ()
     accel: str = "auto"
+    boot: str = "qemu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,14 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kernel of one row, and the cases to run on it."""
+    """One kernel of one row, who boots it, and the cases to run on it."""
 
     row: Row
     cell: Cell
     tree: Tree
     series: Series
     cases: tuple[GuestCase, ...]
+    boot: str = "qemu"
 
 
 def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
@@ -72,6 +78,8 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
         rows = [replace(row, kconfig=request.config) for row in rows]
+    if request.boot == "vng":
+        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
@@ -95,7 +103,8 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 continue
             if known:
                 series = declared.series[cell.series] if cell.series else Series()
-                jobs.append(Job(row, cell, declared.trees[row.tree], series, cases))
+                boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
+                jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
     raise_all(list({str(error): error for error in errors}.values()))
     return tuple(jobs)
 

@@ -21,8 +21,9 @@ _LESS_MEMORY = "end other programs, or give the row's guest less memory"
 class Machine:
     """All that decides how a guest runs, apart from the keys of one boot.
 
-    ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it. ``keep_core`` has the
-    memory of a guest that crashes or hangs written to a file.
+    ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it. ``boot`` is who starts it:
+    ``qemu`` for us, or ``vng``. ``keep_core`` has the memory of a guest that crashes or hangs written to a
+    file.
     """
 
     kernel: Kernel
@@ -30,6 +31,7 @@ class Machine:
     shape: GuestShape
     accel: str
     boot_limit_s: float
+    boot: str = "qemu"
     keep_core: bool = False
 
     @property
@@ -46,13 +48,18 @@ class Machine:
         return self.arch.time_scale[self.accel]
 
 
+def make_append(machine: Machine) -> str:
+    """What every guest's kernel is told: every message reaches the console, a panic ends the guest."""
+    words = ("ignore_loglevel panic=-1", machine.arch.append.get(machine.accel, ""), machine.append)
+    return " ".join((*words, make_hardware_append(machine.shape)))
+
+
 def make_cmdline(machine: Machine) -> str:
-    """The kernel command line: every message reaches the console, a panic ends the guest."""
+    """The kernel command line, from the console to our init."""
     arch = machine.arch
     words = (
-        f"console={arch.console} {arch.earlycon} ignore_loglevel panic=-1 root=/dev/vda rw rootfstype=ext4 "
-        f"{arch.append.get(machine.accel, '')} {machine.append} "
-        f"{make_hardware_append(machine.shape)} init=/bin/busybox -- sh /guest-init"
+        f"console={arch.console} {arch.earlycon} {make_append(machine)} root=/dev/vda rw rootfstype=ext4 "
+        "init=/bin/busybox -- sh /guest-init"
     )
     return " ".join(words.split())
 
@@ -60,14 +67,26 @@ def make_cmdline(machine: Machine) -> str:
 def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: int) -> list[str]:
     """QEMU's argv. ``folder`` has the keys; ``serial`` and ``monitor`` are descriptors of connected sockets.
 
+    The root disk's writes go to an unlinked temporary file of QEMU's.
+    """
+    return [
+        qemu,
+        *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
+        *("-drive", f"file={machine.rootfs.image},if=none,id=root,format=raw,snapshot=on"),
+        *("-device", "virtio-blk-pci,drive=root"),
+        *make_board_argv(machine, folder, serial, monitor),
+    ]
+
+
+def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -> list[str]:
+    """The argv apart from kernel and root disk, as whoever boots the guest needs it.
+
     The host's kernel chooses the port that leads to the guest's SSH, and the monitor tells which. The guest
-    reaches no network and QEMU may start no program; the root disk's writes go to an unlinked temporary file
-    of QEMU's.
+    reaches no network and QEMU may start no program.
     """
     arch = machine.arch
     accel = "tcg,thread=multi" if machine.accel == "tcg" else machine.accel
     return [
-        qemu,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         # a guest that ended by itself keeps its memory until it has been written to a file
         *(("-action", "shutdown=pause") if machine.keep_core else ()),
@@ -76,9 +95,6 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
         # a socket a CPU: the MP table, all there is without ACPI, lists one CPU a socket
         *("-smp", f"cpus={machine.shape.cpus},sockets={machine.shape.cpus},cores=1,threads=1"),
         *("-m", f"{machine.shape.memory_mib}M"),
-        *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
-        *("-drive", f"file={machine.rootfs.image},if=none,id=root,format=raw,snapshot=on"),
-        *("-device", "virtio-blk-pci,drive=root"),
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),

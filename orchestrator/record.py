@@ -96,6 +96,7 @@ class JobRecord:
 
     ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
     built, with ``fixups`` and series.
+    ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
     ``cases`` are the planned ones, each with the names of its subtests. ``readings`` are what the guest was
     found to be, from inside, when its row asks for more than CPUs and memory.
     """
@@ -118,6 +119,7 @@ class JobRecord:
     build_id: str = ""
     rootfs_id: str = ""
     accel: str = ""
+    boot: str = "qemu"
     readings: Mapping[str, Any] = field(default_factory=dict)
     left_out: str = ""
     failure: Failure | None = None

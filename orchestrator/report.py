@@ -91,6 +91,11 @@ def describe_kernel(job: JobRecord) -> str:
     return f"{job.tree}{f' + {job.series}' if job.series else ''}"
 
 
+def describe_boot(job: JobRecord) -> str:
+    """The accelerator, and who booted the guests if it was not us."""
+    return f"{job.accel}{', booted by vng' if job.boot == 'vng' else ''}"
+
+
 def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
     """What the guests were found to be, from inside; each once, none for those that were given nothing."""
     return list(dict.fromkeys(filter(None, (describe_readings(job.readings) for job in kernels))))
@@ -99,7 +104,7 @@ def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
 def make_tables(judged: Judged) -> Iterator[Table]:
     """One table a row: case by kernel, and what flipped."""
     for row, (kernels, cases) in judged.rows.items():
-        accels = ", ".join(sorted({job.accel for job in kernels if job.accel}))
+        accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
         table = Table(
             title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
             + (f", {accels}" if accels else "")
@@ -176,7 +181,7 @@ def render_ktap(judged: Judged) -> str:
     lines = ["KTAP version 1", f"1..{len(judged.jobs)}"]
     for number, (job, verdicts) in enumerate(judged.jobs, 1):
         lines += [
-            f"    # {describe_kernel(job)} {job.version} {job.accel}",
+            f"    # {describe_kernel(job)} {job.version} {describe_boot(job)}",
             "    KTAP version 1",
             f"    1..{len(verdicts)}",
         ]

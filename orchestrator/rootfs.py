@@ -28,6 +28,8 @@ _SIZE = "2G"
 # packages since trixie have nothing in /bin and /lib, and count on the links
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
 _INIT = Path(__file__).with_name("guest-init")
+# what an init that is not ours finds no guest without: where to mount, and what with
+_FOUND = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
                 f"--setup-hook={_MERGED_USR}",
                 f"--extract-hook=copy-in {_INIT} /",
+                f"--extract-hook={_FOUND}",
                 arch.debian_suite,
                 str(image),
                 debian.make_source_line(arch.debian_suite),
@@ -66,4 +69,4 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
 
 def make_rootfs_id(arch: Arch) -> str:
     links, init = str(_MERGED_USR), _INIT.read_text()
-    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _LEFT_OUT, _SIZE, links, init)
+    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _LEFT_OUT, _SIZE, links, init, _FOUND)

@@ -6,6 +6,7 @@ is read. A guest that crashed, hung, or ran a case that may crash it is replaced
 What a kernel says while its guest is being ended is the last case's.
 """
 
+import contextlib
 import io
 import tarfile
 import time
@@ -71,13 +72,13 @@ def run_cases(
     """
     pending = list(programs)
     while pending:
-        boot_dir = _make_boot_dir(folder)
+        boot_dir = make_boot_dir(folder)
         progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
         with boot_guest(machine, boot_dir) as guest:
             if guest.trouble:
                 progress.note(guest.trouble)
             progress.stage("run", f"{len(pending)} case(s)")
-            _push(guest, pending, lib_dir)
+            push_cases(guest, pending, lib_dir)
             yield from _run_in_guest(guest, pending, progress)
 
 
@@ -104,16 +105,40 @@ def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> I
             return
 
 
-def _make_boot_dir(folder: Path) -> Path:
-    numbers = [int(path.name.removeprefix("boot-")) for path in folder.glob("boot-*")]
-    return folder / f"boot-{max(numbers, default=0) + 1}"
+def make_boot_dir(folder: Path) -> Path:
+    """A new folder for the traces of one boot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbers = [int(path.name.removeprefix("boot-")) for path in folder.glob("boot-*")]
+        place = folder / f"boot-{max(numbers, default=0) + 1}"
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
 
 
-def _push(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
+def make_case_line(case: GuestCase, scale: float) -> str:
+    """The shell command that runs a pushed case in the guest, with its time limits stretched."""
+    how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
+    return (
+        "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
+        f"PYTHONPATH=/work/lib GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+    )
+
+
+def push_cases(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
+    """Put the cases into the guest, and for people a command for each into /work/bin.
+
+    Raises ``StageFailure`` when the guest is lost or has no room.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for program in programs:
             archive.add(program.path, f"cases/{program.case.id}", filter=_as_root)
+            line = make_case_line(program.case, guest.machine.time_scale)
+            command_file = tarfile.TarInfo(f"bin/{program.case.id}")
+            script = f'#!/bin/sh\n{line} "$@"\n'.encode()
+            command_file.size = len(script)
+            archive.addfile(_as_root(command_file), io.BytesIO(script))
         for path in sorted(lib_dir.glob("*.py")):
             archive.add(path, f"lib/{path.name}", filter=_as_root)
         for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
@@ -145,11 +170,7 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
     """
     case, scale = program.case, guest.machine.time_scale
     guest.lines.serial.allow()
-    how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
-    line = (
-        "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
-        f"PYTHONPATH=/work/lib GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
-    )
+    line = make_case_line(case, scale)
     answer, before, after = Answer(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
     began = time.monotonic()

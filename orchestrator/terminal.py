@@ -38,6 +38,10 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal to somebody else."""
         self._live.stop()
 
     def stage(self, name: str, subject: str) -> None:

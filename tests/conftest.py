@@ -28,8 +28,8 @@ FAKE_TREE = DebianTree("fake-5.10", "linux-source-5.10", "bullseye-security")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 VARIABLES = (
-    "ROW", "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "ACCEL", "VMCORE", "RUN",
-    "DIR", "SIZE", "MAKEFLAGS", "MAKELEVEL",
+    "ROW", "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "ACCEL",
+    "VMCORE", "BOOT", "RUN", "DIR", "SIZE", "MAKEFLAGS", "MAKELEVEL",
 )  # fmt: skip
 
 

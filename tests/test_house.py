@@ -18,9 +18,9 @@ ORDER = [
     "matrix",
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
-    "build", "rootfs", "hardware", "qemu", "monitor", "serial", "guest", "evidence", "laboratory", "boot",
-    "accel", "record", "autopsy", "run", "verdict", "plan",
-    "report", "pipeline", "patching", "configreport", "changelog", "ledger", "cli", "__main__",
+    "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
+    "boot", "accel", "record", "autopsy", "run", "verdict", "plan", "report", "pipeline", "patching",
+    "configreport", "shell", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 
 
