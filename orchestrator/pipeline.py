@@ -320,7 +320,7 @@ def _run_job(
             config_id=kernel.request.config.config_id,
             build_id=kernel.request.build_id,
         )
-        machine = _choose_machine(job, kernel, place, accel)
+        machine = choose_machine(job, kernel, place, accel)
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
         programs = _compile_cases(job, kernel, place)
         folder = _cell_dir(machine, place.store)
@@ -353,7 +353,7 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
     if reason := find_reason_left_out(job, fetch_tree(job.tree, place.store, place.progress)):
         raise StageFailure("source", f"left out: {reason}", where=f"{job.row.name}/{job.cell.name}")
     kernel = build_job(job, declared, place)
-    machine = _choose_machine(job, kernel, place, accel)
+    machine = choose_machine(job, kernel, place, accel)
     programs = _compile_cases(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
     with boot_guest(machine, make_boot_dir(_cell_dir(machine, place.store))) as guest:
@@ -419,7 +419,8 @@ def _make_machine(job: Job, kernel: Kernel, place: Workspace) -> Machine:
     )
 
 
-def _choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
+def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
+    """The row's machine, on the accelerator that was asked for and works."""
     machine = _make_machine(job, kernel, place)
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 

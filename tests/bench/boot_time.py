@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Wall time of a boot: ours, ours by way of vng, and ``vng -- true``, on one kernel, in one run.
+
+They take turns, so that a busy host is busy for all three. Ours counts until the guest has answered over SSH
+and has been found to be what was asked for; vng's until it is back. Run it with ``make bench``; the figures to
+quote are the last lines' medians. ``ACCEL=tcg`` measures without KVM.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator import command, pipeline
+from orchestrator.boot import boot_guest
+from orchestrator.build import Kernel
+from orchestrator.plan import Request, make_plan
+from orchestrator.qemu import Machine
+from orchestrator.store import Store, find_default_root
+from orchestrator.terminal import Terminal
+
+ROUNDS = 7
+
+
+def boot_ours(machine: Machine, folder: Path) -> float:
+    began = time.monotonic()
+    with boot_guest(machine, folder):
+        return time.monotonic() - began
+
+
+def boot_vng(kernel: Kernel, accel: str, scratch: Path) -> float:
+    """What a user of vng would type, with what keeps it off a KVM that does not work."""
+    began = time.monotonic()
+    command.run(
+        ["vng", "--run", str(kernel.image), *(["--disable-kvm"] if accel == "tcg" else []), "--", "true"],
+        cwd=scratch,
+        env={"HOME": str(scratch), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        deadline=command.Deadline.after(300),
+    )
+    return time.monotonic() - began
+
+
+def main() -> None:
+    declared = pipeline.load_declarations(Path(__file__).parents[2])
+    (job,) = make_plan(Request(rows=("demo",), series=("none",), boot="vng"), declared)
+    with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
+        scratch = Path(folder)
+        place = pipeline.Workspace(Path(__file__).parents[2], Store(find_default_root()), terminal)
+        kernel = pipeline.build_job(job, declared, place)
+        machine = pipeline.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+        took: dict[str, list[float]] = {"cowbell": [], "cowbell BOOT=vng": [], "vng -- true": []}
+        for number in range(ROUNDS):
+            terminal.stage("boot", f"round {number + 1} of {ROUNDS}")
+            took["cowbell"].append(boot_ours(replace(machine, boot="qemu"), scratch / f"qemu-{number}"))
+            took["cowbell BOOT=vng"].append(boot_ours(machine, scratch / f"vng-{number}"))
+            took["vng -- true"].append(boot_vng(kernel, machine.accel, scratch))
+    load = os.getloadavg()[0]
+    terminal.console.print(f"{kernel.request.source.version} on {machine.accel}, load {load:.1f}, seconds:")
+    print(f"{'':<24}{'median':>9}{'best':>9}")
+    for name, seconds in took.items():
+        print(f"{name:<24}{statistics.median(seconds):9.2f}{min(seconds):9.2f}")
+    ratio = statistics.median(took["vng -- true"]) / statistics.median(took["cowbell"])
+    print(f"{'vng / cowbell':<24}{ratio:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cowbell shell: which kernel, on a terminal and without one, and nothing left when it ends."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import UsageError
+from orchestrator.plan import Request, make_plan
+from orchestrator.shell import choose_job
+from tests.conftest import ROOT, find_processes, wait_for
+from tests.test_plan import DECLARED
+
+WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none", "ACCEL=tcg"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "chosen"),
+    [
+        (Request(rows=("small",)), "small/only"),
+        (Request(rows=("demo",), series=("none",)), "demo/plain"),
+        # for a comparison this would be two kernels
+        (Request(rows=("demo",), series=("cow",)), "demo/mended"),
+    ],
+)
+def test_one_kernel_is_chosen(request_: Request, chosen: str) -> None:
+    job = choose_job(make_plan(request_, DECLARED), request_.series)
+    assert f"{job.row.name}/{job.cell.name}" == chosen
+
+
+@pytest.mark.parametrize("series", [(), ("cow", "other")])
+def test_several_kernels_are_told_with_the_words_for_each(series: tuple[str, ...]) -> None:
+    jobs = make_plan(Request(rows=("demo",), series=series), DECLARED)
+    with pytest.raises(UsageError, match="one kernel, and 2 match") as raised:
+        choose_job(jobs, series)
+    for name in series or ("none", "cow"):
+        assert f"cowbell shell ROW=demo SERIES={name}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("boot", "kconfig", "came"),
+    [("vng", (), "vng"), ("qemu", ("virtme",), "qemu"), ("", ("virtme",), "vng"), ("", (), "qemu")],
+)
+def test_who_boots(boot: str, kconfig: tuple[str, ...], came: str) -> None:
+    base = DECLARED.fragments["base"]
+    declared = replace(DECLARED, fragments={name: replace(base, name=name) for name in ("base", "virtme")})
+    request = Request(rows=("small",), config=("base", *kconfig), boot=boot)
+    (job,) = make_plan(request, declared)
+    assert job.boot == came
+    assert job.row.kconfig.count("virtme") == int(boot == "vng" or bool(kconfig))
+
+
+def test_shell_is_done_alone() -> None:
+    done = subprocess.run([*WORDS, "test"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "shell: is done alone" in done.stderr
+
+
+def run_script(store: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*WORDS, *words],
+        cwd=ROOT,
+        env=os.environ | {"COWBELL_STORE": str(store)},
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=4000,
+        check=False,
+    )
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("boot", ["qemu", "vng"])
+def test_commands_from_a_file(kernel_store_root: Path, boot: str) -> None:
+    script = "nproc\nodirect.rd-control\necho said >&2\ncat /proc/cmdline\nexit 7\n"
+    done = run_script(kernel_store_root, script, f"BOOT={boot}")
+    assert done.returncode == 7, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2"
+    assert "ok 1 odirect.rd-control" in lines
+    assert ("virtme.exec" in lines[-1]) == (boot == "vng")
+    assert "said" in done.stderr.splitlines()
+    assert not find_processes(str(kernel_store_root / "rootfs"))
+
+
+@pytest.mark.kernel
+def test_guest_that_dies_is_told(kernel_store_root: Path) -> None:
+    done = run_script(kernel_store_root, "echo on the way; echo c > /proc/sysrq-trigger; sleep 100\n")
+    assert done.returncode == 1
+    assert done.stdout == "on the way\n"
+    assert "sysrq triggered crash" in done.stderr
+    complained = "echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 do_wp_page+0x1/0x2' > /dev/kmsg\n"
+    done = run_script(kernel_store_root, complained)
+    assert done.returncode == 0
+    assert "the kernel complained: WARNING" in done.stderr
+
+
+@contextmanager
+def open_terminal(store: Path) -> Iterator[tuple[int, int]]:
+    """Cowbell's pid, and our end of the terminal that it has."""
+    pid, end = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execvpe(WORDS[0], WORDS, os.environ | {"COWBELL_STORE": str(store), "TERM": "xterm"})
+    try:
+        yield pid, end
+    finally:
+        os.close(end)
+
+
+def read_until(end: int, word: str, limit_s: float = 600) -> str:
+    """What the terminal shows up to a word; all of it when the word is empty."""
+    shown, until = b"", time.monotonic() + limit_s
+    while not word or word.encode() not in shown:
+        assert time.monotonic() < until, shown
+        if select.select([end], [], [], 1)[0]:
+            try:
+                shown += os.read(end, 1 << 16)
+            except OSError:
+                # the other end is closed
+                assert not word, shown
+                break
+    return shown.decode(errors="replace")
+
+
+@pytest.mark.kernel
+def test_terminal(kernel_store_root: Path) -> None:
+    with open_terminal(kernel_store_root) as (pid, end):
+        greeting = read_until(end, "guest:")
+        assert "demo/plain: 5.10." in greeting
+        assert "fork.basic-cow" in greeting
+        os.write(end, b"odirect.rd-control; echo $((40 + 2)) done\r")
+        assert "ok 1 odirect.rd-control" in read_until(end, "42 done")
+        # Ctrl-C is the guest's, not ours
+        os.write(end, b"echo $((1 + 1)) begun; sleep 1000\r")
+        read_until(end, "2 begun")
+        os.write(end, b"\x03")
+        read_until(end, "# ")
+        os.write(end, b"true\r")
+        read_until(end, "# ")
+        assert find_processes(str(kernel_store_root / "rootfs"))
+        os.write(end, b"\x04")
+        read_until(end, "")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not find_processes(str(kernel_store_root / "rootfs"))
+
+
+@pytest.mark.kernel
+def test_terminal_that_is_closed_ends_the_guest(kernel_store_root: Path) -> None:
+    with open_terminal(kernel_store_root) as (pid, end):
+        read_until(end, "guest:")
+        guests = find_processes(str(kernel_store_root / "rootfs"))
+        assert guests
+    wait_for(lambda: not find_processes(str(kernel_store_root / "rootfs")))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
