@@ -56,7 +56,7 @@ from orchestrator.source import apply_series, find_source
 from orchestrator.store import Store, make_id
 from orchestrator.tree import GitTree, LocalTree, find_tree, load_trees
 from orchestrator.verdict import is_conclusive
-from orchestrator.vng import FRAGMENT
+from orchestrator.vng import FRAGMENT, find_reason_not
 
 T = TypeVar("T")
 
@@ -464,7 +464,9 @@ def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:
 
 
 def find_reason_left_out(job: Job, base: Source) -> str:
-    """Why a job is not for its tree; empty when it is."""
+    """Why a job is not for its tree, or not for who boots it; empty when it is for both."""
+    if job.boot == "vng" and (reason := find_reason_not(ARCHES[job.row.arch])):
+        return reason
     if job.series.when.holds(job.row.arch, base.version):
         return ""
     return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"

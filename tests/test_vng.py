@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.arch import ARCHES
+from orchestrator.arch import ARCHES, Arch
 from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
@@ -21,7 +21,7 @@ from orchestrator.shape import GuestShape
 from orchestrator.qemu import Machine
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
-from orchestrator.vng import ask_vng, make_vng_argv, read_argv
+from orchestrator.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
 from tests.conftest import ROOT, find_processes, is_running, wait_for
 
 # a shell would start something at each of these
@@ -95,6 +95,13 @@ def test_what_vng_answers(qemu: str, tmp_path: Path, home: Path) -> None:
     assert not [word for word in argv if "kvm" in word or "vsock" in word or "virtiofs" in word]
     assert not list(home.iterdir()), "it keeps out of the user's home"
     assert not list(tmp_path.rglob("pwned")) + list(ROOT.glob("pwned"))
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+def test_where_vng_boots_nothing_is_said(arch: Arch) -> None:
+    reason = find_reason_not(arch)
+    assert (reason == "") == (arch.is_native and arch.name == "x86_64")
+    assert reason == "" or arch.name in reason
 
 
 def test_answer_without_a_command_is_the_tools_fault() -> None:

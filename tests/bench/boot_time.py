@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Wall time of a boot: ours, ours by way of vng, and ``vng -- true``, on one kernel, in one run.
 
-They take turns, so that a busy host is busy for all three. Ours counts until the guest has answered over SSH
-and has been found to be what was asked for; vng's until it is back. Run it with ``make bench``; the figures to
-quote are the last lines' medians. ``ACCEL=tcg`` measures without KVM.
+They take turns, so that a busy host is busy for all three. Ours counts until the guest has answered over
+SSH and has been found to be what was asked for; vng's until it is back. Run it with ``make bench``; the
+figures to quote are the medians. ``ACCEL=tcg`` measures without KVM.
 """
 
 import os
