@@ -17,10 +17,10 @@ from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.condition import Version
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config
-from orchestrator.shape import GuestShape
 from orchestrator.qemu import Machine
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
+from orchestrator.shape import GuestShape
 from orchestrator.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
 from tests.conftest import ROOT, find_processes, is_running, wait_for
 
