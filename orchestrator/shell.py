@@ -77,7 +77,7 @@ def run_shell(guest: Guest) -> Session:
     """
     is_terminal = os.isatty(_IN) and os.isatty(_OUT)
     line = (
-        "mkdir -p /work/tmp && cd /work/tmp && export HOME=/root PATH=/work/bin:$PATH PYTHONPATH=/work/lib "
+        "cd /work && export HOME=/root PATH=/work/bin:$PATH PYTHONPATH=/work/lib "
         f"GT_TIMEOUT_MUL={guest.machine.time_scale:.0f}"
     )
     transport = guest.ssh.get_transport()
