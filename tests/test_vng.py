@@ -41,7 +41,7 @@ def make_machine(folder: Path) -> Machine:
     source = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
     request = BuildRequest(source, config, ARCHES["x86_64"], Toolchain("gcc", (), "gcc 12"))
     kernel = Kernel(request, folder, image, "0123abcd")
-    return Machine(kernel, Rootfs("id", folder / "root.img"), GuestShape(2, 512), "tcg", 1, "vng")
+    return Machine(kernel, Rootfs("id", folder / "root.img"), GuestShape(2, 512), "tcg", 1, boot="vng")
 
 
 @pytest.fixture
