@@ -234,8 +234,9 @@ def _content_id(path: Path, case_id: str) -> str:
     while waiting:
         for name in _INCLUDES[path.suffix].findall(waiting.pop().read_text(encoding="utf-8")):
             file = lib / (name if path.suffix == ".c" else f"{name}.py")
-            if file.name not in files and file.is_file():
-                files[file.name] = file
+            # by the words of the include: lib/ and module/ may have files of one name
+            if name not in files and file.is_file():
+                files[name] = file
                 waiting.append(file)
     for name, data in ((case_id, b""), *((name, files[name].read_bytes()) for name in sorted(files))):
         digest.update(f"{name}\0{len(data)}\0".encode())

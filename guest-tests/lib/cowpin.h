@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Pins by our module, for as long as the file is open, and the page as the device that it is pinned
+ * for would read it. A device that only reads memory pins it for reading: the kernel need not give
+ * the process a page of its own for that, and yet must not let the two part later.
+ */
+#ifndef LIB_COWPIN_H
+#define LIB_COWPIN_H
+#include "../module/cowpin.h"
+#include "guesttest.h"
+#include "module.h"
+#include "pagestate.h"
+
+/* 0, or -1 with errno. */
+static inline int cowpin_try(int fd, void *start, size_t pages, unsigned int flags)
+{
+	struct cowpin_pin ask = { .addr = (uintptr_t)start, .pages = pages, .flags = flags };
+
+	return ioctl(fd, COWPIN_IOC_PIN, &ask);
+}
+
+static inline void cowpin_read(int fd, void *into, size_t length)
+{
+	struct cowpin_copy ask = { .offset = 0, .buffer = (uintptr_t)into, .size = length };
+
+	gt_need(!ioctl(fd, COWPIN_IOC_READ, &ask), "reading the pinned page");
+}
+
+/* C-SYNC: what the device reads is what the program sees. */
+static inline void cowpin_check(int fd, const char *page, size_t length)
+{
+	char *seen = malloc(length);
+
+	cowpin_read(fd, seen, length);
+	gt_check_bytes(page, seen, length, "bytes that the device reads, against the page");
+	free(seen);
+}
+
+/* Returns the file that holds the pin. The device sees the page as it is now: no pin of another page. */
+static inline int cowpin_pin(void *start, size_t pages, unsigned int flags)
+{
+	char *seen = malloc(page_size());
+	int fd = module_open("cowpin");
+
+	gt_need(!cowpin_try(fd, start, pages, flags), "pinning %zu pages", pages);
+	cowpin_read(fd, seen, page_size());
+	gt_need(!memcmp(seen, start, page_size()), "the pin is of the page that is mapped");
+	free(seen);
+	return fd;
+}
+
+/* For reading, for long: what a device that only reads asks for. */
+static inline int cowpin_pin_readonly(void *page)
+{
+	return cowpin_pin(page, 1, COWPIN_LONGTERM | COWPIN_FAST);
+}
+
+/* The same, after the program has written all of it: read fault, write fault, then the rest. */
+static inline void cowpin_check_new(int fd, char *page, size_t length)
+{
+	uint64_t before = page_frame(page);
+
+	page_touch(page, 'n');
+	memset(page, 'n', length);
+	gt_note("the write %s", page_frame(page) == before ? "kept the page frame" : "moved to another page frame");
+	cowpin_check(fd, page, length);
+}
+
+/* How many page tables map the page. */
+static inline uint64_t page_map_count(const volatile void *address)
+{
+	return page_word("/proc/kpagecount", page_frame(address));
+}
+
+/* A child that keeps what it shares with us until the byte comes, or until it is let die with us. */
+static inline pid_t cowpin_sharer(int go[2])
+{
+	pid_t child;
+	char byte;
+
+	gt_need(!pipe(go), "pipe");
+	child = gt_fork();
+	if (!child) {
+		close(go[1]);
+		_exit(read(go[0], &byte, 1) < 0);
+	}
+	close(go[0]);
+	return child;
+}
+
+static inline void cowpin_end_sharer(pid_t child, int go[2])
+{
+	close(go[1]);
+	gt_reap(child);
+}
+#endif

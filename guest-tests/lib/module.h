@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Our kernel modules: they lie beside the cases, where the kernel under test has modules at all. */
+#ifndef MODULE_H
+#define MODULE_H
+#include "guesttest.h"
+#include <fcntl.h>
+#include <libgen.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+/* Loads modules/NAME.ko, once a boot. */
+static inline void module_need(const char *name)
+{
+	char self[256] = "", path[400];
+	int fd;
+
+	gt_need(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0, "where the case lies");
+	snprintf(path, sizeof(path), "%s/../modules/%s.ko", dirname(self), name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		gt_skip("no module %s comes with this kernel: %s", name, strerror(errno));
+	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST) {
+		if (errno == ENOSYS || errno == EPERM)
+			gt_skip("the kernel takes no module: %s", strerror(errno));
+		gt_broken("loading %s: %s", path, strerror(errno));
+	}
+	close(fd);
+}
+
+/* The device of a module of ours. Each open file is a thing of its own: one pin, one held thread. */
+static inline int module_open(const char *name)
+{
+	char path[64];
+	int fd;
+
+	module_need(name);
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	gt_need(fd >= 0, "opening %s", path);
+	return fd;
+}
+#endif

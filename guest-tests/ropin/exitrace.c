@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Threads pin a page for reading while it stops being shared: a child that shares it exits, or the
+ * page migrates and is for a moment mapped by nobody. Whoever still finds it shared gets a copy made,
+ * which replaces the page in the mapping; whoever does not pins it as it is. If the second one pins
+ * what the first one is about to replace, it is left behind.
+ */
+#include "cowpin.h"
+#include "hugetlb.h"
+#include <pthread.h>
+#include <time.h>
+
+enum { THREADS = 2, PINS = 40, SECONDS = 4 };
+
+static struct {
+	char *page;
+	bool over;
+	struct pinner {
+		pthread_t thread;
+		int fds[PINS], count, early, refused;
+	} pinners[THREADS];
+} shared;
+
+static bool is_over(void)
+{
+	return __atomic_load_n(&shared.over, __ATOMIC_ACQUIRE);
+}
+
+/* Until the sharing has ended, and once more. */
+static void *pin_on(void *arg)
+{
+	struct pinner *mine = arg;
+	bool was_over = false;
+
+	for (mine->count = mine->early = 0; !was_over && mine->count < PINS;) {
+		was_over = is_over();
+		if (cowpin_try(mine->fds[mine->count], shared.page, 1, COWPIN_LONGTERM | COWPIN_FAST)) {
+			mine->refused++;	/* a page that migrates */
+			continue;
+		}
+		mine->count++;
+		mine->early += !was_over;
+		usleep(20);
+	}
+	return NULL;
+}
+
+/* Returns how many pins of the round read something else than the page shows, after a write. */
+static int judge_pins(void)
+{
+	char seen[2];
+	int lost = 0;
+
+	page_touch(shared.page, 'n');
+	for (int t = 0; t < THREADS; t++)
+		for (int i = 0; i < shared.pinners[t].count; i++) {
+			cowpin_read(shared.pinners[t].fds[i], seen, sizeof(seen));
+			lost += seen[0] != 'n';
+			gt_need(!ioctl(shared.pinners[t].fds[i], COWPIN_IOC_UNPIN), "unpinning");
+		}
+	return lost;
+}
+
+static void start_pinners(void)
+{
+	__atomic_store_n(&shared.over, false, __ATOMIC_RELEASE);
+	for (int t = 0; t < THREADS; t++)
+		gt_need(!pthread_create(&shared.pinners[t].thread, NULL, pin_on, &shared.pinners[t]), "a thread");
+}
+
+static void join_pinners(void)
+{
+	__atomic_store_n(&shared.over, true, __ATOMIC_RELEASE);
+	for (int t = 0; t < THREADS; t++)
+		gt_need(!pthread_join(shared.pinners[t].thread, NULL), "pthread_join");
+}
+
+/* Whether there were pins on both sides of the child's exit. */
+static bool race_with_exit(void)
+{
+	bool is_wide;
+	int go[2];
+	pid_t child;
+
+	shared.page = page_map(1, 'o');
+	child = cowpin_sharer(go);
+	start_pinners();
+	usleep(200);
+	cowpin_end_sharer(child, go);
+	join_pinners();
+	is_wide = shared.pinners[0].early + shared.pinners[1].early &&
+		  shared.pinners[0].early + shared.pinners[1].early <
+		  shared.pinners[0].count + shared.pinners[1].count;
+	return is_wide;
+}
+
+static bool move_to_node(char *page, int node)
+{
+	void *pages[] = { page };
+	int status = -1;
+
+	return !syscall(SYS_move_pages, 0, 1UL, pages, &node, &status, 1 << 2 /* MPOL_MF_MOVE_ALL */) &&
+	       status == node;
+}
+
+/* The child stays: every pin must be of a page of the parent's own. */
+static bool race_with_migration(size_t length)
+{
+	int go[2], moves = 0;
+	pid_t child;
+
+	shared.page = hugetlb_map(length, 'o');
+	child = cowpin_sharer(go);
+	start_pinners();
+	for (int i = 0; i < 20; i++)
+		moves += move_to_node(shared.page, i % 2);
+	join_pinners();
+	cowpin_end_sharer(child, go);
+	return moves;
+}
+
+static void run(void)
+{
+	bool migrates = !strcmp(gt_param("how"), "hugetlb-migration");
+	unsigned long rounds = 0, wide = 0, hits = 0, lost;
+	const time_t end = time(NULL) + SECONDS;
+	size_t length = page_size();
+
+	module_need("cowpin");
+	if (migrates) {
+		if (access("/sys/devices/system/node/node1", F_OK))
+			gt_skip("the machine has no second NUMA node");
+		length = hugetlb_usual_size();
+		hugetlb_make_pool(length, 8);
+	}
+	for (int t = 0; t < THREADS; t++)
+		for (int i = 0; i < PINS; i++)
+			shared.pinners[t].fds[i] = module_open("cowpin");
+	for (; time(NULL) <= end; rounds++) {
+		wide += migrates ? race_with_migration(length) : race_with_exit();
+		lost = judge_pins();
+		hits += lost > 0;
+		munmap(shared.page, length);
+	}
+	gt_need(wide > 10, "enough of a race: of %lu rounds %lu had what they need", rounds, wide);
+	gt_check(!hits, "no pin is left behind in %lu rounds, %lu of them with pins on both sides, but in %lu",
+		 rounds, wide, hits);
+	gt_pass("%lu rounds, %lu of them with pins on both sides, and no pin left behind", rounds, wide);
+}
+
+GUEST_TEST = {
+	.summary       = "pins for reading that race with the end of sharing all see what the owner writes",
+	.contract      = "C-SYNC",
+	.mechanism     = "one pin finds the page shared and has it replaced, one finds it exclusive and keeps it",
+	.fixes         = "a7f226604170",
+	.changelog     = "9 24",
+	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
+	.min_kernel    = "5.6",
+	.params        = "how: child-exit hugetlb-migration",
+	.needs_root    = true,
+	.cpus          = 2,
+	.kind          = "race",
+	.timeout_s     = 30,
+	.detects       = "a device that reads stale bytes",
+	.run           = run,
+};

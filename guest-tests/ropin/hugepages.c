@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * As ropin.shared, for what is larger than a page: a huge page mapped whole, one mapped piece by
+ * piece, one of hugetlbfs. Each is found, pinned and copied by code of its own.
+ */
+#include "cowpin.h"
+#include "hugetlb.h"
+#include "thp.h"
+
+static void run(void)
+{
+	const char *kind = gt_param("page");
+	size_t length;
+	char *page;
+	int go[2], pin;
+	pid_t child;
+
+	module_need("cowpin");
+	if (!strcmp(kind, "hugetlb")) {
+		length = hugetlb_usual_size();
+		hugetlb_make_pool(length, 2);	/* one for a copy */
+		page = hugetlb_map(length, 'o');
+	} else {
+		page = page_map_thp(&length, 'o');
+	}
+	if (!strcmp(kind, "thp-pte")) {
+		page_mprotect_cycle(page + 3 * page_size(), page_size());
+		page_need_thp_mapped_by_ptes(page);
+	}
+	child = cowpin_sharer(go);
+	pin = cowpin_pin_readonly(page);
+	cowpin_check_new(pin, page, page_size());
+	cowpin_end_sharer(child, go);
+	gt_pass("the device reads what the parent wrote");
+}
+
+GUEST_TEST = {
+	.summary       = "a huge page shared with a child becomes the parent's own when it is pinned for reading",
+	.contract      = "C-SYNC",
+	.mechanism     = "a pin for reading triggers no copy, the write after it does",
+	.fixes         = "a7f226604170",
+	.changelog     = "36",
+	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
+	.min_kernel    = "5.6",
+	.params        = "page: thp thp-pte hugetlb",
+	.needs_root    = true,
+	.memory_mib    = 768,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "a device that reads stale bytes",
+	.run           = run,
+};

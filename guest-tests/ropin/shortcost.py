@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A read that is over in a moment must not cost a copy of what is shared.
+
+Sending shared pages to a disk, or reading them from another process, pins them for a short while. What
+the pin sees later is nobody's concern: merged pages may stay merged, untouched ones the zero page.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_param, gt_pass, gt_reap, gt_skip, libc
+from pagestate import IN_KSM, IS_ZERO, PAGE, Memory, map_small
+
+KSM = Path("/sys/kernel/mm/ksm")
+
+
+def merge(memory: Memory) -> None:
+    if not KSM.exists():
+        gt_skip("the kernel has no KSM")
+    memory.map.madvise(mmap.MADV_MERGEABLE)
+    (KSM / "sleep_millisecs").write_text("1")
+    (KSM / "pages_to_scan").write_text("1000")
+    (KSM / "run").write_text("1")
+    while not (memory.is_in(0, IN_KSM) and memory.is_in(1, IN_KSM)):
+        time.sleep(0.01)  # a ksmd that does not merge is met by the time limit
+    (KSM / "run").write_text("0")
+
+
+def map_shown(page: str) -> Memory:
+    """Two pages of a private mapping that are not its own, or shared with a child."""
+    if page == "file":
+        fd = os.memfd_create("shortcost")
+        os.write(fd, b"o" * 2 * PAGE)
+        memory = Memory(2 * PAGE, fd)
+        memory.read(0)
+        return memory
+    memory = map_small(2)
+    if page == "zeropage":
+        memory.read(0)
+        gt_need(memory.is_in(0, IS_ZERO), "the zero page is mapped")
+        return memory
+    memory.map[:] = b"o" * 2 * PAGE
+    if page == "ksm":
+        merge(memory)
+    return memory
+
+
+def read_directly(memory: Memory) -> None:
+    """To a disk."""
+    with tempfile.NamedTemporaryFile(dir=".") as file:
+        try:
+            fd = os.open(file.name, os.O_WRONLY | os.O_DIRECT)
+        except OSError:
+            gt_skip("no O_DIRECT on the file system of the current directory")
+        gt_need(os.writev(fd, [memoryview(memory.map)[:PAGE]]) == PAGE, "a direct write")
+        os.close(fd)
+
+
+def read_from_process(memory: Memory) -> None:
+    """Of ourselves, as a debugger would."""
+    into = ctypes.create_string_buffer(PAGE)
+    local = struct.pack("QQ", ctypes.addressof(into), PAGE)
+    remote = struct.pack("QQ", memory.address, PAGE)
+    one, flags = ctypes.c_ulong(1), ctypes.c_ulong(0)
+    got = libc.process_vm_readv(os.getpid(), local, one, remote, one, flags)
+    if got < 0 and ctypes.get_errno() == errno.ENOSYS:
+        gt_skip("the kernel has no process_vm_readv")
+    gt_need(got == PAGE and into.raw == memory.map[:PAGE], "process_vm_readv of a page")
+
+
+def run() -> None:
+    page = gt_param("page")
+    memory = map_shown(page)
+    before = memory.frame(0)
+
+    def check() -> None:
+        (read_directly if gt_param("by") == "odirect" else read_from_process)(memory)
+        gt_check(hex(before), hex(memory.frame(0)), "the page frame after the read")
+        memory.write(0, b"n")
+        gt_need(memory.frame(0) != before, "a write, which has to copy")
+
+    if page == "shared":
+        gt_reap(gt_fork(check))
+    else:
+        check()
+    gt_pass("the read left the page where it was")
+
+
+TEST = GuestTest(
+    summary="a short pin for reading copies nothing",
+    contract="C-COST",
+    mechanism="a kernel that makes pins for reading exclusive does so for short ones too",
+    changelog="33",
+    needs_kconfig="PROC_PAGE_MONITOR=y",
+    min_kernel="3.17",
+    params="by: odirect readv; page: zeropage file shared ksm",
+    needs_root=True,
+    kind="deterministic",
+    timeout_s=30,
+    detects="another page frame after a mere read",
+    run=run,
+)
+
+if __name__ == "__main__":
+    TEST.main()

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A page that is on its way to swap, read back and pinned for reading before the disk is done with it.
+
+A disk with checksums needs the page unchanged until it is written, so the next write gets a copy. The
+device that had the page pinned meanwhile is left behind: the pin must wait, or be of a copy itself. The
+control, swap without that need, shows what the write fault does about the pin alone.
+"""
+
+import ctypes
+import mmap
+import os
+from pathlib import Path
+
+from cowpin import Pin
+from guesttest import GuestTest, gt_check, gt_need, gt_note, gt_param, gt_pass, gt_skip, libc
+from pagestate import IN_SWAPCACHE, PAGE, SWAPPED, UNDER_WRITEBACK, Memory, map_small
+
+DELAY = Path("/sys/bus/pseudo/drivers/scsi_debug/delay")
+# answers at once, and goes past the swap cache
+SYNCHRONOUS = ("zram", "ram", "pmem")
+# jiffies; at least two seconds at any HZ
+LATE = "2000"
+
+
+def swap_devices() -> "list[str]":
+    """The block devices that are swap, by name in /sys/class/block."""
+    paths = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
+    if not paths:
+        gt_skip("no swap is active (/proc/swaps lists none)")
+    return [path.removeprefix("/dev/") for path in paths if path.startswith("/dev/")]
+
+
+def is_stable(name: str) -> bool:
+    """Whether a device asks for pages that do not change while they are written."""
+    queue = Path("/sys/class/block") / name / "queue/stable_writes"
+    return queue.exists() and queue.read_text().strip() == "1"
+
+
+def use_only(chosen: str, others: "list[str]") -> None:
+    for name in others:
+        gt_need(name == chosen or not libc.swapoff(f"/dev/{name}".encode()), f"swapoff {name}")
+
+
+def swap_out(memory: Memory) -> None:
+    for _ in range(200):
+        memory.map.madvise(getattr(mmap, "MADV_PAGEOUT", 21))
+        if memory.entry(0) & SWAPPED:
+            return
+        map_small(64).map[:] = bytes(64 * PAGE)
+    gt_need(False, "the page was not swapped out")
+
+
+def check_pin(memory: Memory) -> None:
+    with Pin(memory, longterm=True) as pin:
+        gt_need(pin.read(1) == b"o", "the pin is of the page that is mapped")
+        memory.read(0)
+        memory.write(0, b"n")
+        gt_check(b"n", pin.read(1), "what the device reads after a write")
+
+
+def run() -> None:
+    wants_stable = gt_param("device") == "stable"
+    names = [name for name in swap_devices() if not name.startswith(SYNCHRONOUS)]
+    chosen = [name for name in names if is_stable(name) == wants_stable]
+    if not chosen:
+        gt_skip(f"no swap on a device with{'' if wants_stable else 'out'} stable writes: {names or 'none'}")
+    if wants_stable and not DELAY.exists():
+        gt_skip("the device does not answer as late as it is told: no scsi_debug")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    Pin.need()
+    memory = map_small(1)
+    memory.write(0, b"o")
+    was = DELAY.read_text() if wants_stable else ""
+    use_only(chosen[0], names)
+    try:
+        if wants_stable:
+            DELAY.write_text(LATE)
+        swap_out(memory)
+        gt_need(memory.read(0) == b"o", "the page comes back from swap as it was")
+        gt_need(memory.is_in(0, IN_SWAPCACHE), "the page is in the swap cache")
+        gt_note(f"under writeback: {memory.is_in(0, UNDER_WRITEBACK)}")
+        gt_need(not wants_stable or memory.is_in(0, UNDER_WRITEBACK), "the page is under writeback")
+        check_pin(memory)
+    finally:
+        if was:
+            DELAY.write_text(was.strip())
+        for name in names:
+            libc.swapon(ctypes.c_char_p(f"/dev/{name}".encode()), 0)
+    gt_pass(f"swap on {chosen[0]}: the device reads what the program wrote")
+
+
+TEST = GuestTest(
+    summary="a page under writeback to a device that needs it stable is not pinned for reading as it is",
+    contract="C-SYNC",
+    mechanism="reuse_swap_page refuses a page under writeback to such a device, and the pin is left behind",
+    changelog="8",
+    needs_kconfig="MODULES=y SWAP=y PROC_PAGE_MONITOR=y",
+    min_kernel="5.9",
+    params="device: plain stable",
+    needs_root=True,
+    kind="deterministic",
+    timeout_s=60,
+    detects="a device that reads stale bytes",
+    run=run,
+)
+
+if __name__ == "__main__":
+    TEST.main()
