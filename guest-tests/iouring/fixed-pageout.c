@@ -2,15 +2,68 @@
 /*
  * Reclaim asked for the page of a registered buffer either leaves it alone, because it is pinned,
  * or unmaps it and gets it back into the mapping by the next fault. It must not part the two.
+ * how=race registers the buffer when reclaim has looked and found no pin, and is about to unmap.
  */
+#include "cowhold.h"
 #include "guesttest.h"
 #include "pagestate.h"
 #include "swap.h"
 #include "uring.h"
+#include <pthread.h>
+
+static struct {
+	char *page;
+	pid_t tid;
+	int go[2], done[2];
+} reclaim;
+
+static void *reclaim_page(void *arg)
+{
+	char byte;
+
+	(void)arg;
+	__atomic_store_n(&reclaim.tid, cowhold_move_away(), __ATOMIC_RELEASE);
+	gt_need(read(reclaim.go[0], &byte, 1) == 0, "waiting");
+	gt_need(!madvise(reclaim.page, page_size(), MADV_PAGEOUT), "MADV_PAGEOUT");
+	close(reclaim.done[1]);
+	return NULL;
+}
+
+/* Within shrink_page_list, the call of add_to_swap comes after the look for a pin. */
+static void register_during_reclaim(struct uring *ring, char *buffer)
+{
+	struct cowhold_arm arm = { .symbol = "add_to_swap", .limit_ms = COWHOLD_MOST_MS };
+	int hold = cowhold_open();
+	pthread_t thread;
+
+	reclaim.page = buffer;
+	gt_need(!pipe(reclaim.go) && !pipe(reclaim.done) &&
+		!pthread_create(&thread, NULL, reclaim_page, NULL), "a thread");
+	while (!(arm.tid = __atomic_load_n(&reclaim.tid, __ATOMIC_ACQUIRE)))
+		sched_yield();
+	if (ioctl(hold, COWHOLD_IOC_ARM, &arm))
+		gt_skip("no probe on add_to_swap: %s", strerror(errno));
+	close(reclaim.go[1]);
+	gt_need(cowhold_wait(hold, reclaim.done[0]), "reclaim comes to add_to_swap");
+	uring_register_buffer(ring, buffer, page_size());
+	gt_need(!ioctl(hold, COWHOLD_IOC_RELEASE), "reclaim waited there until the buffer was registered");
+	gt_need(!pthread_join(thread, NULL), "pthread_join");
+	gt_need(page_entry(buffer) & PAGE_SWAPPED, "reclaim unmapped the page");
+}
+
+static void reclaim_registered(char *buffer, char *control)
+{
+	/* A page without a pin goes out: reclaim has had its chance at ours each time. */
+	for (int i = 0; i < 5; i++) {
+		madvise(buffer, page_size(), MADV_PAGEOUT);
+		swap_out(control);
+		(void)*(volatile char *)control;
+	}
+	gt_note("the registered page %s", page_entry(buffer) & PAGE_SWAPPED ? "has a swap entry" : "stayed mapped");
+}
 
 static void run(void)
 {
-	size_t length = page_size();
 	char *buffer, *control;
 	struct uring ring;
 
@@ -19,16 +72,15 @@ static void run(void)
 	buffer = page_map(1, 'o');
 	control = page_map(1, 'o');
 	uring_open(&ring);
-	uring_register_buffer(&ring, buffer, length);
-	page_settle(buffer);
-	/* A page without a pin goes out: reclaim has had its chance at ours each time. */
-	for (int i = 0; i < 5; i++) {
-		madvise(buffer, length, MADV_PAGEOUT);
-		swap_out(control);
-		(void)*(volatile char *)control;
+	if (!strcmp(gt_param("how"), "race")) {
+		page_settle(buffer);
+		register_during_reclaim(&ring, buffer);
+	} else {
+		uring_register_buffer(&ring, buffer, page_size());
+		page_settle(buffer);
+		reclaim_registered(buffer, control);
 	}
-	gt_note("the registered page %s", page_entry(buffer) & PAGE_SWAPPED ? "has a swap entry" : "stayed mapped");
-	uring_check_sends_new(&ring, buffer, length);
+	uring_check_sends_new(&ring, buffer, page_size());
 	gt_pass("the ring sends what the program wrote");
 }
 
@@ -36,11 +88,11 @@ GUEST_TEST = {
 	.summary       = "after reclaim, a registered buffer is still the page that the program writes",
 	.contract      = "C-SYNC",
 	.mechanism     = "shrink_page_list passes over pinned pages, or do_wp_page reuses what comes back from swap",
-	.changelog     = "29c 40",
+	.changelog     = "29c 40 41",
 	.needs_kconfig = "IO_URING=y SWAP=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
 	.needs_root    = true,
-	.params        = "how: static",
+	.params        = "how: static race",
 	.kind          = "deterministic",
 	.timeout_s     = 30,
 	.detects       = "a ring that sends stale bytes",
