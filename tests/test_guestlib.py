@@ -116,22 +116,24 @@ def test_swap_that_is_not_there_is_a_skip(tmp_path: Path) -> None:
 
 def test_python_knows_the_numbers_that_c_knows(tmp_path: Path) -> None:
     """The case in Python has no headers: its numbers are those of the C library's."""
-    text = """#include "uffd.h"
+    text = """#include "cowpin.h"
+#include "uffd.h"
 static void run(void)
 {
-	printf("# %lx %lx %lx %d\\n", (long)UFFDIO_API, (long)UFFDIO_REGISTER, (long)UFFDIO_ZEROPAGE,
-		SYS_userfaultfd);
+	printf("# %lx %lx %lx %d %lx %lx %d\\n", (long)UFFDIO_API, (long)UFFDIO_REGISTER, (long)UFFDIO_ZEROPAGE,
+		SYS_userfaultfd, (long)COWPIN_IOC_PIN, (long)COWPIN_IOC_READ, SYS_finit_module);
 	gt_pass("fine");
 }
 """
     _, lines = run_text(text, tmp_path)
     script = (
-        "import platform, runpy; m = runpy.run_path('exact-addr.py'); n = m['ioctl_number'];"
-        "print('#', f'{n(0x3f, 24):x} {n(0, 32):x} {n(4, 32):x}', m['SYS_USERFAULTFD'][platform.machine()])"
+        "import platform; from uffd import *; from cowpin import IOC_PIN, IOC_READ, SYS_FINIT_MODULE;"
+        "orders = [(NUMBER_API, 24), (NUMBER_REGISTER, 32), (NUMBER_ZEROPAGE, 32)];"
+        "print('#', *(f'{ioctl_number(*order):x}' for order in orders), SYS_USERFAULTFD[platform.machine()],"
+        "f'{IOC_PIN:x} {IOC_READ:x}', SYS_FINIT_MODULE[platform.machine()])"
     )
     env = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1"}
-    folder = GUEST_TESTS / "uffd"
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == lines[2], done.stderr
 
 

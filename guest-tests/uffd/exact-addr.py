@@ -6,47 +6,27 @@ reports the page only, while the patched tree reports the byte always.
 """
 
 import ctypes
-import errno
 import fcntl
 import os
-import platform
 import select
 import struct
 import threading
 
 from guesttest import GuestTest, gt_check, gt_need, gt_param, gt_pass, gt_skip, libc
 from pagestate import PAGE, map_small
+from uffd import EVENT_PAGEFAULT, NUMBER_ZEROPAGE, ioctl_number, open_uffd, register
 
-SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282, "riscv64": 282}
-UFFD_API, FEATURE_EXACT_ADDRESS = 0xAA, 1 << 11
-EVENT_PAGEFAULT, MODE_MISSING = 0x12, 1
+FEATURE_EXACT_ADDRESS = 1 << 11
 OFFSET = 123
-
-
-def ioctl_number(number: int, size: int) -> int:
-    """_IOWR(UFFDIO, number, size)"""
-    return 3 << 30 | size << 16 | 0xAA << 8 | number
-
-
-def open_uffd(features: int) -> int:
-    number = SYS_USERFAULTFD.get(platform.machine()) or gt_skip("no number of the system call known here")
-    fd = int(libc.syscall(number, os.O_CLOEXEC))
-    if fd < 0:
-        gt_skip(f"no userfaultfd: {os.strerror(ctypes.get_errno())}")
-    try:
-        fcntl.ioctl(fd, ioctl_number(0x3F, 24), struct.pack("=QQQ", UFFD_API, features, 0))
-    except OSError as error:
-        if features and error.errno == errno.EINVAL:
-            gt_skip("the kernel has no UFFD_FEATURE_EXACT_ADDRESS to be asked for")
-        raise
-    return fd
 
 
 def run() -> None:
     fd = open_uffd(FEATURE_EXACT_ADDRESS if gt_param("feature") == "1" else 0)
+    if fd is None:
+        gt_skip("the kernel has no UFFD_FEATURE_EXACT_ADDRESS to be asked for")
     memory = map_small(1)
     touched = memory.address + OFFSET
-    fcntl.ioctl(fd, ioctl_number(0, 32), struct.pack("=QQQQ", memory.address, PAGE, MODE_MISSING, 0))
+    register(fd, memory.address, PAGE)
     # not through the mapping object: the thread must let go of the interpreter while it waits
     thread = threading.Thread(target=libc.memset, args=(ctypes.c_void_p(touched), 1, ctypes.c_size_t(1)))
     thread.start()
@@ -54,7 +34,7 @@ def run() -> None:
     event, _, address = struct.unpack_from("=B7xQQ", os.read(fd, 32))
     gt_need(event == EVENT_PAGEFAULT, f"a page fault, not event {event:#x}")
     gt_need(address // PAGE == memory.address // PAGE, "a fault on the page that was touched")
-    fcntl.ioctl(fd, ioctl_number(4, 32), struct.pack("=QQQQ", memory.address, PAGE, 0, 0))
+    fcntl.ioctl(fd, ioctl_number(NUMBER_ZEROPAGE, 32), struct.pack("=QQQQ", memory.address, PAGE, 0, 0))
     thread.join()
     gt_need(memory.map[OFFSET] == 1, "the write after the fault")
     gt_check(hex(touched), hex(address), "the address reported")

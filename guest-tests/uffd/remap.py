@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A page moved from one address to another without a copy, and left where it is if others have it too.
+
+The patched tree calls the order UFFDIO_REMAP, Linux 6.8 UFFDIO_MOVE, with the same number and arguments.
+Who shares a page, or has it pinned, must not find that it now belongs elsewhere.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+
+from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_param, gt_pass, gt_skip, libc
+from pagestate import PAGE, PRESENT, Memory, map_small
+from uffd import NUMBER_MOVE, ioctl_number, open_uffd, register
+
+FEATURE_MOVE = 1 << 16
+
+
+def open_for_move(target: Memory) -> int:
+    """Registered for the target. A kernel that can move says so when it tells what the range is good for."""
+    fd = open_uffd(FEATURE_MOVE)
+    if fd is None:
+        fd = open_uffd(0)
+    assert fd is not None
+    if not register(fd, target.address, PAGE) >> NUMBER_MOVE & 1:
+        gt_skip("this kernel's userfaultfd moves no pages (UFFDIO_MOVE of 6.8, UFFDIO_REMAP)")
+    return fd
+
+
+def move(fd: int, source: Memory, target: Memory) -> str:
+    """Success, or the name of the error."""
+    asked = struct.pack("=QQQQq", target.address, source.address, PAGE, 0, 0)
+    try:
+        fcntl.ioctl(fd, ioctl_number(NUMBER_MOVE, 40), asked)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "success"
+
+
+def share(source: Memory) -> None:
+    """With a child that lives until we end."""
+    ready, told = os.pipe()
+
+    def child() -> None:
+        os.write(told, source.read(0))
+        signal.pause()
+
+    gt_fork(child)
+    gt_need(os.read(ready, 1) == b"o", "the child reads what it shares")
+
+
+def pin(source: Memory) -> None:
+    """For reading, by a pipe."""
+
+    class Slice(ctypes.Structure):
+        _fields_ = (("start", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+    part = Slice(source.address, 1)
+    gt_need(libc.vmsplice(os.pipe()[1], ctypes.byref(part), ctypes.c_size_t(1), 0) == 1, "vmsplice")
+
+
+def run() -> None:
+    source, target = map_small(1), map_small(1)
+    source.write(0, b"o")
+    frame = source.frame(0)
+    fd = open_for_move(target)
+    page = gt_param("page")
+    if page == "exclusive":
+        gt_check("success", move(fd, source, target), "the answer to the order")
+        gt_check(hex(frame), hex(target.frame(0)), "the page frame at the new address")
+        gt_check(b"o", target.read(0), "the byte at the new address")
+        gt_check(0, source.entry(0) & PRESENT, "a page at the old address")
+        gt_pass("the very page is at the new address, and nothing at the old one")
+    (share if page == "shared" else pin)(source)
+    gt_check("EBUSY", move(fd, source, target), "the answer to the order")
+    gt_check(hex(frame), hex(source.frame(0)), "the page frame at the old address")
+    gt_pass("the order was refused, the page stayed")
+
+
+TEST = GuestTest(
+    summary="userfaultfd moves a page that is ours alone, and no other",
+    contract="C-ISO",
+    mechanism="the order moves a page from one address to another and does not look who else has it",
+    needs_kconfig="USERFAULTFD=y PROC_PAGE_MONITOR=y",
+    min_kernel="5.15",
+    params="page: exclusive shared pinned",
+    needs_root=True,
+    kind="deterministic",
+    timeout_s=30,
+    detects="a copy, or a page taken from under somebody who has it",
+    run=run,
+)
+
+if __name__ == "__main__":
+    TEST.main()
