@@ -15,6 +15,8 @@ enum { THREADS = 2, PINS = 40, SECONDS = 4 };
 static struct {
 	char *page;
 	bool over;
+	pid_t child;
+	int go[2];
 	struct pinner {
 		pthread_t thread;
 		int fds[PINS], count, early, refused;
@@ -78,20 +80,17 @@ static void join_pinners(void)
 /* Whether there were pins on both sides of the child's exit. */
 static bool race_with_exit(void)
 {
-	bool is_wide;
-	int go[2];
-	pid_t child;
+	int early, count;
 
 	shared.page = page_map(1, 'o');
-	child = cowpin_sharer(go);
+	shared.child = cowpin_sharer(shared.go);
 	start_pinners();
 	usleep(200);
-	cowpin_end_sharer(child, go);
+	cowpin_end_sharer(shared.child, shared.go);
 	join_pinners();
-	is_wide = shared.pinners[0].early + shared.pinners[1].early &&
-		  shared.pinners[0].early + shared.pinners[1].early <
-		  shared.pinners[0].count + shared.pinners[1].count;
-	return is_wide;
+	early = shared.pinners[0].early + shared.pinners[1].early;
+	count = shared.pinners[0].count + shared.pinners[1].count;
+	return early && early < count;
 }
 
 static bool move_to_node(char *page, int node)
@@ -103,20 +102,18 @@ static bool move_to_node(char *page, int node)
 	       status == node;
 }
 
-/* The child stays: every pin must be of a page of the parent's own. */
+/* The child stays until all is judged: every pin must be of a page of the parent's own. */
 static bool race_with_migration(size_t length)
 {
-	int go[2], moves = 0;
-	pid_t child;
+	int moves = 0;
 
 	shared.page = hugetlb_map(length, 'o');
-	child = cowpin_sharer(go);
+	shared.child = cowpin_sharer(shared.go);
 	start_pinners();
 	for (int i = 0; i < 20; i++)
 		moves += move_to_node(shared.page, i % 2);
 	join_pinners();
-	cowpin_end_sharer(child, go);
-	return moves;
+	return moves > 0 && shared.pinners[0].count + shared.pinners[1].count > 0;
 }
 
 static void run(void)
@@ -139,13 +136,15 @@ static void run(void)
 	for (; time(NULL) <= end; rounds++) {
 		wide += migrates ? race_with_migration(length) : race_with_exit();
 		lost = judge_pins();
+		if (migrates)
+			cowpin_end_sharer(shared.child, shared.go);
 		hits += lost > 0;
 		munmap(shared.page, length);
 	}
-	gt_need(wide > 10, "enough of a race: of %lu rounds %lu had what they need", rounds, wide);
-	gt_check(!hits, "no pin is left behind in %lu rounds, %lu of them with pins on both sides, but in %lu",
+	gt_need(wide > 10, "enough of a race: of %lu rounds, %lu had both pins and what they race with", rounds, wide);
+	gt_check(!hits, "no pin is left behind in %lu rounds, %lu of them with all that it takes, but in %lu",
 		 rounds, wide, hits);
-	gt_pass("%lu rounds, %lu of them with pins on both sides, and no pin left behind", rounds, wide);
+	gt_pass("%lu rounds, %lu of them with all that it takes, and no pin left behind", rounds, wide);
 }
 
 GUEST_TEST = {

@@ -13,7 +13,7 @@
 /* Below everything else that the process maps, so that it is what the clearing comes to first. */
 #define LOWEST ((void *)(1UL << 20))
 
-enum { LIMIT_MS = 20, MOST_BYTES = 8192 };
+enum { LIMIT_MS = 100, MOST_BYTES = 8192 };
 
 static struct {
 	pid_t tid;

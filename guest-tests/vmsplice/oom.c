@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A pipe holds a reference to the page that was put into it, and a reference to any part of a huge
+ * page keeps all of it. An unprivileged process that unmaps the page afterwards has memory that no
+ * limit counts: its mappings are gone, and the pipe is charged for a small page a slot. Only so much
+ * is taken here as shows it, and it is given back.
+ */
+#include "guesttest.h"
+#include "pagestate.h"
+#include "thp.h"
+#include <sys/uio.h>
+
+enum { SLOTS = 32, MEMLOCK_KIB = 64, NOISE_KIB = 16 << 10, NOBODY = 65534 };
+
+static long free_kib(void)
+{
+	char text[512], *line;
+
+	page_read_file("/proc/meminfo", text, sizeof(text));
+	line = strstr(text, "MemFree:");
+	gt_need(line, "MemFree in /proc/meminfo");
+	return atol(line + strlen("MemFree:"));
+}
+
+/* Puts the first bytes of a new page into a pipe, and unmaps all of it. */
+static void splice_and_unmap(int pipe_in, bool is_huge)
+{
+	size_t length = page_size();
+	char *page = is_huge ? page_map_thp(&length, 'o') : page_map(1, 'o');
+	struct iovec slice = { page, page_size() };
+
+	gt_need(vmsplice(pipe_in, &slice, 1, SPLICE_F_NONBLOCK) == (ssize_t)page_size(), "vmsplice");
+	gt_need(!munmap(page, length), "munmap");
+}
+
+static void run(void)
+{
+	const struct rlimit memlock = { MEMLOCK_KIB << 10, MEMLOCK_KIB << 10 };
+	bool is_huge = !strcmp(gt_param("page"), "thp");
+	long before, held, after, slots = SLOTS;
+	size_t length = page_size();
+	int pipes[SLOTS][2];
+
+	if (is_huge) {
+		munmap(page_map_thp(&length, 'o'), length);	/* switches huge pages on for who asks */
+		page_write_file(PAGE_THP_DIR "enabled", "madvise");
+		slots = (long)(free_kib() / 4 / (length >> 10)) < SLOTS ? free_kib() / 4 / (length >> 10) : SLOTS;
+	}
+	gt_need(slots > 0, "free memory for a page");
+	gt_need(!setrlimit(RLIMIT_MEMLOCK, &memlock) && !setresuid(NOBODY, NOBODY, NOBODY), "giving up privileges");
+	for (int i = 0; i < slots; i++)
+		gt_need(!pipe(pipes[i]), "pipe");
+	before = free_kib();
+	for (int i = 0; i < slots; i++)
+		splice_and_unmap(pipes[i][1], is_huge);
+	held = before - free_kib();
+	for (int i = 0; i < slots; i++)
+		gt_need(!close(pipes[i][0]) && !close(pipes[i][1]), "closing a pipe");
+	after = before - free_kib();
+	gt_note("%ld slots: %ld KiB held, %ld KiB once the pipes are closed", slots, held, after);
+	gt_need(after < NOISE_KIB, "the memory comes back when the pipes are closed");
+	gt_need(!is_huge || slots * (long)(length >> 10) > 2 * NOISE_KIB, "enough free memory to tell");
+	gt_check(held < slots * (long)(page_size() >> 10) + MEMLOCK_KIB + NOISE_KIB,
+		 "an unprivileged process without a mapping holds what its pipes are charged for, %ld KiB, "
+		 "but it holds %ld KiB", slots * (long)(page_size() >> 10), held);
+	gt_pass("%ld KiB are held by %ld slots of pipes", held, slots);
+}
+
+GUEST_TEST = {
+	.summary       = "an unprivileged process holds no more memory by its pipes than they are charged for",
+	.contract      = "bounded unprivileged pinned memory",
+	.mechanism     = "vmsplice takes a reference to a whole huge page for a slot that counts as a small one",
+	.needs_kconfig = "PROC_PAGE_MONITOR=y",
+	.min_kernel    = "3.11",
+	.params        = "page: small thp",
+	.needs_root    = true,
+	.memory_mib    = 768,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "memory that no limit counts",
+	.run           = run,
+};
