@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A merged page in swap belongs to processes that know nothing of each other.
+
+The first that reads it back brings it into the swap cache and makes it its own, then ends. The page still says
+whose it was when the second finds it there, and to look that up is to look at memory that is freed. Only a
+kernel that watches its own memory notices.
+"""
+
+import mmap
+import os
+import re
+import struct
+import time
+from pathlib import Path
+
+from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_pass, gt_reap, gt_skip
+from pagestate import IN_KSM, PAGE, PRESENT, SWAPPED, Memory, map_small
+
+KSM = Path("/sys/kernel/mm/ksm")
+SECONDS = 20
+PAGES = 128
+STEP = 4 << 20
+# more cannot be filled in the time of a test
+MOST_KIB = 1 << 20
+CONTENT = b"".join(struct.pack("=Q", page) * (PAGE // 8) for page in range(PAGES))
+
+
+def meminfo_kib(field: str) -> int:
+    found = re.search(rf"{field}: *([0-9]+)", Path("/proc/meminfo").read_text())
+    return int(found[1]) if found else 0
+
+
+class Owner:
+    """A process with a copy of the content, and the steps it takes when told."""
+
+    def __init__(self) -> None:
+        orders, self.send = os.pipe()
+        self.receive, answers = os.pipe()
+
+        def live() -> None:
+            os.close(self.send)
+            memory = map_small(PAGES)
+            memory.map[:] = CONTENT
+            memory.map.madvise(mmap.MADV_MERGEABLE)
+            while order := os.read(orders, 1):
+                os.write(answers, struct.pack("=I", self.obey(order, memory)))
+
+        self.pid = gt_fork(live)
+        os.close(orders)
+        os.close(answers)
+
+    @staticmethod
+    def obey(order: bytes, memory: Memory) -> int:
+        entries = [memory.entry(page) for page in range(PAGES)]
+        if order == b"s":
+            return sum(bool(entry & SWAPPED) for entry in entries)
+        if order == b"m":
+            return sum(memory.is_in(page, IN_KSM) for page in range(PAGES) if entries[page] & PRESENT)
+        gt_check(True, memory.map[:] == CONTENT, "the bytes are what they were before swap")
+        return 1
+
+    def ask(self, order: bytes) -> int:
+        os.write(self.send, order)
+        answer = os.read(self.receive, 4)
+        if not answer:
+            gt_reap(self.pid)
+        return int(struct.unpack("=I", answer)[0])
+
+    def end(self) -> None:
+        os.close(self.send)
+        os.close(self.receive)
+        gt_reap(self.pid)
+
+
+def fill_memory(owner: Owner) -> None:
+    """Until most of the owner's pages are in swap, or half of the swap is full."""
+    enough = meminfo_kib("SwapTotal") // 2
+    hogs = []
+    while owner.ask(b"s") < PAGES // 2 and meminfo_kib("SwapFree") > enough:
+        hog = mmap.mmap(-1, STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for page in range(0, STEP, PAGE):
+            hog[page] = 1
+        hogs.append(hog)
+
+
+def churn() -> "tuple[int, int]":
+    """How many pages were merged, and how many of those came to swap."""
+    first, second = Owner(), Owner()
+    for _ in range(100):
+        merged = min(first.ask(b"m"), second.ask(b"m"))
+        if merged == PAGES:
+            break
+        time.sleep(0.02)
+    gt_reap(gt_fork(lambda: fill_memory(second)))
+    out = second.ask(b"s")
+    first.ask(b"c")
+    first.end()
+    second.ask(b"c")
+    second.end()
+    return merged, out
+
+
+def run() -> None:
+    if not KSM.exists():
+        gt_skip("the kernel has no KSM")
+    if not meminfo_kib("SwapTotal"):
+        gt_skip("no swap is active (SwapTotal is 0)")
+    if meminfo_kib("MemAvailable") > MOST_KIB:
+        gt_skip(f"the machine has more memory than a test can fill, {MOST_KIB >> 10} MiB")
+    (KSM / "sleep_millisecs").write_text("1")
+    (KSM / "pages_to_scan").write_text("1000")
+    (KSM / "run").write_text("1")
+    rounds = merged = out = 0
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end or rounds < 3:
+        now = churn()
+        rounds, merged, out = rounds + 1, merged + now[0], out + now[1]
+    (KSM / "run").write_text("0")
+    told = f"{rounds} rounds, {merged} pages merged, {out} of them in swap"
+    gt_need(merged > PAGES and out > PAGES, f"enough of a race: {told}")
+    gt_pass(f"{told}, all with their bytes")
+
+
+TEST = GuestTest(
+    summary="merged pages come back from swap without a look at memory that is freed",
+    contract="C-LIVE",
+    mechanism="ksm_might_need_to_copy compares the anon_vma of a page that nobody keeps alive",
+    changelog="13 14 15 34",
+    needs_kconfig="KASAN=y KSM=y SWAP=y PROC_PAGE_MONITOR=y",
+    min_kernel="5.4",
+    needs_root=True,
+    may_crash=True,
+    memory_mib=512,
+    kind="race",
+    timeout_s=120,
+    detects="a use after free that KASAN reports",
+    run=run,
+)
+
+if __name__ == "__main__":
+    TEST.main()

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Swap is taken away while it is used: every page comes back, to whoever has it, with its bytes.
+
+swapoff walks all page tables and puts pages in the place of swap entries, while other processes swap out,
+fork, and read pages from a disk past the page cache.
+"""
+
+import mmap
+import os
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_param, gt_pass, gt_reap, gt_skip, libc
+from pagestate import PAGE, SWAPPED, Memory, map_small
+
+SECONDS = 6
+PAGES = 64
+
+
+def find_swap() -> bytes:
+    """What is swap here."""
+    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    if not lines:
+        gt_skip("no swap is active (/proc/swaps lists none)")
+    return lines[0].split()[0].encode()
+
+
+def pattern(turn: int) -> bytes:
+    return b"".join(struct.pack("=II", page, turn) * (PAGE // 8) for page in range(PAGES))
+
+
+def page_out(memory: Memory) -> int:
+    """How many pages of a few are in swap afterwards."""
+    memory.map.madvise(getattr(mmap, "MADV_PAGEOUT", 21))
+    return sum(bool(memory.entry(page) & SWAPPED) for page in range(0, PAGES, 8))
+
+
+def check(memory: Memory, wanted: bytes, writer: str) -> None:
+    got = memory.map[:]
+    wrong = [page for page in range(PAGES) if got[page * PAGE :][:PAGE] != wanted[page * PAGE :][:PAGE]]
+    gt_check([], wrong, f"pages of {PAGES} with other bytes than {writer} wrote")
+
+
+class Tally:
+    """Numbers that parent and worker both see."""
+
+    def __init__(self) -> None:
+        self.shared = mmap.mmap(-1, PAGE)
+
+    def get(self, index: int) -> int:
+        return int(struct.unpack_from("=Q", self.shared, index * 8)[0])
+
+    def add(self, index: int, number: int) -> None:
+        struct.pack_into("=Q", self.shared, index * 8, self.get(index) + number)
+
+
+STOP, TURNS, OUT = range(3)
+
+
+def swap_and_fork(tally: Tally) -> None:
+    memory = map_small(PAGES)
+    while not tally.get(STOP):
+        wanted = pattern(tally.get(TURNS))
+        memory.map[:] = wanted
+        tally.add(OUT, page_out(memory))
+        child = gt_fork(lambda wanted=wanted: check(memory, wanted, "the parent"))  # type: ignore[misc]
+        check(memory, wanted, "we")
+        gt_reap(child)
+        tally.add(TURNS, 1)
+
+
+def swap_and_read(tally: Tally) -> None:
+    memory = map_small(PAGES)
+    with tempfile.NamedTemporaryFile(dir=".") as file:
+        file.write(pattern(1 << 30))
+        file.flush()
+        os.fsync(file.fileno())
+        fd = os.open(file.name, os.O_RDONLY | os.O_DIRECT)
+        while not tally.get(STOP):
+            memory.map[:] = pattern(tally.get(TURNS))
+            tally.add(OUT, page_out(memory))
+            gt_need(os.preadv(fd, [memory.map], 0) == PAGES * PAGE, "a direct read")
+            check(memory, pattern(1 << 30), "the disk")
+            tally.add(TURNS, 1)
+
+
+def run() -> None:
+    device = find_swap()
+    work = swap_and_fork if gt_param("with") == "fork" else swap_and_read
+    tally = Tally()
+    worker = gt_fork(lambda: work(tally))
+    times, end = 0, time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        gt_need(not libc.swapoff(device), f"swapoff {device.decode()}")
+        gt_need(not libc.swapon(device, 0), f"swapon {device.decode()}")
+        times += 1
+        time.sleep(0.02)
+    tally.add(STOP, 1)
+    gt_reap(worker)
+    told = f"swap off {times} times, {tally.get(TURNS)} turns, {tally.get(OUT)} pages seen in swap"
+    gt_need(times > 5 and tally.get(TURNS) > 5 and tally.get(OUT) > 20, f"enough of a race: {told}")
+    gt_pass(f"{told}, all with their bytes")
+
+
+TEST = GuestTest(
+    summary="pages keep their bytes, and the kernel its temper, while swap is switched off and on",
+    contract="C-LIVE",
+    mechanism="unuse_pte maps pages in the place of swap entries, and trips over what it finds there",
+    changelog="3",
+    needs_kconfig="SWAP=y PROC_PAGE_MONITOR=y",
+    min_kernel="5.4",
+    params="with: fork read",
+    needs_root=True,
+    may_crash=True,
+    cpus=2,
+    kind="race",
+    timeout_s=60,
+    detects="a page with other bytes, a complaint of the kernel",
+    run=run,
+)
+
+if __name__ == "__main__":
+    TEST.main()
