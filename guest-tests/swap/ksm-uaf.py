@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A merged page in swap belongs to processes that know nothing of each other.
 
-The first that reads it back brings it into the swap cache and makes it its own, then ends. The page still says
-whose it was when the second finds it there, and to look that up is to look at memory that is freed. Only a
-kernel that watches its own memory notices.
+The first that reads it back brings it into the swap cache and makes it its own, then ends. The page still
+says whose it was when the second finds it there, and to look that up is to look at memory that is freed. Only
+a kernel that watches its own memory notices.
 """
 
+import ctypes
 import mmap
 import os
 import re
@@ -13,7 +14,7 @@ import struct
 import time
 from pathlib import Path
 
-from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_pass, gt_reap, gt_skip
+from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_pass, gt_reap, gt_skip, libc
 from pagestate import IN_KSM, PAGE, PRESENT, SWAPPED, Memory, map_small
 
 KSM = Path("/sys/kernel/mm/ksm")
@@ -22,6 +23,7 @@ PAGES = 128
 STEP = 4 << 20
 # more cannot be filled in the time of a test
 MOST_KIB = 1 << 20
+LEAST_KIB = 24 << 10
 CONTENT = b"".join(struct.pack("=Q", page) * (PAGE // 8) for page in range(PAGES))
 
 
@@ -38,11 +40,10 @@ class Owner:
         self.receive, answers = os.pipe()
 
         def live() -> None:
-            os.close(self.send)
             memory = map_small(PAGES)
             memory.map[:] = CONTENT
             memory.map.madvise(mmap.MADV_MERGEABLE)
-            while order := os.read(orders, 1):
+            while (order := os.read(orders, 1)) != b"q":
                 os.write(answers, struct.pack("=I", self.obey(order, memory)))
 
         self.pid = gt_fork(live)
@@ -63,24 +64,24 @@ class Owner:
         os.write(self.send, order)
         answer = os.read(self.receive, 4)
         if not answer:
-            gt_reap(self.pid)
+            gt_reap(self.pid)  # it ended by itself, and says why
         return int(struct.unpack("=I", answer)[0])
 
     def end(self) -> None:
+        os.write(self.send, b"q")
+        gt_reap(self.pid)
         os.close(self.send)
         os.close(self.receive)
-        gt_reap(self.pid)
 
 
 def fill_memory(owner: Owner) -> None:
-    """Until most of the owner's pages are in swap, or half of the swap is full."""
+    """With pages that stay, so that all others have to go, until most of the owner's are in swap."""
     enough = meminfo_kib("SwapTotal") // 2
     hogs = []
     while owner.ask(b"s") < PAGES // 2 and meminfo_kib("SwapFree") > enough:
-        hog = mmap.mmap(-1, STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for page in range(0, STEP, PAGE):
-            hog[page] = 1
-        hogs.append(hog)
+        length = STEP if meminfo_kib("MemAvailable") > LEAST_KIB else STEP // 16
+        hogs.append(Memory(length))
+        gt_need(not libc.mlock(ctypes.c_void_p(hogs[-1].address), ctypes.c_size_t(length)), "mlock")
 
 
 def churn() -> "tuple[int, int]":
