@@ -72,9 +72,10 @@ def _try_other_ways(guest: Guest, loss: Loss) -> Ending:
         return Ending(ended, how, said, asked_at, _keep_core(guest))
     found = gather_evidence(guest.machine, guest.lines.serial, guest.lines.monitor)
     how = _WORDS[network]
-    if network == "is silent":
+    if network == "is silent" and found.answers_sysrq:
+        how = "it answers SysRq, but neither SSH nor network"
+    elif network == "is silent":
         ended = Ended.HANG
-        how += ", only sysrq" if found.answers_sysrq else ""
     return Ending(ended, f"{how}; {found.where}" if found.where else how, found.said, asked_at, found.core)
 
 

@@ -104,5 +104,6 @@ class Monitor:
             return self._loop.run_until_complete(asyncio.wait_for(action, max(0.1, limit_s)))
         except TimeoutError:
             raise MonitorGone(f"QEMU's monitor did not answer within {limit_s:.0f} s") from None
-        except (QMPError, OSError, EOFError, ValueError) as error:
+        # the library asserts that QEMU did not end while it connected
+        except (QMPError, OSError, EOFError, ValueError, AssertionError) as error:
             raise MonitorGone(f"QEMU's monitor: {str(error) or 'the connection ended'}") from None
