@@ -19,13 +19,13 @@ from orchestrator.condition import Version
 from orchestrator.errors import InfraError
 from orchestrator.guest import Guest, Keys, Lines, Loss
 from orchestrator.kconfig import Config
-from orchestrator.matrix import GuestShape
 from orchestrator.monitor import Monitor
 from orchestrator.qemu import Machine, count_oom_kills, make_argv
 from orchestrator.record import Ended
 from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs
 from orchestrator.serial import SerialLine
+from orchestrator.shape import GuestShape
 from tests.conftest import wait_for
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")

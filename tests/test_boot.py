@@ -207,7 +207,7 @@ def test_hang_ends_at_the_deadline_and_so_does_qemu(make_machine: MakeMachine, t
     began = time.monotonic()
     with pytest.raises(StageFailure, match="the kernel started, init was not reached within") as raised:
         boot_once(machine, tmp_path / "boot")
-    assert 1.4 < time.monotonic() - began < 10
+    assert 1.4 < time.monotonic() - began < 60
     assert "still here" in raised.value.hint
     assert find_processes(str(machine.kernel.image)) == []
 
