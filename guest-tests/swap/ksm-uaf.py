@@ -7,7 +7,6 @@ a kernel that watches its own memory notices.
 """
 
 import ctypes
-import mmap
 import os
 import re
 import struct
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 
 from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_pass, gt_reap, gt_skip, libc
-from pagestate import IN_KSM, PAGE, PRESENT, SWAPPED, Memory, map_small
+from pagestate import IN_KSM, PAGE, PRESENT, SWAPPED, Memory
 
 KSM = Path("/sys/kernel/mm/ksm")
 SECONDS = 20
