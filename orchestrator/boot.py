@@ -15,12 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator import command
+from orchestrator.armed import Armed, check_same, keep_images
 from orchestrator.command import Deadline
 from orchestrator.console import make_printable, parse_console
 from orchestrator.errors import StageFailure
 from orchestrator.evidence import gather_evidence
 from orchestrator.guest import PANIC_S, Guest, GuestGone, Keys, Lines, connect
-from orchestrator.hardware import make_images
 from orchestrator.kconfig import compare_config
 from orchestrator.laboratory import set_up
 from orchestrator.monitor import Monitor, MonitorGone
@@ -56,8 +56,8 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 
 
 @contextlib.contextmanager
-def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
-    """Boot; the guest is ready inside the ``with`` block and gone after it.
+def boot_guest(machine: Machine, folder: Path, armed: Armed | None = None) -> Iterator[Guest]:
+    """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
 
     Raises ``StageFailure`` with the console's end when the kernel panics, hangs or is not the one that was
     built, and ``InfraError`` when QEMU does not run. A QEMU that crashes before the guest is ready is started
@@ -65,19 +65,19 @@ def boot_guest(machine: Machine, folder: Path) -> Iterator[Guest]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(machine, folder))
+            guest = stack.enter_context(_boot(machine, folder, armed))
         except QemuCrashed as crash:
             (folder / "qemu.log").rename(folder / "qemu.log.1")
-            guest = stack.enter_context(_boot(machine, folder))
+            guest = stack.enter_context(_boot(machine, folder, armed))
             guest.trouble = f"{crash.what} while the guest booted, which was booted once more: {crash.hint}"
         yield guest
 
 
 @contextlib.contextmanager
-def _boot(machine: Machine, folder: Path) -> Iterator[Guest]:
+def _boot(machine: Machine, folder: Path, armed: Armed | None) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
-    keys = Keys.make()
+    keys = armed.keys if armed else Keys.make()
     (folder / "keys.tar").touch(mode=0o600)
     (folder / "keys.tar").write_bytes(keys.pack())
     (folder / "console.log").write_bytes(b"")
@@ -93,8 +93,9 @@ def _boot(machine: Machine, folder: Path) -> Iterator[Guest]:
             argv = ask_vng(machine, qemu, make_board_argv(machine, folder, *inherited), folder)
         else:
             argv = make_argv(machine, qemu, folder, *inherited)
+        argv += armed.argv if armed else []
         write_json(folder / "qemu.json", argv)
-        stack.enter_context(make_images(machine.shape, folder))
+        stack.enter_context(keep_images(machine, folder, armed))
         process = stack.enter_context(
             command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
         )
@@ -103,15 +104,32 @@ def _boot(machine: Machine, folder: Path) -> Iterator[Guest]:
         monitor_its.close()
         serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
         monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
-        port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
+        if armed:
+            port = _wait_restored(process, monitor, deadline, oom_kills, folder)
+        else:
+            port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
         ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
         ready_at = _check_console(folder / "console.log")
         lines = Lines(serial, monitor, port, keys, oom_kills)
         guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
-        _check_identity(guest, deadline)
-        set_up(guest, deadline)
+        if armed:
+            check_same(guest, armed, deadline)
+        else:
+            _check_identity(guest, deadline)
+            set_up(guest, deadline)
         guest.ready_at = _check_console(guest.console)
         yield guest
+
+
+def _wait_restored(
+    process: command.Process, monitor: Monitor, deadline: Deadline, oom_kills: int, folder: Path
+) -> int:
+    """A saved guest goes on at once; the port that leads to its SSH."""
+    port = _open_monitor(process, monitor, deadline)
+    check_qemu(process, folder, oom_kills)
+    if not port:
+        raise StageFailure("boot", "the saved guest ended at once", log=folder / "console.log")
+    return port
 
 
 def _wait_ready(

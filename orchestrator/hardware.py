@@ -2,7 +2,7 @@
 """A guest's description in, what QEMU and the kernel are told of it out: pure functions.
 
 NUMA nodes and disks are QEMU's, huge pages and RAM disks the kernel command line's; the rest is set up in
-the guest. Disks are sparse files that last as long as one boot.
+the guest. Disks are images that last as long as one boot.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from orchestrator import command
 from orchestrator.shape import GuestShape, render_kib
 
 # beside its share of the data a member of an array has md's superblock and a gap
@@ -26,7 +27,7 @@ class Backing:
     sector: int
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{self.serial}.img"
+        return folder / f"{self.serial}.qcow2"
 
 
 def list_backings(shape: GuestShape) -> Iterator[Backing]:
@@ -50,10 +51,11 @@ def make_member_mib(shape: GuestShape) -> int:
 def make_images(shape: GuestShape, folder: Path) -> Iterator[None]:
     """The disks' files, all holes; removed when the block is left."""
     paths = []
+    qemu_img = command.find_tool("qemu-img", "qemu-utils")
     for backing in list_backings(shape):
         paths.append(backing.path(folder))
-        with paths[-1].open("wb") as file:
-            file.truncate(backing.size_mib << 20)
+        size = f"{backing.size_mib}M"
+        command.run([qemu_img, "create", "-q", "-f", "qcow2", str(paths[-1]), size])
     try:
         yield
     finally:
@@ -82,7 +84,7 @@ def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
     for backing in list_backings(shape):
         name, sector = backing.serial, backing.sector
         # a guest's flush need not reach the host's disk: nothing outlives the boot
-        drive = f"file={backing.path(folder)},if=none,id={name},format=raw,cache=unsafe{limits}"
+        drive = f"file={backing.path(folder)},if=none,id={name},format=qcow2,cache=unsafe{limits}"
         words += ["-drive", drive]
         blocks = f"logical_block_size={sector},physical_block_size={sector}"
         words += ["-device", f"virtio-blk-pci,drive={name},serial={name},{blocks}"]

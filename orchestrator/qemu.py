@@ -14,6 +14,7 @@ from orchestrator.hardware import make_hardware_append, make_hardware_argv
 from orchestrator.rootfs import Rootfs
 from orchestrator.shape import GuestShape
 
+ROOT_OVERLAY = "root.qcow2"
 _LESS_MEMORY = "end other programs, or give the row's guest less memory"
 
 
@@ -67,12 +68,12 @@ def make_cmdline(machine: Machine) -> str:
 def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: int) -> list[str]:
     """QEMU's argv. ``folder`` has the keys; ``serial`` and ``monitor`` are descriptors of connected sockets.
 
-    The root disk's writes go to an unlinked temporary file of QEMU's.
+    The root disk's writes go to an overlay in ``folder``, which ends with the boot.
     """
     return [
         qemu,
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
-        *("-drive", f"file={machine.rootfs.image},if=none,id=root,format=raw,snapshot=on"),
+        *("-drive", f"file={folder / ROOT_OVERLAY},if=none,id=root,format=qcow2,cache=unsafe"),
         *("-device", "virtio-blk-pci,drive=root"),
         *make_board_argv(machine, folder, serial, monitor),
     ]

@@ -9,12 +9,14 @@ What a kernel says while its guest is being ended is the last case's.
 import contextlib
 import io
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator import command
+from orchestrator.armed import Armed, arm
 from orchestrator.autopsy import Ending, end_guest, find_ending
 from orchestrator.boot import boot_guest
 from orchestrator.build import Toolchain
@@ -71,15 +73,22 @@ def run_cases(
     yielded before stands.
     """
     pending = list(programs)
-    while pending:
-        boot_dir = make_boot_dir(folder)
-        progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
-        with boot_guest(machine, boot_dir) as guest:
-            if guest.trouble:
-                progress.note(guest.trouble)
-            progress.stage("run", f"{len(pending)} case(s)")
-            push_cases(guest, pending, lib_dir)
-            yield from _run_in_guest(guest, pending, progress)
+    saved: Armed | None = None
+    with contextlib.ExitStack() as stack:
+        while pending:
+            boot_dir = make_boot_dir(folder)
+            progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
+            with boot_guest(machine, boot_dir, saved) as guest:
+                if guest.trouble:
+                    progress.note(guest.trouble)
+                progress.stage("run", f"{len(pending)} case(s)")
+                if not saved:
+                    push_cases(guest, pending, lib_dir)
+                    # the next guest that must be a fresh one starts from here
+                    if len(pending) > 1:
+                        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="armed-", dir=folder))
+                        saved = arm(guest, Path(place))
+                yield from _run_in_guest(guest, pending, progress)
 
 
 def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> Iterator[CaseResult]:

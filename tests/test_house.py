@@ -19,7 +19,7 @@ ORDER = [
     "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
     "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
     "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
-    "boot", "accel", "record", "autopsy", "run", "verdict", "plan", "report", "pipeline", "patching",
+    "armed", "boot", "accel", "record", "autopsy", "run", "verdict", "plan", "report", "pipeline", "patching",
     "configreport", "shell", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that go on from a saved one: what it had is there, what was done since is not; nothing is left."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import pipeline
+from orchestrator.armed import Armed, arm, keep_images, list_images
+from orchestrator.boot import boot_guest
+from orchestrator.command import Deadline
+from orchestrator.errors import InfraError
+from orchestrator.guest import Guest
+from orchestrator.plan import Request, make_plan
+from orchestrator.qemu import Machine
+from orchestrator.shape import Disk
+from orchestrator.store import Store
+from tests.conftest import ROOT, QuietProgress
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def machine(kernel_store: Store) -> Machine:
+    """The demo row's plain kernel, with a disk."""
+    declared = pipeline.load_declarations(ROOT)
+    (job,) = make_plan(Request(rows=("demo",), series=("none",)), declared)
+    place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
+    machine = pipeline.choose_machine(job, pipeline.build_job(job, declared, place), place, "tcg")
+    disk = Disk(size_mib=256, sector=512, format="ext4")
+    return replace(machine, shape=replace(machine.shape, disks=(disk,)))
+
+
+@pytest.fixture(scope="module")
+def armed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Armed:
+    folder = tmp_path_factory.mktemp("armed")
+    with boot_guest(machine, folder / "boot") as guest:
+        run(guest, "echo root > /work/root; echo disk > /work/tmp/disk; echo memory > /dev/shm/memory")
+        saved = arm(guest, folder / "saved")
+        assert saved
+        # it goes on, and what it does now is its own
+        run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; rm /dev/shm/memory; sync")
+    assert not any(path.exists() for path in list_images(machine, folder / "boot"))
+    return saved
+
+
+def run(guest: Guest, line: str) -> str:
+    answer = guest.run(line, Deadline.after(60))
+    assert answer.status == 0, answer
+    return answer.stdout
+
+
+def test_every_guest_goes_on_where_the_saved_one_was(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with boot_guest(machine, tmp_path / name, armed) as guest:
+            assert run(guest, "cat /work/root /work/tmp/disk /dev/shm/memory") == "root\ndisk\nmemory\n"
+            assert run(guest, "nproc") == f"{machine.shape.cpus}\n"
+            run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; sync; echo x > /dev/kmsg")
+            assert "-loadvm" in json.loads((tmp_path / name / "qemu.json").read_text())
+        assert (tmp_path / name / "laboratory.json").exists(), "its readings are those of the saved one"
+        assert not any(path.exists() for path in list_images(machine, tmp_path / name))
+
+
+def test_two_at_once(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    with (
+        boot_guest(machine, tmp_path / "one", armed) as one,
+        boot_guest(machine, tmp_path / "two", armed) as two,
+    ):
+        run(one, "echo one > /work/tmp/disk; sync")
+        assert run(two, "cat /work/tmp/disk") == "disk\n"
+
+
+def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    with boot_guest(machine, tmp_path / "one", armed) as guest:
+        with pytest.raises(Exception, match="lost|ended"):
+            guest.run("echo c > /proc/sysrq-trigger; sleep 60", Deadline.after(60))
+        assert "Kernel panic" in guest.console.read_text(errors="replace")
+    with boot_guest(machine, tmp_path / "two", armed) as guest:
+        assert run(guest, "cat /proc/sys/kernel/tainted") == "0\n"
+
+
+def test_another_guest_than_the_saved_one_is_refused(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    other = replace(armed, boot_id="another")
+    with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
+        pass
+
+
+def test_machine_that_is_not_the_saved_one_is_refused(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    other = replace(machine, shape=replace(machine.shape, memory_mib=512))
+    with pytest.raises(InfraError), boot_guest(other, tmp_path / "boot", armed):
+        pass
+
+
+def test_guest_of_vng_is_not_saved(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+    with boot_guest(machine, tmp_path / "boot", armed) as guest:
+        guest.machine = replace(machine, boot="vng")
+        assert arm(guest, tmp_path / "saved") is None
+    assert not (tmp_path / "saved").exists()
+
+
+def test_images_go_when_the_boot_fails(machine: Machine, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), keep_images(machine, tmp_path, None):
+        assert all(path.exists() for path in list_images(machine, tmp_path))
+        raise RuntimeError
+    assert not any(path.exists() for path in list_images(machine, tmp_path))
