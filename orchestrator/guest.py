@@ -29,7 +29,7 @@ PANIC_S = 1.0
 _HOST_STATES = {
     "io-error": (
         "the host's disk is full, or failed (QEMU)",
-        "what a guest writes goes to TMPDIR, or to /var/tmp: free some space, or choose another folder",
+        command.MORE_SPACE,
     ),
     "internal-error": ("the accelerator failed (QEMU)", "ACCEL=tcg runs without KVM, slower"),
 }

@@ -51,6 +51,7 @@ def make_machine(tmp_path: Path, fakes: Path) -> MakeMachine:
     def make(steps: str) -> Machine:
         image = tmp_path / "vmlinux"
         image.write_text(steps)
+        (tmp_path / "root.img").write_bytes(bytes(1 << 16))
         config = Config("id", "x86_64", (), "extra=1")
         kernel = Kernel(BuildRequest(SOURCE, config, ARCHES["x86_64"], GCC), tmp_path, image, "0123abcd")
         rootfs = Rootfs("id", tmp_path / "root.img")
@@ -132,7 +133,11 @@ def test_argv_shuts_the_guest_in(make_machine: MakeMachine) -> None:
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
     assert "spawn=deny" in dict(zip(argv, argv[1:], strict=False))["-sandbox"]
     drives = [word for word in argv if word.startswith("file=")]
-    assert [drive.rpartition(",")[2] for drive in drives] == ["snapshot=on", "readonly=on"]
+    assert [drive.partition(",")[0] for drive in drives] == [
+        "file=/folder/root.qcow2",
+        "file=/folder/keys.tar",
+    ]
+    assert "readonly=on" in drives[1]
 
 
 def test_time_limits_stretch_under_emulation(make_machine: MakeMachine) -> None:
