@@ -27,10 +27,7 @@ _POLL_S = 0.01
 PANIC_S = 1.0
 # what QEMU's own state says of the host
 _HOST_STATES = {
-    "io-error": (
-        "the host's disk is full, or failed (QEMU)",
-        command.MORE_SPACE,
-    ),
+    "io-error": ("the host's disk is full, or failed (QEMU)", command.MORE_SPACE),
     "internal-error": ("the accelerator failed (QEMU)", "ACCEL=tcg runs without KVM, slower"),
 }
 

@@ -8,6 +8,7 @@ What a kernel says while its guest is being ended is the last case's.
 
 import contextlib
 import io
+import shutil
 import tarfile
 import tempfile
 import time
@@ -72,6 +73,7 @@ def run_cases(
     Raises ``StageFailure`` when a guest does not boot and ``InfraError`` when QEMU is killed; what was
     yielded before stands.
     """
+    _remove_left(folder)
     pending = list(programs)
     saved: Armed | None = None
     with contextlib.ExitStack() as stack:
@@ -112,6 +114,14 @@ def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> I
         yield result
         if not result.is_guest_usable:
             return
+
+
+def _remove_left(folder: Path) -> None:
+    """Images that a killed run could not remove; a guest that runs on one has it open and keeps it."""
+    for image in folder.glob("boot-*/*.qcow2"):
+        image.unlink(missing_ok=True)
+    for left in folder.glob("armed-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def make_boot_dir(folder: Path) -> Path:

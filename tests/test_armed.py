@@ -15,6 +15,7 @@ from orchestrator.errors import InfraError
 from orchestrator.guest import Guest
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
+from orchestrator.run import run_cases
 from orchestrator.shape import Disk
 from orchestrator.store import Store
 from tests.conftest import ROOT, QuietProgress
@@ -98,6 +99,15 @@ def test_guest_of_vng_is_not_saved(machine: Machine, armed: Armed, tmp_path: Pat
         guest.machine = replace(machine, boot="vng")
         assert arm(guest, tmp_path / "saved") is None
     assert not (tmp_path / "saved").exists()
+
+
+def test_what_a_killed_run_left_is_removed(machine: Machine, tmp_path: Path) -> None:
+    left = [tmp_path / "boot-1" / "root.qcow2", tmp_path / "armed-x" / "root.qcow2"]
+    for path in left:
+        path.parent.mkdir()
+        path.touch()
+    assert not list(run_cases(machine, [], tmp_path, tmp_path, QuietProgress()))
+    assert not any(path.exists() for path in left)
 
 
 def test_images_go_when_the_boot_fails(machine: Machine, tmp_path: Path) -> None:
