@@ -65,6 +65,10 @@ def test_shell_is_done_alone() -> None:
     assert "shell: is done alone" in done.stderr
 
 
+def find_guests(store: Path) -> list[int]:
+    return find_processes(str(store / "results"))
+
+
 def run_script(store: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*WORDS, *words],
@@ -89,7 +93,7 @@ def test_commands_from_a_file(kernel_store_root: Path, boot: str) -> None:
     assert "ok 1 odirect.rd-control" in lines
     assert ("virtme.exec" in lines[-1]) == (boot == "vng")
     assert "said" in done.stderr.splitlines()
-    assert not find_processes(str(kernel_store_root / "rootfs"))
+    assert not find_guests(kernel_store_root)
 
 
 @pytest.mark.kernel
@@ -147,18 +151,18 @@ def test_terminal(kernel_store_root: Path) -> None:
         read_until(end, "# ")
         os.write(end, b"true\r")
         read_until(end, "# ")
-        assert find_processes(str(kernel_store_root / "rootfs"))
+        assert find_guests(kernel_store_root)
         os.write(end, b"\x04")
         read_until(end, "")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not find_processes(str(kernel_store_root / "rootfs"))
+    assert not find_guests(kernel_store_root)
 
 
 @pytest.mark.kernel
 def test_terminal_that_is_closed_ends_the_guest(kernel_store_root: Path) -> None:
     with open_terminal(kernel_store_root) as (pid, end):
         read_until(end, "guest:")
-        guests = find_processes(str(kernel_store_root / "rootfs"))
+        guests = find_guests(kernel_store_root)
         assert guests
-    wait_for(lambda: not find_processes(str(kernel_store_root / "rootfs")))
+    wait_for(lambda: not find_guests(kernel_store_root))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
