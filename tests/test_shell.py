@@ -98,9 +98,8 @@ def test_commands_from_a_file(kernel_store_root: Path, boot: str) -> None:
 
 @pytest.mark.kernel
 def test_guest_that_dies_is_told(kernel_store_root: Path) -> None:
-    done = run_script(kernel_store_root, "echo on the way; echo c > /proc/sysrq-trigger; sleep 100\n")
+    done = run_script(kernel_store_root, "echo c > /proc/sysrq-trigger; sleep 100\n")
     assert done.returncode == 1
-    assert done.stdout == "on the way\n"
     assert "sysrq triggered crash" in done.stderr
     complained = "echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 do_wp_page+0x1/0x2' > /dev/kmsg\n"
     done = run_script(kernel_store_root, complained)
