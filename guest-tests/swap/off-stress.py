@@ -72,17 +72,21 @@ def swap_and_fork(tally: Tally) -> None:
 
 
 def swap_and_read(tally: Tally) -> None:
+    """Into the second half; the first one keeps what was there."""
     memory = map_small(PAGES)
+    half = PAGES // 2 * PAGE
+    on_disk = pattern(1 << 30)
     with tempfile.NamedTemporaryFile(dir=".") as file:
-        file.write(pattern(1 << 30))
+        file.write(on_disk)
         file.flush()
         os.fsync(file.fileno())
         fd = os.open(file.name, os.O_RDONLY | os.O_DIRECT)
         while not tally.get(STOP):
-            memory.map[:] = pattern(tally.get(TURNS))
+            wanted = pattern(tally.get(TURNS))
+            memory.map[:] = wanted
             tally.add(OUT, page_out(memory))
-            gt_need(os.preadv(fd, [memory.map], 0) == PAGES * PAGE, "a direct read")
-            check(memory, pattern(1 << 30), "the disk")
+            gt_need(os.preadv(fd, [memoryview(memory.map)[half:]], half) == half, "a direct read")
+            check(memory, wanted[:half] + on_disk[half:], "we or the disk")
             tally.add(TURNS, 1)
 
 
