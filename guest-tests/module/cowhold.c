@@ -44,6 +44,11 @@ static int cowhold_enter(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
+/* With one of these, the probe is not turned into a jump behind our back, which would wait for every CPU. */
+static void cowhold_after(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
+{
+}
+
 static long cowhold_arm(struct cowhold *hold, const struct cowhold_arm *ask)
 {
 	long result;
@@ -59,6 +64,7 @@ static long cowhold_arm(struct cowhold *hold, const struct cowhold_arm *ask)
 	hold->probe.symbol_name = hold->ask.symbol;
 	hold->probe.offset = hold->ask.offset;
 	hold->probe.pre_handler = cowhold_enter;
+	hold->probe.post_handler = cowhold_after;
 	result = register_kprobe(&hold->probe);
 	hold->is_armed = !result;
 	return result;
