@@ -48,7 +48,8 @@ static void register_during_reclaim(struct uring *ring, char *buffer)
 	uring_register_buffer(ring, buffer, page_size());
 	gt_need(!ioctl(hold, COWHOLD_IOC_RELEASE), "reclaim waited there until the buffer was registered");
 	gt_need(!pthread_join(thread, NULL), "pthread_join");
-	gt_need(page_entry(buffer) & PAGE_SWAPPED, "reclaim unmapped the page");
+	gt_note("the page %s", page_entry(buffer) & PAGE_SWAPPED ? "was unmapped all the same" :
+		"was left alone: reclaim looks again when it unmaps");
 }
 
 static void reclaim_registered(char *buffer, char *control)

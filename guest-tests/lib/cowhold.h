@@ -29,7 +29,10 @@ static inline pid_t cowhold_move_away(void)
 	return syscall(SYS_gettid);
 }
 
-/* Whether the thread is held; false if done_fd has a byte or is closed before. */
+/*
+ * Whether the thread is held; false if done_fd has a byte or is closed before. Sleeping would do, were not the
+ * CPU that is held, with its interrupts off, the one that keeps the time on some machines.
+ */
 static inline bool cowhold_wait(int fd, int done_fd)
 {
 	struct pollfd done = { done_fd, POLLIN, 0 };
@@ -37,7 +40,7 @@ static inline bool cowhold_wait(int fd, int done_fd)
 	while (ioctl(fd, COWHOLD_IOC_LOOK)) {
 		if (errno != EAGAIN || poll(&done, 1, 0))
 			return false;
-		usleep(100);
+		sched_yield();
 	}
 	return true;
 }
