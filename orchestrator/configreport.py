@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from orchestrator.arch import ARCHES
 from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import Outcome, make_config, report_config
-from orchestrator.pipeline import Workspace, apply_job, find_reason_left_out
+from orchestrator.pipeline import apply_job, find_reason_left_out
 from orchestrator.plan import Declarations, Job
 from orchestrator.repository import checkout
+from orchestrator.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pipeline, plan
+from orchestrator import inputs, pipeline, plan
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.build import Kernel
@@ -21,17 +21,18 @@ from orchestrator.laboratory import load_readings
 from orchestrator.qemu import Machine
 from orchestrator.rootfs import make_rootfs
 from orchestrator.store import Store
+from orchestrator.workspace import Workspace
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel
 
-DECLARED = pipeline.load_declarations(ROOT)
+DECLARED = inputs.load_declarations(ROOT)
 ROW = DECLARED.rows["aarch64-64k"]
 
 
 @pytest.fixture(scope="session")
 def kernel(kernel_store: Store) -> Kernel:
-    place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
+    place = Workspace(ROOT, kernel_store, QuietProgress())
     (job,) = plan.make_plan(plan.Request(rows=(ROW.name,), series=("none",)), DECLARED)
     return pipeline.build_job(job, DECLARED, place)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pipeline
+from orchestrator import inputs, pipeline
 from orchestrator.armed import Armed, arm, keep_images, list_images
 from orchestrator.boot import boot_guest
 from orchestrator.command import Deadline
@@ -18,6 +18,7 @@ from orchestrator.qemu import Machine
 from orchestrator.run import run_cases
 from orchestrator.shape import Disk
 from orchestrator.store import Store
+from orchestrator.workspace import Workspace
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(scope="module")
 def machine(kernel_store: Store) -> Machine:
     """The demo row's plain kernel, with a disk."""
-    declared = pipeline.load_declarations(ROOT)
+    declared = inputs.load_declarations(ROOT)
     (job,) = make_plan(Request(rows=("demo",), series=("none",)), declared)
-    place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
+    place = Workspace(ROOT, kernel_store, QuietProgress())
     machine = pipeline.choose_machine(job, pipeline.build_job(job, declared, place), place, "tcg")
     disk = Disk(size_mib=256, sector=512, format="ext4")
     return replace(machine, shape=replace(machine.shape, disks=(disk,)))

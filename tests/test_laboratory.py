@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import document, pipeline, plan
+from orchestrator import document, inputs, pipeline, plan
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain
@@ -36,11 +36,12 @@ from orchestrator.repository import Source
 from orchestrator.rootfs import Rootfs, make_rootfs
 from orchestrator.shape import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
 from orchestrator.store import Store
+from orchestrator.workspace import Workspace
 from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
 PLAIN_SHAPE = GuestShape(2, 1024)
-FRAGMENTS = pipeline.load_declarations(ROOT).fragments
+FRAGMENTS = inputs.load_declarations(ROOT).fragments
 
 
 def read(tmp_path: Path, text: str) -> Declared:
@@ -226,7 +227,7 @@ def test_fragments_that_the_guest_needs_are_named(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_machine_are_checked_again() -> None:
-    declared = pipeline.load_declarations(ROOT)
+    declared = inputs.load_declarations(ROOT)
     with pytest.raises(ExceptionGroup) as raised:
         plan.make_plan(plan.Request(rows=("x86_64-raid5",), config=("base", "cow")), declared)
     (error,) = raised.value.exceptions
@@ -441,18 +442,18 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
     other = replace(ASKED, swap=replace(ASKED.swap, skip_copy=False))
     machines = [Machine(kernel, Rootfs("id", tmp_path), shape, "tcg", 10) for shape in (ASKED, other)]
     assert len({machine.kernel.request.build_id for machine in machines}) == 1
-    assert len({pipeline._cell_dir(machine, store) for machine in machines}) == 2
+    assert len({pipeline.find_cell_dir(machine, store) for machine in machines}) == 2
     assert make_laboratory_id(ASKED) != make_laboratory_id(PLAIN_SHAPE)
 
 
 @pytest.fixture(scope="session")
 def lab_kernel(kernel_store: Store) -> Kernel:
     """The one that all rows of x86_64's laboratory share."""
-    declared = pipeline.load_declarations(ROOT)
+    declared = inputs.load_declarations(ROOT)
     jobs = plan.make_plan(plan.Request(series=("none",)), declared)
     lab = [job for job in jobs if job.row.name.startswith("x86_64-")]
     assert len({job.row.kconfig for job in lab}) == 1
-    place = pipeline.Workspace(ROOT, kernel_store, QuietProgress())
+    place = Workspace(ROOT, kernel_store, QuietProgress())
     return pipeline.build_job(lab[0], declared, place)
 
 

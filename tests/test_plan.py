@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.condition import Condition
+from orchestrator.dryrun import explain_jobs
 from orchestrator.errors import UsageError
 from orchestrator.fetch import fetch_tree
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Fragment
 from orchestrator.matrix import Cell, Expectation, Limits, Row
-from orchestrator.pipeline import Workspace, build_jobs, explain_jobs, run_jobs
+from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan import Declarations, Job, Request, make_plan
 from orchestrator.record import JobRecord, load_run
 from orchestrator.series import Patch, Series
@@ -20,6 +21,7 @@ from orchestrator.shape import GuestShape
 from orchestrator.status import Status
 from orchestrator.store import Store
 from orchestrator.tree import DebianTree
+from orchestrator.workspace import Workspace
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import fetch, remote
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.fetch import fetch_tree, find_fetched
-from orchestrator.pipeline import Workspace, add_inputs
+from orchestrator.inputs import add_inputs
 from orchestrator.plan import Declarations
 from orchestrator.remote import fetch_range
 from orchestrator.repository import Source, checkout, open_repository
@@ -21,6 +21,7 @@ from orchestrator.series import Series, export_range
 from orchestrator.source import State, apply_series, try_series
 from orchestrator.store import Store
 from orchestrator.tree import GitTree, LocalTree, find_tree
+from orchestrator.workspace import Workspace
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
 

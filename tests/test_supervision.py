@@ -19,7 +19,8 @@ import pytest
 
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guesttest import load_cases
-from orchestrator.pipeline import Workspace, build_job, load_declarations
+from orchestrator.inputs import load_declarations
+from orchestrator.pipeline import build_job
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
 from orchestrator.record import CaseResult, JobRecord
@@ -28,6 +29,7 @@ from orchestrator.run import compile_case, run_cases
 from orchestrator.shape import GuestShape
 from orchestrator.store import Store
 from orchestrator.verdict import Verdict, judge_job
+from orchestrator.workspace import Workspace
 from tests.conftest import QuietProgress, find_processes, wait_for
 
 pytestmark = pytest.mark.kernel

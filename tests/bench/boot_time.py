@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import command, pipeline
+from orchestrator import command, inputs, pipeline
 from orchestrator.armed import Armed, arm
 from orchestrator.boot import boot_guest
 from orchestrator.build import Kernel
@@ -22,6 +22,7 @@ from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
 from orchestrator.store import Store, find_default_root
 from orchestrator.terminal import Terminal
+from orchestrator.workspace import Workspace
 
 ROUNDS = 7
 
@@ -54,11 +55,11 @@ def boot_vng(kernel: Kernel, accel: str, scratch: Path) -> float:
 
 
 def main() -> None:
-    declared = pipeline.load_declarations(Path(__file__).parents[2])
+    declared = inputs.load_declarations(Path(__file__).parents[2])
     (job,) = make_plan(Request(rows=("demo",), series=("none",), boot="vng"), declared)
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)
-        place = pipeline.Workspace(Path(__file__).parents[2], Store(find_default_root()), terminal)
+        place = Workspace(Path(__file__).parents[2], Store(find_default_root()), terminal)
         kernel = pipeline.build_job(job, declared, place)
         machine = pipeline.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")

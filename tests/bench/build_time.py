@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator import command, pipeline
+from orchestrator import command, inputs
 from orchestrator.arch import ARCHES
 from orchestrator.build import BuildRequest, build_kernel, find_toolchain
 from orchestrator.fetch import fetch_tree
@@ -23,7 +23,7 @@ from orchestrator.terminal import Terminal
 
 def main() -> None:
     os.environ["CCACHE_DISABLE"] = "1"
-    declared = pipeline.load_declarations(Path(__file__).parents[2])
+    declared = inputs.load_declarations(Path(__file__).parents[2])
     row = declared.rows["demo"]
     arch = ARCHES[row.arch]
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All that is declared, by the project's files and by words that bring a tree or a series along."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.document import suggest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.fetch import check_local, fetch_tree
+from orchestrator.fixup import load_fixups
+from orchestrator.guesttest import is_match, load_cases
+from orchestrator.kconfig import load_fragments
+from orchestrator.matrix import load_matrix
+from orchestrator.plan import Declarations, check_machine
+from orchestrator.remote import fetch_range
+from orchestrator.repository import open_repository
+from orchestrator.series import Series, export_range, find_local_range, find_series, load_series, make_range
+from orchestrator.tree import GitTree, LocalTree, find_tree, load_trees
+from orchestrator.workspace import Workspace
+
+T = TypeVar("T")
+
+
+def load_declarations(root: Path) -> Declarations:
+    """Read all that is declared below ``root``; raises every ``UsageError`` of every file at once."""
+    errors: list[Exception] = []
+
+    def load(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
+        try:
+            return read(path)
+        except* UsageError as group:
+            errors.extend(group.exceptions)
+        return otherwise
+
+    folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
+    declared = Declarations(
+        rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
+        trees=load(load_trees, root / "patches" / "trees.yaml", {}),
+        series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
+        fragments=load(load_fragments, root / "kconfigs", {}),
+        cases=load(load_cases, root / "guest-tests", ()),
+        fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
+    )
+    raise_all([error for error in errors if isinstance(error, UsageError)])
+    machines = (check_machine(row, declared.fragments) for row in declared.rows.values())
+    raise_all([*_check_flips(declared), *_check_expectations(declared), *itertools.chain(*machines)])
+    return declared
+
+
+def _check_flips(declared: Declarations) -> Iterator[UsageError]:
+    known = {case.id for case in declared.cases}
+    for name, series in declared.series.items():
+        for patch in series.patches:
+            for case in sorted(patch.flips.keys() - known):
+                yield UsageError(
+                    f"{patch.name} flips {case}, and there is no such case{suggest(case, known)}",
+                    where=f"patches/{name}/series.yaml",
+                )
+
+
+def _check_expectations(declared: Declarations) -> Iterator[UsageError]:
+    """One that speaks of no case is a misspelt one, and the failure that it excuses would come as news."""
+    known = [name for case in declared.cases for name in (case.id, *case.subtests)]
+    for row in declared.rows.values():
+        for cell in row.cells:
+            for word in (expected.case for expected in cell.expect):
+                if not any(is_match(word, name) for name in known):
+                    yield UsageError(
+                        f"{row.name}/{cell.name} expects something of {word}, and there is no such case"
+                        f"{suggest(word, known)}",
+                        where="ci/matrix.yaml",
+                    )
+
+
+def add_inputs(
+    declared: Declarations,
+    kernel: str,
+    series: Sequence[str],
+    place: Workspace,
+    *,
+    is_dirty: bool = False,
+    redo: bool = False,
+) -> Declarations:
+    """The declarations with what the command line brings along: trees and series that are not ours.
+
+    Each is known by the word that names it. Raises ``UsageError`` for all that are wrong, at once.
+    """
+    trees, known = dict(declared.trees), dict(declared.series)
+    errors: list[UsageError] = []
+    try:
+        # a plain name that is unknown is told with the other wrong words of the request
+        if kernel in trees or ":" in kernel or "/" in kernel:
+            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
+        chosen = trees.get(kernel)
+        if isinstance(chosen, LocalTree):
+            check_local(chosen)
+        if is_dirty and not (isinstance(chosen, LocalTree) and chosen.is_dirty):
+            errors.append(UsageError("is for KERNEL=/path/to/checkout, at what lies there", where="DIRTY"))
+    except UsageError as error:
+        errors.append(error)
+    for word in series:
+        try:
+            if parts := make_range(word):
+                known[word] = _load_range(word, *parts, declared, place, redo=redo)
+            elif word not in known and ("/" in word or Path(word).is_file()):
+                known[word] = find_series(Path(word).expanduser(), place.store)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    raise_all(errors)
+    return replace(declared, trees=trees, series=known)
+
+
+def _load_range(
+    word: str, name: str, base: str, tip: str, declared: Declarations, place: Workspace, *, redo: bool
+) -> Series:
+    """``TREE:BASE..TIP``, fetched where need be."""
+    tree = find_tree(name, declared.trees)
+    if isinstance(tree, LocalTree) and tree.is_checkout:
+        return find_local_range(word, tree, base, tip, place.store)
+    if not isinstance(tree, GitTree):
+        raise UsageError(f"{name} is not of git, so it has no range of commits", where=word)
+    start, end = (
+        fetch_tree(find_tree(f"{name}:{ref}", declared.trees), place.store, place.progress, redo=redo)
+        for ref in (base, tip)
+    )
+    fetch_range(start, end, place.store, place.progress)
+    return export_range(word, start.commit, end.commit, open_repository(place.store), place.store)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where everything is that a job needs: the project's files, the store, and who is told of progress."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.arch import ARCHES, Arch
+from orchestrator.build import BuildRequest, Toolchain, find_toolchain
+from orchestrator.errors import InfraError
+from orchestrator.guesttest import GuestCase
+from orchestrator.kconfig import Config
+from orchestrator.progress import Progress
+from orchestrator.repository import Source
+from orchestrator.run import make_program_id
+from orchestrator.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where everything is: the project's files, the store, and who is told of progress.
+
+    ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the
+    memory of guests that crash or hang.
+    """
+
+    root: Path
+    store: Store
+    progress: Progress
+    keep_going: bool = False
+    cc: str = ""
+    use_llvm: bool = False
+    keep_core: bool = False
+
+    def find_toolchain(self, arch: Arch) -> Toolchain:
+        return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
+
+    def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
+        modules = tuple(sorted(path for path in self.module_dir.glob("*") if path.is_file()))
+        return BuildRequest(src, config, arch, self.find_toolchain(arch), modules)
+
+    def list_program_ids(self, cases: Sequence[GuestCase]) -> dict[tuple[str, str], str]:
+        """What each case is as a program, by (case, architecture), where there is a compiler for it."""
+        ids: dict[tuple[str, str], str] = {}
+        for arch in ARCHES.values():
+            with contextlib.suppress(InfraError):
+                toolchain = self.find_toolchain(arch)
+                ids |= {(case.id, arch.name): make_program_id(case, toolchain) for case in cases}
+        return ids
+
+    @property
+    def module_dir(self) -> Path:
+        return self.root / "guest-tests" / "module"
+
+    @property
+    def lib_dir(self) -> Path:
+        return self.root / "guest-tests" / "lib"
