@@ -27,7 +27,7 @@ struct cowhold {
 	struct kprobe probe;
 	struct cowhold_arm ask;
 	atomic_t state;
-	bool is_armed;
+	bool is_armed, is_registered;
 };
 
 static int cowhold_enter(struct kprobe *probe, struct pt_regs *regs)
@@ -49,6 +49,17 @@ static void cowhold_after(struct kprobe *probe, struct pt_regs *regs, unsigned l
 {
 }
 
+/*
+ * Not when the thread is let go, only before the next time: then it may just be coming by, and an emulator
+ * that runs its CPUs side by side has been seen to go on with the breakpoint that was taken away there.
+ */
+static void cowhold_unregister(struct cowhold *hold)
+{
+	if (hold->is_registered)
+		unregister_kprobe(&hold->probe);
+	hold->is_registered = false;
+}
+
 static long cowhold_arm(struct cowhold *hold, const struct cowhold_arm *ask)
 {
 	long result;
@@ -58,6 +69,7 @@ static long cowhold_arm(struct cowhold *hold, const struct cowhold_arm *ask)
 	if (!ask->limit_ms || ask->limit_ms > COWHOLD_MOST_MS || ask->reserved ||
 	    strnlen(ask->symbol, sizeof(ask->symbol)) == sizeof(ask->symbol))
 		return -EINVAL;
+	cowhold_unregister(hold);
 	hold->ask = *ask;
 	atomic_set(&hold->state, COWHOLD_ARMED);
 	memset(&hold->probe, 0, sizeof(hold->probe));
@@ -66,7 +78,7 @@ static long cowhold_arm(struct cowhold *hold, const struct cowhold_arm *ask)
 	hold->probe.pre_handler = cowhold_enter;
 	hold->probe.post_handler = cowhold_after;
 	result = register_kprobe(&hold->probe);
-	hold->is_armed = !result;
+	hold->is_armed = hold->is_registered = !result;
 	return result;
 }
 
@@ -82,7 +94,6 @@ static long cowhold_release(struct cowhold *hold)
 	if (!hold->is_armed)
 		return -EINVAL;
 	was = atomic_xchg(&hold->state, COWHOLD_LET_GO);
-	unregister_kprobe(&hold->probe);
 	hold->is_armed = false;
 	return cowhold_tell(was);
 }
@@ -130,6 +141,7 @@ static int cowhold_close(struct inode *inode, struct file *file)
 	struct cowhold *hold = file->private_data;
 
 	cowhold_release(hold);
+	cowhold_unregister(hold);
 	kfree(hold);
 	return 0;
 }
