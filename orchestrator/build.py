@@ -11,11 +11,13 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import command
 from orchestrator.arch import Arch, Image
+from orchestrator.budget import WHOLE, Budget, MakeShare
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kconfig import Config, configure
 from orchestrator.progress import Progress
@@ -125,6 +127,11 @@ class Kernel:
     image: Path
     gnu_build_id: str
 
+    @property
+    def build_s(self) -> float:
+        """How long the build took."""
+        return float(json.loads((self.folder / "build.json").read_text())["wall_s"])
+
 
 def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     """A kernel that is built already."""
@@ -136,7 +143,13 @@ def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
 
 
 def build_kernel(
-    request: BuildRequest, store: Store, progress: Progress, *, limit_s: float, redo: bool = False
+    request: BuildRequest,
+    store: Store,
+    progress: Progress,
+    budget: Budget = WHOLE,
+    *,
+    limit_s: float,
+    redo: bool = False,
 ) -> Kernel:
     """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
     known = find_kernel(request, store)
@@ -144,70 +157,112 @@ def build_kernel(
         return known
     if known:
         shutil.rmtree(known.folder)
-    store.publish("kernels", request.build_id, lambda draft: _build(request, store, progress, limit_s, draft))
+
+    def fill(draft: Path) -> None:
+        # waiting for a worktree or for who builds the same costs no core
+        with checkout(request.source, store) as worktree, budget.build() as share:
+            _build(request, worktree, store, progress, share, limit_s, draft)
+
+    store.publish("kernels", request.build_id, fill)
     made = find_kernel(request, store)
     assert made
     return made
 
 
-def _build(request: BuildRequest, store: Store, progress: Progress, limit_s: float, draft: Path) -> None:
+def _build(
+    request: BuildRequest,
+    worktree: Path,
+    store: Store,
+    progress: Progress,
+    share: MakeShare,
+    limit_s: float,
+    draft: Path,
+) -> None:
     store.check_space(_NEEDED_MIB, "a build")
     build_dir = store.use("build", request.folder_id)
     unclean = build_dir / ".building"
-    with checkout(request.source, store) as worktree:
-        if unclean.exists():
-            progress.note("a build was killed here; its objects are not trusted and are built again")
-            shutil.rmtree(build_dir)
-        build_dir.mkdir(exist_ok=True)
-        jobs = (os.cpu_count() or 1) + 1
-        make = [
+    if unclean.exists():
+        progress.note("a build was killed here; its objects are not trusted and are built again")
+        shutil.rmtree(build_dir)
+    build_dir.mkdir(exist_ok=True)
+    statistics = build_dir / "ccache.log"
+    statistics.unlink(missing_ok=True)
+    make = _Make(
+        (
             command.find_tool("make", "make"),
             *request.toolchain.make_words,
             *_REPRODUCIBLE,
             *request.source.make_words,
             f"O={build_dir}",
-            f"-j{jobs}",
-        ]
-        statistics = build_dir / "ccache.log"
-        statistics.unlink(missing_ok=True)
-        env = {
+        ),
+        worktree,
+        {
             "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
             "CCACHE_STATSLOG": str(statistics),
-        }
-        progress.stage("kconfig", request.subject)
-        text = configure(request.config, worktree, build_dir, make, env)
-        progress.stage("build", request.subject)
-        unclean.touch()
-        counted = store.path("objects", request.config.config_id)
-        image = _choose_image(request.arch, text)
-        targets = [image.target, *(["modules"] if request.has_modules else [])]
-        done = _make([*make, *targets], worktree, build_dir, env, counted, progress, limit_s)
-        unclean.unlink()
-        if done.returncode:
-            raise _explain_failure(done, worktree, store)
-        shutil.copyfile(build_dir / "vmlinux", draft / "vmlinux")
-        shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
-        if "modules" in targets:
-            _install_modules(make, worktree, env, build_dir / "build.log", draft / "modules")
-            _build_guest_modules(request, make, worktree, env, build_dir, draft / "guest-modules")
-        (draft / "config").write_text(text)
-        _describe(
-            draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir)
+        },
+        share,
+    )
+    progress.stage("kconfig", request.subject)
+    text = configure(request.config, worktree, build_dir, make.argv, make.env)
+    progress.stage("build", request.subject)
+    unclean.touch()
+    counted = store.path("objects", request.config.config_id)
+    image = _choose_image(request.arch, text)
+    targets = [image.target, *(["modules"] if request.has_modules else [])]
+    done = _compile(make, targets, build_dir, counted, progress, limit_s)
+    unclean.unlink()
+    if done.returncode:
+        raise _explain_failure(done, worktree, store)
+    shutil.copyfile(build_dir / "vmlinux", draft / "vmlinux")
+    shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
+    if "modules" in targets:
+        _install_modules(make, build_dir / "build.log", draft / "modules")
+        _build_guest_modules(request, make, build_dir, draft / "guest-modules")
+    (draft / "config").write_text(text)
+    _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
+
+
+@dataclass(frozen=True, slots=True)
+class _Make:
+    """How make is called for one kernel: the words that all targets share, where, and with what."""
+
+    argv: tuple[str, ...]
+    worktree: Path
+    env: Mapping[str, str]
+    share: MakeShare
+
+    def run(
+        self,
+        words: Sequence[str],
+        log: Path,
+        *,
+        deadline: command.Deadline | None = None,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> command.Completed:
+        share = self.share
+        return command.run(
+            [*self.argv, *share.words, *words],
+            cwd=self.worktree,
+            env={**self.env, **share.env},
+            deadline=deadline,
+            log=log,
+            on_line=on_line,
+            check=check,
+            pass_fds=share.fds,
         )
 
 
-def _install_modules(make: list[str], worktree: Path, env: dict[str, str], log: Path, root: Path) -> None:
+def _install_modules(make: _Make, log: Path, root: Path) -> None:
     """Put the modules below a folder, without the links into this machine's folders."""
     words = [f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"]
-    command.run([*make, *words], cwd=worktree, env=env, log=log)
+    make.run(words, log)
     for link in root.glob("lib/modules/*/*"):
         if link.is_symlink():
             link.unlink()
 
 
-def _build_guest_modules(
-    request: BuildRequest, make: list[str], worktree: Path, env: dict[str, str], build_dir: Path, target: Path
-) -> None:
+def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, target: Path) -> None:
     """Build the modules that guest tests bring, against this very kernel."""
     target.mkdir()
     if not request.guest_modules:
@@ -218,7 +273,7 @@ def _build_guest_modules(
     for path in request.guest_modules:
         shutil.copyfile(path, folder / path.name)
     log = folder / "build.log"
-    done = command.run([*make, f"M={folder}", "modules"], cwd=worktree, env=env, log=log, check=False)
+    done = make.run([f"M={folder}", "modules"], log, check=False)
     if done.returncode:
         words = log.read_text(errors="replace").splitlines()
         raise command.find_host_trouble(done, words) or InfraError(
@@ -276,14 +331,8 @@ def _count_ccache(statistics: Path) -> dict[str, int]:
     }
 
 
-def _make(
-    make: list[str],
-    worktree: Path,
-    build_dir: Path,
-    env: dict[str, str],
-    counted: Path,
-    progress: Progress,
-    limit_s: float,
+def _compile(
+    make: _Make, targets: Sequence[str], build_dir: Path, counted: Path, progress: Progress, limit_s: float
 ) -> command.Completed:
     log = build_dir / "build.log"
     log.unlink(missing_ok=True)
@@ -296,15 +345,8 @@ def _make(
             compiled += 1
             progress.count(compiled, about if about and compiled <= about else None)
 
-    done = command.run(
-        make,
-        cwd=worktree,
-        env=env,
-        deadline=command.Deadline.after(limit_s),
-        log=log,
-        on_line=follow,
-        check=False,
-    )
+    deadline = command.Deadline.after(limit_s)
+    done = make.run(targets, log, deadline=deadline, on_line=follow, check=False)
     if not done.returncode and compiled > (about or 0):
         write_atomic(counted, str(compiled))
     return done

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator import gc
 from orchestrator.document import size_mib, suggest
 from orchestrator.errors import CowbellError, UsageError
-from orchestrator.grammar import Setting, make_parser, read_words
+from orchestrator.grammar import Setting, make_parser, read_words, settle_jobs
+from orchestrator.jobserver import read_options
 from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
     from orchestrator.plan import Declarations, Job, Request
     from orchestrator.terminal import Terminal
+    from orchestrator.workers import Limits
     from orchestrator.workspace import Workspace
 
 T = TypeVar("T")
@@ -91,7 +93,8 @@ def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:
 
 
 def _run(words: list[str]) -> int:
-    options = make_parser().parse_intermixed_args(words)
+    asked = settle_jobs([*read_options(os.environ), *words])
+    options = make_parser().parse_intermixed_args(asked)
     targets, settings = read_words(options.words)
     if options.print_variables:
         return _print_settings(settings, as_json=options.json)
@@ -102,6 +105,7 @@ def _run(words: list[str]) -> int:
         return _collect(store, settings["SIZE"].value, is_dry_run=options.dry_run, as_json=options.json)
 
     from orchestrator import inputs, plan
+    from orchestrator.manifest import find_names
     from orchestrator.terminal import Terminal
     from orchestrator.workspace import Workspace
 
@@ -117,7 +121,7 @@ def _run(words: list[str]) -> int:
         # a shell comes by vng where it can
         boot="" if targets == ["shell"] and settings["BOOT"].origin == "default" else settings["BOOT"].value,
     )
-    with Terminal(is_silent=options.silent) as terminal:
+    with Terminal(is_silent=options.silent, is_verbose=options.verbose) as terminal:
         place = Workspace(
             root,
             store,
@@ -126,6 +130,8 @@ def _run(words: list[str]) -> int:
             cc=settings["CC"].value,
             use_llvm=settings["LLVM"].value == "1",
             keep_core=settings["VMCORE"].value == "1",
+            limits=_find_limits(options, terminal),
+            what_if=find_names(options.what_if),
         )
         declared = inputs.add_inputs(
             inputs.load_declarations(root),
@@ -138,6 +144,20 @@ def _run(words: list[str]) -> int:
         command = shlex.join(["cowbell", *words])
         call = Call(tuple(targets), settings, options, command, request, declared, place, terminal)
         return _TARGETS.get(targets[0], _make_targets)(call)
+
+
+def _find_limits(options: argparse.Namespace, terminal: "Terminal") -> "Limits":
+    """One job at a time, or as many as -j or the make that called us allows."""
+    from orchestrator.jobserver import Jobserver
+    from orchestrator.workers import Limits
+
+    if options.jobs is not None:
+        jobs = options.jobs or os.cpu_count() or 1
+        return Limits(Jobserver.make(jobs), options.load_average, options.keep_going)
+    cores = Jobserver.inherit(os.environ)
+    if not cores and "--jobserver" in os.environ.get("MAKEFLAGS", ""):
+        terminal.note("make keeps its jobserver from us, its recipe has no +: one job at a time")
+    return Limits(cores, options.load_average, options.keep_going)
 
 
 def _print(as_text: Callable[[T], str], as_json: Callable[[T], str], product: T, call: Call) -> int:
@@ -204,7 +224,7 @@ def _open_shell(call: Call) -> int:
     if call.options.dry_run:
         found = dryrun.explain_jobs([job], call.declared, call.place, accel)
         steps = [step for step in found if step.stage != "run"]
-        steps.append(dryrun.Step("shell", f"{job.row.name}/{job.cell.name}", f"boot it, by {job.boot}"))
+        steps.append(dryrun.Step("shell", job.name, f"boot it, by {job.boot}"))
         return _print(listing.render_steps, listing.render_steps_json, steps, call)
     with pipeline.open_guest(job, call.declared, call.place, accel) as guest:
         call.terminal.stop()
@@ -222,6 +242,7 @@ def _make_targets(call: Call) -> int:
 
     jobs = plan.make_plan(call.request, call.declared)
     declared, place, redo = call.declared, call.place, call.options.always_make
+    dryrun.check_what_if(jobs, declared, place)
     if call.options.dry_run:
         steps = list(dryrun.explain_jobs(jobs, declared, place, call.request.accel))
         return _print(listing.render_steps, listing.render_steps_json, steps, call)
@@ -233,8 +254,8 @@ def _make_targets(call: Call) -> int:
         elif target == "config":
             status = _print_configs(jobs, call)
         elif target == "build":
-            for kernel in pipeline.build_jobs(jobs, declared, place, redo=redo):
-                print(kernel.image)
+            for image in pipeline.build_jobs(jobs, declared, place, redo=redo):
+                print(image)
     if "test" not in call.targets:
         return status
     run_id, is_new = pipeline.run_jobs(jobs, declared, place, call.request.accel, call.command, redo=redo)

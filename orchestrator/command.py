@@ -26,7 +26,7 @@ from orchestrator.errors import InfraError
 TAIL_LINES = 20
 _LINE_LIMIT = 1 << 14
 MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
-GRACE_S = 3.0
+GRACE_S = 2.0
 _HOST_TROUBLE = (
     ("No space left on device", "no space left on device", MORE_SPACE),
     ("Killed signal terminated program", "the compiler was killed", "is the host out of memory?"),
@@ -36,6 +36,14 @@ _HOST_TROUBLE = (
 _INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
 
 Process = subprocess.Popen[bytes]
+
+
+def _tell_nobody(line: str) -> None:
+    pass
+
+
+# who wants to know every command line
+tell: Callable[[str], None] = _tell_nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ def run(
     stdin: bytes | None = None,
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a command to its end and return its output (stdout and stderr together, UTF-8 with replacement).
 
@@ -129,7 +138,7 @@ def run(
     with contextlib.ExitStack() as stack:
         # unbuffered: a log can be watched, and a kill loses nothing of it
         sink = stack.enter_context(log.open("ab", buffering=0)) if log else None
-        process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin))
+        process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds))
         assert process.stdout
         for line in _read_lines(process.stdout, deadline, sink):
             kept.append(line)
@@ -169,13 +178,14 @@ def start(
     death_signal: str = "TERM",
     pass_fds: Sequence[int] = (),
 ) -> Iterator[Process]:
-    """Start a command; on leaving, end its process group: ``SIGTERM``, three seconds, ``SIGKILL``.
+    """Start a command; on leaving, end its process group: ``SIGTERM``, two seconds, ``SIGKILL``.
 
     ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
     targets, KILL ends a QEMU that is stopped or stuck. ``output`` takes stdout and stderr instead of a pipe.
     ``pass_fds`` are descriptors that it inherits under the same numbers.
     """
     with contextlib.ExitStack() as stack:
+        tell(shlex.join(argv))
         target = stack.enter_context(output.open("ab")) if output else subprocess.PIPE
         source = subprocess.DEVNULL if stdin is None else stack.enter_context(_file_of(stdin))
         try:

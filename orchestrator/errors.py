@@ -54,6 +54,8 @@ class StageFailure(CowbellError):
         self, stage: str, what: str, *, where: str = "", hint: str = "", log: Path | None = None
     ) -> None:
         super().__init__(what, where=where, hint=hint, log=log)
+        # with which it is made again after it has come from another process
+        self.args = (stage, what)
         self.stage = stage
 
 

@@ -145,6 +145,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def settle_jobs(words: Sequence[str]) -> list[str]:
+    """The words with ``-j`` for all cores as ``-j0`` where no number follows it, as make has it."""
+    following = [*words[1:], ""]
+    return [
+        "-j0" if word in ("-j", "--jobs") and not following[i].isdigit() else word
+        for i, word in enumerate(words)
+    ]
+
+
 def read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
     """Split targets from ``VAR=value``; every unknown word is told at once."""
     settings = {name: Setting(variable.default, "default") for name, variable in VARIABLES.items()}

@@ -225,9 +225,8 @@ def _make_case(case_id: str, path: Path, content_id: str, values: Mapping[str, L
     return GuestCase(id=case_id, path=path, language=language, content_id=content_id, **values)  # type: ignore[arg-type]
 
 
-def _content_id(path: Path, case_id: str) -> str:
-    """What the program is made of: its id, its file and every file of the library that it includes."""
-    digest = hashlib.sha256()
+def list_files(path: Path) -> dict[str, Path]:
+    """What a program is made of, by the words that include it: its file, and those of the library."""
     lib = path.parent.parent / "lib"
     files = {path.name: path}
     waiting = [path]
@@ -238,6 +237,12 @@ def _content_id(path: Path, case_id: str) -> str:
             if name not in files and file.is_file():
                 files[name] = file
                 waiting.append(file)
+    return files
+
+
+def _content_id(path: Path, case_id: str) -> str:
+    digest = hashlib.sha256()
+    files = list_files(path)
     for name, data in ((case_id, b""), *((name, files[name].read_bytes()) for name in sorted(files))):
         digest.update(f"{name}\0{len(data)}\0".encode())
         digest.update(data)

@@ -224,7 +224,7 @@ def make_config(
     ``base`` brings the architecture's fragment along. A later fragment wins only where it says
     ``#: override SYMBOL``. One that does not hold here is an error, unless it is another architecture's own.
     """
-    used = _choose_fragments(names, fragments, arch, version)
+    used = choose_fragments(names, fragments, arch, version)
     merged: dict[str, Request] = {}
     unsupported: list[Request] = []
     errors: list[UsageError] = []
@@ -250,7 +250,7 @@ def make_config(
     return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported))
 
 
-def _choose_fragments(
+def choose_fragments(
     names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
 ) -> list[Fragment]:
     """The fragments named, the architecture's own right after base. One that is for others is an error."""

@@ -8,21 +8,33 @@ it was. A kernel's failure ends its job and becomes a verdict; the host's ends t
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+from orchestrator import command
 from orchestrator.accel import choose_accel
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
-from orchestrator.build import Kernel, build_kernel
-from orchestrator.errors import StageFailure
+from orchestrator.budget import Budget
+from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel
+from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.fetch import fetch_tree
 from orchestrator.guest import Guest
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import make_config
 from orchestrator.laboratory import load_readings, make_laboratory_id
+from orchestrator.manifest import (
+    Manifest,
+    list_case_files,
+    list_guest_files,
+    list_kernel_files,
+    load_manifest,
+    save_manifest,
+)
 from orchestrator.plan import Declarations, Job
+from orchestrator.progress import Board
 from orchestrator.qemu import Machine
 from orchestrator.record import (
     CaseResult,
@@ -47,7 +59,10 @@ from orchestrator.source import apply_series
 from orchestrator.store import Store, make_id
 from orchestrator.verdict import is_conclusive
 from orchestrator.vng import find_reason_not
+from orchestrator.workers import Stopped, Task, work
 from orchestrator.workspace import Workspace
+
+T = TypeVar("T")
 
 
 def fetch_sources(
@@ -58,11 +73,32 @@ def fetch_sources(
         tree.name: fetch_tree(tree, place.store, place.progress, redo=redo)
         for tree in {job.tree.name: job.tree for job in jobs}.values()
     }
-    return [
-        apply_job(job, bases[job.tree.name], declared, place)
-        for job in jobs
-        if not find_reason_left_out(job, bases[job.tree.name])
-    ]
+
+    def fetch(job: Job, own: Workspace) -> Source | None:
+        base = bases[job.tree.name]
+        return None if find_reason_left_out(job, base) else apply_job(job, base, declared, own)
+
+    return [src for src in _work(jobs, place, fetch) if src]
+
+
+def _work(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[T | None]:
+    """Do something for every job, within the limits; raises all errors at once, when what runs is done."""
+    try:
+        return work(_make_tasks(jobs, place, call), place.limits, place.progress)
+    except Stopped as stopped:
+        raise ExceptionGroup("jobs", stopped.errors) from None
+
+
+def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[Task[T]]:
+    def make(job: Job) -> Task[T]:
+        def do(progress: Board, budget: Budget) -> T:
+            command.tell = progress.detail
+            return call(job, replace(place, progress=progress, budget=budget))
+
+        expected_s = load_manifest(job, place.store).expect_cases_s(job.cases)
+        return Task(job.name, job.tree.name, do, expected_s)
+
+    return [make(job) for job in jobs]
 
 
 def apply_job(job: Job, base: Source, declared: Declarations, place: Workspace) -> Source:
@@ -72,26 +108,34 @@ def apply_job(job: Job, base: Source, declared: Declarations, place: Workspace) 
     )
 
 
-def build_jobs(
-    jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
-) -> Iterator[Kernel]:
-    """The target ``build``: the kernel of every job whose series is for its tree."""
-    for job in jobs:
-        base = fetch_tree(job.tree, place.store, place.progress)
+def build_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool) -> list[Path]:
+    """The target ``build``: the image of every job whose series is for its tree."""
+
+    def build(job: Job, own: Workspace) -> Path | None:
+        base = fetch_tree(job.tree, own.store, own.progress)
         if reason := find_reason_left_out(job, base):
-            place.progress.note(f"left out: {job.row.name}/{job.cell.name}: {reason}")
-        else:
-            yield build_job(job, declared, place, redo=redo)
+            own.progress.note(f"left out: {job.name}: {reason}")
+            return None
+        return build_job(job, declared, own, redo=redo).image
+
+    return [image for image in _work(jobs, place, build) if image]
 
 
 def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
     """Source, config, kernel."""
-    arch = ARCHES[job.row.arch]
     base = fetch_tree(job.tree, place.store, place.progress)
-    src = apply_job(job, base, declared, place)
-    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = place.make_request(src, config, arch)
-    return build_kernel(request, place.store, place.progress, limit_s=job.row.limits.build_s, redo=redo)
+    request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
+    return _build(job, request, place, redo=redo)
+
+
+def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
+    arch = ARCHES[job.row.arch]
+    return place.make_request(src, make_config(job.row.kconfig, declared.fragments, arch, src.version), arch)
+
+
+def _build(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
+    limit_s = job.row.limits.build_s
+    return build_kernel(request, place.store, place.progress, place.budget, limit_s=limit_s, redo=redo)
 
 
 def run_jobs(
@@ -99,23 +143,35 @@ def run_jobs(
     declared: Declarations,
     place: Workspace,
     accel: str,
-    command: str,
+    command_line: str,
     *,
     redo: bool = False,
 ) -> tuple[str, bool]:
     """The target ``test``. Returns the run's id, and whether anything was new.
 
     A run is named by its results, so one that changes nothing is the run that is there already. What was
-    earned before an ``InfraError`` or an interrupt stays in the store.
+    earned before an ``InfraError`` or an interrupt stays in the store; with ``-k`` it is a run, too.
     """
-    outcomes = [_run_job(job, declared, place, accel, redo=redo) for job in jobs]
-    records = tuple(record for record, _ in outcomes)
+
+    def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
+        return _run_job(job, declared, own, accel, redo=redo)
+
+    errors: list[CowbellError] = []
+    try:
+        outcomes = work(_make_tasks(jobs, place, test), place.limits, place.progress)
+    except Stopped as stopped:
+        outcomes, errors = stopped.results, stopped.errors
+        if not place.limits.is_keeping_going:
+            raise ExceptionGroup("jobs", errors) from None
+    records = tuple(outcome[0] for outcome in outcomes if outcome)
     identity = make_id([dataclasses.asdict(record) for record in records])
     folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
-    is_new = any(has_run for _, has_run in outcomes) or not (folder / "record.json").exists()
+    is_new = any(outcome[1] for outcome in outcomes if outcome) or not (folder / "record.json").exists()
     if is_new:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        save_run(RunRecord(folder.name, command, started, records), folder)
+        save_run(RunRecord(folder.name, command_line, started, records), folder)
+    if errors:
+        raise ExceptionGroup("jobs", errors)
     return folder.name, is_new
 
 
@@ -143,31 +199,45 @@ def _run_job(
         )
         if reason := find_reason_left_out(job, base):
             return replace(record, left_out=reason), False
-        kernel = build_job(job, declared, place)
+        before = load_manifest(job, place.store)
+        request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
+        made_of = list_kernel_files(job, base, request, declared)
+        redo_kernel = bool(set(made_of) & set(place.what_if))
+        if redo_kernel or not find_kernel(request, place.store):
+            _expect(place, before.build_s, before.expect_cases_s(job.cases))
+        kernel = _build(job, request, place, redo=redo_kernel)
         record = replace(
             record,
-            fixups=kernel.request.source.fixups,
-            commit=kernel.request.source.commit,
-            tree_id=kernel.request.source.tree_id,
-            source_id=kernel.request.source.source_id,
-            config_id=kernel.request.config.config_id,
-            build_id=kernel.request.build_id,
+            fixups=request.source.fixups,
+            commit=request.source.commit,
+            tree_id=request.source.tree_id,
+            source_id=request.source.source_id,
+            config_id=request.config.config_id,
+            build_id=request.build_id,
         )
         machine = choose_machine(job, kernel, place, accel)
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
         programs = _compile_cases(job, kernel, place)
+        files = {case.id: list_case_files(case) for case in job.cases}
         folder = find_cell_dir(machine, place.store)
         # who comes second to the same cell takes what the first one earns
         with place.store.lock(f"results-{folder.name}"):
             for program in programs:
-                known = None if redo else find_result(folder, program.case, program.program_id)
+                is_stale = redo or redo_kernel or bool(set(files[program.case.id]) & set(place.what_if))
+                known = None if is_stale else find_result(folder, program.case, program.program_id)
                 if known:
                     results[program.case.id] = known
             missing = [program for program in programs if program.case.id not in results]
-            for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
+            if missing:
                 has_run = True
-                save_result(result, _result_path(folder, result.case, result.content_id))
-                results[result.case] = result
+                _expect(place, before.expect_cases_s([program.case for program in missing]))
+                with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
+                    for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
+                        save_result(result, _result_path(folder, result.case, result.content_id))
+                        results[result.case] = result
+                times = {name: result.duration_s for name, result in results.items()}
+                made = Manifest(made_of, list_guest_files(machine), files, kernel.build_s, times)
+                save_manifest(made, job, place.store)
     except StageFailure as error:
         failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
         record, has_run = replace(record, failure=failure), True
@@ -177,6 +247,13 @@ def _run_job(
     return replace(record, results=ordered), has_run
 
 
+def _expect(place: Workspace, *times: float | None) -> None:
+    """Tell how long the job will still take, if that is known."""
+    known = [seconds for seconds in times if seconds is not None]
+    if len(known) == len(times):
+        place.progress.expect(sum(known))
+
+
 @contextlib.contextmanager
 def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Guest]:
     """The target ``shell``: a job's guest with its cases in it, gone when the block is left.
@@ -184,7 +261,7 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
     if reason := find_reason_left_out(job, fetch_tree(job.tree, place.store, place.progress)):
-        raise StageFailure("source", f"left out: {reason}", where=f"{job.row.name}/{job.cell.name}")
+        raise StageFailure("source", f"left out: {reason}", where=job.name)
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
     programs = _compile_cases(job, kernel, place)

@@ -60,6 +60,10 @@ class Job:
     cases: tuple[GuestCase, ...]
     boot: str = "qemu"
 
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}/{self.cell.name}"
+
 
 def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     """The jobs in the order of the matrix, a row's kernel without series first.

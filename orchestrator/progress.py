@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a stage tells of its progress; who shows it, and how, is not the stage's business."""
+"""What jobs tell of their progress; who shows it, and how, is not their business."""
 
 from typing import Protocol
 
@@ -13,3 +13,22 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Something a person wants to know, once."""
+
+    def detail(self, text: str) -> None:
+        """Something that only a person who asked for everything wants to know."""
+
+    def expect(self, seconds: float) -> None:
+        """About how long the job will take from here, from how long it took before."""
+
+
+class Board(Progress, Protocol):
+    """The progress of several jobs at a time; its own is that of no job."""
+
+    def for_job(self, name: str) -> Progress:
+        """Where one job tells of itself."""
+
+    def end_job(self, name: str, outcome: str) -> None:
+        """A job is over; ``outcome`` in a few words."""
+
+    def overall(self, done: int, total: int, left_s: float | None) -> None:
+        """Jobs done of all, and about how long the rest will take. Called some times a second."""

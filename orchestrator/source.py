@@ -73,7 +73,7 @@ def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: St
         fixups=tuple(fixup.name for fixup in chosen),
         make_words=tuple(word for fixup in chosen for word in fixup.make_words),
     )
-    files = _list_files(base, series, fixups)
+    files = list_patches(base, series, fixups)
     if not files:
         return made
     source_id = _make_source_id(base, files)
@@ -83,7 +83,7 @@ def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: St
     return replace(made, source_id=source_id, commit=commit, tree_id=repository.read_tree_id(store, commit))
 
 
-def _list_files(base: Source, series: Series, fixups: Sequence[Fixup]) -> tuple[Path, ...]:
+def list_patches(base: Source, series: Series, fixups: Sequence[Fixup]) -> tuple[Path, ...]:
     """All patches in their order: fixups come first, so that a series need not know of them."""
     chosen = choose_fixups(fixups, base.version)
     return (*(fixup.patch for fixup in chosen if fixup.patch), *series.choose(base.version))
@@ -110,7 +110,7 @@ def try_series(
 
     After one that does not, the later ones are tried without it (``keep_going``) or not at all.
     """
-    files = _list_files(base, series, fixups)
+    files = list_patches(base, series, fixups)
     progress.stage("source", f"{base.tree}: {series.name or 'fixups'}, {len(files)} patch(es)")
     with repository.worktree(store, base.folder) as place, store.scratch(f"am-{base.folder}") as scratch:
         repository.move_worktree(place, base.commit)

@@ -1,38 +1,88 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Progress as people see it: one live line on a terminal, a time-stamped line a stage elsewhere.
+"""Progress as people see it: a live view on a terminal, a time-stamped line a stage elsewhere.
 
 Everything goes to stderr; stdout belongs to the product.
 """
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Live
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_REFRESH_S = 0.2
+# how often a pipe hears how far a long stage has come
+_COUNT_S = 30
 
 
-class Terminal:
-    """A ``Progress`` on stderr. ``is_silent`` keeps everything but errors to itself."""
+@dataclass(slots=True)
+class _Job:
+    """What one job, or what is no job's, is doing."""
 
-    def __init__(self, *, is_silent: bool = False) -> None:
+    name: str
+    began: float
+    stage: str = ""
+    subject: str = ""
+    done: int = 0
+    about: int | None = None
+    said: float = 0.0
+
+
+class _JobProgress:
+    """The ``Progress`` of one job of a terminal."""
+
+    def __init__(self, terminal: "Terminal", job: _Job) -> None:
+        self._terminal, self._job = terminal, job
+
+    def stage(self, name: str, subject: str) -> None:
+        job = self._job
+        job.stage, job.subject, job.done, job.about = name, subject, 0, None
+        self._terminal.show(job, f"{name:<8} {subject}")
+
+    def count(self, done: int, about: int | None) -> None:
+        job = self._job
+        job.done, job.about = done, about
+        self._terminal.show_count(job)
+
+    def note(self, text: str) -> None:
+        self._terminal.say(self._job, f"         {text}")
+
+    def detail(self, text: str) -> None:
+        if self._terminal.is_verbose:
+            self._terminal.say(self._job, f"         {text}")
+
+    def expect(self, seconds: float) -> None:
+        pass
+
+
+class Terminal(_JobProgress):
+    """A ``Board`` on stderr. ``is_silent`` keeps everything but errors to itself."""
+
+    def __init__(self, *, is_silent: bool = False, is_verbose: bool = False) -> None:
         self.console = Console(stderr=True, quiet=is_silent, highlight=False, soft_wrap=True)
-        self._began = time.monotonic()
+        self.is_verbose = is_verbose
+        self._began = self._refreshed = time.monotonic()
+        self._jobs: dict[str, _Job] = {}
+        self._overall = ""
+        super().__init__(self, _Job("", self._began))
+        self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not is_silent
         self._live = Live(
-            TextColumn("{task.fields[stage]:<8}"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
             console=self.console,
+            get_renderable=self._render,
+            # no thread of its own: workers are forked from here
+            auto_refresh=False,
             transient=True,
-            disable=not self.console.is_terminal or is_silent,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
-        self._task: TaskID | None = None
-        self._said = 0.0
 
     def __enter__(self) -> "Terminal":
-        self._live.start()
+        if self._is_live:
+            self._live.start()
         return self
 
     def __exit__(
@@ -43,25 +93,72 @@ class Terminal:
     def stop(self) -> None:
         """Leave the terminal to somebody else."""
         self._live.stop()
+        self._is_live = False
 
-    def stage(self, name: str, subject: str) -> None:
-        if self._live.disable:
-            self._print(f"{name:<8} {subject}")
-            return
-        if self._task is not None:
-            self._live.remove_task(self._task)
-        self._task = self._live.add_task(subject, stage=name, total=None)
+    def for_job(self, name: str) -> _JobProgress:
+        job = self._jobs.setdefault(name, _Job(name, time.monotonic()))
+        return _JobProgress(self, job)
 
-    def count(self, done: int, about: int | None) -> None:
-        if self._task is not None:
-            self._live.update(self._task, completed=done, total=about)
-        elif time.monotonic() - self._said > 30:
-            self._print(f"         {done}{f' of about {about}' if about else ''}")
+    def end_job(self, name: str, outcome: str) -> None:
+        job = self._jobs.pop(name, None)
+        # one that had nothing to do has said nothing either
+        if job and job.stage:
+            self.say(job, f"{outcome:<8} after {_clock(time.monotonic() - job.began)}")
 
-    def note(self, text: str) -> None:
-        self._print(f"         {text}")
+    def overall(self, done: int, total: int, left_s: float | None) -> None:
+        rest = f", about {_clock(left_s)} left" if left_s else ""
+        self._overall = f"{done} of {total} kernels done{rest}" if total > 1 or rest else ""
+        if self._is_live and time.monotonic() - self._refreshed > _REFRESH_S:
+            self._refresh()
 
-    def _print(self, text: str) -> None:
-        self._said = time.monotonic()
-        elapsed = int(self._said - self._began)
-        self.console.print(f"{elapsed // 60:3d}:{elapsed % 60:02d}  {text}", markup=False)
+    def show(self, job: _Job, text: str) -> None:
+        """A new stage of a job: a line of its own, but where the live view has it."""
+        if self._is_live:
+            self._refresh()
+        else:
+            self.say(job, text)
+
+    def show_count(self, job: _Job) -> None:
+        now = time.monotonic()
+        if self._is_live:
+            if now - self._refreshed > _REFRESH_S:
+                self._refresh()
+        elif now - job.said > _COUNT_S:
+            self.say(job, f"         {job.done}{f' of about {job.about}' if job.about else ''}")
+
+    def say(self, job: _Job, text: str) -> None:
+        job.said = time.monotonic()
+        name = f"{job.name:<24} " if job.name else ""
+        self.console.print(f"{_clock(job.said - self._began):>6}  {name}{text}", markup=False)
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        """A line a job, then one about all of them; never more than the terminal has."""
+        table = Table.grid(padding=(0, 2, 0, 0), expand=False)
+        for _ in range(4):
+            table.add_column(no_wrap=True, overflow="ellipsis")
+        now = time.monotonic()
+        jobs = [job for job in (self._job, *self._jobs.values()) if job.stage]
+        if self._jobs:
+            jobs = [job for job in jobs if job.name]
+        room = max(1, self.console.height - 2)
+        for job in jobs[:room]:
+            counted: RenderableType = Text(job.subject)
+            if job.about:
+                bar = ProgressBar(total=job.about, completed=min(job.done, job.about), width=20)
+                counted = Table.grid(padding=(0, 1, 0, 0))
+                counted.add_row(bar, f"{job.done}/{job.about}", Text(job.subject, overflow="ellipsis"))
+            elif job.done:
+                counted = Text(f"{job.done}  {job.subject}")
+            table.add_row(Text(job.name), Text(job.stage, style="bold"), _clock(now - job.began), counted)
+        left = [f"and {len(jobs) - room} more"] if len(jobs) > room else []
+        lines = [text for text in (*left, self._overall) if text]
+        return Group(table, *(Text(f"{_clock(now - self._began):>6}  {line}") for line in lines))
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.arch import ARCHES, Arch
+from orchestrator.budget import WHOLE, Budget
 from orchestrator.build import BuildRequest, Toolchain, find_toolchain
 from orchestrator.errors import InfraError
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Config
-from orchestrator.progress import Progress
+from orchestrator.progress import Board
 from orchestrator.repository import Source
 from orchestrator.run import make_program_id
 from orchestrator.store import Store
+from orchestrator.workers import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,20 @@ class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
     ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the
-    memory of guests that crash or hang.
+    memory of guests that crash or hang. ``budget`` is what builds and guests may use of the host, ``limits``
+    what the jobs of the whole request may; ``what_if`` names files that are taken as changed.
     """
 
     root: Path
     store: Store
-    progress: Progress
+    progress: Board
     keep_going: bool = False
     cc: str = ""
     use_llvm: bool = False
     keep_core: bool = False
+    budget: Budget = WHOLE
+    limits: Limits = Limits()
+    what_if: tuple[str, ...] = ()
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)

@@ -92,6 +92,21 @@ class QuietProgress:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def detail(self, text: str) -> None:
+        pass
+
+    def expect(self, seconds: float) -> None:
+        pass
+
+    def for_job(self, name: str) -> "QuietProgress":
+        return self
+
+    def end_job(self, name: str, outcome: str) -> None:
+        pass
+
+    def overall(self, done: int, total: int, left_s: float | None) -> None:
+        pass
+
 
 @pytest.fixture
 def progress() -> QuietProgress:

@@ -15,13 +15,12 @@ PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
     "errors", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest", "shape",
-    "matrix",
-    "ktap", "splat", "console", "progress", "terminal", "debian", "tree", "repository", "remote", "fetch",
-    "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
-    "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
-    "armed", "boot", "accel", "record", "autopsy", "run", "verdict", "plan", "report", "workspace", "inputs",
-    "pipeline", "dryrun", "patching", "grammar", "listing",
-    "configreport", "shell", "changelog", "ledger", "cli", "__main__",
+    "matrix", "ktap", "splat", "console", "progress", "terminal", "budget", "jobserver", "workers",
+    "debian", "tree", "repository", "remote", "fetch", "patch", "series", "fixup", "reject", "source",
+    "refresh", "kconfigtree", "kconfig", "warning", "build", "rootfs", "hardware", "qemu", "vng", "monitor",
+    "serial", "guest", "evidence", "laboratory", "armed", "boot", "accel", "record", "autopsy", "run",
+    "verdict", "plan", "report", "workspace", "inputs", "manifest", "pipeline", "dryrun", "patching",
+    "grammar", "listing", "configreport", "shell", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What people see of jobs at work: on a terminal, on one that can do nothing, on a pipe."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+
+ROOT = Path(__file__).parents[1]
+# two jobs at a time for as long as the test needs, then the product
+DRIVER = """
+import sys, time
+from orchestrator.jobserver import Jobserver
+from orchestrator.terminal import Terminal
+from orchestrator.workers import Limits, Task, work
+
+def build(board, budget):
+    board.stage("build", "linux 5.10 [bold]")
+    board.detail("make vmlinux")
+    for done in range(30):
+        board.count(done, 30)
+        time.sleep(0.1)
+
+def test(board, budget):
+    board.expect(75)
+    board.stage("run", "7 case(s)")
+    time.sleep(3)
+    board.note("a note")
+
+with Terminal(is_verbose="-v" in sys.argv, is_silent="-s" in sys.argv) as terminal:
+    before_s = 100.0 if "known" in sys.argv else None
+    work([Task("demo/plain", "a", build, before_s), Task("demo/cow", "b", test, 80.0)],
+         Limits(Jobserver.make(2)), terminal)
+print("product")
+"""
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def spawn(*words: str, term: str = "xterm", size: tuple[int, int] = (24, 80)) -> "pexpect.spawn[str]":
+    return pexpect.spawn(
+        sys.executable,
+        ["-c", DRIVER, *words],
+        cwd=str(ROOT),
+        env={"TERM": term, "PATH": "/usr/bin:/bin"},
+        dimensions=size,
+        encoding="utf-8",
+        timeout=30,
+    )
+
+
+def run_on_pipe(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", DRIVER, *words]
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+
+
+def test_live_view_has_jobs_counts_and_the_time_left() -> None:
+    child = spawn()
+    child.expect(r"demo/plain.*build.*\d+/30")
+    child.expect(r"demo/cow.*run.*7 case\(s\)")
+    child.expect(r"0 of 2 kernels done")
+    child.expect("product")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_time_left_is_told_when_all_jobs_have_run_before() -> None:
+    told = ESCAPE.sub("", spawn("known").read())
+    # 100 s of the one, and 75 of the other, which it corrects itself to
+    assert re.search(r"0 of 2 kernels done, about 2:5\d left", told)
+    assert " left" not in ESCAPE.sub("", spawn().read())
+
+
+def test_a_resize_breaks_nothing() -> None:
+    child = spawn()
+    child.expect("demo/plain")
+    for size in ((10, 30), (2, 10), (50, 200)):
+        child.setwinsize(*size)
+        time.sleep(0.5)
+    child.expect("product")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    told = spawn(term="dumb").read()
+    assert "\x1b" not in told
+    assert re.search(r"0:0\d +demo/plain +build +linux 5.10 \[bold\]", told)
+
+
+def test_a_pipe_gets_lines_with_the_time_and_only_the_product_on_stdout() -> None:
+    done = run_on_pipe()
+    assert done.stdout == "product\n"
+    assert "\x1b" not in done.stderr
+    assert all(re.match(r" +\d+:\d\d  demo/", line) for line in done.stderr.splitlines())
+    assert "demo/cow                          a note" in done.stderr
+    assert "make vmlinux" not in done.stderr
+    assert "make vmlinux" in run_on_pipe("-v").stderr
+
+
+def test_silent_says_nothing() -> None:
+    done = run_on_pipe("-s")
+    assert (done.stdout, done.stderr) == ("product\n", "")
