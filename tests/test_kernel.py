@@ -6,6 +6,7 @@ The kernels live in a store of the suite's own in the user's cache directory, so
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pexpect
 import pytest
 
 pytestmark = pytest.mark.kernel
@@ -96,6 +98,56 @@ def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[s
     assert steps and not any(step["why"] for step in steps)
 
 
+@pytest.mark.parametrize(
+    ("file", "build", "run"),
+    [
+        ("kconfigs/cow.config", "build it: kconfigs/cow.config is taken as changed", "the kernel is new"),
+        ("guest-tests/odirect/rd-control.c", "up to date", "run odirect.rd-control: guest-tests/odirect/rd-"),
+        (
+            "guest-tests/lib/uring.h",
+            "up to date",
+            "run iouring.fixed-mprotect: guest-tests/lib/uring.h is taken as",
+        ),
+    ],
+)
+def test_what_would_be_done_if_a_file_changed(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], file: str, build: str, run: str
+) -> None:
+    told = cowbell(demo[0], "-n", "--what-if", str(ROOT / file), "ROW=demo", "SERIES=none").stdout
+    steps = dict(re.findall(r"^(\w+) .*\n +(.*)$", told, re.M))
+    assert build in steps["build"]
+    assert run in steps["run"]
+
+
+def test_a_file_that_nothing_is_made_of(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = cowbell(demo[0], "-n", "-W", str(ROOT / "kconfigs/kasan.config"), "ROW=demo")
+    assert done.returncode == 2
+    assert "--what-if: nothing that is asked for is made of kconfigs/kasan.config" in done.stderr
+
+
+def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """The live view shows both jobs and how long they will take; one Ctrl-C ends all, and says so."""
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "orchestrator", "-B", "-j4", "test", "ROW=demo", "ACCEL=tcg"],
+        cwd=str(ROOT),
+        env=os.environ | {"COWBELL_STORE": str(demo[0]), "TERM": "xterm"},
+        encoding="utf-8",
+        timeout=120,
+    )
+    child.expect(r"demo/plain.*run")
+    child.expect(r"of 2 kernels done, about \d+:\d\d left")
+    child.expect(r"demo/cow.*run")
+    guests = find_descendants(child.pid or 0, "qemu-system")
+    assert len(guests) == 2
+    child.sendintr()
+    child.expect("interrupted; what was done is kept, the same command goes on from there")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
+
+
 def test_two_at_once_do_the_work_once(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, _ = demo
     words = ("test", "ROW=demo", "TESTS=odirect.rd-control", "SERIES=none")
@@ -119,7 +171,7 @@ def test_kill_9_leaves_no_qemu(demo: tuple[Path, subprocess.CompletedProcess[str
     guests: list[int] = []
     deadline = time.monotonic() + 60
     while not guests and time.monotonic() < deadline:
-        guests = find_children(process.pid, "qemu-system")
+        guests = find_descendants(process.pid, "qemu-system")
         time.sleep(0.05)
     assert guests
     process.send_signal(signal.SIGKILL)
@@ -131,17 +183,21 @@ def test_kill_9_leaves_no_qemu(demo: tuple[Path, subprocess.CompletedProcess[str
     assert cowbell(store, "test", "ROW=demo").returncode == 0
 
 
-def find_children(parent: int, name: str) -> list[int]:
-    """Pids of the children of a process whose program's name begins so."""
-    found = []
+def find_descendants(ancestor: int, name: str) -> list[int]:
+    """Pids of what a process started, and what that started, whose program's name begins so."""
+    children: dict[int, list[tuple[int, str]]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             pid, rest = path.read_text().split(" (", 1)
         except OSError:
             continue
         command, fields = rest.rsplit(")", 1)
-        if command.startswith(name) and fields.split()[1] == str(parent):
-            found.append(int(pid))
+        children.setdefault(int(fields.split()[1]), []).append((int(pid), command))
+    found, waiting = [], [ancestor]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        waiting += [pid for pid, _ in below]
+        found += [pid for pid, command in below if command.startswith(name)]
     return found
 
 
