@@ -9,10 +9,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-
-import paramiko
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING
 
 from orchestrator import command
 from orchestrator.command import Deadline
@@ -21,6 +18,11 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.monitor import Monitor, MonitorGone
 from orchestrator.qemu import Machine, check_qemu
 from orchestrator.serial import SerialLine
+
+if TYPE_CHECKING:
+    # imported where a guest is met: they cost a tenth of a second that no dry run has to wait for
+    import paramiko
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _POLL_S = 0.01
 # how long after its panic a guest may take to end, native seconds
@@ -36,12 +38,15 @@ _HOST_STATES = {
 class Keys:
     """The keys of one boot: the guest's proves it to us, the client's proves us to it."""
 
-    host: paramiko.PKey
+    host: "paramiko.PKey"
     host_dropbear: bytes
-    client: paramiko.PKey
+    client: "paramiko.PKey"
 
     @classmethod
     def make(cls) -> "Keys":
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         host, client = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         raw = serialization.Encoding.Raw
         seed = host.private_bytes(raw, serialization.PrivateFormat.Raw, serialization.NoEncryption())
@@ -66,15 +71,20 @@ class Keys:
         return packed.getvalue()
 
 
-def _for_paramiko(key: Ed25519PrivateKey) -> paramiko.PKey:
+def _for_paramiko(key: "Ed25519PrivateKey") -> "paramiko.PKey":
+    import paramiko
+    from cryptography.hazmat.primitives import serialization
+
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     return paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
 
 
-def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> paramiko.SSHClient:
+def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> "paramiko.SSHClient":
     """Log in; only the key made for this boot is taken for the guest's."""
+    import paramiko
+
     client = paramiko.SSHClient()
     client.get_host_keys().add(f"[127.0.0.1]:{port}", keys.host.get_name(), keys.host)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -125,7 +135,7 @@ class Guest:
     machine: Machine
     folder: Path
     process: command.Process
-    ssh: paramiko.SSHClient
+    ssh: "paramiko.SSHClient"
     ready_s: float
     ready_at: int
     lines: Lines
@@ -170,6 +180,8 @@ class Guest:
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
         """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
+        import paramiko
+
         transport = self.ssh.get_transport()
         try:
             if transport is None:
@@ -182,7 +194,7 @@ class Guest:
                 f"the SSH connection ended: {make_printable(str(error))}", Loss.CONNECTION
             ) from None
 
-    def _follow(self, channel: paramiko.Channel, deadline: Deadline, stdin: bytes) -> "Answer":
+    def _follow(self, channel: "paramiko.Channel", deadline: Deadline, stdin: bytes) -> "Answer":
         out, err = bytearray(), bytearray()
         with contextlib.closing(channel):
             channel.settimeout(max(0.1, deadline.remaining_s()))
@@ -202,7 +214,7 @@ class Guest:
             status = channel.recv_exit_status()
         return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
-    def _find_loss(self, channel: paramiko.Channel, deadline: Deadline) -> "Loss | None":
+    def _find_loss(self, channel: "paramiko.Channel", deadline: Deadline) -> "Loss | None":
         panicked_at = self.lines.serial.panicked_at
         if self.has_ended:
             return Loss.END

@@ -7,6 +7,7 @@ lines, so whatever cannot be read exactly, an expression or a macro, is an error
 
 import ast
 import difflib
+import functools
 import hashlib
 import itertools
 import re
@@ -187,8 +188,14 @@ def select_cases(
 
 def is_match(glob: str, name: str) -> bool:
     """Whether a glob (``*`` and ``?``, all else means itself) is the whole name of a case or subtest."""
+    is_glob = "*" in glob or "?" in glob
+    return _make_pattern(glob).fullmatch(name) is not None if is_glob else glob == name
+
+
+@functools.cache
+def _make_pattern(glob: str) -> re.Pattern[str]:
     words = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in glob)
-    return re.fullmatch("".join(words), name) is not None
+    return re.compile("".join(words))
 
 
 def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[str]:

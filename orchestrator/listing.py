@@ -4,10 +4,13 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from orchestrator.dryrun import Step
 from orchestrator.grammar import Setting
-from orchestrator.plan import Declarations
+
+if TYPE_CHECKING:
+    from orchestrator.dryrun import Step
+    from orchestrator.plan import Declarations
 
 
 def render_settings(settings: Mapping[str, Setting]) -> str:
@@ -19,15 +22,15 @@ def render_settings_json(settings: Mapping[str, Setting]) -> str:
     return json.dumps(listed, indent=1) + "\n"
 
 
-def render_steps(steps: Sequence[Step]) -> str:
+def render_steps(steps: Sequence["Step"]) -> str:
     return "".join(f"{s.stage:<8} {s.subject}\n           {s.why or 'up to date'}\n" for s in steps)
 
 
-def render_steps_json(steps: Sequence[Step]) -> str:
+def render_steps_json(steps: Sequence["Step"]) -> str:
     return json.dumps([dataclasses.asdict(step) for step in steps], indent=1) + "\n"
 
 
-def list_declared(declared: Declarations) -> Mapping[str, Mapping[str, str]]:
+def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
     """What there is of each kind: by name, what it is in a line."""
     return {
         "rows": {name: row.about for name, row in declared.rows.items()},

@@ -193,7 +193,8 @@ from orchestrator.workers import Limits, Task, work
 from tests.conftest import QuietProgress
 
 def run(board, budget):
-    with command.start(["sh", "-c", sys.argv[2] + "; echo $$ > " + sys.argv[1] + "; exec sleep 1000"]) as process:
+    line = f"{sys.argv[2]}; echo $$ > {sys.argv[1]}; exec sleep 1000"
+    with command.start(["sh", "-c", line]) as process:
         process.wait()
 
 work([Task("a", "a", run)], Limits(Jobserver.make(2)), QuietProgress())
