@@ -3,7 +3,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ LIB = GUEST_TESTS / "lib"
 # the second half of guesttest.h is no header of its own
 HEADERS = sorted(path for path in LIB.glob("*.h") if path.name != "guesttest-main.h")
 CASES = load_cases(GUEST_TESTS)
-COMPILERS = [cc for cc in ("gcc", "clang", "aarch64-linux-gnu-gcc") if shutil.which(cc)]
+# all of them come with `ci/setup dev`: one that is missing is a failure
+COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "clang --target=aarch64-linux-gnu")
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 DECLARATION = """
@@ -51,7 +51,8 @@ def test_every_case_compiles_without_a_warning(cc: str, tmp_path: Path) -> None:
     broken = []
     for case in CASES:
         if case.language == "c":
-            argv = [*compile_command(case, cc, LIB, tmp_path / "t"), "-fsyntax-only"]
+            # to the assembly: some warnings come from the optimiser
+            argv = [*cc.split(), *compile_command(case, cc, LIB, tmp_path / "t")[1:], "-S"]
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
             broken += [done.stderr] if done.returncode else []
     assert not broken, "\n".join(broken)

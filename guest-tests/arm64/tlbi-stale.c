@@ -6,6 +6,7 @@
  */
 #include "guesttest.h"
 #include "pagestate.h"
+#include "rate.h"
 #include <pthread.h>
 #include <setjmp.h>
 #include <time.h>
@@ -76,6 +77,7 @@ static void run(void)
 	gt_need(shared.rounds > 50 && shared.stopped > 20 && shared.moves > 20,
 		"enough of a race: %lu protections, %lu writes stopped, %lu changes of CPU", shared.rounds,
 		shared.stopped, shared.moves);
+	gt_rate(shared.stale, shared.rounds * LOOKS);
 	gt_check(!shared.stale, "a page that is read-only does not change, but in %lu of %lu looks it had",
 		 shared.stale, shared.rounds * LOOKS);
 	gt_pass("%lu protections held, %lu writes were stopped, over %lu changes of CPU", shared.rounds,

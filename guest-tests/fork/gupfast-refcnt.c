@@ -6,6 +6,7 @@
  * pins taken and given back, and by what is read.
  */
 #include "guesttest.h"
+#include "rate.h"
 #include "stalledio.h"
 #include "uring.h"
 #include <time.h>
@@ -119,6 +120,7 @@ static void run(void)
 	/* A ring gives its pages back when it gets to it. */
 	for (int i = 0; i < 50 && outstanding_pins() != before; i++)
 		usleep(100000);
+	gt_rate(llabs(outstanding_pins() - before), counted("nr_foll_pin_acquired ") - taken);
 	gt_check(outstanding_pins() == before, "as many pins are out as before, %lld, but %lld are", before,
 		 outstanding_pins());
 	gt_pass("%lu forks against %lu direct reads and %lu pins; every pin was given back", shared.forks,

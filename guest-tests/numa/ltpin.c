@@ -8,6 +8,7 @@
  */
 #include "cowhold.h"
 #include "numa.h"
+#include "rate.h"
 #include "uring.h"
 #include <pthread.h>
 
@@ -121,6 +122,7 @@ static void run(void)
 	}
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(other, NULL), "pthread_join");
+	gt_rate(lost > 0, turns);
 	gt_check(!lost, "the ring sends what the program wrote, but %d of %d pages were others after %lu turns, "
 		 "%lu migrations were held", lost, PAGES, turns, shared.held);
 	gt_need(faults > PAGES && moves > 0,

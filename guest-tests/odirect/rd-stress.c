@@ -6,6 +6,7 @@
  * of it a real program would meet.
  */
 #include "guesttest.h"
+#include "rate.h"
 #include "stalledio.h"
 #include "swap.h"
 #include <time.h>
@@ -117,6 +118,7 @@ static void run(void)
 	gt_need(shared.reads > 100 && shared.upsets > 50 && shared.writes > 100,
 		"enough of a race: %lu reads, %lu writes, pages %s %lu times", shared.reads, shared.writes,
 		shared.swaps ? "sent to swap" : "write-protected", shared.upsets);
+	gt_rate(shared.lost, shared.reads);
 	gt_check(!shared.lost, "no direct read is lost, but %lu of %lu are, while pages were %s %lu times",
 		 shared.lost, shared.reads, shared.swaps ? "sent to swap" : "write-protected", shared.upsets);
 	gt_pass("%lu direct reads, none lost, while pages were %s %lu times and written %lu times",

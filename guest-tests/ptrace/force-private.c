@@ -7,6 +7,7 @@
  */
 #include "guesttest.h"
 #include "pagestate.h"
+#include "rate.h"
 #include <pthread.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -75,6 +76,7 @@ static void run(void)
 	if (strcmp(gt_param("race"), "none"))
 		writes = race();
 	gt_need(pread(fd, now, page_size(), 0) == (ssize_t)page_size(), "reading the file");
+	gt_rate(!!memcmp(original, now, page_size()), writes);	/* the file stays changed */
 	gt_check_bytes(original, now, page_size(), "the file after a forced write to its private mapping");
 	gt_pass("%lu forced writes, %lu of the copies dropped, and the file is as it was", writes, shared.dropped);
 }

@@ -7,6 +7,7 @@
  */
 #include "cowpin.h"
 #include "hugetlb.h"
+#include "rate.h"
 #include <pthread.h>
 #include <time.h>
 
@@ -142,6 +143,7 @@ static void run(void)
 		munmap(shared.page, length);
 	}
 	gt_need(wide > 10, "enough of a race: of %lu rounds, %lu had both pins and what they race with", rounds, wide);
+	gt_rate(hits, wide);
 	gt_check(!hits, "no pin is left behind in %lu rounds, %lu of them with all that it takes, but in %lu",
 		 rounds, wide, hits);
 	gt_pass("%lu rounds, %lu of them with all that it takes, and no pin left behind", rounds, wide);

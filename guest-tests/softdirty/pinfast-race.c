@@ -7,6 +7,7 @@
  */
 #include "cowhold.h"
 #include "cowpin.h"
+#include "rate.h"
 #include <pthread.h>
 
 #define WALKER "clear_refs_pte_range"
@@ -108,6 +109,7 @@ static void run(void)
 			gt_note("the pin at %s+0x%x is left behind", arm.symbol, arm.offset);
 	}
 	gt_need(came > 20, "the clearing was held at %u instructions of %s", came, arm.symbol);
+	gt_rate(lost, came);
 	gt_check(!lost, "a pin before any of %u instructions of %s sees what is written, but before %u it does not",
 		 came, arm.symbol, lost);
 	gt_pass("the pin came before each of %u instructions of %s, and was never left behind", came, arm.symbol);

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_param, gt_pass, gt_reap, gt_skip, libc
 from pagestate import PAGE, SWAPPED, Memory, map_small
+from rate import gt_rate
 
 SECONDS = 6
 # pages that must have been in swap for a pass to mean something
@@ -107,7 +108,9 @@ def run() -> None:
         gt_need(not libc.swapon(device, 0), f"swapon {device.decode()}")
         times += 1
         time.sleep(0.02)
+    hits = int(os.waitid(os.P_PID, worker, peek) is not None)
     tally.add(STOP, 1)
+    gt_rate(hits, tally.get(TURNS) + hits)
     gt_reap(worker)
     told = f"swap off {times} times, {tally.get(TURNS)} turns, {tally.get(OUT)} pages seen in swap"
     gt_need(times > 5 and tally.get(TURNS) > 5 and tally.get(OUT) > ENOUGH, f"enough of a race: {told}")

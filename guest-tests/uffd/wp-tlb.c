@@ -6,6 +6,7 @@
  * the flush is lost. Two writers count in one page, each for itself, and look for steps back.
  */
 #include "guesttest.h"
+#include "rate.h"
 #include "uffd.h"
 #include <sys/uio.h>
 #include <time.h>
@@ -101,6 +102,7 @@ static void run(void)
 		shared.splices, shared.copies);
 	gt_need(shared.protects > 20 && shared.lifts > 100 && shared.steps[0] > 1000 && shared.steps[1] > 1000,
 		"enough of a race");
+	gt_rate(shared.lost, shared.steps[0] + shared.steps[1]);
 	gt_check(!shared.lost, "no write is lost, but %lu of %lu are", shared.lost,
 		 shared.steps[0] + shared.steps[1]);
 	gt_pass("%lu writes, none lost, against %lu protections and at least %lu copies",
