@@ -21,6 +21,8 @@ Literal = str | int | bool
 
 KINDS = ("deterministic", "race")
 LANGUAGES: Mapping[str, str] = {".c": "c", ".py": "python"}
+# the language of a case that is not ours, but of the tree under test: what it will say is not declared
+SELFTEST = "selftest"
 # What guesttest.h and guesttest.py reserve room for.
 MAX_PARAMS, MAX_VALUES = 4, 12
 
@@ -75,7 +77,9 @@ class GuestCase:
 
     @property
     def subtests(self) -> tuple[str, ...]:
-        """The names on the case's result lines, in the order of its plan."""
+        """The names on the case's result lines, in the order of its plan; none when they are not declared."""
+        if self.language == SELFTEST:
+            return ()
         groups = parse_params(self.params)
         if not groups:
             return (self.id,)
@@ -171,7 +175,7 @@ def load_cases(root: Path) -> tuple[GuestCase, ...]:
 def select_cases(
     cases: Iterable[GuestCase], globs: Sequence[str], where: str = "TESTS"
 ) -> tuple[GuestCase, ...]:
-    """The cases any glob matches, in their order. ``*`` and ``?`` only; a glob must match something."""
+    """The cases any glob matches, in their order; a glob must match something, and ``*`` alone is ours."""
     known = tuple(cases)
     errors: list[UsageError] = []
     chosen: set[str] = set()
@@ -187,14 +191,14 @@ def select_cases(
 
 
 def is_match(glob: str, name: str) -> bool:
-    """Whether a glob (``*`` and ``?``, all else means itself) is the whole name of a case or subtest."""
+    """Whether a glob is the whole name of a case or subtest: ``*`` and ``?``, neither for a ``/``."""
     is_glob = "*" in glob or "?" in glob
     return _make_pattern(glob).fullmatch(name) is not None if is_glob else glob == name
 
 
 @functools.cache
 def _make_pattern(glob: str) -> re.Pattern[str]:
-    words = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in glob)
+    words = ({"*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part) for part in glob)
     return re.compile("".join(words))
 
 

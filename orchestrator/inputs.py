@@ -19,6 +19,7 @@ from orchestrator.remote import fetch_range
 from orchestrator.repository import open_repository
 from orchestrator.series import Series, export_range, find_local_range, find_series, load_series, make_range
 from orchestrator.tree import GitTree, LocalTree, find_tree, load_trees
+from orchestrator.upstream import CASES
 from orchestrator.workspace import Workspace
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def load_declarations(root: Path) -> Declarations:
         trees=load(load_trees, root / "patches" / "trees.yaml", {}),
         series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
-        cases=load(load_cases, root / "guest-tests", ()),
+        cases=load(lambda folder: (*load_cases(folder), *CASES), root / "guest-tests", ()),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
     raise_all([error for error in errors if isinstance(error, UsageError)])
@@ -64,10 +65,11 @@ def _check_flips(declared: Declarations) -> Iterator[UsageError]:
 def _check_expectations(declared: Declarations) -> Iterator[UsageError]:
     """One that speaks of no case is a misspelt one, and the failure that it excuses would come as news."""
     known = [name for case in declared.cases for name in (case.id, *case.subtests)]
+    undeclared = tuple(f"{case.id}/" for case in declared.cases if not case.subtests)
     for row in declared.rows.values():
         for cell in row.cells:
             for word in (expected.case for expected in cell.expect):
-                if not any(is_match(word, name) for name in known):
+                if not (word.startswith(undeclared) or any(is_match(word, name) for name in known)):
                     yield UsageError(
                         f"{row.name}/{cell.name} expects something of {word}, and there is no such case"
                         f"{suggest(word, known)}",

@@ -22,6 +22,7 @@ _RESULT = re.compile(r"(not )?ok(?:\s+([0-9]{1,9})(?=\s|$)|(?=\s+-)|(?=\s*$))\s*
 _REMARK = re.compile(r"(?:(?<=\s)|^)#\s*(.*)$")
 _DIRECTIVE = re.compile(r"(SKIP|TODO|XFAIL|TIMEOUT|ERROR)(?:(?<=SKIP)\w+)?\b:?\s*(.*)", re.IGNORECASE)
 _SUBTEST = re.compile(r"Subtest:\s*(.*)")
+_RATE = re.compile(r"rate: ([0-9]{1,18}) of ([0-9]{1,18}) tries")
 _VERSIONS = ("KTAP version 1", "TAP version 13", "TAP version 14")
 
 
@@ -64,6 +65,20 @@ Event = Version | Plan | TestLine | BailOut | Subtest | Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How often a race was hit: ``hits`` of ``tries``."""
+
+    hits: int
+    tries: int
+
+    def __str__(self) -> str:
+        return f"{self.hits} of {self.tries}"
+
+    def __add__(self, other: "Rate") -> "Rate":
+        return Rate(self.hits + other.hits, self.tries + other.tries)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One result line with the subtests and diagnostics that came before it."""
 
@@ -94,6 +109,12 @@ class Result:
                 return Status.PASS
             case _:
                 return Status.FAIL
+
+    @property
+    def rate(self) -> Rate | None:
+        """What the last diagnostic ``rate: HITS of TRIES tries`` says; None when there is none."""
+        found = [match for text in self.diagnostics if (match := _RATE.fullmatch(text))]
+        return Rate(int(found[-1][1]), int(found[-1][2])) if found else None
 
     def flatten(self, prefix: str = "") -> Iterator[tuple[str, "Result"]]:
         """Leaves under their full names, ``suite/case``; also this result itself when it is not a pass and no
@@ -149,9 +170,12 @@ def parse_line(line: str) -> tuple[int, Event]:
     return indent, Diagnostic(body)
 
 
-def parse_ktap(text: str) -> Ktap:
-    """Parses a stream as it was received; a last line without its newline counts as cut off."""
-    parser = KtapParser()
+def parse_ktap(text: str, *, is_foreign: bool = False) -> Ktap:
+    """Parses a stream as it was received; a last line without its newline counts as cut off.
+
+    In a foreign stream several results may have one name, as in those of the kernel's own selftests.
+    """
+    parser = KtapParser(is_foreign=is_foreign)
     lines = text.split("\n")
     for line in lines[:-1]:
         parser.feed(line)
@@ -192,7 +216,8 @@ class _Level:
 class KtapParser:
     """Feed lines, then ask for the tree with :meth:`end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_foreign: bool = False) -> None:
+        self._is_foreign = is_foreign
         self._levels = [_Level(0)]
         self._problems: list[str] = []
         self._bail_out: str | None = None
@@ -330,7 +355,7 @@ class KtapParser:
             self._complain(f"result after end: number {number}, plan 1..{level.plan}")
         elif number != expected:
             self._complain(f"line out of sequence: number {number}, expected {expected}")
-        elif line.name in level.names:
+        elif line.name in level.names and not self._is_foreign:
             self._complain(f"duplicate test name {line.name}")
         level.numbers.add(number)
         if line.name:

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.changelog import Entry
 from orchestrator.errors import UsageError
 from orchestrator.guesttest import GuestCase
+from orchestrator.ktap import Rate
 from orchestrator.record import JobRecord, RunRecord, load_run
 from orchestrator.status import Status
 from orchestrator.verdict import judge_job
@@ -25,23 +26,28 @@ _SIDES = {
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A subtest's outcome on one kernel of one row, and the run that has the evidence."""
+    """A subtest's outcome on one kernel of one row, and the run that has the evidence.
 
+    ``rate`` is how often a race was hit in it, where the case tells.
+    """
+
+    case: str
     name: str
     row: str
     kernel: str
     status: Status
     run_id: str
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one subtest was seen to come to: kernels by side."""
+    """What one subtest was seen to come to: the kernels of each side, with the rate where one is told."""
 
     case: GuestCase
     name: str
-    failed_on: tuple[str, ...]
-    passed_on: tuple[str, ...]
+    failed_on: Mapping[str, Rate | None]
+    passed_on: Mapping[str, Rate | None]
 
     @property
     def is_two_sided(self) -> bool:
@@ -74,7 +80,10 @@ def find_sightings(
             ids = {result.case: result.content_id for result in job.results}
             for verdict in judge_job(job):
                 if ids.get(verdict.case) == current.get((verdict.case, job.arch), ""):
-                    found = Sighting(verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id)
+                    found = Sighting(
+                        verdict.case, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
+                        verdict.rate,
+                    )  # fmt: skip
                     seen[found.name, found.row, found.kernel] = found
     return seen
 
@@ -85,15 +94,23 @@ def describe_kernel(job: JobRecord) -> str:
 
 
 def make_proofs(cases: Sequence[GuestCase], seen: Iterable[Sighting]) -> tuple[Proof, ...]:
-    """A proof for every subtest there is, also those that were never seen."""
-    sides: dict[tuple[str, str], dict[str, None]] = {}
+    """A proof for every subtest there is, also those that were never seen.
+
+    Of a case that does not declare its subtests they are those that were seen. Rates of several rows on one
+    kernel add up.
+    """
+    sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
+    names = {case.id: dict.fromkeys(case.subtests) for case in cases}
     for sighting in seen:
         if side := _SIDES.get(sighting.status):
-            sides.setdefault((sighting.name, side), {})[sighting.kernel] = None
+            kernels = sides.setdefault((sighting.name, side), {})
+            rates = [rate for rate in (kernels.get(sighting.kernel), sighting.rate) if rate]
+            kernels[sighting.kernel] = sum(rates[1:], rates[0]) if rates else None
+            names.get(sighting.case, {}).setdefault(sighting.name)
     return tuple(
-        Proof(case, name, tuple(sides.get((name, "fail"), ())), tuple(sides.get((name, "pass"), ())))
+        Proof(case, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
         for case in cases
-        for name in case.subtests
+        for name in names[case.id]
     )
 
 
@@ -102,8 +119,8 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
     lines = []
     for proof in proofs:
         lines.append(proof.name)
-        lines.append(f"    FAIL  {', '.join(proof.failed_on) or '-'}")
-        lines.append(f"    PASS  {', '.join(proof.passed_on) or '-'}")
+        lines.append(f"    FAIL  {_render_kernels(proof.failed_on)}")
+        lines.append(f"    PASS  {_render_kernels(proof.passed_on)}")
     missing = {
         "never seen to FAIL": [p.name for p in proofs if p.passed_on and not p.failed_on],
         "never seen to PASS": [p.name for p in proofs if p.failed_on and not p.passed_on],
@@ -116,11 +133,19 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _render_kernels(kernels: Mapping[str, Rate | None]) -> str:
+    return ", ".join(f"{kernel} ({rate})" if rate else kernel for kernel, rate in kernels.items()) or "-"
+
+
 def render_proofs_json(proofs: Sequence[Proof]) -> str:
     listed = [
         {
             "name": p.name, "case": p.case.id, "kind": p.case.kind,
-            "failed_on": p.failed_on, "passed_on": p.passed_on,
+            "failed_on": list(p.failed_on), "passed_on": list(p.passed_on),
+            "rates": {
+                side: {kernel: dataclasses.asdict(rate) for kernel, rate in kernels.items() if rate}
+                for side, kernels in (("fail", p.failed_on), ("pass", p.passed_on))
+            },
         }
         for p in proofs
     ]  # fmt: skip
@@ -139,12 +164,11 @@ def make_coverage(
     entries: Sequence[Entry], cases: Sequence[GuestCase], seen: Sequence[Sighting]
 ) -> list[Coverage]:
     """The entries in their order, those without a case as well."""
-    owners = {name: case.id for case in cases for name in case.subtests}
     states: dict[str, dict[str, tuple[Status, ...]]] = {case.id: {} for case in cases}
     for sighting in seen:
-        if owner := owners.get(sighting.name):
-            before = states[owner].get(sighting.kernel, ())
-            states[owner][sighting.kernel] = tuple(sorted({*before, sighting.status}))
+        if sighting.case in states:
+            before = states[sighting.case].get(sighting.kernel, ())
+            states[sighting.case][sighting.kernel] = tuple(sorted({*before, sighting.status}))
     return [
         Coverage(entry, {c.id: states[c.id] for c in cases if entry.id in c.changelog.split()})
         for entry in entries
@@ -179,7 +203,7 @@ def explain_cases(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
 def explain_cases_json(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
     listed = [
         case.describe()
-        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.name in case.subtests]}
+        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.case == case.id]}
         for case in cases
     ]
     return json.dumps({"schema": "cowbell-case-1", "cases": listed}, indent=1) + "\n"
@@ -210,6 +234,8 @@ def _explain_case(case: GuestCase, seen: Sequence[Sighting]) -> str:
         f"{case.id}: {case.summary}",
         *(f"    {key:<11} {value}" for key, value in told.items() if value),
     ]
-    verdicts = [sighting for sighting in seen if sighting.name in case.subtests]
-    lines += [f"    seen        {s.status.upper()} {s.name} on {s.kernel} ({s.row})" for s in verdicts]
+    verdicts = [sighting for sighting in seen if sighting.case == case.id]
+    for s in verdicts:
+        rate = f", {s.rate}" if s.rate else ""
+        lines.append(f"    seen        {s.status.upper()} {s.name} on {s.kernel} ({s.row}{rate})")
     return "\n".join(lines if verdicts else [*lines, "    seen        not run yet"]) + "\n"

@@ -22,7 +22,7 @@ from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel
 from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.fetch import fetch_tree
 from orchestrator.guest import Guest
-from orchestrator.guesttest import GuestCase
+from orchestrator.guesttest import SELFTEST, GuestCase
 from orchestrator.kconfig import make_config
 from orchestrator.laboratory import load_readings, make_laboratory_id
 from orchestrator.manifest import (
@@ -57,6 +57,7 @@ from orchestrator.run import (
 )
 from orchestrator.source import apply_series
 from orchestrator.store import Store, make_id
+from orchestrator.upstream import compile_selftests
 from orchestrator.verdict import is_conclusive
 from orchestrator.vng import find_reason_not
 from orchestrator.workers import Stopped, Task, work
@@ -287,7 +288,12 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
 
 def _compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     toolchain = kernel.request.toolchain
-    return [compile_case(case, toolchain, place.lib_dir, place.store) for case in job.cases]
+    own = [case for case in job.cases if case.language != SELFTEST]
+    selftests = [case for case in job.cases if case.language == SELFTEST]
+    return [
+        *(compile_case(case, toolchain, place.lib_dir, place.store) for case in own),
+        *compile_selftests(selftests, kernel.request, place.store, place.progress),
+    ]
 
 
 def find_cell_dir(machine: Machine, store: Store) -> Path:

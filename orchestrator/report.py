@@ -214,7 +214,7 @@ def render_junit(judged: Judged) -> str:
             timestamp=judged.run.started.removesuffix("+00:00"),
         )
         for verdict in verdicts:
-            family, _, name = verdict.name.partition(".")
+            family, _, name = verdict.name.partition("/" if "/" in verdict.case else ".")
             case = ET.SubElement(
                 suite,
                 "testcase",

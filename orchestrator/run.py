@@ -47,7 +47,7 @@ class Program:
 
 def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
     """Identity of what is pushed for a case."""
-    return make_id(case.content_id, toolchain.identity if case.language == "c" else "")
+    return make_id(case.content_id, "" if case.language == "python" else toolchain.identity)
 
 
 def compile_case(case: GuestCase, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:

@@ -4,20 +4,25 @@
 A case passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
 still answers, a kernel log without a splat and a taint that did not grow. Whatever is missing or
 contradicts itself is BROKEN; whatever the kernel complained of is a CRASH, also where a failure is expected.
+What the kernel's own selftests will say is not declared, so the plan of their stream is what must be met.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.console import ConsoleLog, make_printable, parse_console
 from orchestrator.guesttest import is_match
-from orchestrator.ktap import parse_ktap
+from orchestrator.ktap import Ktap, Rate, Result, parse_ktap
 from orchestrator.record import CaseResult, Ended, Expected, JobRecord
 from orchestrator.splat import SplatKind
 from orchestrator.status import Status
 
 # taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
 _BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}
+# how the kernel's selftests end, and announce what they run (tools/testing/selftests/kselftest.h)
+_KSFT_FAIL, _KSFT_SKIP = 1, 4
+_ANNOUNCED = "[RUN] "
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Verdict:
     """What one subtest came to on one kernel. ``name`` is the case's id, with parameters if it has any.
 
     ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
-    ``evidence`` shows it, ``stage`` is where it was decided.
+    ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, if told.
     """
 
     case: str
@@ -38,6 +43,7 @@ class Verdict:
     reason: str
     evidence: str
     duration_s: float
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class _Finding:
     status: Status
     reason: str
     evidence: str = ""
+    rate: Rate | None = None
 
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
@@ -54,7 +61,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     verdicts: list[Verdict] = []
     for case, subtests in {} if job.left_out else job.cases.items():
         result = results.get(case)
-        findings = _judge_result(result, subtests) if result else _judge_missing(job, subtests)
+        findings = _judge_result(result, subtests) if result else _judge_missing(job, subtests or (case,))
         stage = "run" if result or not job.failure else job.failure.stage
         for finding in findings:
             expected = find_expected(job.expect, case, finding.name)
@@ -70,6 +77,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
                     reason=make_printable(finding.reason),
                     evidence=make_printable(finding.evidence),
                     duration_s=result.duration_s if result else 0.0,
+                    rate=finding.rate,
                 )
             )
     return tuple(verdicts)
@@ -100,6 +108,9 @@ def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[_Findi
 
 def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Finding]:
     """A finding for each subtest that the case declares, and one for whatever else is wrong."""
+    if not subtests:
+        yield from _judge_selftest(result)
+        return
     stream = parse_ktap(result.stdout)
     leaves = dict(stream.flatten())
     doubt = _find_doubt(result)
@@ -120,9 +131,71 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
             said = leaf.reason or (leaf.diagnostics[-1] if leaf.diagnostics else "")
             if leaf.status is Status.TIMEOUT:
                 said = said or f"its own time limit ended it after {result.duration_s:.0f} s"
-            yield _Finding(name, leaf.status, said, "\n".join(leaf.diagnostics))
+            yield _Finding(name, leaf.status, said, "\n".join(leaf.diagnostics), leaf.rate)
     for name in leaves:
         yield _Finding(name, Status.BROKEN, f"{result.case} does not declare this subtest", evidence)
+
+
+def _judge_selftest(result: CaseResult) -> Iterator[_Finding]:
+    """A finding for each result that the stream's own plan promised; a single one when it can not be trusted.
+
+    What kselftest.h makes of an end is allowed for: a last Bail out! that counts failures told before,
+    and a last result without a name that skips what has not been run.
+    """
+    stream = parse_ktap(result.stdout, is_foreign=True)
+    evidence = (result.stdout + result.stderr)[-2000:]
+    named = _name_leaves(result.case, stream)
+    all_ok = all(leaf.ok for _, leaf in named)
+    has_skipped_rest = bool(
+        result.exit_status == _KSFT_SKIP
+        and named
+        and (named[-1][1].name, named[-1][1].status) == ("", Status.SKIP)
+    )
+    problems = [
+        problem
+        for problem in stream.problems
+        if not (has_skipped_rest and problem.startswith("plan says "))
+        and not (stream.plan == len(stream.results) and not all_ok and problem.startswith("Bail out!"))
+    ]
+    expected = {0} if all_ok else {_KSFT_FAIL}
+    if has_skipped_rest or stream.plan == 0:
+        expected.add(_KSFT_SKIP)
+    if doubt := _find_doubt(result):
+        yield _Finding(result.case, doubt.status, doubt.reason, doubt.evidence)
+    elif problems:
+        reason = f"{_find_oom(result)}{'; '.join(problems)}"
+        yield _Finding(result.case, Status.BROKEN, reason, evidence)
+    elif result.exit_status not in expected:
+        reason = f"says {'ok' if all_ok else 'not ok'} and exits with {result.exit_status}"
+        yield _Finding(result.case, Status.BROKEN, reason, evidence)
+    elif stream.plan == 0:
+        yield _Finding(result.case, Status.SKIP, stream.skip or "")
+    else:
+        for name, leaf in named:
+            said = "; ".join(text for text in (leaf.name, leaf.reason) if text not in name)
+            yield _Finding(name, leaf.status, said, "\n".join(leaf.diagnostics))
+
+
+def _name_leaves(case: str, stream: Ktap) -> list[tuple[str, Result]]:
+    """The results under names of which no two are the same, by what was announced and what the lines say.
+
+    Where a single result follows an announcement that is its name, because what the line says then depends on
+    how it went.
+    """
+    announced, titled = "", []
+    for name, leaf in stream.flatten():
+        for text in leaf.diagnostics:
+            announced = text.removeprefix(_ANNOUNCED).strip() if text.startswith(_ANNOUNCED) else announced
+        titled.append((announced, name if leaf.name else "", leaf))
+    share = Counter(title for title, _, _ in titled)
+    times: Counter[str] = Counter()
+    named: list[tuple[str, Result]] = []
+    for title, said, leaf in titled:
+        told = (title, said) if not title or share[title] > 1 else (title,)
+        name = "/".join((case, *filter(None, told)))
+        times[name] += 1
+        named.append((f"{name} ({times[name]})" if times[name] > 1 else name, leaf))
+    return named
 
 
 def _find_doubt(result: CaseResult) -> _Finding | None:

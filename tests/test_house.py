@@ -19,8 +19,8 @@ ORDER = [
     "debian", "tree", "repository", "remote", "fetch", "patch", "series", "fixup", "reject", "source",
     "refresh", "kconfigtree", "kconfig", "warning", "build", "rootfs", "hardware", "qemu", "vng", "monitor",
     "serial", "guest", "evidence", "laboratory", "armed", "boot", "accel", "record", "autopsy", "run",
-    "verdict", "plan", "report", "workspace", "inputs", "manifest", "pipeline", "dryrun", "patching",
-    "grammar", "listing", "configreport", "shell", "changelog", "ledger", "cli", "__main__",
+    "upstream", "verdict", "plan", "report", "workspace", "inputs", "manifest", "pipeline", "dryrun",
+    "patching", "grammar", "listing", "configreport", "shell", "changelog", "ledger", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ PAIR = make_run(1, ("5.10.262", "", FAILED), ("5.10.262", "cow", GOOD))
 def test_both_sides_of_a_pair() -> None:
     seen = find_sightings([PAIR], CURRENT)
     (proof,) = make_proofs([CASE], seen.values())
-    assert (proof.failed_on, proof.passed_on) == (("5.10.262",), ("5.10.262 + cow",))
+    assert (tuple(proof.failed_on), tuple(proof.passed_on)) == (("5.10.262",), ("5.10.262 + cow",))
     assert proof.is_two_sided
     assert "1 of 1 subtests seen both ways" in render_proofs([proof])
     assert json.loads(render_proofs_json([proof]))["subtests"][0]["passed_on"] == ["5.10.262 + cow"]
@@ -85,7 +85,7 @@ def test_one_sided_is_told() -> None:
 def test_the_last_run_counts() -> None:
     runs = [make_run(1, ("6.1", "", FAILED)), make_run(2, ("6.1", "", GOOD))]
     (proof,) = make_proofs([CASE], find_sightings(runs, CURRENT).values())
-    assert (proof.failed_on, proof.passed_on) == ((), ("6.1",))
+    assert (tuple(proof.failed_on), tuple(proof.passed_on)) == ((), ("6.1",))
 
 
 def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
