@@ -202,6 +202,13 @@ def _make_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("".join(words))
 
 
+def find_imports(case: GuestCase) -> set[str]:
+    """The modules that a Python case imports by itself, ours and the language's; none for others."""
+    if case.language != "python":
+        return set()
+    return set(_INCLUDES[".py"].findall(case.path.read_text(encoding="utf-8")))
+
+
 def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[str]:
     """The argv that builds a C case: static, as the guest owes it no library."""
     return [

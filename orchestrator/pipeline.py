@@ -218,7 +218,7 @@ def _run_job(
         )
         machine = choose_machine(job, kernel, place, accel)
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
-        programs = _compile_cases(job, kernel, place)
+        programs = compile_cases(job, kernel, place)
         files = {case.id: list_case_files(case) for case in job.cases}
         folder = find_cell_dir(machine, place.store)
         # who comes second to the same cell takes what the first one earns
@@ -265,7 +265,7 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
         raise StageFailure("source", f"left out: {reason}", where=job.name)
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
-    programs = _compile_cases(job, kernel, place)
+    programs = compile_cases(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
     with boot_guest(machine, make_boot_dir(find_cell_dir(machine, place.store))) as guest:
         push_cases(guest, programs, place.lib_dir)
@@ -286,7 +286,8 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
 
-def _compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
+def compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
+    """The job's cases as programs for its kernel's guest; our own first."""
     toolchain = kernel.request.toolchain
     own = [case for case in job.cases if case.language != SELFTEST]
     selftests = [case for case in job.cases if case.language == SELFTEST]
