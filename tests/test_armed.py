@@ -2,6 +2,7 @@
 """Guests that go on from a saved one: what it had is there, what was done since is not; nothing is left."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from orchestrator.boot import boot_guest
 from orchestrator.command import Deadline
 from orchestrator.errors import InfraError
 from orchestrator.guest import Guest
+from orchestrator.guesttest import load_cases
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
-from orchestrator.run import run_cases
+from orchestrator.run import Program, compile_imports, make_case_line, push_cases, run_cases
 from orchestrator.shape import Disk
 from orchestrator.store import Store
 from orchestrator.workspace import Workspace
@@ -72,6 +74,18 @@ def test_two_at_once(machine: Machine, armed: Armed, tmp_path: Path) -> None:
     ):
         run(one, "echo one > /work/tmp/disk; sync")
         assert run(two, "cat /work/tmp/disk") == "disk\n"
+
+
+def test_python_cases_find_their_imports_compiled(machine: Machine, tmp_path: Path) -> None:
+    cases = [case for case in load_cases(ROOT / "guest-tests") if case.language == "python"]
+    programs = [Program(case, "", case.path) for case in cases]
+    with boot_guest(machine, tmp_path) as guest:
+        push_cases(guest, programs, ROOT / "guest-tests" / "lib")
+        compile_imports(guest, programs)
+        for case in cases:
+            said = run(guest, f"export PYTHONVERBOSE=1; {make_case_line(case, 1)} --describe 2>&1")
+            loaded = re.findall(r"^# code object from '?([^'\n]*)", said, re.M)
+            assert loaded and not [path for path in loaded if not path.endswith(".pyc")], case.id
 
 
 def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Armed, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.guesttest import GuestCase, compile_command, load_cases
+from orchestrator.ktap import Rate, parse_ktap
 from tests.conftest import ROOT
 from tests.test_guesttest import make_argv, make_case, run_case
 
@@ -136,6 +137,17 @@ static void run(void)
     env = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == lines[2], done.stderr
+
+
+def test_rates_are_said_in_one_form_and_read(tmp_path: Path) -> None:
+    text = '#include "rate.h"\nstatic void run(void) { gt_rate(3, 1800); gt_pass("fine"); }\n'
+    _, lines = run_text(text, tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1"}
+    script = [sys.executable, "-c", "from rate import gt_rate; gt_rate(3, 1800)"]
+    done = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == lines[2], done.stderr
+    (result,) = parse_ktap("\n".join([*lines, ""])).results
+    assert result.rate == Rate(3, 1800)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ktap import Ktap, KtapParser, Result, parse_ktap
+from orchestrator.ktap import Ktap, KtapParser, Rate, Result, parse_ktap
 from orchestrator.status import Status
 
 LOGS = Path(__file__).parent / "logs"
@@ -267,3 +267,26 @@ def test_arbitrary_text(lines: list[str]) -> None:
         ktap, problems=()
     )
     assert not ktap.is_complete or (ktap.plan is not None and len(ktap.results) == ktap.plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("rate: 3 of 1800 tries", Rate(3, 1800)),
+        ("rate: 0 of 7 tries", Rate(0, 7)),
+        ("a rate: 3 of 1800 tries", None),
+        ("rate: -1 of 7 tries", None),
+        ("rate: 3 of many tries", None),
+        ("rate: 3 of 1800 tries, about", None),
+    ],
+)
+def test_rate(text: str, rate: Rate | None) -> None:
+    (result,) = stream("KTAP version 1", "1..1", f"# {text}", "# no pin is left behind", "ok 1 x").results
+    assert result.rate == rate
+
+
+def test_each_subtest_has_its_own_rate() -> None:
+    lines = ("# rate: 1 of 5 tries", "not ok 1 a", "# rate: 0 of 9 tries", "ok 2 b", "ok 3 c")
+    assert [result.rate for result in stream("KTAP version 1", "1..3", *lines).results] == [
+        Rate(1, 5), Rate(0, 9), None,
+    ]  # fmt: skip

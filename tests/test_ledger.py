@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.changelog import Entry, load_changelog
 from orchestrator.errors import UsageError
-from orchestrator.guesttest import GuestCase, load_cases
+from orchestrator.guesttest import SELFTEST, GuestCase, load_cases
 from orchestrator.ledger import (
     explain_cases,
     explain_cases_json,
@@ -86,6 +86,33 @@ def test_the_last_run_counts() -> None:
     runs = [make_run(1, ("6.1", "", FAILED)), make_run(2, ("6.1", "", GOOD))]
     (proof,) = make_proofs([CASE], find_sightings(runs, CURRENT).values())
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == ((), ("6.1",))
+
+
+def rated(result: CaseResult, rate: str) -> CaseResult:
+    return replace(result, stdout=result.stdout.replace("1..1\n", f"1..1\n# rate: {rate} tries\n"))
+
+
+def test_rates_are_told_with_the_kernel_and_add_up() -> None:
+    pair = make_run(1, ("5.10.262", "", rated(FAILED, "3 of 1800")), ("6.1", "", rated(GOOD, "0 of 900")))
+    other = make_run(2, ("6.1", "", rated(GOOD, "0 of 100")))
+    other = replace(other, jobs=tuple(replace(job, row="numa") for job in other.jobs))
+    seen = list(find_sightings([pair, other], CURRENT).values())
+    (proof,) = make_proofs([CASE], seen)
+    assert "FAIL  5.10.262 (3 of 1800)\n    PASS  6.1 (0 of 1000)\n" in render_proofs([proof])
+    assert json.loads(render_proofs_json([proof]))["subtests"][0]["rates"] == {
+        "fail": {"5.10.262": {"hits": 3, "tries": 1800}}, "pass": {"6.1": {"hits": 0, "tries": 1000}},
+    }  # fmt: skip
+    assert "on 6.1 (numa, 0 of 100)" in explain_cases([CASE], seen)
+
+
+def test_a_case_that_declares_no_subtests_has_those_that_were_seen() -> None:
+    case = replace(CASE, language=SELFTEST)
+    run = make_run(1, ("6.1", "", GOOD))
+    run = replace(run, jobs=tuple(replace(job, cases={GOOD.case: ()}) for job in run.jobs))
+    seen = list(find_sightings([run], CURRENT).values())
+    (proof,) = make_proofs([case], seen)
+    assert (proof.name, list(proof.passed_on)) == (f"{GOOD.case}/{GOOD.case}", ["6.1"])
+    assert f"PASS {GOOD.case}/{GOOD.case} on 6.1" in explain_cases([case], seen)
 
 
 def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
