@@ -41,6 +41,8 @@ static void __attribute__((constructor)) cowbell_unbuffer(void) { setvbuf(stdout
 """
 # what the Makefile there finds out; without liburing its tests are left out
 _LOCAL_CONFIG = ""
+# of how they are compiled and run
+_FORMAT = 2
 
 
 def _make_case(name: str) -> GuestCase:
@@ -49,10 +51,10 @@ def _make_case(name: str) -> GuestCase:
         path=Path(_FOLDERS[0], f"{name}.c"),
         language=SELFTEST,
         # the tree's part in it is known by the kernel that was built from it
-        content_id=make_id(name, _FLAGS, _SHARED, _UNBUFFERED, _LOCAL_CONFIG),
+        content_id=make_id(name, _FLAGS, _SHARED, _UNBUFFERED, _LOCAL_CONFIG, _FORMAT),
         summary=SELFTESTS[name],
         kind="deterministic",
-        timeout_s=120,
+        timeout_s=180,
         needs_root=True,
         # it gets a guest of its own: knobs that it turns are not turned back for others
         may_crash=True,
@@ -106,11 +108,12 @@ def _compile(name: str, worktree: Path, scratch: Path, compiler: str, target: Pa
         return [f"1..0 # SKIP {source.relative_to(worktree)} does not say in TAP how many results will come"]
     argv = [
         compiler, *_FLAGS, f"-I{scratch}", f"-I{worktree}", f"-isystem{scratch}/usr/include",
-        f"-isystem{worktree}/tools/include/uapi", "-o", str(target), str(source), str(scratch / "unbuffer.c"),
-        *(str(path) for path in (source.with_name(shared) for shared in _SHARED) if path.is_file()),
+        f"-isystem{worktree}/tools/include/uapi", "-o", str(target), name, str(scratch / "unbuffer.c"),
+        *(shared for shared in _SHARED if source.with_name(shared).is_file()),
         "-lrt", "-lm",
     ]  # fmt: skip
-    done = command.run(argv, check=False)
+    # from its folder: some name their files after __FILE__
+    done = command.run(argv, cwd=source.parent, check=False)
     if not done.returncode:
         return []
     said = done.output.replace(f"{worktree}/", "").splitlines()

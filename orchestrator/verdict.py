@@ -186,7 +186,9 @@ def _name_leaves(case: str, stream: Ktap) -> list[tuple[str, Result]]:
     for name, leaf in stream.flatten():
         for text in leaf.diagnostics:
             announced = text.removeprefix(_ANNOUNCED).strip() if text.startswith(_ANNOUNCED) else announced
-        titled.append((announced, name if leaf.name else "", leaf))
+        # what is skipped may have its name where the reason goes
+        said = name if leaf.name else "" if announced else leaf.reason
+        titled.append((announced, said, leaf))
     share = Counter(title for title, _, _ in titled)
     times: Counter[str] = Counter()
     named: list[tuple[str, Result]] = []
