@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.build import BuildRequest
 from orchestrator.document import suggest
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.guesttest import GuestCase, list_files
+from orchestrator.guesttest import SELFTEST, GuestCase, list_files
 from orchestrator.kconfig import choose_fragments
 from orchestrator.plan import Declarations, Job
 from orchestrator.qemu import Machine
@@ -94,6 +94,9 @@ def list_guest_files(machine: Machine) -> Files:
 
 
 def list_case_files(case: GuestCase) -> Files:
+    if case.language == SELFTEST:
+        # its source is the kernel's
+        return {f"how {case.id} is compiled": case.content_id}
     return {_shorten(path): make_tree_id({"": path}) for path in list_files(case.path).values()}
 
 
