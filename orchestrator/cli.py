@@ -7,6 +7,7 @@ stdout is the product, stderr is for people. Exit status: 0 every verdict is the
 
 import argparse
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -179,7 +180,8 @@ def _list(call: Call) -> int:
     if call.options.changelog:
         return _show_evidence(call)
     listed = listing.list_declared(call.declared)
-    return _print(listing.render_declared, listing.render_declared_json, listed, call)
+    render = functools.partial(listing.render_declared, own=call.declared.own)
+    return _print(render, listing.render_declared_json, listed, call)
 
 
 def _show_evidence(call: Call) -> int:
@@ -201,7 +203,7 @@ def _show_evidence(call: Call) -> int:
         render = ledger.explain_cases_json if call.options.json else ledger.explain_cases
         print(render(cases, seen), end="")
         return 0
-    entries = changelog.load_changelog(place.root / "guest-tests" / "changelog.yaml", call.declared.cases)
+    entries = changelog.load_changelog(place.changelogs, call.declared.cases)
     coverage = ledger.make_coverage(entries, cases, seen)
     return _print(ledger.render_coverage, ledger.render_coverage_json, coverage, call)
 
@@ -284,15 +286,20 @@ _TARGETS: Mapping[str, Callable[[Call], int]] = {
 
 
 def _find_root(asked: Path | None) -> Path:
-    """The project's folder: ``-C``, or the first one upwards from here that has a matrix, or our checkout."""
+    """The user's own folder: ``-C``, or the first upwards from here; if there is none, what is shipped."""
+    from orchestrator.workspace import SHIPPED, is_project
+
     here = asked or Path.cwd()
-    candidates = [here] if asked else [here, *here.parents, Path(__file__).parent.parent]
-    for folder in candidates:
-        if (folder / "ci" / "matrix.yaml").is_file():
+    for folder in [here] if asked else [here, *here.parents]:
+        if is_project(folder):
             return folder.resolve()
-    raise UsageError(
-        "there is no ci/matrix.yaml here", where=str(here), hint="say where the project is: cowbell -C DIR"
-    )
+    if asked:
+        raise UsageError(
+            "has nothing of a project's: no ci/matrix.yaml, guest-tests/, kconfigs/ or patches/",
+            where=str(here),
+            hint="without -C it is looked for from the current folder upwards",
+        )
+    return SHIPPED
 
 
 def _collect(store: Store, size: str, *, is_dry_run: bool, as_json: bool) -> int:

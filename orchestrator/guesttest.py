@@ -43,7 +43,10 @@ _HINTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class GuestCase:
-    """One case as declared. ``path`` is its source; an empty text means nothing was declared."""
+    """One case as declared. ``path`` is its source; an empty text means nothing was declared.
+
+    ``libs`` are where it finds what it includes: a user's own library before the one that is shipped.
+    """
 
     id: str
     path: Path
@@ -65,6 +68,11 @@ class GuestCase:
     may_crash: bool = False
     cpus: int = 1
     memory_mib: int = 0
+    libs: tuple[Path, ...] = ()
+
+    @property
+    def own_lib(self) -> Path | None:
+        return self.libs[0] if self.libs[1:] else None
 
     @property
     def family(self) -> str:
@@ -92,7 +100,7 @@ class GuestCase:
 
 
 _DECLARED = tuple(
-    field for field in fields(GuestCase) if field.name not in ("id", "path", "language", "content_id")
+    field for field in fields(GuestCase) if field.name not in ("id", "path", "language", "content_id", "libs")
 )
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
 _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
@@ -152,8 +160,14 @@ def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(groups)
 
 
-def load_cases(root: Path) -> tuple[GuestCase, ...]:
-    """Every case under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once."""
+def load_cases(root: Path, shipped_lib: Path | None = None) -> tuple[GuestCase, ...]:
+    """Every case under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once.
+
+    ``shipped_lib`` is where they find what is not in the ``lib`` of ``root``.
+    """
+    own_lib = root / "lib"
+    is_own = shipped_lib and shipped_lib != own_lib
+    libs = tuple(lib for lib in ((own_lib, shipped_lib) if is_own else (own_lib,)) if lib and lib.is_dir())
     errors: list[UsageError] = []
     cases: dict[str, GuestCase] = {}
     if not root.is_dir():
@@ -166,7 +180,7 @@ def load_cases(root: Path) -> tuple[GuestCase, ...]:
             errors.append(UsageError(f"{case_id} is no case id: lower case, digits and -", where=str(path)))
         elif case_id in cases:
             errors.append(UsageError(f"{case_id} is also {cases[case_id].path.name}", where=str(path)))
-        elif case := _load_case(path, case_id, errors):
+        elif case := _load_case(path, case_id, libs, errors):
             cases[case_id] = case
     raise_all(errors)
     return tuple(case for _, case in sorted(cases.items()))
@@ -213,11 +227,14 @@ def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[
     """The argv that builds a C case: static, as the guest owes it no library."""
     return [
         cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
-        f'-DGT_ID="{case.id}"', f"-I{lib_dir}", "-o", str(out), str(case.path),
+        f'-DGT_ID="{case.id}"', *([f"-I{case.own_lib}"] if case.own_lib else []), f"-I{lib_dir}",
+        "-o", str(out), str(case.path),
     ]  # fmt: skip
 
 
-def _load_case(path: Path, case_id: str, errors: list[UsageError]) -> GuestCase | None:
+def _load_case(
+    path: Path, case_id: str, libs: tuple[Path, ...], errors: list[UsageError]
+) -> GuestCase | None:
     found: list[tuple[int, str]] = []
     declaration = None
     try:
@@ -234,37 +251,58 @@ def _load_case(path: Path, case_id: str, errors: list[UsageError]) -> GuestCase 
     if found or not declaration:
         return None
     values = {name: value for name, (value, _) in declaration.values.items()}
-    content_id = _content_id(path, case_id)
-    return _make_case(case_id, path, content_id, values)
+    return _make_case(case_id, path, _content_id(path, case_id, libs), libs, values)
 
 
-def _make_case(case_id: str, path: Path, content_id: str, values: Mapping[str, Literal]) -> GuestCase:
-    language = LANGUAGES[path.suffix]
-    return GuestCase(id=case_id, path=path, language=language, content_id=content_id, **values)  # type: ignore[arg-type]
+def _make_case(
+    case_id: str, path: Path, content_id: str, libs: tuple[Path, ...], values: Mapping[str, Literal]
+) -> GuestCase:
+    return GuestCase(
+        id=case_id,
+        path=path,
+        language=LANGUAGES[path.suffix],
+        content_id=content_id,
+        libs=libs,
+        **values,  # type: ignore[arg-type]
+    )
 
 
-def list_files(path: Path) -> dict[str, Path]:
-    """What a program is made of, by the words that include it: its file, and those of the library."""
-    lib = path.parent.parent / "lib"
-    files = {path.name: path}
+def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
+    """What a program is made of, each with the words that include it: its file, and those of the libraries.
+
+    Without ``libs`` it is the one beside the families.
+    """
+    libs = libs or (path.parent.parent / "lib",)
+    # by the words as well: lib/ and module/ may have files of one name
+    files = {(path.name, path)}
     waiting = [path]
     while waiting:
-        for name in _INCLUDES[path.suffix].findall(waiting.pop().read_text(encoding="utf-8")):
-            file = lib / (name if path.suffix == ".c" else f"{name}.py")
-            # by the words of the include: lib/ and module/ may have files of one name
-            if name not in files and file.is_file():
-                files[name] = file
+        includer = waiting.pop()
+        for name in _INCLUDES[path.suffix].findall(includer.read_text(encoding="utf-8")):
+            file = _find_include(name, includer, libs)
+            if file and (name, file) not in files:
+                files.add((name, file))
                 waiting.append(file)
-    return files
+    return sorted(files)
 
 
-def _content_id(path: Path, case_id: str) -> str:
+def _content_id(path: Path, case_id: str, libs: Sequence[Path]) -> str:
+    """Of the files by name and content; where they lie is no part of it."""
     digest = hashlib.sha256()
-    files = list_files(path)
-    for name, data in ((case_id, b""), *((name, files[name].read_bytes()) for name in sorted(files))):
+    parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
+    for name, data in ((case_id, b""), *parts):
         digest.update(f"{name}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()
+
+
+def _find_include(name: str, includer: Path, libs: Sequence[Path]) -> Path | None:
+    """The file that an include means: gcc looks beside the includer first, Python in the libraries only."""
+    if includer.suffix == ".py":
+        places = [lib / f"{name}.py" for lib in libs]
+    else:
+        places = [folder / name for folder in (includer.parent, *libs)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _check_declaration(declaration: _Declaration) -> Iterator[tuple[int, str]]:

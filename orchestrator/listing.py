@@ -44,10 +44,17 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
     }
 
 
-def render_declared(listed: Mapping[str, Mapping[str, str]]) -> str:
+def render_declared(
+    listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]] | None = None
+) -> str:
+    """What there is; ``own`` is what is marked as the user's, by kind."""
     lines = []
     for kind, entries in listed.items():
-        lines += [f"{kind}:", *(f"  {name:<24} {about}" for name, about in entries.items())]
+        mine = (own or {}).get(kind, frozenset())
+        lines.append(f"{kind}:")
+        lines += [f"{'*' if name in mine else ' '} {name:<24} {about}" for name, about in entries.items()]
+    if own:
+        lines.append("* of your own folder; the others come with Cowbell")
     return "\n".join(lines) + "\n"
 
 

@@ -97,7 +97,7 @@ def list_case_files(case: GuestCase) -> Files:
     if case.language == SELFTEST:
         # its source is the kernel's
         return {f"how {case.id} is compiled": case.content_id}
-    return {_shorten(path): make_tree_id({"": path}) for path in list_files(case.path).values()}
+    return {_shorten(path): make_tree_id({"": path}) for _, path in list_files(case.path, case.libs)}
 
 
 def take_as_changed(files: Files, names: Sequence[str]) -> Files:

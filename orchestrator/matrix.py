@@ -22,12 +22,16 @@ _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a case (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds."""
+    """What a case (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
+
+    ``where`` is the line that says so.
+    """
 
     case: str
     status: Status
     why: str
     when: Condition
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``places`` is where the keys of ``guest:`` stand."""
+    """``where`` is its line, ``places`` is where the keys of ``guest:`` stand."""
 
     name: str
     about: str
@@ -61,12 +65,13 @@ class Row:
     limits: Limits
     cells: tuple[Cell, ...]
     places: Mapping[str, Place] = field(default_factory=dict)
+    where: str = ""
 
 
 def _make_expectation(
     place: Place, case: str, status: str, why: str, when: Condition | None = None
 ) -> Expectation:
-    return Expectation(case, Status(status), why, when or Condition())
+    return Expectation(case, Status(status), why, when or Condition(), f"{place.file}:{place.line}")
 
 
 def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
@@ -90,7 +95,19 @@ def _make_row(
     names = [cell.name for cell in kernels]
     if len(set(names)) != len(names):
         raise ValueError(f"kernels: names must differ, got {', '.join(names)}")
-    return Row(name, about, arch, tree, kconfig, guest.shape, tests, limits, kernels, guest.places)
+    return Row(
+        name=name,
+        about=about,
+        arch=arch,
+        tree=tree,
+        kconfig=kconfig,
+        guest=guest.shape,
+        tests=tests,
+        limits=limits,
+        cells=kernels,
+        places=guest.places,
+        where=f"{place.file}:{place.line}",
+    )
 
 
 _TEXT = doc.scalar(doc.text)
@@ -142,12 +159,11 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
 def load_matrix(file: Path) -> dict[str, Row]:
     """Rows by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
     rows = doc.load_document(file, _MATRIX)
-    names = [row.name for row in rows]
-    raise_all(
-        [
-            UsageError(f"two rows are called {name}", where=str(file), hint="rename one of them")
-            for name in sorted(set(names))
-            if names.count(name) > 1
-        ]
-    )
-    return {row.name: row for row in rows}
+    found: dict[str, Row] = {}
+    errors: list[UsageError] = []
+    for row in rows:
+        if found.setdefault(row.name, row) is not row:
+            what = f"two rows are called {row.name}, the other is {found[row.name].where}"
+            errors.append(UsageError(what, where=row.where, hint="rename one of them"))
+    raise_all(errors)
+    return found

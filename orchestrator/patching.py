@@ -19,7 +19,7 @@ from orchestrator.repository import Source
 from orchestrator.series import Series
 from orchestrator.source import Outcome, State, apply_series, find_source, try_series
 from orchestrator.tree import Tree, find_tree
-from orchestrator.workspace import Workspace
+from orchestrator.workspace import SHIPPED, Workspace
 
 
 class Options(Protocol):
@@ -138,11 +138,17 @@ def edit_series(
 def write_series(
     request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
 ) -> tuple[int, str]:
-    """Write the worktree's commits into ``patches/``; the text is the files that changed."""
+    """Write the worktree's commits into the user's ``patches/``; the text is the files that changed."""
     series, tree = _choose_one(request, declared)
     folder = place.root / "patches" / series.name
-    if not folder.is_dir():
-        raise UsageError("only a series of patches/ can be refreshed", where=f"SERIES={series.name}")
+    if not folder.is_dir() or not place.is_own:
+        shipped = SHIPPED / "patches" / series.name
+        mine = place.root if place.is_own else Path.cwd()
+        raise UsageError(
+            "only a series of your own patches/ can be refreshed",
+            where=f"SERIES={series.name}",
+            hint=f"mkdir -p {mine}/patches; cp -r {shipped} {mine}/patches/" if shipped.is_dir() else "",
+        )
     opened = find_worktree(series.name, tree.name, where, place.store)
     changed = refresh_series(folder, series, opened, place.store, is_dry=options.dry_run)
     if not changed:

@@ -5,7 +5,7 @@ Nothing is fetched, built or looked up in the store here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.arch import ARCHES
 from orchestrator.document import suggest
@@ -39,7 +39,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """All that the project's files declare, by name."""
+    """All that the project's files declare, by name.
+
+    ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``.
+    """
 
     rows: Mapping[str, Row]
     trees: Mapping[str, Tree]
@@ -47,6 +50,13 @@ class Declarations:
     fragments: Mapping[str, Fragment]
     cases: tuple[GuestCase, ...]
     fixups: tuple[Fixup, ...] = ()
+    own: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def usual_rows(self) -> tuple[str, ...]:
+        """The rows that are meant where none is named: the user's own where there are any."""
+        own = self.own.get("rows")
+        return tuple(name for name in self.rows if not own or name in own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     errors: list[UsageError] = []
     rows = [
         declared.rows[name]
-        for name in dict.fromkeys(request.rows or declared.rows)
+        for name in dict.fromkeys(request.rows or declared.usual_rows)
         if _is_known(name, declared.rows, "row", "ROW", errors)
     ]
     if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
@@ -90,13 +100,13 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     asked = _choose_cases(declared, request.tests, "TESTS", errors) if request.tests else ()
     jobs: list[Job] = []
     for row in rows:
-        where = f"matrix.yaml: row {row.name}"
+        where = f"{row.where or 'matrix.yaml'}: row {row.name}"
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
-        if changed := [name for name in ("arch", "config") if getattr(request, name)]:
-            words = ", ".join(changed).upper()
-            errors += check_machine(row, declared.fragments, f"{words}: row {row.name}")
+        changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
+        blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
+        errors += check_machine(row, declared.fragments, blamed)
         cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:

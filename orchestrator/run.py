@@ -143,9 +143,10 @@ def make_case_line(case: GuestCase, scale: float) -> str:
         name = case.path.stem
         return f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/cases/{case.id} . && exec ./{name}"
     how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
+    libs = "/work/own-lib:/work/lib" if case.own_lib else "/work/lib"
     return (
         "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
-        f"PYTHONPATH=/work/lib GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+        f"PYTHONPATH={libs} GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
     )
 
 
@@ -163,8 +164,10 @@ def push_cases(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None
             script = f'#!/bin/sh\n{line} "$@"\n'.encode()
             command_file.size = len(script)
             archive.addfile(_as_root(command_file), io.BytesIO(script))
-        for path in sorted(lib_dir.glob("*.py")):
-            archive.add(path, f"lib/{path.name}", filter=_as_root)
+        own_libs = {program.case.own_lib for program in programs if program.case.own_lib}
+        for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
+            for path in sorted(lib.glob("*.py")):
+                archive.add(path, f"{name}/{path.name}", filter=_as_root)
         for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
             archive.add(path, f"modules/{path.name}", filter=_as_root)
     deadline = Deadline.after(30 * guest.machine.time_scale)

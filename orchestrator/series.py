@@ -33,13 +33,15 @@ _NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?
 class Patch:
     """One patch: a file as ``git am`` takes it, and the cases it should flip to a status.
 
-    ``variants`` are other files of the same patch, each for the kernels where its condition holds.
+    ``where`` is the line that claims so. ``variants`` are other files of the same patch, each for the kernels
+    where its condition holds.
     """
 
     path: Path
     subject: str = ""
     flips: Mapping[str, Status] = field(default_factory=dict)
     variants: tuple[tuple[Condition, Path], ...] = ()
+    where: str = ""
 
     @property
     def name(self) -> str:
@@ -109,7 +111,7 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
     errors += [error for path in files if path.is_file() for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
-        Patch(folder / name, read_subject(folder / name), claim.flips, claim.variants)
+        Patch(folder / name, read_subject(folder / name), claim.flips, claim.variants, claim.where)
         for name, claim in claims.items()
     )
     return Series(about.name, about.title, about.when, patches)

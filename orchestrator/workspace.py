@@ -18,14 +18,33 @@ from orchestrator.run import make_program_id
 from orchestrator.store import Store
 from orchestrator.workers import Limits
 
+_PACKAGE = Path(__file__).resolve().parent
+# in an installed package the project's files are in data/, in a checkout they lie beside the package
+IS_CHECKOUT = not (_PACKAGE / "data").is_dir()
+SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
+
+# a folder that has one of these is somebody's project
+_MARKS = ("ci/matrix.yaml", "guest-tests", "kconfigs", "patches/trees.yaml", "patches/*/series.yaml")
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder has anything that Cowbell reads."""
+    return any(any(folder.glob(mark)) for mark in _MARKS)
+
+
+def list_layers(root: Path) -> tuple[Path, ...]:
+    """The folders whose files are read: what is shipped, then the user's own, whose names win."""
+    return (SHIPPED,) if root == SHIPPED else (SHIPPED, root)
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
-    ``keep_going`` is make's ``-k``; ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the
-    memory of guests that crash or hang. ``budget`` is what builds and guests may use of the host, ``limits``
-    what the jobs of the whole request may; ``what_if`` names files that are taken as changed.
+    ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
+    ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
+    ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
+    may; ``what_if`` names files that are taken as changed.
     """
 
     root: Path
@@ -43,8 +62,13 @@ class Workspace:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
 
     def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
-        modules = tuple(sorted(path for path in self.module_dir.glob("*") if path.is_file()))
-        return BuildRequest(src, config, arch, self.find_toolchain(arch), modules)
+        return BuildRequest(src, config, arch, self.find_toolchain(arch), self.list_modules())
+
+    def list_modules(self) -> tuple[Path, ...]:
+        """The sources of the guest tests' modules; the user's own file takes the place of one of its name."""
+        folders = [layer / "guest-tests" / "module" for layer in list_layers(self.root)]
+        files = {path.name: path for folder in folders for path in folder.glob("*") if path.is_file()}
+        return tuple(path for _, path in sorted(files.items()))
 
     def list_program_ids(self, cases: Sequence[GuestCase]) -> dict[tuple[str, str], str]:
         """What each case is as a program, by (case, architecture), where there is a compiler for it."""
@@ -56,9 +80,15 @@ class Workspace:
         return ids
 
     @property
-    def module_dir(self) -> Path:
-        return self.root / "guest-tests" / "module"
+    def is_own(self) -> bool:
+        """Whether ``root`` is the user's: a checkout is, what was installed is not."""
+        return IS_CHECKOUT or self.root != SHIPPED
+
+    @property
+    def changelogs(self) -> list[Path]:
+        return [layer / "guest-tests" / "changelog.yaml" for layer in list_layers(self.root)]
 
     @property
     def lib_dir(self) -> Path:
-        return self.root / "guest-tests" / "lib"
+        """The library that is shipped; a case knows of one beside it."""
+        return SHIPPED / "guest-tests" / "lib"

@@ -36,6 +36,8 @@ def project(tmp_path: Path, mirror: Mirror) -> Path:
     (folder / "patches/trees.yaml").write_text(f"trees:\n  fake-5.10: {tree}\n")
     shutil.copytree(ROOT / "guest-tests", folder / "guest-tests")
     (folder / "kconfigs/base.config").write_text("#: about base\nCONFIG_SMP=y\nCONFIG_PVH=y\n")
+    # in the place of the one that is shipped
+    (folder / "kconfigs/x86_64.config").write_text("#: about nothing that this kernel has not\n")
     (folder / "kconfigs/swap.config").write_text(
         "#: about swap\n#: only kernel>=6.0 NEW  # since v6.0\n#: optional KSN\n"
         "CONFIG_SWAP=y\nCONFIG_KSN=y\nCONFIG_NEW=y\n"

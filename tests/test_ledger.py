@@ -154,20 +154,20 @@ def test_explanation() -> None:
 
 def test_wrong_changelog(tmp_path: Path) -> None:
     file = tmp_path / "changelog.yaml"
-    assert load_changelog(file, [CASE]) == ()
+    assert load_changelog([file], [CASE]) == ()
     file.write_text('entries: [{id: "1", says: a}, {id: "1", says: b}]\n')
     with pytest.raises(ExceptionGroup) as caught:
-        load_changelog(file, [CASE])
+        load_changelog([file], [CASE])
     told = sorted(str(error) for error in caught.value.exceptions if isinstance(error, UsageError))
     assert told == [
-        f"{file}: two entries are numbered 1",
+        f"{file}:1: an entry is numbered 1 already, in line 1",
         f"{CASE.path}: changelog: changelog.yaml has no entry 29b",
     ]
 
 
 def test_shipped_changelog() -> None:
     cases = load_cases(ROOT / "guest-tests")
-    entries = load_changelog(ROOT / "guest-tests" / "changelog.yaml", cases)
+    entries = load_changelog([ROOT / "guest-tests" / "changelog.yaml"], cases)
     assert len(entries) == 45
     assert not [entry.id for entry in entries if entry.uncovered and any(
         entry.id in case.changelog.split() for case in cases

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A user's own folder over what is shipped, and what is shipped wherever it was installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator import plan, workspace
+from orchestrator.guesttest import GuestCase, compile_command
+from orchestrator.inputs import load_declarations
+from orchestrator.plan import Declarations, Request
+from orchestrator.run import make_case_line
+from orchestrator.store import Store
+from orchestrator.workspace import Workspace
+from tests.conftest import ROOT, QuietProgress, render_patch
+from tests.test_cli import cowbell
+
+C_CASE = """#include "guesttest.h"
+#include "mine.h"
+
+static void run(void)
+{
+	gt_check(MINE == 1, "mine.h is found");
+	gt_pass("well");
+}
+
+GUEST_TEST = {
+	.summary = "a case of somebody's own",
+	.kind = "deterministic",
+	.timeout_s = 5,
+	.run = run,
+};
+"""
+PYTHON_CASE = """from guesttest import GuestTest, gt_pass
+import mine
+
+def run():
+    gt_pass(mine.WORD)
+
+TEST = GuestTest(summary="a case in Python", kind="deterministic", timeout_s=5, run=run)
+if __name__ == "__main__":
+    TEST.main()
+"""
+MATRIX = """rows:
+  - name: mine
+    about: my case and a shipped one
+    arch: x86_64
+    tree: debian-5.10
+    kconfig: [base, cow, mine]
+    guest: {cpus: 1, memory: 512M}
+    tests: [mine.*, odirect.rd-control]
+    limits: {build: 45m, boot: 20s}
+    kernels:
+      - name: plain
+      - {name: cow, series: cow}
+      - name: mine
+        series: mine
+        expect: [{case: mine.header, status: fail, why: my patch breaks it}]
+"""
+FILES: Mapping[str, str] = {
+    "guest-tests/lib/mine.h": "#define MINE 1\n",
+    "guest-tests/lib/mine.py": "WORD = 'mine'\n",
+    "guest-tests/mine/header.c": C_CASE,
+    "guest-tests/mine/script.py": PYTHON_CASE,
+    "kconfigs/mine.config": "#: about  what my case needs\nCONFIG_USERFAULTFD=y\n",
+    "patches/trees.yaml": "trees:\n  mine: {dir: ../linux}\n",
+    "patches/mine/series": "0001-mine.patch\n",
+    "patches/mine/0001-mine.patch": render_patch("mine", {"mine.c": ("", "int mine;\n")}),
+    "patches/mine/series.yaml": "title: mine\nwhen: kernel>=5.0\npatches:\n"
+    "  - {file: 0001-mine.patch, flips: {mine.header: fail}}\n",
+    "ci/matrix.yaml": MATRIX,
+}
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return write(tmp_path / "own", FILES)
+
+
+def case_of(declared: Declarations, case_id: str) -> GuestCase:
+    return next(case for case in declared.cases if case.id == case_id)
+
+
+SHIPPED = load_declarations(ROOT)
+
+
+def test_own_things_are_added_to_what_is_shipped(own: Path) -> None:
+    declared = load_declarations(own)
+    assert {kind: set(names) for kind, names in declared.own.items()} == {
+        "rows": {"mine"},
+        "kernels": {"mine"},
+        "series": {"mine"},
+        "fragments": {"mine"},
+        "cases": {"mine.header", "mine.script"},
+    }
+    assert set(declared.rows) == {"mine", *SHIPPED.rows}
+    assert set(declared.trees) == {"mine", *SHIPPED.trees}
+    assert set(declared.fragments) == {"mine", *SHIPPED.fragments}
+    assert {case.id for case in declared.cases} >= {case.id for case in SHIPPED.cases}
+    assert (SHIPPED.own, SHIPPED.usual_rows) == ({}, tuple(SHIPPED.rows))
+
+
+def test_own_rows_are_the_rows_and_shipped_ones_go_by_name(own: Path) -> None:
+    declared = load_declarations(own)
+    jobs = plan.make_plan(Request(), declared)
+    assert [(job.row.name, job.cell.name) for job in jobs] == [
+        ("mine", "plain"),
+        ("mine", "cow"),
+        ("mine", "mine"),
+    ]
+    assert [case.id for case in jobs[0].cases] == ["mine.header", "mine.script", "odirect.rd-control"]
+    assert {job.row.name for job in plan.make_plan(Request(rows=("demo",)), declared)} == {"demo"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "kinds"),
+    [
+        (["guest-tests"], {"cases"}),
+        (["kconfigs"], {"fragments"}),
+        (["patches/trees.yaml"], {"kernels"}),
+        (["guest-tests", "patches/mine"], {"cases", "series"}),
+        (["guest-tests", "kconfigs", "patches", "ci"], {"rows", "kernels", "series", "fragments", "cases"}),
+    ],
+)
+def test_any_part_may_be_missing(parts: list[str], kinds: set[str], tmp_path: Path) -> None:
+    files = {name: text for name, text in FILES.items() if name.startswith(tuple(parts))}
+    declared = load_declarations(write(tmp_path, files))
+    assert {kind for kind, names in declared.own.items() if names} == kinds
+    assert workspace.is_project(tmp_path)
+    assert declared.usual_rows == (("mine",) if "ci" in parts else tuple(SHIPPED.rows))
+
+
+def test_an_own_thing_takes_the_place_of_its_name(tmp_path: Path) -> None:
+    header = FILES["guest-tests/lib/mine.h"]
+    declared = load_declarations(
+        write(
+            tmp_path,
+            {
+                "guest-tests/lib/mine.h": header,
+                # shipped rows go on to expect something of its subtests
+                "guest-tests/ksm/timing.c": C_CASE,
+                "kconfigs/thp.config": "#: about  my huge pages\nCONFIG_TRANSPARENT_HUGEPAGE=y\n",
+                "patches/trees.yaml": "trees:\n  debian-5.10: {dir: /usr/src/linux}\n",
+                "ci/matrix.yaml": MATRIX.replace("name: mine\n    about", "name: demo\n    about")
+                .replace(", mine]", "]")
+                .replace("mine.*, ", "ksm.timing, ")
+                .partition("      - name: mine")[0],
+            },
+        )
+    )
+    assert case_of(declared, "ksm.timing").summary == "a case of somebody's own"
+    assert declared.fragments["thp"].about == "my huge pages"
+    assert str(declared.trees["debian-5.10"]) == "/usr/src/linux"
+    assert declared.rows["demo"].about == "my case and a shipped one"
+    assert declared.usual_rows == ("demo",)
+
+
+def test_own_headers_are_for_own_cases(own: Path, tmp_path: Path) -> None:
+    """Shipped cases stay what they are, whatever an own library has; own ones follow every header."""
+    before = load_declarations(own)
+    (own / "guest-tests/lib/thp.h").write_text("#error not for shipped cases\n")
+    (own / "guest-tests/lib/mine.h").write_text('#include "beside.h"\n')
+    (own / "guest-tests/lib/beside.h").write_text("#define MINE 1\n")
+    after = load_declarations(own)
+    (own / "guest-tests/lib/beside.h").write_text("#define MINE 2 - 1\n")
+    last = load_declarations(own)
+    for case in SHIPPED.cases:
+        assert case_of(last, case.id) == case
+    ids = [case_of(declared, "mine.header").content_id for declared in (before, after, last)]
+    assert len(set(ids)) == 3
+    lib = ROOT / "guest-tests" / "lib"
+    out = tmp_path / "case"
+    subprocess.run(compile_command(case_of(last, "mine.header"), "gcc", lib, out), check=True)
+    done = subprocess.run([out], capture_output=True, text=True, check=True)
+    assert "ok 1 mine.header" in done.stdout
+
+
+def test_a_header_beside_its_case_is_part_of_it(own: Path) -> None:
+    before = case_of(load_declarations(own), "mine.header").content_id
+    (own / "guest-tests/mine/mine.h").write_text("#define MINE 1  /* nearer */\n")
+    assert case_of(load_declarations(own), "mine.header").content_id != before
+
+
+def test_python_cases_find_their_own_library_first(own: Path, tmp_path: Path) -> None:
+    declared = load_declarations(own)
+    line = make_case_line(case_of(declared, "mine.script"), 1)
+    assert "PYTHONPATH=/work/own-lib:/work/lib " in line
+    shipped = next(case for case in SHIPPED.cases if case.language == "python")
+    assert "PYTHONPATH=/work/lib " in make_case_line(shipped, 1)
+
+
+def test_every_fault_is_told_where_it_is(own: Path) -> None:
+    spoilt = {
+        "guest-tests/mine/header.c": (".kind", ".knid"),
+        "kconfigs/mine.config": ("CONFIG_USERFAULTFD=y", "CONFIG_USERFAULTFD"),
+        "patches/trees.yaml": ("dir:", "dri:"),
+        "ci/matrix.yaml": ("512M", "512"),
+    }
+    for name, (old, new) in spoilt.items():
+        (own / name).write_text(FILES[name].replace(old, new, 1))
+    done = cowbell("-C", str(own), "-n")
+    assert done.returncode == 2
+    for place in ("guest-tests/mine/header.c:12", "kconfigs/mine.config:2", "patches/trees.yaml:2"):
+        assert f"{own}/{place}: " in done.stderr
+    assert f"{own}/ci/matrix.yaml:7: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "place"),
+    [
+        ("ci/matrix.yaml", "case: mine.header", "case: mine.haeder", "ci/matrix.yaml:15: "),
+        ("patches/mine/series.yaml", "mine.header", "mine.haeder", "patches/mine/series.yaml:4: patches[0]"),
+        ("ci/matrix.yaml", "cow, mine", "cow, mien", "ci/matrix.yaml:2: row mine"),
+        ("ci/matrix.yaml", "series: cow", "series: cwo", "ci/matrix.yaml:2: row mine"),
+        ("ci/matrix.yaml", "512M}", "512M, swap: zram}", "ci/matrix.yaml:7: rows[0].guest.swap"),
+    ],
+)
+def test_what_fits_nothing_is_told_where_it_is(own: Path, name: str, old: str, new: str, place: str) -> None:
+    (own / name).write_text(FILES[name].replace(old, new, 1))
+    done = cowbell("-C", str(own), "-n")
+    assert done.returncode == 2
+    assert f"{own}/{place}" in done.stderr
+
+
+def test_the_own_folder_is_found_from_below_and_by_name(own: Path, tmp_path: Path) -> None:
+    below = own / "guest-tests" / "mine"
+    for words, cwd in (((), below), ((), own), (("-C", str(own)), tmp_path)):
+        done = cowbell(*words, "list", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        assert "\n* mine.header " in done.stdout
+        assert "\n  odirect.rd-control " in done.stdout
+    assert "\n* " not in cowbell("list", cwd=tmp_path).stdout
+    empty = cowbell("-C", str(tmp_path), "list")
+    assert empty.returncode == 2
+    assert f"{tmp_path}: has nothing of a project's" in empty.stderr
+
+
+def test_dry_run_is_of_the_own_rows(own: Path) -> None:
+    steps = json.loads(cowbell("-n", "--json", cwd=own).stdout)
+    assert steps
+    assert all("mine/" in step["subject"] for step in steps)
+
+
+def test_own_files_of_modules_join_the_shipped_ones(own: Path, store: Store, progress: QuietProgress) -> None:
+    module = write(own, {"guest-tests/module/Kbuild": "obj-m := mine.o\n", "guest-tests/module/mine.c": ""})
+    place = Workspace(module, store, progress)
+    shipped = {path.name for path in (ROOT / "guest-tests/module").iterdir()}
+    files = {path.name: path for path in place.list_modules()}
+    assert set(files) == shipped | {"mine.c"}
+    assert files["Kbuild"] == own / "guest-tests/module/Kbuild"
+
+
+def test_a_shipped_series_is_not_refreshed_from_elsewhere(own: Path) -> None:
+    before = {path: path.read_bytes() for path in (ROOT / "patches/cow").iterdir()}
+    done = cowbell("refresh", "SERIES=cow", "KERNEL=debian-5.10", cwd=own)
+    assert done.returncode == 2
+    assert f"cp -r {ROOT}/patches/cow {own}/patches/" in done.stderr
+    assert {path: path.read_bytes() for path in (ROOT / "patches/cow").iterdir()} == before
+    assert not (own / "patches/cow").exists()
+
+
+def install(folder: Path) -> Path:
+    """The package as a wheel lays it out."""
+    shutil.copytree(ROOT / "orchestrator", folder / "orchestrator")
+    for name in ("guest-tests", "kconfigs", "patches"):
+        shutil.copytree(ROOT / name, folder / "orchestrator/data" / name)
+    (folder / "orchestrator/data/ci").mkdir()
+    shutil.copyfile(ROOT / "ci/matrix.yaml", folder / "orchestrator/data/ci/matrix.yaml")
+    return folder
+
+
+IDENTITIES = """
+import json
+from orchestrator import fixup, kconfig, patch, store, workspace
+from orchestrator.arch import ARCHES
+from orchestrator.condition import Version
+from orchestrator.inputs import load_declarations
+
+declared = load_declarations(workspace.SHIPPED)
+place = workspace.Workspace(workspace.SHIPPED, None, None)
+version = Version.parse("5.10.226")
+configs = [
+    kconfig.make_config(row.kconfig, declared.fragments, ARCHES[row.arch], version).config_id
+    for row in declared.rows.values()
+]
+print(json.dumps([
+    {case.id: case.content_id for case in declared.cases},
+    configs,
+    store.make_tree_id({path.name: path for path in place.list_modules()}),
+    {name: [store.make_tree_id({p.name: p}) for p in one.choose(version)]
+     for name, one in declared.series.items()},
+    sorted(place.list_program_ids(declared.cases).items()),
+]))
+"""
+
+
+def identities(package: Path, cwd: Path) -> object:
+    done = subprocess.run(
+        [sys.executable, "-c", IDENTITIES],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_identities_do_not_depend_on_where_it_is_installed(tmp_path: Path) -> None:
+    here = identities(ROOT, tmp_path)
+    assert here == identities(install(tmp_path / "a"), tmp_path)
+    assert here == identities(install(tmp_path / "another-place"), tmp_path)
+
+
+def test_nothing_is_written_where_it_is_installed(tmp_path: Path) -> None:
+    site = install(tmp_path / "site")
+    done = cowbell("refresh", "SERIES=cow", "KERNEL=debian-5.10", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 2
+    assert "only a series of your own" in done.stderr
+    assert f"cp -r {site}/orchestrator/data/patches/cow {tmp_path}/patches/" in done.stderr
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the sdist, which was built from the checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (packed,) = folder.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if path.is_dir())
+    subprocess.run([*build, "-t", "wheel"], cwd=source, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_has_every_file_that_is_read(wheel: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "orchestrator", "guest-tests", "kconfigs", "patches", "ci/matrix.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    wanted = {name if name.startswith("orchestrator/") else f"orchestrator/data/{name}" for name in listed}
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if not name.startswith("cowbell-")}
+        assert wanted <= packed
+        assert not {name for name in packed - wanted if name.endswith((".pyc", ".orig", ".rej"))}
+
+
+def test_the_wheel_works_from_another_folder(wheel: Path, own: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(pip, check=True, capture_output=True, cwd=tmp_path)
+    told = cowbell("list", cwd=own, PYTHONPATH=str(site))
+    assert told.returncode == 0, told.stderr
+    assert "\n* mine.header " in told.stdout
+    assert "\n  odirect.rd-control " in told.stdout
+    dry = cowbell("-n", "ROW=demo", cwd=tmp_path, PYTHONPATH=str(site))
+    assert dry.returncode == 0, dry.stderr
+    assert identities(site, tmp_path) == identities(ROOT, tmp_path)
+
+
+def test_a_checkout_is_read_where_it_is() -> None:
+    assert workspace.SHIPPED == ROOT
+    assert workspace.IS_CHECKOUT
