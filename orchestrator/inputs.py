@@ -63,7 +63,10 @@ def _load_layer(root: Path, errors: list[Exception]) -> Declarations:
         trees=load(load_trees, root / "patches" / "trees.yaml", {}),
         series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
-        cases=load(lambda path: load_cases(path, lib), root / "guest-tests", ()),
+        cases=(
+            *load(lambda path: load_cases(path, lib), root / "guest-tests", ()),
+            *(CASES if root == SHIPPED else ()),
+        ),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
 

@@ -7,46 +7,22 @@ nobody may write to: a kernel that takes them apart by write faults must not tri
 
 import ctypes
 import mmap
-import time
-from pathlib import Path
 
-from guesttest import GuestTest, gt_check, gt_need, gt_param, gt_pass, gt_skip, libc
-from pagestate import IN_KSM, PAGE, Memory, map_small
+from guesttest import GuestTest, gt_check, gt_need, gt_param, gt_pass, libc
+from ksm import KSM, ksm_merged
+from pagestate import PAGE, Memory, map_small
 
-KSM = Path("/sys/kernel/mm/ksm")
 PAGES = 4
 PATTERN = bytes(range(256)) * (PAGE // 256)
 
 
-def merge(memory: Memory) -> None:
-    memory.map.madvise(mmap.MADV_MERGEABLE)
-    (KSM / "sleep_millisecs").write_text("1")
-    (KSM / "pages_to_scan").write_text("1000")
-    (KSM / "run").write_text("1")
-    while not all(memory.is_in(page, IN_KSM) for page in range(PAGES)):
-        time.sleep(0.01)  # a ksmd that does not merge is met by the time limit
-    (KSM / "run").write_text("0")
-    frames = {memory.frame(page) for page in range(PAGES)}
-    gt_need(len(frames) == 1, f"{PAGES} equal pages share {len(frames)} frames")
-
-
-def run() -> None:
-    if not KSM.exists():
-        gt_skip("the kernel has no KSM")
-    memory = map_small(PAGES)
-    memory.map[:] = PATTERN * PAGES
-    if gt_param("access") == "ro":
-        start, length = ctypes.c_void_p(memory.address), ctypes.c_size_t(PAGES * PAGE)
-        gt_need(not libc.mprotect(start, length, mmap.PROT_READ), "mprotect")
-    merge(memory)
+def check(memory: Memory) -> None:
     if gt_param("how") == "madvise":
         memory.map.madvise(mmap.MADV_UNMERGEABLE)
     else:
         (KSM / "run").write_text("2")
         (KSM / "run").write_text("0")
     frames = [memory.frame(page) for page in range(PAGES)]
-    still = [page for page in range(PAGES) if memory.is_in(page, IN_KSM)]
-    gt_check([], still, f"pages of {PAGES} that are still merged")
     gt_check(PAGES, len(set(frames)), f"frames of {PAGES} pages")
     gt_check(
         [PATTERN] * PAGES, [memory.map[page * PAGE : (page + 1) * PAGE] for page in range(PAGES)], "bytes"
@@ -54,6 +30,16 @@ def run() -> None:
     if gt_param("access") == "rw":
         memory.write(0, b"n")
         gt_check([b"n", b"\0", b"\0", b"\0"], [memory.read(page) for page in range(PAGES)], "after a write")
+
+
+def run() -> None:
+    memory = map_small(PAGES)
+    memory.map[:] = PATTERN * PAGES
+    if gt_param("access") == "ro":
+        start, length = ctypes.c_void_p(memory.address), ctypes.c_size_t(PAGES * PAGE)
+        gt_need(not libc.mprotect(start, length, mmap.PROT_READ), "mprotect")
+    with ksm_merged(memory, PAGES):
+        check(memory)
     gt_pass(f"{PAGES} pages of their own, with their bytes")
 
 

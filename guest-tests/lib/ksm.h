@@ -15,20 +15,58 @@ static inline unsigned long ksm_number(const char *file)
 	return strtoul(text, NULL, 10);
 }
 
+/*
+ * What makes ksmd scan without a pause, and no page be left out. Since 6.7 a page that found no equal
+ * for some scans is passed over for the next ones, and an advisor may set the pace; older kernels have
+ * neither knob.
+ */
+static const char *const ksm_setting[][2] = {
+	{ KSM_DIR "advisor_mode", "none" },	/* first: a change of it sets the pace anew */
+	{ KSM_DIR "smart_scan", "0" },
+	{ KSM_DIR "sleep_millisecs", "1" },
+	{ KSM_DIR "pages_to_scan", "1000" },
+	{ KSM_DIR "run", "1" },
+};
+enum { KSM_SETTINGS = sizeof(ksm_setting) / sizeof(*ksm_setting) };
+static char ksm_before[KSM_SETTINGS][64];
+
 static inline void ksm_stop(void)
 {
 	page_write_file(KSM_DIR "run", "0");
 }
 
-/* ksmd scans without a pause until the test ends. */
+/* The word in brackets, where a file shows all words that it takes; else all of it. */
+static inline void ksm_read_setting(const char *file, char *text, size_t room)
+{
+	char *open, *close;
+
+	page_read_file(file, text, room);
+	open = strchr(text, '[');
+	close = open ? strchr(open, ']') : NULL;
+	if (close) {
+		*close = 0;
+		memmove(text, open + 1, close - open);
+	}
+}
+
+static inline void ksm_give_back(void)
+{
+	for (int i = 0; i < KSM_SETTINGS; i++)
+		if (ksm_before[i][0])
+			page_write_file(ksm_setting[i][0], ksm_before[i]);
+}
+
+/* ksmd scans without a pause until it is stopped or the test ends. */
 static inline void ksm_start(void)
 {
 	if (access(KSM_DIR "run", F_OK))
 		gt_skip("the kernel has no KSM");
-	gt.at_end = ksm_stop;
-	gt_need(page_write_file(KSM_DIR "sleep_millisecs", "1") &&
-		page_write_file(KSM_DIR "pages_to_scan", "1000") &&
-		page_write_file(KSM_DIR "run", "1"), "starting ksmd");
+	for (int i = 0; i < KSM_SETTINGS; i++)
+		ksm_read_setting(ksm_setting[i][0], ksm_before[i], sizeof(ksm_before[i]));
+	gt.at_end = ksm_give_back;
+	for (int i = 0; i < KSM_SETTINGS; i++)
+		gt_need(!ksm_before[i][0] || page_write_file(ksm_setting[i][0], ksm_setting[i][1]),
+			"setting %s", ksm_setting[i][0]);
 }
 
 static inline void ksm_wait_scans(unsigned long scans)
@@ -38,9 +76,14 @@ static inline void ksm_wait_scans(unsigned long scans)
 		;			/* a ksmd that does not scan is met by the time limit */
 }
 
+/*
+ * Two private pages of one process on one page frame. Nothing but ksmd brings that about, except for the
+ * zero page, which pages with bytes in them are not on. /proc/kpageflags is no evidence: in 6.12 it
+ * shows every anonymous page as merged.
+ */
 static inline bool ksm_is_merged(const char *page, const char *other)
 {
-	return page_frame(page) == page_frame(other) && page_is(page, PAGE_IN_KSM);
+	return page_frame(page) == page_frame(other);
 }
 
 static inline void ksm_offer(char *start, size_t pages)

@@ -17,7 +17,7 @@
 
 /* Bits of /proc/kpageflags: what the kernel thinks of the page behind the mapping. */
 enum { PAGE_IN_LRU = 5, PAGE_WRITEBACK = 8, PAGE_IN_SWAPCACHE = 13, PAGE_SWAPBACKED = 14, PAGE_HUGE = 17,
-       PAGE_IN_KSM = 21, PAGE_IN_THP = 22 };
+       PAGE_IN_THP = 22 };
 
 static inline size_t page_size(void)
 {

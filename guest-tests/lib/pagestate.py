@@ -14,7 +14,7 @@ SOFT_DIRTY, SWAPPED, PRESENT = 1 << 55, 1 << 62, 1 << 63
 FRAME = (1 << 55) - 1
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 # bits of /proc/kpageflags: what the kernel thinks of the page behind the mapping
-UNDER_WRITEBACK, IN_SWAPCACHE, IN_HUGETLB, IN_KSM, IN_THP, IS_ZERO = 8, 13, 17, 21, 22, 24
+UNDER_WRITEBACK, IN_SWAPCACHE, IN_HUGETLB, IN_THP, IS_ZERO = 8, 13, 17, 22, 24
 
 
 class Memory:

@@ -5,31 +5,16 @@ Sending shared pages to a disk, or reading them from another process, pins them 
 the pin sees later is nobody's concern: merged pages may stay merged, untouched ones the zero page.
 """
 
+import contextlib
 import ctypes
 import errno
-import mmap
 import os
 import struct
 import tempfile
-import time
-from pathlib import Path
 
 from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_param, gt_pass, gt_reap, gt_skip, libc
-from pagestate import IN_KSM, IS_ZERO, PAGE, Memory, map_small
-
-KSM = Path("/sys/kernel/mm/ksm")
-
-
-def merge(memory: Memory) -> None:
-    if not KSM.exists():
-        gt_skip("the kernel has no KSM")
-    memory.map.madvise(mmap.MADV_MERGEABLE)
-    (KSM / "sleep_millisecs").write_text("1")
-    (KSM / "pages_to_scan").write_text("1000")
-    (KSM / "run").write_text("1")
-    while not (memory.is_in(0, IN_KSM) and memory.is_in(1, IN_KSM)):
-        time.sleep(0.01)  # a ksmd that does not merge is met by the time limit
-    (KSM / "run").write_text("0")
+from ksm import ksm_merged
+from pagestate import IS_ZERO, PAGE, Memory, map_small
 
 
 def map_shown(page: str) -> Memory:
@@ -46,8 +31,6 @@ def map_shown(page: str) -> Memory:
         gt_need(memory.is_in(0, IS_ZERO), "the zero page is mapped")
         return memory
     memory.map[:] = b"o" * 2 * PAGE
-    if page == "ksm":
-        merge(memory)
     return memory
 
 
@@ -74,13 +57,13 @@ def read_from_process(memory: Memory) -> None:
     gt_need(got == PAGE and into.raw == memory.map[:PAGE], "process_vm_readv of a page")
 
 
-def run() -> None:
-    page = gt_param("page")
-    memory = map_shown(page)
+def check_reads(memory: Memory, page: str) -> None:
     before = memory.frame(0)
+    read = read_directly if gt_param("by") == "odirect" else read_from_process
+    read(map_small(1))  # what the kernel has not got is told here, not by a child
 
     def check() -> None:
-        (read_directly if gt_param("by") == "odirect" else read_from_process)(memory)
+        read(memory)
         gt_check(hex(before), hex(memory.frame(0)), "the page frame after the read")
         memory.write(0, b"n")
         gt_need(memory.frame(0) != before, "a write, which has to copy")
@@ -89,6 +72,13 @@ def run() -> None:
         gt_reap(gt_fork(check))
     else:
         check()
+
+
+def run() -> None:
+    page = gt_param("page")
+    memory = map_shown(page)
+    with ksm_merged(memory, 2) if page == "ksm" else contextlib.nullcontext():
+        check_reads(memory, page)
     gt_pass("the read left the page where it was")
 
 

@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 
 from guesttest import GuestTest, gt_check, gt_fork, gt_need, gt_pass, gt_reap, gt_skip, libc
-from pagestate import IN_KSM, PAGE, PRESENT, SWAPPED, Memory
+from ksm import ksm_scans
+from pagestate import FRAME, PAGE, PRESENT, SWAPPED, Memory
 from rate import gt_rate
 
-KSM = Path("/sys/kernel/mm/ksm")
 SECONDS = 20
 # each with a bookkeeping of its own, so that whole slabs of it are freed with their process
 PAGES = 512
 SAMPLE = range(0, PAGES, 8)
+ANSWER = struct.Struct(f"={len(SAMPLE)}Q")
 STEP = 4 << 20
 # more cannot be filled in the time of a test
 MOST_KIB = 1 << 20
@@ -50,17 +51,15 @@ class Scattered(Memory):
             self.map[2 * page * PAGE : (2 * page + 1) * PAGE] = content(page)
             gt_need(not libc.madvise(ctypes.c_void_p(start), one, MADV_MERGEABLE), "MADV_MERGEABLE")
 
-    def count_in_swap(self) -> int:
-        return sum(bool(self.entry(2 * page) & SWAPPED) for page in SAMPLE)
+    def entries(self) -> "list[int]":
+        """The pagemap entries of the sample."""
+        return [self.entry(2 * page) for page in SAMPLE]
 
-    def count_merged(self) -> int:
-        return sum(bool(self.entry(2 * page) & PRESENT) and self.is_in(2 * page, IN_KSM) for page in SAMPLE)
-
-    def check(self) -> int:
+    def check(self) -> "list[int]":
         pages = (self.map[2 * page * PAGE : (2 * page + 1) * PAGE] for page in range(PAGES))
         wrong = [page for page, got in enumerate(pages) if got != content(page)]
         gt_check([], wrong, f"pages of {PAGES} with other bytes than before swap")
-        return 0
+        return self.entries()
 
 
 class Owner:
@@ -72,20 +71,31 @@ class Owner:
 
         def live() -> None:
             memory = Scattered()
-            obey = {b"s": memory.count_in_swap, b"m": memory.count_merged, b"c": memory.check}
+            obey = {b"e": memory.entries, b"c": memory.check}
             while (order := os.read(orders, 1)) != b"q":
-                os.write(answers, struct.pack("=I", obey[order]()))
+                os.write(answers, ANSWER.pack(*obey[order]()))
 
         self.pid = gt_fork(live)
         os.close(orders)
         os.close(answers)
 
-    def ask(self, order: bytes) -> int:
+    def ask(self, order: bytes) -> "tuple[int, ...]":
         os.write(self.send, order)
-        answer = os.read(self.receive, 4)
+        answer = os.read(self.receive, ANSWER.size)
         if not answer:
             gt_reap(self.pid)  # it ended by itself, and says why
-        return int(struct.unpack("=I", answer)[0])
+        return ANSWER.unpack(answer)
+
+    def count_in_swap(self) -> int:
+        return sum(bool(entry & SWAPPED) for entry in self.ask(b"e"))
+
+    def count_merged(self, other: "Owner") -> int:
+        """Pages of the sample that are on the same page frame as those of the other."""
+
+        def are_one(ours: int, theirs: int) -> bool:
+            return bool(ours & theirs & PRESENT) and ours & FRAME == theirs & FRAME
+
+        return sum(map(are_one, self.ask(b"e"), other.ask(b"e")))
 
     def end(self) -> None:
         os.write(self.send, b"q")
@@ -98,7 +108,7 @@ def fill_memory(owner: Owner) -> None:
     """With pages that stay, so that all others have to go, until most of the owner's are in swap."""
     enough = meminfo_kib("SwapTotal") // 2
     hogs = []
-    while owner.ask(b"s") < len(SAMPLE) // 2 and meminfo_kib("SwapFree") > enough:
+    while owner.count_in_swap() < len(SAMPLE) // 2 and meminfo_kib("SwapFree") > enough:
         length = STEP if meminfo_kib("MemAvailable") > LEAST_KIB else STEP // 16
         hogs.append(Memory(length))
         gt_need(not libc.mlock(ctypes.c_void_p(hogs[-1].address), ctypes.c_size_t(length)), "mlock")
@@ -108,12 +118,12 @@ def churn() -> "tuple[int, int]":
     """How many pages of the sample were merged, and how many of those came to swap."""
     first, second = Owner(), Owner()
     for _ in range(100):
-        merged = min(first.ask(b"m"), second.ask(b"m"))
+        merged = first.count_merged(second)
         if merged == len(SAMPLE):
             break
         time.sleep(0.02)
     gt_reap(gt_fork(lambda: fill_memory(second)))
-    out = second.ask(b"s")
+    out = second.count_in_swap()
     first.ask(b"c")
     first.end()
     second.ask(b"c")
@@ -122,21 +132,16 @@ def churn() -> "tuple[int, int]":
 
 
 def run() -> None:
-    if not KSM.exists():
-        gt_skip("the kernel has no KSM")
     if not meminfo_kib("SwapTotal"):
         gt_skip("no swap is active (SwapTotal is 0)")
     if meminfo_kib("MemAvailable") > MOST_KIB:
         gt_skip(f"the machine has more memory than a test can fill, {MOST_KIB >> 10} MiB")
-    (KSM / "sleep_millisecs").write_text("1")
-    (KSM / "pages_to_scan").write_text("1000")
-    (KSM / "run").write_text("1")
     rounds = merged = out = 0
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end or rounds < 3:
-        now = churn()
-        rounds, merged, out = rounds + 1, merged + now[0], out + now[1]
-    (KSM / "run").write_text("0")
+    with ksm_scans():
+        while time.monotonic() < end or rounds < 3:
+            now = churn()
+            rounds, merged, out = rounds + 1, merged + now[0], out + now[1]
     told = f"{rounds} rounds of {PAGES} pages; of a sample {merged} were merged, {out} of them in swap"
     gt_need(merged > len(SAMPLE) and out > len(SAMPLE), f"enough of a race: {told}")
     gt_rate(0, rounds)  # one hit is KASAN's to tell
