@@ -58,15 +58,14 @@ def _load_layer(root: Path, errors: list[Exception]) -> Declarations:
 
     folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
     lib = SHIPPED / "guest-tests" / "lib"
+    cases: tuple[GuestCase, ...] = load(lambda path: load_cases(path, lib), root / "guest-tests", ())
     return Declarations(
         rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
         trees=load(load_trees, root / "patches" / "trees.yaml", {}),
         series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
-        cases=(
-            *load(lambda path: load_cases(path, lib), root / "guest-tests", ()),
-            *(CASES if root == SHIPPED else ()),
-        ),
+        # the kernel's own are not files of ours
+        cases=(*cases, *(CASES if root == SHIPPED else ())),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
     )
 
