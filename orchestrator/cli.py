@@ -21,12 +21,23 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator import gc
 from orchestrator.document import size_mib, suggest
 from orchestrator.errors import CowbellError, UsageError
-from orchestrator.grammar import Setting, make_parser, read_words, settle_jobs
+from orchestrator.grammar import (
+    KINDS,
+    PRODUCTS,
+    SHELLS,
+    Setting,
+    choose_subject,
+    make_parser,
+    read_words,
+    settle_jobs,
+)
 from orchestrator.jobserver import read_options
 from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
+    from orchestrator.guesttest import GuestCase
+    from orchestrator.ledger import Sighting
     from orchestrator.plan import Declarations, Job, Request
     from orchestrator.terminal import Terminal
     from orchestrator.workers import Limits
@@ -39,10 +50,12 @@ T = TypeVar("T")
 class Call:
     """What was typed, and what was read for it: all that a target needs.
 
-    ``targets`` are those named, in their order; ``command`` is the line as it can be pasted.
+    ``targets`` are those named, in their order, ``subjects`` what is named after one; ``command`` is the line
+    as it can be pasted.
     """
 
     targets: tuple[str, ...]
+    subjects: tuple[str, ...]
     settings: Mapping[str, Setting]
     options: argparse.Namespace
     command: str
@@ -94,16 +107,24 @@ def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:
 
 
 def _run(words: list[str]) -> int:
+    from orchestrator.preferences import find_path, load_preferences
+
     asked = settle_jobs([*read_options(os.environ), *words])
     options = make_parser().parse_intermixed_args(asked)
-    targets, settings = read_words(options.words)
+    read = read_words(options.words, load_preferences(find_path()))
+    targets, settings = read.targets, read.settings
     if options.print_variables:
         return _print_settings(settings, as_json=options.json)
     store = Store(find_default_root())
-    if targets == ["report"]:
-        return _show_run(store, settings["RUN"].value, as_json=options.json)
-    if targets == ["gc"]:
-        return _collect(store, settings["SIZE"].value, is_dry_run=options.dry_run, as_json=options.json)
+    match targets[0]:
+        case "report":
+            return _show_run(store, settings["RUN"].value, as_json=options.json)
+        case "gc":
+            return _collect(store, size_mib(settings["SIZE"].value), gc.KINDS, options)
+        case "clean":
+            return _collect(store, 0, gc.CLEANED, options)
+        case "manpage" | "schema":
+            return _show_page(targets[0], read.subjects)
 
     from orchestrator import inputs, plan
     from orchestrator.manifest import find_names
@@ -120,7 +141,7 @@ def _run(words: list[str]) -> int:
         config=settings["CONFIG"].words,
         accel=settings["ACCEL"].value,
         # a shell comes by vng where it can
-        boot="" if targets == ["shell"] and settings["BOOT"].origin == "default" else settings["BOOT"].value,
+        boot="" if targets == ("shell",) and settings["BOOT"].origin == "default" else settings["BOOT"].value,
     )
     with Terminal(is_silent=options.silent, is_verbose=options.verbose) as terminal:
         place = Workspace(
@@ -143,7 +164,7 @@ def _run(words: list[str]) -> int:
             redo=options.always_make and "source" in targets,
         )
         command = shlex.join(["cowbell", *words])
-        call = Call(tuple(targets), settings, options, command, request, declared, place, terminal)
+        call = Call(targets, read.subjects, settings, options, command, request, declared, place, terminal)
         return _TARGETS.get(targets[0], _make_targets)(call)
 
 
@@ -180,32 +201,80 @@ def _list(call: Call) -> int:
     if call.options.changelog:
         return _show_evidence(call)
     listed = listing.list_declared(call.declared)
-    render = functools.partial(listing.render_declared, own=call.declared.own)
-    return _print(render, listing.render_declared_json, listed, call)
+    kind = choose_subject("list", call.subjects, KINDS)
+    if not kind:
+        render = functools.partial(listing.render_declared, own=call.declared.own)
+        return _print(render, listing.render_declared_json, listed, call)
+    names = listing.list_kind(kind, call.declared)
+    return _print(listing.render_names, functools.partial(listing.render_names_json, kind), names, call)
 
 
 def _show_evidence(call: Call) -> int:
     """What stored runs say of the cases; ROW= and TESTS= choose of which."""
-    from orchestrator import changelog, ledger
+    from orchestrator import changelog, explain, ledger
     from orchestrator.guesttest import select_cases
 
     (target,) = call.targets
-    request, place = call.request, call.place
-    if target == "explain" and not request.tests:
-        raise UsageError("expected the id of a case, or a glob", where="explain")
-    cases = select_cases(call.declared.cases, request.tests or ("*",), target)
-    runs = ledger.load_runs(place.store.path("runs"))
-    found = ledger.find_sightings(runs, place.list_program_ids(cases))
-    seen = [sighting for sighting in found.values() if sighting.row in (request.rows or (sighting.row,))]
+    request, place, declared = call.request, call.place, call.declared
+
+    def find_seen(cases: Sequence["GuestCase"]) -> list["Sighting"]:
+        runs = ledger.load_runs(place.store.path("runs"))
+        found = ledger.find_sightings(runs, place.list_program_ids(cases)).values()
+        return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
+
+    if target == "explain":
+        plain, chosen = explain.find_subjects(call.subjects or request.tests, declared)
+        seen = find_seen(chosen)
+        show = explain.render_json if call.options.json else explain.render
+        print(show(plain, chosen, seen, declared), end="")
+        return 0
+    cases = select_cases(declared.cases, request.tests or ("*",), target)
+    seen = find_seen(cases)
     if target == "proof":
         return _print(ledger.render_proofs, ledger.render_proofs_json, ledger.make_proofs(cases, seen), call)
-    if target == "explain":
-        render = ledger.explain_cases_json if call.options.json else ledger.explain_cases
-        print(render(cases, seen), end="")
-        return 0
-    entries = changelog.load_changelog(place.changelogs, call.declared.cases)
+    entries = changelog.load_changelog(place.changelogs, declared.cases)
     coverage = ledger.make_coverage(entries, cases, seen)
     return _print(ledger.render_coverage, ledger.render_coverage_json, coverage, call)
+
+
+def _examine(call: Call) -> int:
+    from orchestrator import doctor, plan
+
+    findings = doctor.examine(plan.make_plan(call.request, call.declared), call.place)
+    _print(doctor.render, doctor.render_json, findings, call)
+    return int(bool(doctor.find_missing(findings)))
+
+
+def _complete(call: Call) -> int:
+    """The script, or what the script asks for: the words that may stand where one was begun."""
+    from orchestrator import completion, listing
+
+    if call.subjects[:1] == ("words",):
+        begun, first = (*call.subjects[1:], "", "")[:2]
+        for word in completion.complete(begun, first, listing.list_declared(call.declared), make_parser()):
+            print(word)
+        return 0
+    if not (shell := choose_subject("completion", call.subjects, SHELLS)):
+        raise UsageError(f"expected {', '.join(SHELLS)}", where="completion")
+    print(completion.render_script(shell), end="")
+    return 0
+
+
+def _show_page(target: str, subjects: Sequence[str]) -> int:
+    """What is printed from tables alone."""
+    import importlib.metadata
+
+    from orchestrator import manpage
+
+    if target == "manpage":
+        print(manpage.render(make_parser(), importlib.metadata.version("cowbell")), end="")
+        return 0
+    if not (name := choose_subject(target, subjects, PRODUCTS)):
+        raise UsageError(f"expected one of {', '.join(PRODUCTS)}", where="schema")
+    from orchestrator import schemas
+
+    print(schemas.render(name), end="")
+    return 0
 
 
 def _edit_patches(call: Call) -> int:
@@ -276,6 +345,8 @@ def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
 # what is done alone; the others work on the rows
 _TARGETS: Mapping[str, Callable[[Call], int]] = {
     "shell": _open_shell,
+    "doctor": _examine,
+    "completion": _complete,
     "list": _list,
     "explain": _show_evidence,
     "proof": _show_evidence,
@@ -302,9 +373,9 @@ def _find_root(asked: Path | None) -> Path:
     return SHIPPED
 
 
-def _collect(store: Store, size: str, *, is_dry_run: bool, as_json: bool) -> int:
-    found = gc.collect(store, size_mib(size) << 20, is_dry_run=is_dry_run)
-    print(gc.render_json(found) if as_json else gc.render_text(found), end="")
+def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argparse.Namespace) -> int:
+    found = gc.collect(store, limit_mib << 20, kinds, is_dry_run=options.dry_run)
+    print(gc.render_json(found) if options.json else gc.render_text(found), end="")
     return 0
 
 

@@ -90,4 +90,4 @@ def render_json(reports: Sequence[ConfigReport]) -> str:
         }
         for report in reports
     ]
-    return json.dumps(listed, indent=1) + "\n"
+    return json.dumps({"schema": "cowbell-config-1", "kernels": listed}, indent=1) + "\n"

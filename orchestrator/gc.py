@@ -9,13 +9,15 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.store import Store
 
-_KINDS = ("build", "kernels", "rootfs", "programs")
+KINDS = ("build", "kernels", "rootfs", "programs", "worktrees")
+# what make clean would remove: what only makes the next build faster
+CLEANED = ("build", "programs", "worktrees")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class Collection:
     after: int
 
 
-def collect(store: Store, limit: int, *, is_dry_run: bool = False) -> Collection:
+def collect(
+    store: Store, limit: int, kinds: Sequence[str] = KINDS, *, is_dry_run: bool = False
+) -> Collection:
     """Remove the entries not used for longest until the store has at most ``limit`` bytes."""
     if not is_dry_run:
         for left in store.root.glob("*/.*.gone"):
             shutil.rmtree(left, ignore_errors=True)
-    entries = sorted(_list_entries(store), key=lambda entry: entry.used_at)
+    entries = sorted(_list_entries(store, kinds), key=lambda entry: entry.used_at)
     before = after = measure(store.root)
     removed: list[Entry] = []
     in_use: list[Entry] = []
@@ -66,12 +70,11 @@ def collect(store: Store, limit: int, *, is_dry_run: bool = False) -> Collection
     return Collection(tuple(removed), tuple(in_use), before, after)
 
 
-def _list_entries(store: Store) -> Iterator[Entry]:
-    for kind in _KINDS:
+def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[Entry]:
+    for kind in kinds:
         for path in _list_folders(store.root / kind):
-            yield _make_entry(store, path, f"use-{kind}-{path.name}")
-    for path in _list_folders(store.root / "worktrees"):
-        yield _make_entry(store, path, f"worktree-{path.name}")
+            lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
+            yield _make_entry(store, path, lock)
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -101,10 +104,14 @@ def measure(folder: Path) -> int:
 
 
 def render_text(collection: Collection) -> str:
-    lines = [f"{entry.size >> 20:6} MiB  {entry.path}" for entry in collection.removed]
+    large = [entry for entry in collection.removed if entry.size >> 20]
+    lines = [f"{entry.size >> 20:6} MiB  {entry.path}" for entry in large]
+    if small := len(collection.removed) - len(large):
+        lines.append(f"            and {small} of less than a MiB")
     lines += [f"    in use  {entry.path}" for entry in collection.in_use]
     return "\n".join([*lines, f"{collection.before >> 20} MiB -> {collection.after >> 20} MiB"]) + "\n"
 
 
 def render_json(collection: Collection) -> str:
-    return json.dumps(dataclasses.asdict(collection), indent=1, default=str) + "\n"
+    product = {"schema": "cowbell-gc-1", **dataclasses.asdict(collection)}
+    return json.dumps(product, indent=1, default=str) + "\n"

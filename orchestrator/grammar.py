@@ -3,32 +3,54 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.document import size_mib, suggest
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.glossary import EXITS
 
-TARGETS: Mapping[str, str] = {
-    "source": "fetch the trees and apply the series",
-    "config": "what becomes of every config symbol that is asked for, and why",
-    "build": "source, then configure and build the kernels",
-    "test": "build, then boot, run the cases and report (the default)",
-    "shell": "build, then boot one kernel and open a shell in its guest, or run the commands on stdin",
-    "report": "show a run again: RUN=ID, or the last one",
-    "gc": "remove what was not used for longest, until the store has at most SIZE",
-    "list": "what there is: rows, kernels, series, fragments, cases; or --changelog",
-    "explain": "all about the cases that are named after it",
-    "proof": "which kernels every case was seen to fail on, and to pass on",
-    "series": "the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply",
-    "worktree": "open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)",
-    "refresh": "write the commits of that worktree back into patches/SERIES",
+KINDS = ("rows", "kernels", "series", "fragments", "cases", "targets", "variables", "schemas")
+# of --json; what they look like is in schemas
+PRODUCTS = (
+    "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
+    "changelog", "gc", "doctor",
+)  # fmt: skip
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``is_alone``: it does not go together with others. ``takes`` says what may be named after it."""
+
+    about: str
+    is_alone: bool = True
+    takes: str = ""
+
+
+TARGETS: Mapping[str, Target] = {
+    "source": Target("fetch the trees and apply the series", is_alone=False),
+    "config": Target("what becomes of every config symbol that is asked for, and why", is_alone=False),
+    "build": Target("source, then configure and build the kernels", is_alone=False),
+    "test": Target("build, then boot, run the cases and report (the default)", is_alone=False),
+    "shell": Target(
+        "build, then boot one kernel and open a shell in its guest, or run the commands on stdin"
+    ),
+    "report": Target("show a run again: RUN=ID, or the last one"),
+    "doctor": Target("what the rows need of this machine, and the command that installs what is missing"),
+    "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
+    "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
+    "proof": Target("which kernels every case was seen to fail on, and to pass on"),
+    "series": Target("the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply"),
+    "worktree": Target("open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)"),
+    "refresh": Target("write the commits of that worktree back into patches/SERIES"),
+    "clean": Target("remove object files, worktrees and compiled cases; kernels and results stay"),
+    "gc": Target("remove what was not used for longest, until the store has at most SIZE"),
+    "completion": Target("the script that completes this command's words", takes="bash|zsh|fish"),
+    "manpage": Target("the manual page, for man -l"),
+    "schema": Target("the JSON Schema of what --json prints", takes="NAME"),
 }
-
-
-# these do not go together with others
-ALONE = ("shell", "gc", "list", "explain", "proof", "series", "worktree", "refresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +102,9 @@ class Setting:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    def tell(name: str, target: Target) -> str:
+        return f"  {f'{name} {target.takes}':<24} {target.about}"
+
     parser = argparse.ArgumentParser(
         prog="cowbell",
         usage="cowbell [OPTIONS] [TARGET...] [VAR=value...]",
@@ -88,13 +113,15 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="\n".join(
             (
                 "targets:",
-                *(f"  {name:<8} {about}" for name, about in TARGETS.items()),
-                "\nvariables (command line, then environment but for those marked *, then the row):",
+                *(tell(name, target) for name, target in TARGETS.items()),
+                "\nvariables (command line, then environment but for those marked *, then",
+                "~/.config/cowbell.yaml, then the row):",
                 *(
                     f"  {name:<8} {variable.about}{'' if variable.is_inherited else ' *'}"
                     for name, variable in VARIABLES.items()
                 ),
-                "\nexit status: 0 as expected, 1 not as expected, 2 your mistake, 3 the host's trouble",
+                "\nexit status:",
+                *(f"  {status:<8} {meaning}" for status, meaning in EXITS.items()),
             )
         ),
     )
@@ -104,7 +131,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-k",
         "--keep-going",
         action="store_true",
-        help="after a patch that does not apply, try the later ones",
+        help="when a job or a patch fails, go on with the others",
     )
     parser.add_argument(
         "-B", "--always-make", action="store_true", help="do the targets again, though up to date"
@@ -154,9 +181,19 @@ def settle_jobs(words: Sequence[str]) -> list[str]:
     ]
 
 
-def read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
-    """Split targets from ``VAR=value``; every unknown word is told at once."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Targets in their order, what is named after one of them, and the value of every variable."""
+
+    targets: tuple[str, ...]
+    subjects: tuple[str, ...]
+    settings: Mapping[str, Setting]
+
+
+def read_words(words: Sequence[str], preferences: Mapping[str, Setting] | None = None) -> Words:
+    """Split targets from ``VAR=value``; raises ``UsageError`` for every wrong word at once."""
     settings = {name: Setting(variable.default, "default") for name, variable in VARIABLES.items()}
+    settings |= preferences or {}
     settings |= {
         name: Setting(os.environ[name], "environment")
         for name, variable in VARIABLES.items()
@@ -167,11 +204,13 @@ def read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
     subjects: list[str] = []
     for word in words:
         name, is_setting, value = word.partition("=")
-        if is_setting and name in VARIABLES:
+        if targets == ["completion"]:
+            subjects.append(word)
+        elif is_setting and name in VARIABLES:
             settings[name] = Setting(value, "command line")
-        elif is_setting:
+        elif is_setting and not (targets and TARGETS[targets[0]].takes):
             errors.append(UsageError(f"there is no variable {name}{suggest(name, VARIABLES)}", where=word))
-        elif targets == ["explain"]:
+        elif targets and TARGETS[targets[0]].takes:
             subjects.append(word)
         elif word in TARGETS:
             targets.append(word)
@@ -181,18 +220,41 @@ def read_words(words: Sequence[str]) -> tuple[list[str], dict[str, Setting]]:
                     f"there is no target {word}{suggest(word, TARGETS)}", hint="cowbell --help lists them"
                 )
             )
-    if subjects:
-        settings["TESTS"] = Setting(" ".join(subjects), "command line")
+    errors += _check_settings(settings)
+    errors += [
+        UsageError("is done alone", where=name) for name in targets if TARGETS[name].is_alone and targets[1:]
+    ]
+    raise_all(errors)
+    return Words(tuple(targets) or ("test",), tuple(subjects), settings)
+
+
+def _check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
     for name, known in CHOICES.items():
         if (value := settings[name].value) not in known:
             expected = f"{', '.join(known[:-1])} or {known[-1]}"
-            errors.append(UsageError(f"expected {expected}, got {value}{suggest(value, known)}", where=name))
+            yield _refuse(name, settings, f"expected {expected}, got {value}{suggest(value, known)}")
     if settings["LLVM"].value not in ("", "0", "1"):
-        errors.append(UsageError(f"expected 1 or 0, got {settings['LLVM'].value}", where="LLVM"))
+        yield _refuse("LLVM", settings, f"expected 1 or 0, got {settings['LLVM'].value}")
     try:
         size_mib(settings["SIZE"].value)
     except ValueError as error:
-        errors.append(UsageError(str(error), where="SIZE"))
-    errors += [UsageError("is done alone", where=name) for name in ALONE if name in targets and targets[1:]]
+        yield _refuse("SIZE", settings, str(error))
+
+
+def _refuse(name: str, settings: Mapping[str, Setting], what: str) -> UsageError:
+    origin = settings[name].origin
+    return UsageError(what, where=name if origin == "command line" else f"{name} ({origin})")
+
+
+def choose_subject(target: str, subjects: Sequence[str], known: Sequence[str]) -> str:
+    """The one thing named after a target, empty when there is none; raises ``UsageError`` for others."""
+    errors = [
+        UsageError(
+            f"there is no {word}{suggest(word, known)}", where=target, hint=f"there are: {', '.join(known)}"
+        )
+        for word in subjects
+        if word not in known
+    ]
+    errors += [UsageError("takes one word", where=target)] if len(subjects) > 1 else []
     raise_all(errors)
-    return targets or ["test"], settings
+    return subjects[0] if subjects else ""

@@ -6,20 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.grammar import Setting
+from orchestrator.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
 
 if TYPE_CHECKING:
     from orchestrator.dryrun import Step
+    from orchestrator.guesttest import GuestCase
     from orchestrator.plan import Declarations
 
 
 def render_settings(settings: Mapping[str, Setting]) -> str:
-    return "".join(f"{name:<6} = {s.value:<24} # {s.origin}\n" for name, s in settings.items())
+    width = max(len(setting.value) for setting in settings.values())
+    return "".join(f"{name:<6} = {s.value:<{width}} # {s.origin}\n" for name, s in settings.items())
 
 
 def render_settings_json(settings: Mapping[str, Setting]) -> str:
     listed = {name: {"value": s.value, "origin": s.origin} for name, s in settings.items()}
-    return json.dumps(listed, indent=1) + "\n"
+    return json.dumps({"schema": "cowbell-variables-1", "variables": listed}, indent=1) + "\n"
 
 
 def render_steps(steps: Sequence["Step"]) -> str:
@@ -27,7 +29,8 @@ def render_steps(steps: Sequence["Step"]) -> str:
 
 
 def render_steps_json(steps: Sequence["Step"]) -> str:
-    return json.dumps([dataclasses.asdict(step) for step in steps], indent=1) + "\n"
+    listed = [dataclasses.asdict(step) for step in steps]
+    return json.dumps({"schema": "cowbell-steps-1", "steps": listed}, indent=1) + "\n"
 
 
 def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
@@ -59,4 +62,36 @@ def render_declared(
 
 
 def render_declared_json(listed: Mapping[str, Mapping[str, str]]) -> str:
-    return json.dumps(listed, indent=1) + "\n"
+    return json.dumps({"schema": "cowbell-list-1", **listed}, indent=1) + "\n"
+
+
+def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
+    """What there is of one kind, with more about each than among all kinds."""
+    match kind:
+        case "cases":
+            return {case.id: describe_case(case) for case in declared.cases}
+        case "targets":
+            return {name: target.about for name, target in TARGETS.items()}
+        case "variables":
+            return {name: variable.about for name, variable in VARIABLES.items()}
+        case "schemas":
+            return {name: f"cowbell schema {name}" for name in PRODUCTS}
+        case _:
+            return list_declared(declared)[kind]
+
+
+def render_names(names: Mapping[str, str]) -> str:
+    width = max(map(len, names), default=0)
+    return "".join(f"{name:<{width}}  {about}\n" for name, about in names.items())
+
+
+def render_names_json(kind: str, names: Mapping[str, str]) -> str:
+    return json.dumps({"schema": "cowbell-names-1", "kind": kind, "names": names}, indent=1) + "\n"
+
+
+def describe_case(case: "GuestCase") -> str:
+    """What a case is in a line, with what it needs."""
+    needs = [*case.needs_kconfig.split(), *(["root"] if case.needs_root else [])]
+    needs += [f"kernel >= {case.min_kernel}"] if case.min_kernel else []
+    needs += [f"{case.memory_mib} MiB"] if case.memory_mib else []
+    return f"{case.summary} ({case.kind}{'; needs ' + ', '.join(needs) if needs else ''})"

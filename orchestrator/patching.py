@@ -34,13 +34,15 @@ def show_series(
     series = _choose_series(request, declared) or list(declared.series.values())
     if not request.tree:
         listed = {one.name: _describe(one) for one in series}
-        return 0, json.dumps(listed, indent=1) + "\n" if options.json else "\n".join(map(_render, series))
+        product = {"schema": "cowbell-series-1", "series": listed}
+        return 0, json.dumps(product, indent=1) + "\n" if options.json else "\n".join(map(_render, series))
     base = fetch_tree(_choose_tree(request, declared), place.store, place.progress)
     tried = {one.name: _try(one, base, declared, place) for one in series}
     is_good = all(o.state is State.APPLIES for outcomes in tried.values() for o in outcomes)
     if options.json:
         text = json.dumps(
             {
+                "schema": "cowbell-patches-1",
                 "kernel": base.tree,
                 "version": str(base.version),
                 "commit": base.commit,

@@ -74,14 +74,14 @@ def test_every_fault_of_every_file_at_once(tmp_path: Path) -> None:
 
 
 def test_environment_is_taken_and_the_command_line_wins() -> None:
-    told = json.loads(cowbell("-p", "--json", "ROW=a", ROW="b", KERNEL="c").stdout)
+    told = json.loads(cowbell("-p", "--json", "ROW=a", ROW="b", KERNEL="c").stdout)["variables"]
     assert told["ROW"] == {"value": "a", "origin": "command line"}
     assert told["KERNEL"] == {"value": "c", "origin": "environment"}
     assert told["ACCEL"] == {"value": "auto", "origin": "default"}
 
 
 def test_words_of_other_tools_are_not_taken_from_the_environment() -> None:
-    told = json.loads(cowbell("-p", "--json", CC="tcc", SIZE="1", DIR="/").stdout)
+    told = json.loads(cowbell("-p", "--json", CC="tcc", SIZE="1", DIR="/").stdout)["variables"]
     assert {told[name]["origin"] for name in ("CC", "SIZE", "DIR")} == {"default"}
 
 
@@ -111,7 +111,7 @@ def test_dry_run_does_nothing(tmp_path: Path) -> None:
     store = tmp_path / "empty"
     done = cowbell("-n", "--json", "ROW=demo", COWBELL_STORE=str(store))
     assert done.returncode == 0
-    assert [step["stage"] for step in json.loads(done.stdout)][:3] == [
+    assert [step["stage"] for step in json.loads(done.stdout)["steps"]][:3] == [
         "source",
         "source",
         "build",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``cowbell config`` and ``cowbell gc``, and the variables ARCH, CONFIG, CC and LLVM."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FAKE_TREE, ROOT, Mirror
+from tests.schema import read_product
 
 MATRIX = """\
 rows:
@@ -79,7 +79,7 @@ def test_config_tells_every_symbol_and_why(project: Path) -> None:
 def test_config_of_the_row_as_json(project: Path) -> None:
     done = cowbell(project, "config", "--json")
     assert done.returncode == 0, done.stderr
-    (report,) = json.loads(done.stdout)
+    (report,) = read_product(done.stdout)["kernels"]
     assert (report["job"], report["arch"], report["kernel"]) == (
         "small/plain",
         "x86_64",
@@ -130,7 +130,7 @@ def test_gc(project: Path) -> None:
     assert str(image.parent) in done.stdout
     assert image.exists()
     assert cowbell(project, "gc").stdout.count("\n") == 1, "20 GB are enough"
-    found = json.loads(cowbell(project, "gc", "SIZE=1M", "--json").stdout)
+    found = read_product(cowbell(project, "gc", "SIZE=1M", "--json").stdout)
     assert str(image.parent) in [entry["path"] for entry in found["removed"]]
     assert found["after"] < found["before"]
     assert not image.exists()

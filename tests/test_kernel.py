@@ -20,6 +20,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.schema import read_product
+
 pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +96,7 @@ def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[s
     assert again.returncode == 0
     assert "up to date" in again.stdout
     assert again.stderr == ""
-    steps = json.loads(cowbell(store, "-n", "--json", "ROW=demo").stdout)
+    steps = read_product(cowbell(store, "-n", "--json", "ROW=demo").stdout)["steps"]
     assert steps and not any(step["why"] for step in steps)
 
 
@@ -221,7 +223,7 @@ def faults(
     (project / "ci" / "matrix.yaml").write_text(head + "    kernels: [{name: plain}]\n")
     done = cowbell(store, "-B", "test", "--json", "TESTS=fault.*", root=project)
     assert done.returncode == 1, done.stdout + done.stderr
-    (job,) = json.loads(done.stdout)["jobs"]
+    (job,) = read_product(done.stdout)["jobs"]
     yield {verdict["name"]: (verdict["status"], verdict["reason"]) for verdict in job["verdicts"]}
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The targets series, worktree and refresh, typed as a developer types them."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from tests.conftest import render_patch
 from tests.gitserver import COMMITS, run_git
+from tests.schema import read_product
 from tests.test_cli import ROOT, cowbell
 
 
@@ -43,7 +43,7 @@ def test_series_are_listed(project: Path) -> None:
         "swap: another swap\n  for kernel>=5.15\n    1 swap\n      odirect.rd-mprotect -> pass\n"
         in done.stdout
     )
-    told = json.loads(cowbell("series", "SERIES=swap", "--json", cwd=project).stdout)
+    told = read_product(cowbell("series", "SERIES=swap", "--json", cwd=project).stdout)["series"]
     assert list(told) == ["swap"]
     assert told["swap"]["patches"][0]["flips"] == {"odirect.rd-mprotect": "pass"}
 
@@ -54,7 +54,9 @@ def test_does_it_apply(project: Path, linux: Path) -> None:
     assert "applies, 1 patch(es)" in done.stdout
     assert "it is meant for kernel>=5.15, and is tried all the same" in done.stdout
     commit = run_git(linux, "rev-parse", "other")
-    told = json.loads(cowbell("series", "SERIES=swap", f"KERNEL={linux}", "-n", "--json", cwd=project).stdout)
+    told = read_product(
+        cowbell("series", "SERIES=swap", f"KERNEL={linux}", "-n", "--json", cwd=project).stdout
+    )
     assert (told["commit"], told["version"]) == (commit, "5.10.226")
     assert [patch["state"] for patch in told["series"]["swap"]] == ["applies"]
     assert run_git(linux, "status", "--porcelain") == ""

@@ -251,7 +251,7 @@ def test_the_own_folder_is_found_from_below_and_by_name(own: Path, tmp_path: Pat
 
 
 def test_dry_run_is_of_the_own_rows(own: Path) -> None:
-    steps = json.loads(cowbell("-n", "--json", cwd=own).stdout)
+    steps = json.loads(cowbell("-n", "--json", cwd=own).stdout)["steps"]
     assert steps
     assert all("mine/" in step["subject"] for step in steps)
 

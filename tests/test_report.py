@@ -15,6 +15,7 @@ from orchestrator.ktap import parse_ktap
 from orchestrator.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
 from orchestrator.report import Judged
 from orchestrator.status import Status
+from tests.schema import read_product
 from tests.test_verdict import FAILED, GOOD
 
 EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
@@ -78,6 +79,7 @@ def test_summary_is_not_as_expected(judged: Judged) -> None:
 def test_json(judged: Judged) -> None:
     told = json.loads(report.render_json(judged))
     assert told["schema"] == report.SCHEMA
+    read_product(report.render_json(judged))
     assert [v["status"] for v in told["jobs"][0]["verdicts"]] == [
         "xfail",
         "fail",

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What words mean, what a machine lacks, what a user sets for all commands, and what clean leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.glossary import EXITS, VERDICTS
+from orchestrator.grammar import TARGETS, VARIABLES
+from tests.test_cli import cowbell
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "told"),
+    [
+        ("BROKEN", "verdict", VERDICTS["BROKEN"]),
+        ("fail", "verdict", "KTAP calls it XFAIL"),
+        ("XPASS", "verdict", "the expectation is wrong"),
+        ("3", "exit status", EXITS[3]),
+        ("demo", "row", "cowbell test ROW=demo"),
+        ("ACCEL", "variable", "auto, kvm, tcg"),
+        ("build", "target", TARGETS["build"].about),
+    ],
+)
+def test_explain(word: str, kind: str, told: str) -> None:
+    done = cowbell("explain", word)
+    assert done.returncode == 0
+    assert f"{word}: {kind}\n" in done.stdout
+    assert told in done.stdout
+
+
+def test_explain_several_with_a_case() -> None:
+    told = cowbell("explain", "SKIP", "odirect.rd-*").stdout
+    assert "SKIP: verdict" in told
+    assert "odirect.rd-control: a stalled direct read" in told
+
+
+def test_every_word_that_is_not_known_at_once() -> None:
+    done = cowbell("explain", "BRKEN", "odirect.rd-mprotct", "4")
+    assert done.returncode == 2
+    for text in ("did you mean BROKEN?", "did you mean odirect.rd-mprotect?", "there is no 4"):
+        assert text in done.stderr
+    assert "expected what to explain" in cowbell("explain").stderr
+
+
+def test_list_of_a_kind() -> None:
+    told = cowbell("list", "cases").stdout
+    assert "odirect.rd-stress" in told
+    assert "(race; needs " in told
+    assert [line.split()[0] for line in cowbell("list", "targets").stdout.splitlines()] == list(TARGETS)
+    done = cowbell("list", "case")
+    assert (done.returncode, "did you mean cases?" in done.stderr) == (2, True)
+
+
+def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:
+    """A machine with nothing but a C compiler's name on its PATH."""
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    done = cowbell("doctor", "ROW=demo,aarch64-64k", "--json", PATH=str(bare))
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert {"git", "qemu-system-x86", "qemu-system-arm", "gcc-aarch64-linux-gnu", "mmdebstrap"} <= set(
+        told["packages"]
+    )
+    rows = {finding["need"]: finding["rows"] for finding in told["findings"]}
+    assert rows["qemu-system-aarch64"] == ["aarch64-64k"]
+    text = cowbell("doctor", "ROW=demo", PATH=str(bare)).stdout
+    assert "MISSING  qemu-system-x86_64" in text
+    assert "apt-get install --no-install-recommends bc binutils" in text
+    assert "can not run: demo" in text
+
+
+def test_doctor_is_content_where_rows_run() -> None:
+    done = cowbell("doctor", "ROW=demo")
+    assert done.returncode == 0, done.stdout
+    assert "every row can run" in done.stdout
+
+
+@pytest.fixture
+def preferences(home: Path) -> Path:
+    path = home / ".config" / "cowbell.yaml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_a_users_defaults_come_after_the_environment(preferences: Path) -> None:
+    preferences.write_text("ACCEL: tcg\nROW: demo\nSIZE: 5G\n")
+    told = json.loads(cowbell("-p", "--json", "KERNEL=a", ROW="x").stdout)["variables"]
+    assert told["ACCEL"] == {"value": "tcg", "origin": f"{preferences}:1"}
+    assert told["ROW"] == {"value": "x", "origin": "environment"}
+    assert told["KERNEL"]["origin"] == "command line"
+    assert told["SIZE"]["value"] == "5G"
+    assert set(told) == set(VARIABLES)
+
+
+def test_wrong_defaults_are_told_with_their_line(preferences: Path) -> None:
+    preferences.write_text("ACCEL: tcg\nKERNLE: x\nROW: [demo]\n")
+    done = cowbell("list")
+    assert done.returncode == 2
+    assert f"{preferences}:2" in done.stderr
+    assert "did you mean KERNEL?" in done.stderr
+    assert f"{preferences}:3" in done.stderr
+    preferences.write_text("\nACCEL: hvf\n")
+    done = cowbell("list")
+    assert f"ACCEL ({preferences}:2): expected auto, kvm or tcg, got hvf" in done.stderr
+
+
+def test_clean_leaves_kernels_and_results(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for name in ("build/a", "programs/b", "worktrees/c", "kernels/d", "results/e", "runs/f"):
+        (store / name).mkdir(parents=True)
+    shown = cowbell("clean", "-n", COWBELL_STORE=str(store))
+    assert shown.returncode == 0
+    assert (store / "build/a").exists()
+    assert cowbell("clean", COWBELL_STORE=str(store)).returncode == 0
+    left = {str(path.relative_to(store)) for path in store.glob("*/?")}
+    assert left == {"kernels/d", "results/e", "runs/f"}
