@@ -88,7 +88,6 @@ def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterat
         yield Finding(f"a compiler for {arch.name}: {error.what}", rows, False, package)
     else:
         yield Finding(f"a compiler for {arch.name}", rows, True)
-    known = accel.find_accel("auto", arch, place.store)
     if command.is_installed(arch.qemu):
         chosen, _, reason = accel.find_accel("auto", arch, place.store).partition(" ")
         told = f"{chosen} ({reason})" if chosen else "known after the first guest's boot"
