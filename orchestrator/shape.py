@@ -135,10 +135,10 @@ def list_needs(shape: GuestShape) -> Iterator[Need]:
 def find_misfits(shape: GuestShape, arch: str, symbols: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Key and complaint of what is not for pages of the size that the config makes."""
     page_kib = next((kib for symbol, kib in _PAGES.items() if symbols.get(symbol) == "y"), 4)
-    sizes = _HUGE_PAGES[arch, page_kib]
+    sizes = _HUGE_PAGES.get((arch, page_kib), ())
     for kib, count in shape.hugepages:
         if kib not in sizes:
-            known = ", ".join(map(render_kib, sizes))
+            known = ", ".join(map(render_kib, sizes)) or "none is known"
             yield (
                 "hugepages",
                 f"{arch} with {page_kib}K pages has no huge pages of {render_kib(kib)}: {known}",

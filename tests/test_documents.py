@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The documents say what is so: every command in them is run as written, section by section.
+
+In a fenced ``console`` block what a command prints is compared, ``...`` standing for anything; of ``sh``
+blocks the exit status counts. It is 0 wherever the document does not say otherwise. A command in the midst of
+text is run with ``-n``.
+
+``python -m tests.test_documents`` writes the house map of CONTRIBUTING.md anew.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, ROOT
+from tests.test_house import ORDER, PACKAGE
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", ".doc/examples.md", ".doc/reference.md")
+
+# These are not run as written, but with an option that does all but the work; everything else is.
+INSTEAD: Mapping[str, Mapping[str, str]] = {
+    "-n": {
+        "make check": "is the first section's test ROW=demo, after a setup of the machine",
+        "make test": "is what runs here",
+        "make test ARGS=\"-m 'not kernel'\"": "is what runs here",
+        "make bench": "takes a quarter of an hour",
+        "cowbell test ROW=demo KERNEL=~/linux": "builds kernels",
+        "cowbell test ROW=demo KERNEL=~/linux:main~1 SERIES=none": "builds a kernel",
+        "cowbell test ROW=demo KERNEL=~/linux DIRTY=1": "builds kernels",
+        "cowbell test ROW=demo SERIES=~/fix.mbox KERNEL=~/linux:main~1": "builds kernels",
+        "cowbell test ROW=x86_64-raid5 SERIES=none": "builds a kernel",
+        "cowbell test ROW=x86_64-raid5": "builds kernels",
+        "cowbell test ROW=x86_64-zram,x86_64-integrity": "builds kernels",
+        "cowbell test ROW=x86_64-hugetlbfs TESTS='vmsplice.child-huge*'": "builds kernels",
+        "cowbell test ROW=x86_64-numa SERIES=none": "builds a kernel",
+        "cowbell test ROW=aarch64-64k": "builds kernels",
+        "cowbell test ROW=catalogue TESTS='upstream/*'": "builds kernels",
+        "cowbell test ROW=demo BOOT=vng": "tests/test_vng.py runs it",
+        "cowbell gc SIZE=10G": "removes what other tests have built",
+        "cowbell worktree SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
+    },
+    "-p": {
+        "cowbell refresh SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
+    },
+}
+# sections that boot the demo's kernels, or need its source
+KERNEL = {
+    "README.md: Two commands",
+    "README.md: What to do next",
+    "README.md: The command",
+    "CONTRIBUTING.md: A case",
+    "CONTRIBUTING.md: A fragment",
+    "CONTRIBUTING.md: A row",
+    ".doc/examples.md: Which flaw, and what mends it",
+    ".doc/examples.md: A look into the guest",
+    ".doc/examples.md: For scripts",
+    ".doc/examples.md: A row of your own",
+    ".doc/reference.md: A shell in the guest",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """As it is typed; ``expected`` is None where its output is not in the document.
+
+    ``option`` is one that it is given because of where it stands.
+    """
+
+    where: str
+    text: str
+    expected: str | None
+    option: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+
+def read_commands(name: str) -> dict[str, list[Command]]:
+    """By section of a document, in their order."""
+    found: dict[str, list[Command]] = {}
+    section, kind, block, start = "", "", "", 0
+    for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+        where = f"{name}:{number}"
+        if not kind and (match := re.match(r"#+ (.*)", line)):
+            section = f"{name}: {match[1]}"
+        elif match := re.match(r"```(\w*)$", line):
+            if kind:
+                found.setdefault(section, []).extend(read_block(kind, block, f"{name}:{start}"))
+            kind, block, start = "" if kind else match[1] or "text", "", number + 1
+        elif kind:
+            block += line + "\n"
+        else:
+            spans = re.findall(r"`((?:cowbell|make) [^`[]+)`", line)
+            found.setdefault(section, []).extend(Command(where, span, None, "-n") for span in spans)
+    return {section: commands for section, commands in found.items() if commands}
+
+
+def read_block(kind: str, block: str, where: str) -> Iterator[Command]:
+    if kind == "sh":
+        # a command may be several lines, as a here document is
+        for text in re.findall(r"(?:.*<<'EOF'.*\n(?:.*\n)*?EOF\n|.+\n)", block):
+            yield Command(where, re.sub(r"\s{2,}# .*\n$", "", text).strip(), None)
+    elif kind == "console":
+        for entry in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            match = re.match(r".*\n(?:>.*\n)*", entry)
+            assert match, where
+            text = re.sub(r"^> ?", "", match[0], flags=re.M).strip()
+            yield Command(where, text, entry[match.end() :])
+
+
+SECTIONS = {section: commands for name in DOCUMENTS for section, commands in read_commands(name).items()}
+
+
+def change(command: Command) -> str:
+    """A command as it is run here."""
+    option = next((option for option, texts in INSTEAD.items() if command.text in texts), command.option)
+    return command.text.replace(" ", f" {option} ", 1) if option else command.text
+
+
+def is_like(printed: str, expected: str) -> bool:
+    """Whether a text is as the document has it; runs of spaces are one, and lines of nothing are none."""
+    pattern = ""
+    for line in expected.splitlines():
+        if line.strip() == "...":
+            pattern += r"(?:.*\n)*?"
+        elif line.strip():
+            pattern += ".*".join(map(re.escape, " ".join(line.split()).split("..."))) + "\n"
+    lines = (" ".join(line.split()) for line in printed.splitlines())
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines if line)) is not None
+
+
+@pytest.fixture
+def reader(home: Path, tmp_path: Path, history: Path) -> Path:
+    """Somebody who reads in a checkout, with an installed command, a kernel in ~/linux and a mail."""
+    checkout = tmp_path / "cowbell"
+    listed = ["git", "ls-files", "-co", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in done.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+    command = checkout / ".venv/bin/cowbell"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={checkout} exec {sys.executable} -m orchestrator "$@"\n')
+    command.chmod(0o755)
+    subprocess.run(["git", "clone", "-q", history, home / "linux"], check=True)
+    mail = ["git", "-C", str(home / "linux"), "format-patch", "--stdout", "-1"]
+    (home / "fix.mbox").write_bytes(subprocess.run(mail, check=True, capture_output=True).stdout)
+    return checkout
+
+
+@pytest.fixture
+def kernels(kernel_store_root: Path, tmp_path: Path, reader: Path) -> Path:
+    """A store with what the tests have built, and of its own the run with which README begins."""
+    store = tmp_path / "kernels"
+    store.mkdir()
+    for kind in (
+        "accel", "apt", "build", "ccache", "downloads", "git", "jobs", "kernels", "locks", "objects",
+        "probe", "programs", "results", "rootfs", "scratch", "worktrees",
+    ):  # fmt: skip
+        (kernel_store_root / kind).mkdir(parents=True, exist_ok=True)
+        (store / kind).symlink_to(kernel_store_root / kind)
+    first = [reader / ".venv/bin/cowbell", "-s", "test", "ROW=demo"]
+    env = os.environ | {"COWBELL_STORE": str(store)}
+    subprocess.run(first, cwd=reader, env=env, check=True, capture_output=True)
+    return store
+
+
+@pytest.mark.parametrize(
+    "section",
+    [pytest.param(name, marks=[pytest.mark.kernel] if name in KERNEL else []) for name in SECTIONS],
+)
+def test_commands_of_a_section(section: str, reader: Path, request: pytest.FixtureRequest) -> None:
+    commands = SECTIONS[section]
+    env = os.environ | {"COLUMNS": "160"}
+    if section in KERNEL:
+        env["COWBELL_STORE"] = str(request.getfixturevalue("kernels"))
+        env["PATH"] = f"{reader}/.venv/bin:{env['PATH']}"
+    else:
+        # nothing is fetched where nobody expects it
+        env["PATH"] = f"{reader}/.venv/bin:{BIN}:{env['PATH']}"
+    mark = "-- what was printed --"
+    script = ""
+    for command in commands:
+        script += f"{change(command)}\nstatus=$?; echo '{mark}' $status; (exit $status)\n"
+    done = subprocess.run(
+        ["bash", "-c", f"exec 2>&1 < /dev/null\n{script}"],
+        cwd=reader,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *printed, rest = re.split(rf"^{mark} (\d+)\n", done.stdout, flags=re.M)
+    assert not rest, rest
+    assert len(printed) == 2 * len(commands), done.stdout
+    for command, text, status in zip(commands, printed[::2], printed[1::2], strict=True):
+        assert status == "0", f"{command}\nexit status {status}\n{text}"
+        if command.expected is not None and change(command) == command.text:
+            assert is_like(text, command.expected), f"{command}\n{text}\nis not like\n{command.expected}"
+
+
+def test_what_is_not_run_as_written_is_in_a_document() -> None:
+    written = {command.text for commands in SECTIONS.values() for command in commands}
+    assert not {text for commands in INSTEAD.values() for text in commands} - written
+    assert not KERNEL - set(SECTIONS)
+
+
+def test_output_that_is_unlike() -> None:
+    assert is_like("a  b\n\nmore\nc\n", "a b\n...\nc\n")
+    assert is_like("0.3 s, done\n", "... s, done\n")
+    for expected in ("a b\nc\n", "a\n...\nc\n", "...\nd\n", "a b\n...\n...\nc\nd\n", ""):
+        assert not is_like("a b\nmore\nc\n", expected)
+
+
+def render_map() -> str:
+    """A line for each module, in pipeline order: the first sentence of its docstring."""
+    lines = []
+    for name in ORDER:
+        text = ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text()))
+        if text:
+            sentence = re.split(r"(?<=[.?])\s+(?=[A-Z])", " ".join(text.split("\n\n")[0].split()))[0]
+            lines.append(
+                textwrap.fill(f"- `{name}`: {sentence.replace('``', '`')}", 110, subsequent_indent="  ")
+            )
+    return "\n".join(lines) + "\n"
+
+
+MAP = re.compile(r"(?<=<!-- the map -->\n).*?(?=<!-- its end -->)", re.S)
+
+
+def test_house_map_names_every_module() -> None:
+    (found,) = MAP.findall((ROOT / "CONTRIBUTING.md").read_text())
+    assert found == render_map(), "python -m tests.test_documents writes it anew"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    place = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", place.read_text()):
+        assert (place.parent / target).is_file(), f"{name}: {target}"
+
+
+if __name__ == "__main__":
+    page = ROOT / "CONTRIBUTING.md"
+    page.write_text(MAP.sub(lambda _: render_map(), page.read_text()))
