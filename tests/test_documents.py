@@ -169,7 +169,7 @@ def kernels(kernel_store_root: Path, tmp_path: Path, reader: Path) -> Path:
     ):  # fmt: skip
         (kernel_store_root / kind).mkdir(parents=True, exist_ok=True)
         (store / kind).symlink_to(kernel_store_root / kind)
-    first = [reader / ".venv/bin/cowbell", "-s", "test", "ROW=demo"]
+    first = [str(reader / ".venv/bin/cowbell"), "-s", "test", "ROW=demo"]
     env = os.environ | {"COWBELL_STORE": str(store)}
     subprocess.run(first, cwd=reader, env=env, check=True, capture_output=True)
     return store
