@@ -204,6 +204,19 @@ def test_python_cases_find_their_own_library_first(own: Path, tmp_path: Path) ->
     assert "PYTHONPATH=/work/lib " in make_case_line(shipped, 1)
 
 
+@pytest.mark.kernel
+def test_own_cases_run_beside_shipped_ones(own: Path, kernel_store_root: Path) -> None:
+    """In a guest, with their own library and the shipped one."""
+    words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", "TESTS=mine.*,fork.basic-cow")
+    done = cowbell(*words, cwd=own, COWBELL_STORE=str(kernel_store_root))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = json.loads(done.stdout)["jobs"]
+    told = {verdict["name"]: (verdict["raw"], verdict["reason"]) for verdict in job["verdicts"]}
+    assert told["mine.header"] == ("pass", "well")
+    assert told["mine.script"] == ("pass", "mine")
+    assert told["fork.basic-cow[state=small]"][0] == "pass"
+
+
 def test_every_fault_is_told_where_it_is(own: Path) -> None:
     spoilt = {
         "guest-tests/mine/header.c": (".kind", ".knid"),
