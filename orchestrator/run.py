@@ -8,6 +8,7 @@ What a kernel says while its guest is being ended is the last case's.
 
 import contextlib
 import io
+import re
 import shutil
 import tarfile
 import tempfile
@@ -23,7 +24,7 @@ from orchestrator.boot import boot_guest
 from orchestrator.build import Toolchain
 from orchestrator.command import Deadline
 from orchestrator.console import make_printable
-from orchestrator.errors import StageFailure
+from orchestrator.errors import CowbellError, StageFailure, UsageError
 from orchestrator.guest import Answer, Guest, GuestGone
 from orchestrator.guesttest import SELFTEST, GuestCase, compile_command, find_imports
 from orchestrator.progress import Progress
@@ -53,16 +54,26 @@ def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
 def compile_case(case: GuestCase, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
     """Compile a C case statically, once; a Python case is taken as it is.
 
-    Raises ``InfraError`` with the compiler's words: a case that does not compile is our fault.
+    Raises ``UsageError`` with the compiler's words where the case is wrong, ``InfraError`` where the host is.
     """
     program_id = make_program_id(case, toolchain)
     if case.language == "python":
         return Program(case, program_id, case.path)
 
     def fill(draft: Path) -> None:
-        command.run(compile_command(case, toolchain.compiler, lib_dir, draft / case.id))
+        done = command.run(compile_command(case, toolchain.compiler, lib_dir, draft / case.id), check=False)
+        if done.returncode:
+            raise _explain_compiler(case, done)
 
     return Program(case, program_id, store.publish("programs", program_id, fill) / case.id)
+
+
+def _explain_compiler(case: GuestCase, done: command.Completed) -> CowbellError:
+    for line in done.output.splitlines():
+        if match := re.match(r"(\S+:\d+):\d+: (?:fatal )?error: (.*)", line):
+            told = "\n  ".join(done.output.splitlines()[:12])
+            return UsageError(f"{case.id} does not compile: {match[2]}", where=match[1], hint=told)
+    return command.make_failure(done)
 
 
 def run_cases(

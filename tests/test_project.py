@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator import plan, workspace
+from orchestrator.arch import ARCHES
+from orchestrator.build import find_toolchain
+from orchestrator.errors import UsageError
 from orchestrator.guesttest import GuestCase, compile_command
 from orchestrator.inputs import load_declarations
 from orchestrator.plan import Declarations, Request
-from orchestrator.run import make_case_line
+from orchestrator.run import compile_case, make_case_line
 from orchestrator.store import Store
 from orchestrator.workspace import Workspace
 from tests.conftest import ROOT, QuietProgress, render_patch
@@ -202,6 +205,22 @@ def test_python_cases_find_their_own_library_first(own: Path, tmp_path: Path) ->
     assert "PYTHONPATH=/work/own-lib:/work/lib " in line
     shipped = next(case for case in SHIPPED.cases if case.language == "python")
     assert "PYTHONPATH=/work/lib " in make_case_line(shipped, 1)
+
+
+def test_a_case_that_does_not_compile_is_told_where_it_is_wrong(own: Path, store: Store) -> None:
+    lib = ROOT / "guest-tests" / "lib"
+    toolchain = find_toolchain(ARCHES["x86_64"])
+    for name, text, place in (
+        ("guest-tests/mine/header.c", C_CASE.replace("MINE ==", "MIEN =="), "guest-tests/mine/header.c:6"),
+        ("guest-tests/lib/mine.h", "#define MINE 1\n#error unfit\n", "guest-tests/lib/mine.h:2"),
+    ):
+        (own / name).write_text(text)
+        case = case_of(load_declarations(own), "mine.header")
+        with pytest.raises(UsageError, match="mine.header does not compile") as raised:
+            compile_case(case, toolchain, lib, store)
+        assert raised.value.where == str(own / place)
+        (own / name).write_text(FILES[name])
+    compile_case(case_of(load_declarations(own), "mine.header"), toolchain, lib, store)
 
 
 @pytest.mark.kernel
