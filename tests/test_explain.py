@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.glossary import EXITS, VERDICTS
 from orchestrator.grammar import TARGETS, VARIABLES
-from tests.test_cli import cowbell
+from tests.test_cli import ROOT, cowbell
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ def test_explain(word: str, kind: str, told: str) -> None:
     assert done.returncode == 0
     assert f"{word}: {kind}\n" in done.stdout
     assert told in done.stdout
+
+
+def test_documents_say_the_same() -> None:
+    text = (ROOT / "README.md").read_text()
+    for word, told in (*VERDICTS.items(), *EXITS.items()):
+        assert f"| {word} | {told} |" in text
 
 
 def test_explain_several_with_a_case() -> None:
