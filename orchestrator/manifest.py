@@ -37,9 +37,9 @@ class Manifest:
 
     kernel: Files = field(default_factory=dict)
     guest: Files = field(default_factory=dict)
-    cases: Mapping[str, Files] = field(default_factory=dict)
+    cases: dict[str, Files] = field(default_factory=dict)
     build_s: float | None = None
-    case_s: Mapping[str, float] = field(default_factory=dict)
+    case_s: dict[str, float] = field(default_factory=dict)
 
     def expect_cases_s(self, cases: Sequence[GuestCase]) -> float | None:
         """About how long these take; None when one of them was never seen to end."""

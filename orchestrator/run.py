@@ -112,6 +112,7 @@ def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> I
         progress.count(count - len(pending), count)
         program = pending.pop(0)
         result, read_to = _run_case(guest, program, read_to)
+        progress.detail(f"{program.case.id}: {result.ended} after {result.duration_s:.1f} s")
         is_last = program.case.may_crash or not pending or pending[0].case.may_crash
         if result.is_guest_usable and is_last:
             try:
