@@ -10,6 +10,7 @@ test: .venv/ready-dev
 	.venv/bin/pytest $(ARGS)
 
 bench: .venv/ready-dev
+	.venv/bin/python tests/bench/cli_time.py
 	.venv/bin/python tests/bench/source_time.py
 	.venv/bin/python tests/bench/boot_time.py
 	.venv/bin/python tests/bench/build_time.py

@@ -7,7 +7,6 @@ stdout is the product, stderr is for people. Exit status: 0 every verdict is the
 
 import argparse
 import contextlib
-import functools
 import os
 import shlex
 import signal
@@ -32,6 +31,7 @@ from orchestrator.grammar import (
     settle_jobs,
 )
 from orchestrator.jobserver import read_options
+from orchestrator.project import find_root
 from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
 
 if TYPE_CHECKING:
@@ -126,12 +126,20 @@ def _run(words: list[str]) -> int:
         case "manpage" | "schema":
             return _show_page(targets[0], read.subjects)
 
+    from orchestrator.declarations import load_declarations
+
+    root = find_root(options.directory)
+    declared = load_declarations(root)
+    if targets == ("completion",):
+        return _complete(read.subjects, declared)
+    if targets == ("list",) and not options.changelog:
+        return _list(read.subjects, declared, as_json=options.json)
+
     from orchestrator import inputs, plan
     from orchestrator.manifest import find_names
     from orchestrator.terminal import Terminal
     from orchestrator.workspace import Workspace
 
-    root = _find_root(options.directory)
     request = plan.Request(
         rows=settings["ROW"].words,
         tree=settings["KERNEL"].value,
@@ -156,7 +164,7 @@ def _run(words: list[str]) -> int:
             what_if=find_names(options.what_if),
         )
         declared = inputs.add_inputs(
-            inputs.load_declarations(root),
+            declared,
             request.tree,
             request.series,
             place,
@@ -195,18 +203,17 @@ def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
     return 0
 
 
-def _list(call: Call) -> int:
+def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -> int:
     from orchestrator import listing
 
-    if call.options.changelog:
-        return _show_evidence(call)
-    listed = listing.list_declared(call.declared)
-    kind = choose_subject("list", call.subjects, KINDS)
-    if not kind:
-        render = functools.partial(listing.render_declared, own=call.declared.own)
-        return _print(render, listing.render_declared_json, listed, call)
-    names = listing.list_kind(kind, call.declared)
-    return _print(listing.render_names, functools.partial(listing.render_names_json, kind), names, call)
+    if kind := choose_subject("list", subjects, KINDS):
+        names = listing.list_kind(kind, declared)
+        print(listing.render_names_json(kind, names) if as_json else listing.render_names(names), end="")
+        return 0
+    listed = listing.list_declared(declared)
+    text = listing.render_declared_json(listed) if as_json else listing.render_declared(listed, declared.own)
+    print(text, end="")
+    return 0
 
 
 def _show_evidence(call: Call) -> int:
@@ -245,16 +252,16 @@ def _examine(call: Call) -> int:
     return int(bool(doctor.find_missing(findings)))
 
 
-def _complete(call: Call) -> int:
+def _complete(subjects: Sequence[str], declared: "Declarations") -> int:
     """The script, or what the script asks for: the words that may stand where one was begun."""
     from orchestrator import completion, listing
 
-    if call.subjects[:1] == ("words",):
-        begun, first = (*call.subjects[1:], "", "")[:2]
-        for word in completion.complete(begun, first, listing.list_declared(call.declared), make_parser()):
+    if subjects[:1] == ("words",):
+        begun, first = (*subjects[1:], "", "")[:2]
+        for word in completion.complete(begun, first, listing.list_declared(declared), make_parser()):
             print(word)
         return 0
-    if not (shell := choose_subject("completion", call.subjects, SHELLS)):
+    if not (shell := choose_subject("completion", subjects, SHELLS)):
         raise UsageError(f"expected {', '.join(SHELLS)}", where="completion")
     print(completion.render_script(shell), end="")
     return 0
@@ -313,10 +320,10 @@ def _make_targets(call: Call) -> int:
 
     jobs = plan.make_plan(call.request, call.declared)
     declared, place, redo = call.declared, call.place, call.options.always_make
-    dryrun.check_what_if(jobs, declared, place)
     if call.options.dry_run:
         steps = list(dryrun.explain_jobs(jobs, declared, place, call.request.accel))
         return _print(listing.render_steps, listing.render_steps_json, steps, call)
+    dryrun.check_what_if(jobs, declared, place)
     status = 0
     for target in call.targets:
         if target == "source":
@@ -346,31 +353,13 @@ def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
 _TARGETS: Mapping[str, Callable[[Call], int]] = {
     "shell": _open_shell,
     "doctor": _examine,
-    "completion": _complete,
-    "list": _list,
+    "list": _show_evidence,
     "explain": _show_evidence,
     "proof": _show_evidence,
     "series": _edit_patches,
     "worktree": _edit_patches,
     "refresh": _edit_patches,
 }
-
-
-def _find_root(asked: Path | None) -> Path:
-    """The user's own folder: ``-C``, or the first upwards from here; if there is none, what is shipped."""
-    from orchestrator.workspace import SHIPPED, is_project
-
-    here = asked or Path.cwd()
-    for folder in [here] if asked else [here, *here.parents]:
-        if is_project(folder):
-            return folder.resolve()
-    if asked:
-        raise UsageError(
-            "has nothing of a project's: no ci/matrix.yaml, guest-tests/, kconfigs/ or patches/",
-            where=str(here),
-            hint="without -C it is looked for from the current folder upwards",
-        )
-    return SHIPPED
 
 
 def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argparse.Namespace) -> int:

@@ -14,12 +14,13 @@ from orchestrator.document import suggest
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.fetch import fetch_tree
 from orchestrator.plan import Declarations, Request
+from orchestrator.project import SHIPPED
 from orchestrator.refresh import find_worktree, open_worktree, refresh_series
 from orchestrator.repository import Source
 from orchestrator.series import Series
 from orchestrator.source import Outcome, State, apply_series, find_source, try_series
 from orchestrator.tree import Tree, find_tree
-from orchestrator.workspace import SHIPPED, Workspace
+from orchestrator.workspace import Workspace
 
 
 class Options(Protocol):

@@ -13,28 +13,11 @@ from orchestrator.errors import InfraError
 from orchestrator.guesttest import GuestCase
 from orchestrator.kconfig import Config
 from orchestrator.progress import Board
+from orchestrator.project import IS_CHECKOUT, SHIPPED, list_layers
 from orchestrator.repository import Source
 from orchestrator.run import make_program_id
 from orchestrator.store import Store
 from orchestrator.workers import Limits
-
-_PACKAGE = Path(__file__).resolve().parent
-# in an installed package the project's files are in data/, in a checkout they lie beside the package
-IS_CHECKOUT = not (_PACKAGE / "data").is_dir()
-SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
-
-# a folder that has one of these is somebody's project
-_MARKS = ("ci/matrix.yaml", "guest-tests", "kconfigs", "patches/trees.yaml", "patches/*/series.yaml")
-
-
-def is_project(folder: Path) -> bool:
-    """Whether a folder has anything that Cowbell reads."""
-    return any(any(folder.glob(mark)) for mark in _MARKS)
-
-
-def list_layers(root: Path) -> tuple[Path, ...]:
-    """The folders whose files are read: what is shipped, then the user's own, whose names win."""
-    return (SHIPPED,) if root == SHIPPED else (SHIPPED, root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import inputs, pipeline, plan
+from orchestrator import pipeline, plan
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.build import Kernel
 from orchestrator.command import Deadline
+from orchestrator.declarations import load_declarations
 from orchestrator.errors import StageFailure
 from orchestrator.kconfig import make_config, parse_config
 from orchestrator.laboratory import load_readings
@@ -26,7 +27,7 @@ from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel
 
-DECLARED = inputs.load_declarations(ROOT)
+DECLARED = load_declarations(ROOT)
 ROW = DECLARED.rows["aarch64-64k"]
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import inputs, pipeline
+from orchestrator import pipeline
 from orchestrator.armed import Armed, arm, keep_images, list_images
 from orchestrator.boot import boot_guest
 from orchestrator.command import Deadline
+from orchestrator.declarations import load_declarations
 from orchestrator.errors import InfraError
 from orchestrator.guest import Guest
 from orchestrator.guesttest import load_cases
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(scope="module")
 def machine(kernel_store: Store) -> Machine:
     """The demo row's plain kernel, with a disk."""
-    declared = inputs.load_declarations(ROOT)
+    declared = load_declarations(ROOT)
     (job,) = make_plan(Request(rows=("demo",), series=("none",)), declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
     machine = pipeline.choose_machine(job, pipeline.build_job(job, declared, place), place, "tcg")

@@ -14,14 +14,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
-    "errors", "glossary", "status", "command", "store", "gc", "arch", "condition", "document", "guesttest",
-    "shape", "matrix", "ktap", "splat", "console", "progress", "terminal", "budget", "jobserver", "workers",
-    "debian", "tree", "repository", "remote", "fetch", "patch", "series", "fixup", "reject", "source",
-    "refresh", "kconfigtree", "kconfig", "warning", "build", "rootfs", "hardware", "qemu", "vng", "monitor",
-    "serial", "guest", "evidence", "laboratory", "armed", "boot", "accel", "record", "autopsy", "run",
-    "upstream", "verdict", "plan", "report", "workspace", "inputs", "manifest", "pipeline", "dryrun",
-    "patching", "grammar", "preferences", "listing", "configreport", "shell", "changelog", "ledger",
-    "explain", "doctor", "schemas", "completion", "manpage", "cli", "__main__",
+    "errors", "project", "glossary", "status", "command", "store", "gc", "arch", "condition", "document",
+    "guesttest", "selftest", "shape", "matrix", "ktap", "splat", "console", "progress", "terminal",
+    "budget", "jobserver", "workers", "debian", "tree", "repository", "remote", "fetch", "patch", "series",
+    "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning", "build", "rootfs",
+    "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory", "armed", "boot",
+    "accel", "record", "autopsy", "run", "upstream", "verdict", "plan", "report", "workspace",
+    "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
+    "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas", "completion",
+    "manpage", "cli", "__main__",
 ]  # fmt: skip
 
 

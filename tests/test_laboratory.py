@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import document, inputs, pipeline, plan
+from orchestrator import document, pipeline, plan
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain
 from orchestrator.command import Deadline
 from orchestrator.condition import Version
+from orchestrator.declarations import load_declarations
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.guest import Answer, Guest
 from orchestrator.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
@@ -41,7 +42,7 @@ from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
 PLAIN_SHAPE = GuestShape(2, 1024)
-FRAGMENTS = inputs.load_declarations(ROOT).fragments
+FRAGMENTS = load_declarations(ROOT).fragments
 
 
 def read(tmp_path: Path, text: str) -> Declared:
@@ -227,7 +228,7 @@ def test_fragments_that_the_guest_needs_are_named(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_machine_are_checked_again() -> None:
-    declared = inputs.load_declarations(ROOT)
+    declared = load_declarations(ROOT)
     with pytest.raises(ExceptionGroup) as raised:
         plan.make_plan(plan.Request(rows=("x86_64-raid5",), config=("base", "cow")), declared)
     (error,) = raised.value.exceptions
@@ -449,7 +450,7 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
 @pytest.fixture(scope="session")
 def lab_kernel(kernel_store: Store) -> Kernel:
     """The one that all rows of x86_64's laboratory share."""
-    declared = inputs.load_declarations(ROOT)
+    declared = load_declarations(ROOT)
     jobs = plan.make_plan(plan.Request(series=("none",)), declared)
     lab = [job for job in jobs if job.row.name.startswith("x86_64-")]
     assert len({job.row.kconfig for job in lab}) == 1

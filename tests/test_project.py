@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import plan, workspace
+from orchestrator import plan, project
 from orchestrator.arch import ARCHES
 from orchestrator.build import find_toolchain
+from orchestrator.declarations import load_declarations
 from orchestrator.errors import UsageError
 from orchestrator.guesttest import GuestCase, compile_command
-from orchestrator.inputs import load_declarations
 from orchestrator.plan import Declarations, Request
 from orchestrator.run import compile_case, make_case_line
 from orchestrator.store import Store
@@ -144,7 +144,7 @@ def test_any_part_may_be_missing(parts: list[str], kinds: set[str], tmp_path: Pa
     files = {name: text for name, text in FILES.items() if name.startswith(tuple(parts))}
     declared = load_declarations(write(tmp_path, files))
     assert {kind for kind, names in declared.own.items() if names} == kinds
-    assert workspace.is_project(tmp_path)
+    assert project.is_project(tmp_path)
     assert declared.usual_rows == (("mine",) if "ci" in parts else tuple(SHIPPED.rows))
 
 
@@ -318,13 +318,13 @@ def install(folder: Path) -> Path:
 
 IDENTITIES = """
 import json
-from orchestrator import fixup, kconfig, patch, store, workspace
+from orchestrator import fixup, kconfig, patch, project, store, workspace
 from orchestrator.arch import ARCHES
 from orchestrator.condition import Version
-from orchestrator.inputs import load_declarations
+from orchestrator.declarations import load_declarations
 
-declared = load_declarations(workspace.SHIPPED)
-place = workspace.Workspace(workspace.SHIPPED, None, None)
+declared = load_declarations(project.SHIPPED)
+place = workspace.Workspace(project.SHIPPED, None, None)
 version = Version.parse("5.10.226")
 configs = [
     kconfig.make_config(row.kconfig, declared.fragments, ARCHES[row.arch], version).config_id
@@ -418,5 +418,5 @@ def test_the_wheel_works_from_another_folder(wheel: Path, own: Path, tmp_path: P
 
 
 def test_a_checkout_is_read_where_it_is() -> None:
-    assert workspace.SHIPPED == ROOT
-    assert workspace.IS_CHECKOUT
+    assert project.SHIPPED == ROOT
+    assert project.IS_CHECKOUT

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.declarations import load_declarations
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guesttest import load_cases
-from orchestrator.inputs import load_declarations
 from orchestrator.pipeline import build_job
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine

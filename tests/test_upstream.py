@@ -12,10 +12,11 @@ from orchestrator.guesttest import load_cases, select_cases
 from orchestrator.ktap import parse_ktap
 from orchestrator.record import CaseResult, Failure, JobRecord
 from orchestrator.run import Program
+from orchestrator.selftest import CASES
 from orchestrator.source import apply_series
 from orchestrator.status import Status
 from orchestrator.store import Store
-from orchestrator.upstream import CASES, compile_selftests
+from orchestrator.upstream import compile_selftests
 from orchestrator.verdict import Verdict, is_conclusive, judge_job
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress
 from tests.test_build import X86, ask

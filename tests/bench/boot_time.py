@@ -14,10 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import command, inputs, pipeline
+from orchestrator import command, pipeline
 from orchestrator.armed import Armed, arm
 from orchestrator.boot import boot_guest
 from orchestrator.build import Kernel
+from orchestrator.declarations import load_declarations
 from orchestrator.plan import Request, make_plan
 from orchestrator.qemu import Machine
 from orchestrator.store import Store, find_default_root
@@ -55,7 +56,7 @@ def boot_vng(kernel: Kernel, accel: str, scratch: Path) -> float:
 
 
 def main() -> None:
-    declared = inputs.load_declarations(Path(__file__).parents[2])
+    declared = load_declarations(Path(__file__).parents[2])
     (job,) = make_plan(Request(rows=("demo",), series=("none",), boot="vng"), declared)
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)

@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator import command, inputs
+from orchestrator import command
 from orchestrator.arch import ARCHES
 from orchestrator.build import BuildRequest, build_kernel, find_toolchain
+from orchestrator.declarations import load_declarations
 from orchestrator.fetch import fetch_tree
 from orchestrator.kconfig import make_config
 from orchestrator.repository import checkout
@@ -23,7 +24,7 @@ from orchestrator.terminal import Terminal
 
 def main() -> None:
     os.environ["CCACHE_DISABLE"] = "1"
-    declared = inputs.load_declarations(Path(__file__).parents[2])
+    declared = load_declarations(Path(__file__).parents[2])
     row = declared.rows["demo"]
     arch = ARCHES[row.arch]
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:

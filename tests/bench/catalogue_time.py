@@ -11,7 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import inputs, pipeline
+from orchestrator import pipeline
+from orchestrator.declarations import load_declarations
 from orchestrator.plan import Request, make_plan
 from orchestrator.run import run_cases
 from orchestrator.store import Store, find_default_root
@@ -23,7 +24,7 @@ SLOWEST = 8
 
 def main() -> None:
     root = Path(__file__).parents[2]
-    declared = inputs.load_declarations(root)
+    declared = load_declarations(root)
     request = Request(rows=("catalogue",), series=("none",), tree=os.environ.get("KERNEL", ""))
     (job,) = make_plan(request, declared)
     job = replace(job, cases=tuple(case for case in job.cases if case.kind == "deterministic"))

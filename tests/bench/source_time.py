@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import inputs
+from orchestrator.declarations import load_declarations
 from orchestrator.fetch import fetch_tree
 from orchestrator.repository import Source, checkout, git
 from orchestrator.series import Series, export_range
@@ -23,7 +23,7 @@ COMMITS = 70
 
 
 def main() -> None:
-    declared = inputs.load_declarations(Path(__file__).parents[2])
+    declared = load_declarations(Path(__file__).parents[2])
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         store = Store(Path(scratch))
         base = measure(
