@@ -18,7 +18,7 @@ bench: .venv/ready-dev
 
 # what was built lives in the user's cache directory and stays
 clean:
-	rm -rf .venv *.egg-info
+	rm -rf .venv
 
 .venv/ready: pyproject.toml ci/setup
 	ci/setup

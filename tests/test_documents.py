@@ -140,7 +140,7 @@ def is_like(printed: str, expected: str) -> bool:
 
 @pytest.fixture
 def reader(home: Path, tmp_path: Path, history: Path) -> Path:
-    """Somebody who reads in a checkout, with an installed command, a kernel in ~/linux and a mail."""
+    """Somebody who reads in a checkout, with an installed command, a kernel, a mail and a folder at home."""
     checkout = tmp_path / "cowbell"
     listed = ["git", "ls-files", "-co", "--exclude-standard"]
     done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -154,6 +154,10 @@ def reader(home: Path, tmp_path: Path, history: Path) -> Path:
     command.chmod(0o755)
     subprocess.run(["git", "clone", "-q", history, home / "linux"], check=True)
     mail = ["git", "-C", str(home / "linux"), "format-patch", "--stdout", "-1"]
+    row = re.search(r"  - name: demo\n.*?(?=\n\n)", (ROOT / "ci/matrix.yaml").read_text(), re.S)
+    assert row
+    (home / "mine/ci").mkdir(parents=True)
+    (home / "mine/ci/matrix.yaml").write_text(f"rows:\n{row[0].replace('demo', 'mine', 1)}\n")
     (home / "fix.mbox").write_bytes(subprocess.run(mail, check=True, capture_output=True).stdout)
     return checkout
 
