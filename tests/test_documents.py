@@ -156,8 +156,8 @@ def reader(home: Path, tmp_path: Path, history: Path) -> Path:
     mail = ["git", "-C", str(home / "linux"), "format-patch", "--stdout", "-1"]
     row = re.search(r"  - name: demo\n.*?(?=\n\n)", (ROOT / "ci/matrix.yaml").read_text(), re.S)
     assert row
-    (home / "mine/ci").mkdir(parents=True)
-    (home / "mine/ci/matrix.yaml").write_text(f"rows:\n{row[0].replace('demo', 'mine', 1)}\n")
+    (home / "project/ci").mkdir(parents=True)
+    (home / "project/ci/matrix.yaml").write_text(f"rows:\n{row[0].replace('demo', 'mine', 1)}\n")
     (home / "fix.mbox").write_bytes(subprocess.run(mail, check=True, capture_output=True).stdout)
     return checkout
 
