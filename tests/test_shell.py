@@ -143,8 +143,8 @@ def test_terminal(kernel_store_root: Path) -> None:
         assert "fork.basic-cow" in greeting
         os.write(end, b"odirect.rd-control; echo $((40 + 2)) done\r")
         assert "ok 1 odirect.rd-control" in read_until(end, "42 done")
-        # Ctrl-C is the guest's, not ours
-        os.write(end, b"echo $((1 + 1)) begun; sleep 1000\r")
+        # Ctrl-C is the guest's, not ours; who says so is who gets it: a shell that is just forking loses it
+        os.write(end, b"sh -c 'echo $((1 + 1)) begun; exec sleep 1000'\r")
         read_until(end, "2 begun")
         os.write(end, b"\x03")
         read_until(end, "# ")
