@@ -16,7 +16,9 @@ from orchestrator.errors import UsageError
 from orchestrator.status import Status
 from orchestrator.store import write_json
 
-SCHEMA = 4
+SCHEMA = 5
+# older ones that are read as they are: what they do not say is not known
+_READABLE = (4, SCHEMA)
 
 
 class Ended(StrEnum):
@@ -44,6 +46,8 @@ class CaseResult:
     signal. ``taint`` is ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
     ``how`` is what showed that the guest was lost, ``said`` what its kernel then said when it was asked,
     ``core`` the file with its memory. ``boot_trouble`` is why the guest had to be booted twice.
+    ``trial`` counts from 1 where a case is run again. ``started`` is UTC in ISO 8601, and
+    ``console_at`` the byte of the boot's console log where ``console`` begins; older records do not say.
     """
 
     case: str
@@ -63,6 +67,9 @@ class CaseResult:
     said: str = ""
     core: str = ""
     boot_trouble: str = ""
+    trial: int = 1
+    started: str = ""
+    console_at: int | None = None
 
     @property
     def is_guest_usable(self) -> bool:
@@ -147,9 +154,10 @@ def load_run(path: Path) -> RunRecord:
     """Raises ``UsageError`` when the file is no record of this schema."""
     try:
         fields = json.loads(path.read_text())
-        if fields.get("schema") != SCHEMA:
+        if fields.get("schema") not in _READABLE:
             raise UsageError(
-                f"has schema {fields.get('schema')}, this cowbell reads {SCHEMA}", where=str(path)
+                f"has schema {fields.get('schema')}, this cowbell reads {' and '.join(map(str, _READABLE))}",
+                where=str(path),
             )
         jobs = tuple(_make_job(job) for job in fields.pop("jobs"))
         return RunRecord(**fields, jobs=jobs)

@@ -7,6 +7,7 @@ What a kernel says while its guest is being ended is the last case's.
 """
 
 import contextlib
+import datetime
 import io
 import re
 import shutil
@@ -224,6 +225,7 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
     line = make_case_line(case, scale)
     answer, before, after = Answer(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     began = time.monotonic()
     try:
         before = _mark(guest, f"begin {case.id}")
@@ -257,6 +259,8 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
         said=ending.said[-_CONSOLE_LIMIT:],
         core=ending.core,
         boot_trouble=guest.trouble,
+        started=started,
+        console_at=begin,
     )
     return result, end
 
