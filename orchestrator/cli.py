@@ -210,9 +210,8 @@ def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -
         names = listing.list_kind(kind, declared)
         print(listing.render_names_json(kind, names) if as_json else listing.render_names(names), end="")
         return 0
-    listed = listing.list_declared(declared)
-    text = listing.render_declared_json(listed) if as_json else listing.render_declared(listed, declared.own)
-    print(text, end="")
+    render = listing.render_declared_json if as_json else listing.render_declared
+    print(render(listing.list_declared(declared), declared.own), end="")
     return 0
 
 

@@ -47,13 +47,11 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
     }
 
 
-def render_declared(
-    listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]] | None = None
-) -> str:
+def render_declared(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
     """What there is; ``own`` is what is marked as the user's, by kind."""
     lines = []
     for kind, entries in listed.items():
-        mine = (own or {}).get(kind, frozenset())
+        mine = own.get(kind, frozenset())
         lines.append(f"{kind}:")
         lines += [f"{'*' if name in mine else ' '} {name:<24} {about}" for name, about in entries.items()]
     if own:
@@ -61,8 +59,9 @@ def render_declared(
     return "\n".join(lines) + "\n"
 
 
-def render_declared_json(listed: Mapping[str, Mapping[str, str]]) -> str:
-    return json.dumps({"schema": "cowbell-list-1", **listed}, indent=1) + "\n"
+def render_declared_json(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
+    mine = {kind: sorted(names) for kind, names in own.items()}
+    return json.dumps({"schema": "cowbell-list-1", **listed, "own": mine}, indent=1) + "\n"
 
 
 def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:

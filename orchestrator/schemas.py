@@ -106,7 +106,11 @@ _CASE = _take_fields("Case", GuestCase, ("path", "language", "content_id", "libs
 _ENTRY = _take_fields("Entry", Entry, (), cases=dict[str, dict[str, list[Status]]])
 _JOB = _take_fields("Job", JobRecord, ("results", "expect", "cases"), verdicts=list[Verdict])
 _PARTS: Mapping[str, Mapping[str, object]] = {
-    "list": dict.fromkeys(("rows", "kernels", "series", "fragments", "cases"), _NAMES),
+    "list": {
+        **dict.fromkeys(("rows", "kernels", "series", "fragments", "cases"), _NAMES),
+        # by kind, the names that are of the user's own folder
+        "own": dict[str, list[str]],
+    },
     "names": {"kind": str, "names": _NAMES},
     "variables": {"variables": dict[str, Value]},
     "steps": {"steps": list[Step]},

@@ -276,6 +276,7 @@ def test_the_own_folder_is_found_from_below_and_by_name(own: Path, tmp_path: Pat
         assert done.returncode == 0, done.stderr
         assert "\n* mine.header " in done.stdout
         assert "\n  odirect.rd-control " in done.stdout
+    assert "mine.header" in json.loads(cowbell("list", "--json", cwd=own).stdout)["own"]["cases"]
     assert "\n* " not in cowbell("list", cwd=tmp_path).stdout
     empty = cowbell("-C", str(tmp_path), "list")
     assert empty.returncode == 2
