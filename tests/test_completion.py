@@ -2,10 +2,10 @@
 """Tab in a real shell, and the manual page in a real formatter."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pexpect
@@ -26,23 +26,35 @@ def path(tmp_path: Path) -> str:
     return f"{script.parent}:{os.environ['PATH']}"
 
 
-@pytest.fixture
-def bash(path: str) -> "Iterator[pexpect.spawn[str]]":
+@contextmanager
+def open_shell(path: str, argv: list[str], setup: str) -> "Iterator[pexpect.spawn[str]]":
     child = pexpect.spawn(
-        "bash", ["--norc", "--noprofile", "-i"], cwd=str(ROOT), encoding="utf-8", timeout=30,
+        argv[0], argv[1:], cwd=str(ROOT), encoding="utf-8", timeout=30,
         env=os.environ | {"PATH": path, "PS1": "$ ", "TERM": "dumb"}, dimensions=(24, 200),
     )  # fmt: skip
-    child.sendline(
-        "bind 'set bell-style none'; bind 'set completion-query-items 0'; bind 'set page-completions off'"
-    )
-    child.sendline('eval "$(cowbell completion bash)"; echo read""y')
+    child.sendline(setup)
+    child.sendline(f'eval "$(cowbell completion {argv[0]})"; echo read""y')
     child.expect("ready")
     child.expect(r"\$ ")
     yield child
     child.close(force=True)
 
 
-@pytest.mark.parametrize(
+@pytest.fixture
+def bash(path: str) -> "Iterator[pexpect.spawn[str]]":
+    quiet = "bind 'set bell-style none'; bind 'set completion-query-items 0'; bind 'set page-completions off'"
+    with open_shell(path, ["bash", "--norc", "--noprofile", "-i"], quiet) as child:
+        yield child
+
+
+@pytest.fixture
+def zsh(path: str) -> "Iterator[pexpect.spawn[str]]":
+    load = "unsetopt beep; autoload -Uz compinit; compinit -u -D"
+    with open_shell(path, ["zsh", "-f", "-i"], load) as child:
+        yield child
+
+
+TYPED = pytest.mark.parametrize(
     ("typed", "completed"),
     [
         ("cowbell bui", "cowbell build "),
@@ -59,6 +71,26 @@ def bash(path: str) -> "Iterator[pexpect.spawn[str]]":
         ("cowbell completion f", "cowbell completion fish"),
     ],
 )
+
+
+@TYPED
+def test_fish_completes(path: str, tmp_path: Path, typed: str, completed: str) -> None:
+    ask = f"cowbell completion fish | source; complete -C '{typed}'"
+    env = os.environ | {"PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "-N", "-c", ask], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [completed.split()[-1]]
+
+
+@TYPED
+def test_zsh_completes(zsh: "pexpect.spawn[str]", typed: str, completed: str) -> None:
+    zsh.send(f"{typed}\t")
+    zsh.expect_exact(completed)
+    zsh.sendintr()
+
+
+@TYPED
 def test_bash_completes(bash: "pexpect.spawn[str]", typed: str, completed: str) -> None:
     bash.send(f"{typed}\t")
     bash.expect_exact(completed)
@@ -76,8 +108,7 @@ def test_bash_shows_what_there_is_to_choose(bash: "pexpect.spawn[str]") -> None:
 def test_scripts_are_of_their_shells(shell: str) -> None:
     done = cowbell("completion", shell)
     assert done.returncode == 0
-    if interpreter := shutil.which(shell):
-        subprocess.run([interpreter, "-n"], input=done.stdout, text=True, check=True)
+    subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True)
 
 
 @pytest.mark.parametrize(
