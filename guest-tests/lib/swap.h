@@ -19,13 +19,23 @@ static inline void swap_need(void)
 		gt_skip("no swap is active (/proc/swaps lists none)");
 }
 
+static inline bool swap_writes(uint64_t frame)
+{
+	return page_word("/proc/kpageflags", frame) >> PAGE_WRITEBACK & 1;
+}
+
 /*
- * Out to swap, proven by the pagemap. Only before fork: pages that are mapped twice are passed over.
- * A page under writeback may be given up on, so it is tried again.
+ * Out to swap, proven by the pagemap, and written: a page under writeback to a device that needs it
+ * stable is copied on write whoever else has it, and how long that lasts is the device's business.
+ * Only before fork: pages that are mapped twice are passed over. A page under writeback may be given
+ * up on, so it is tried again.
  */
 static inline void swap_out(void *page)
 {
+	uint64_t frame;
+
 	page_settle(page);
+	frame = page_frame(page);
 	for (int i = 0; i < 200 && !(page_entry(page) & PAGE_SWAPPED); i++) {
 		if (madvise(page, page_size(), MADV_PAGEOUT) && errno == EINVAL)
 			gt_skip("the kernel has no MADV_PAGEOUT");
@@ -33,5 +43,8 @@ static inline void swap_out(void *page)
 	}
 	gt_need(page_entry(page) & PAGE_SWAPPED, "the page was not swapped out, pagemap entry 0x%llx",
 		(unsigned long long)page_entry(page));
+	for (int i = 0; i < 5000 && swap_writes(frame); i++)
+		usleep(1000);
+	gt_need(!swap_writes(frame), "the page that was swapped out is not written yet");
 }
 #endif

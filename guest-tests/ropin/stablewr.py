@@ -38,6 +38,12 @@ def is_stable(name: str) -> bool:
     return queue.exists() and queue.read_text().strip() == "1"
 
 
+def is_late(name: str) -> bool:
+    """Whether a device takes as long as ``DELAY`` says."""
+    model = Path("/sys/class/block") / name / "device/model"
+    return model.exists() and model.read_text().strip() == "scsi_debug"
+
+
 def use_only(chosen: str, others: "list[str]") -> None:
     for name in others:
         gt_need(name == chosen or not libc.swapoff(f"/dev/{name}".encode()), f"swapoff {name}")
@@ -81,8 +87,8 @@ def run() -> None:
     chosen = [name for name in names if is_stable(name) == wants_stable]
     if not chosen:
         gt_skip(f"no swap on a device with{'' if wants_stable else 'out'} stable writes: {names or 'none'}")
-    if wants_stable and not DELAY.exists():
-        gt_skip("the device does not answer as late as it is told: no scsi_debug")
+    if wants_stable and not is_late(chosen[0]):
+        gt_skip(f"{chosen[0]} does not answer as late as it is told: no scsi_debug")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     Pin.need()
     memory = map_small(1)
