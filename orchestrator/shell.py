@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import paramiko
 
+from orchestrator.autopsy import find_ending
 from orchestrator.console import parse_console
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.guest import Guest
+from orchestrator.guest import Guest, Loss
 from orchestrator.plan import Job
 
 _IN, _OUT, _ERR = 0, 1, 2
@@ -81,6 +82,7 @@ def run_shell(guest: Guest) -> Session:
         f"GT_TIMEOUT_MUL={guest.machine.time_scale:.0f}"
     )
     transport = guest.ssh.get_transport()
+    status: int | None = None
     try:
         if transport is None:
             raise EOFError
@@ -98,12 +100,13 @@ def run_shell(guest: Guest) -> Session:
         # whoever read our stdout has left
         raise
     except (OSError, EOFError, paramiko.SSHException):
-        status = None
+        pass
+    # once it is known how the guest ended, its last words are in the log
+    ended = find_ending(guest, Loss.CONNECTION).how if status is None else ""
     faults = parse_console(guest.console.read_bytes()[guest.ready_at :].decode(errors="replace")).faults
     titles = tuple(dict.fromkeys(splat.title for splat in faults))
     if status is None:
-        guest.check_host()
-        what = "; ".join(titles) or "the guest ended before its shell did"
+        what = "; ".join(titles) or f"the guest ended before its shell did: {ended}"
         raise StageFailure("shell", what, hint=faults[-1].excerpt if faults else "", log=guest.console)
     return Session(status, titles)
 
