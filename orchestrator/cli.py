@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import gc
 from orchestrator.document import size_mib, suggest
-from orchestrator.errors import CowbellError, UsageError
+from orchestrator.errors import CowbellError, UsageError, raise_all
 from orchestrator.grammar import (
     KINDS,
     PRODUCTS,
@@ -337,7 +337,7 @@ def _make_targets(call: Call) -> int:
         return status
     run_id, is_new = pipeline.run_jobs(jobs, declared, place, call.request.accel, call.command, redo=redo)
     call.terminal.stop()
-    return _report(place.store, run_id, as_json=call.options.json, is_new=is_new)
+    return _report(place.store, [run_id], as_json=call.options.json, is_new=is_new)
 
 
 def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
@@ -367,42 +367,54 @@ def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argpar
     return 0
 
 
-def _show_run(store: Store, run_id: str, *, as_json: bool) -> int:
+def _show_run(store: Store, names: str, *, as_json: bool) -> int:
     runs = store.path("runs")
-    if not run_id:
+    if not names:
         latest = runs / "latest"
         if not latest.exists():
             raise UsageError("there is no run yet", where=str(runs), hint="cowbell test makes one")
-        run_id = latest.resolve().name
-    if not (runs / run_id / "record.json").exists():
-        known = [path.name for path in runs.glob("*-*")]
-        raise UsageError(f"there is no run {run_id}{suggest(run_id, known)}", where=str(runs))
-    return _report(store, run_id, as_json=as_json, is_new=True)
+        names = latest.resolve().name
+    chosen = list(dict.fromkeys(filter(None, names.split(","))))
+    known = [path.parent.name for path in runs.glob("*/record.json")]
+    raise_all(
+        [
+            UsageError(f"there is no run {run_id}{suggest(run_id, known)}", where=str(runs))
+            for run_id in chosen
+            if run_id not in known
+        ]
+    )
+    return _report(store, chosen, as_json=as_json, is_new=True)
 
 
-def _report(store: Store, run_id: str, *, as_json: bool, is_new: bool) -> int:
-    """Render a stored run into its folder and onto stdout; the exit status says whether it is as expected."""
+def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool) -> int:
+    """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected."""
     from rich.console import Console
 
-    from orchestrator import report
+    from orchestrator import bundle, chart, junit, ledger, page, report
     from orchestrator.record import load_run
 
-    folder = store.path("runs", run_id)
-    judged = report.Judged(load_run(folder / "record.json"))
+    runs = store.path("runs")
+    judged = report.join_runs([load_run(runs / run_id / "record.json") for run_id in run_ids])
+    folder = runs / judged.run.run_id
+
+    def render_html(judged: report.Judged) -> str:
+        return page.render_html(judged, chart.list_points(ledger.load_runs(runs)))
+
     files = {
         "report.json": report.render_json,
         "report.ktap": report.render_ktap,
-        "junit.xml": report.render_junit,
-        "report.html": report.render_html,
+        "junit.xml": junit.render_junit,
+        "report.html": render_html,
     }
     for name, render in files.items():
         if is_new or not (folder / name).exists():
             write_atomic(folder / name, render(judged))
-    latest = folder.parent / "latest"
-    with contextlib.suppress(FileExistsError):
-        draft = folder.parent / f".latest-{os.getpid()}"
-        draft.symlink_to(folder.name)
-        draft.replace(latest)
+    if not judged.parts:
+        latest = folder.parent / "latest"
+        with contextlib.suppress(FileExistsError):
+            draft = folder.parent / f".latest-{os.getpid()}"
+            draft.symlink_to(folder.name)
+            draft.replace(latest)
     if as_json:
         print(report.render_json(judged), end="")
     else:
@@ -415,4 +427,7 @@ def _report(store: Store, run_id: str, *, as_json: bool, is_new: bool) -> int:
                 console.print(f"    {line}", markup=False, soft_wrap=True)
         console.print(f"\n{'' if is_new else 'up to date: '}{judged.summary}", style="bold", markup=False)
         console.print(f"{folder}: {', '.join(files)}", markup=False, soft_wrap=True)
+    if is_new:
+        for run in judged.parts or (judged.run,):
+            bundle.make_bundles(run, store, runs / run.run_id / "evidence")
     return 0 if judged.is_as_expected else 1

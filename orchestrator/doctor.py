@@ -24,7 +24,7 @@ from orchestrator.workspace import Workspace
 _ALWAYS = {
     "git": "git", "make": "make", "bc": "bc", "bison": "bison", "flex": "flex", "xz": "xz-utils",
     "ld": "binutils", "depmod": "kmod", "mmdebstrap": "mmdebstrap", "genext2fs": "genext2fs",
-    "resize2fs": "e2fsprogs", "qemu-img": "qemu-utils", "setpriv": "util-linux",
+    "resize2fs": "e2fsprogs", "qemu-img": "qemu-utils", "setpriv": "util-linux", "zstd": "zstd",
 }  # fmt: skip
 _HEADERS = {"libelf.h": "libelf-dev"}
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

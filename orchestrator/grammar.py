@@ -37,7 +37,7 @@ TARGETS: Mapping[str, Target] = {
     "shell": Target(
         "build, then boot one kernel and open a shell in its guest, or run the commands on stdin"
     ),
-    "report": Target("show a run again: RUN=ID, or the last one"),
+    "report": Target("show a run again: RUN=ID, several in one report: RUN=ID,ID, or the last one"),
     "doctor": Target("what the rows need of this machine, and the command that installs what is missing"),
     "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
@@ -80,7 +80,7 @@ VARIABLES: Mapping[str, Variable] = {
         "who boots the guests: qemu, or vng for virtme-ng, which takes the fragment virtme", "qemu"
     ),
     "VMCORE": Variable("1 keeps the memory of a guest that crashes or hangs, for crash(8)"),
-    "RUN": Variable("a run's id, for report"),
+    "RUN": Variable("ids of runs, for report"),
     "DIR": Variable("where the worktree is, instead of the store", is_inherited=False),
     "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
 }

@@ -3,24 +3,21 @@
 
 import dataclasses
 import json
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import jinja2
 from rich import box
 from rich.table import Table
 
 from orchestrator.laboratory import describe_readings
 from orchestrator.record import JobRecord, RunRecord
 from orchestrator.status import Status
+from orchestrator.store import make_id
 from orchestrator.verdict import Verdict, judge_job
 
 SCHEMA = "cowbell-report-1"
-# characters that XML 1.0 has no way to say
-_NO_XML = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if code not in (9, 10, 13)}
 _STYLES = {
     Status.PASS: "green",
     Status.XFAIL: "yellow",
@@ -28,15 +25,41 @@ _STYLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Kernels that are compared: the cells of one row in one run, with verdicts by name and cell."""
+
+    row: str
+    jobs: tuple[JobRecord, ...]
+    cases: Mapping[str, Mapping[str, Verdict]]
+
+
 @dataclass(frozen=True)
 class Judged:
-    """A run with its verdicts, and what the reports need to know of it."""
+    """A run with its verdicts, and what the reports need to know of it.
+
+    ``parts`` are the runs that it was joined from, in the order of its jobs; empty when it is one run.
+    """
 
     run: RunRecord
+    parts: tuple[RunRecord, ...] = ()
 
     @cached_property
     def jobs(self) -> tuple[tuple[JobRecord, tuple[Verdict, ...]], ...]:
         return tuple((job, judge_job(job)) for job in self.run.jobs)
+
+    @cached_property
+    def origins(self) -> tuple[RunRecord, ...]:
+        """The run of each job."""
+        return tuple(part for part in self.parts or (self.run,) for _ in part.jobs)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each job, no two the same: row and cell, and what else tells runs apart."""
+        plain = [f"{job.row}/{job.cell}" for job in self.run.jobs]
+        if not self.parts:
+            return tuple(plain)
+        return tuple(f"{name}@{run.run_id}" for name, run in zip(plain, self.origins, strict=True))
 
     @property
     def verdicts(self) -> Iterator[Verdict]:
@@ -49,15 +72,14 @@ class Judged:
         return bool(statuses) and not any(status.is_bad for status in statuses)
 
     @cached_property
-    def rows(self) -> dict[str, tuple[list[JobRecord], dict[str, dict[str, Verdict]]]]:
-        """Per matrix row: its kernels, and verdicts by name and kernel."""
-        rows: dict[str, tuple[list[JobRecord], dict[str, dict[str, Verdict]]]] = {}
-        for job, verdicts in self.jobs:
-            kernels, cases = rows.setdefault(job.row, ([], {}))
-            kernels.append(job)
+    def groups(self) -> tuple[Group, ...]:
+        found: dict[tuple[str, str], tuple[list[JobRecord], dict[str, dict[str, Verdict]]]] = {}
+        for (job, verdicts), run in zip(self.jobs, self.origins, strict=True):
+            jobs, cases = found.setdefault((run.run_id, job.row), ([], {}))
+            jobs.append(job)
             for verdict in verdicts:
                 cases.setdefault(verdict.name, {})[job.cell] = verdict
-        return rows
+        return tuple(Group(row, tuple(jobs), cases) for (_, row), (jobs, cases) in found.items())
 
     @property
     def summary(self) -> str:
@@ -70,6 +92,20 @@ class Judged:
         return f"{sum(counts.values())} verdicts: {said or 'none'}: {ending}"
 
 
+def join_runs(runs: Sequence[RunRecord]) -> Judged:
+    """Several runs as one, in the order given; one stays what it is."""
+    if len(runs) == 1:
+        return Judged(runs[0])
+    names = [run.run_id for run in runs]
+    joined = RunRecord(
+        f"joined-{make_id(names)}",
+        f"cowbell report RUN={','.join(names)}",
+        max(run.started for run in runs),
+        tuple(job for run in runs for job in run.jobs),
+    )
+    return Judged(joined, tuple(runs))
+
+
 def describe_status(verdict: Verdict) -> str:
     """What happened, and whether that was expected, in a word or two."""
     if verdict.status is Status.XFAIL:
@@ -79,7 +115,7 @@ def describe_status(verdict: Verdict) -> str:
     return verdict.status.upper()
 
 
-def describe_flip(by_kernel: Mapping[str, Verdict], kernels: list[JobRecord]) -> str:
+def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
     """How the outcome changed from the row's first kernel to its last, if it did."""
     found = [by_kernel[job.cell].raw for job in kernels if job.cell in by_kernel]
     if len(found) < 2 or found[0] is found[-1] or Status.SKIP in (found[0], found[-1]):
@@ -103,7 +139,8 @@ def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
 
 def make_tables(judged: Judged) -> Iterator[Table]:
     """One table a row: case by kernel, and what flipped."""
-    for row, (kernels, cases) in judged.rows.items():
+    for group in judged.groups:
+        row, kernels, cases = group.row, group.jobs, group.cases
         accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
         table = Table(
             title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
@@ -179,7 +216,7 @@ def render_json(judged: Judged) -> str:
 def render_ktap(judged: Judged) -> str:
     """KTAP version 1: a subtest a kernel, with the verdicts as its cases."""
     lines = ["KTAP version 1", f"1..{len(judged.jobs)}"]
-    for number, (job, verdicts) in enumerate(judged.jobs, 1):
+    for number, ((job, verdicts), name) in enumerate(zip(judged.jobs, judged.names, strict=True), 1):
         lines += [
             f"    # {describe_kernel(job)} {job.version} {describe_boot(job)}",
             "    KTAP version 1",
@@ -193,77 +230,5 @@ def render_ktap(judged: Judged) -> str:
                 + (f" # {directive} {reason}" if directive else "")
             )
         is_bad = any(verdict.status.is_bad for verdict in verdicts)
-        lines.append(f"{'not ok' if is_bad else 'ok'} {number} - {job.row}/{job.cell}")
+        lines.append(f"{'not ok' if is_bad else 'ok'} {number} - {name}")
     return "\n".join(lines) + "\n"
-
-
-def render_junit(judged: Judged) -> str:
-    """JUnit XML: a suite a kernel. An expected failure is skipped with its reason, as GitLab shows it."""
-    root = ET.Element("testsuites", name=judged.run.run_id)
-    for job, verdicts in judged.jobs:
-        counts = Counter(_junit_kind(verdict.status) for verdict in verdicts)
-        suite = ET.SubElement(
-            root,
-            "testsuite",
-            name=f"{job.row}/{job.cell}",
-            tests=str(len(verdicts)),
-            failures=str(counts["failure"]),
-            errors=str(counts["error"]),
-            skipped=str(counts["skipped"]),
-            time=f"{sum(result.duration_s for result in job.results):.3f}",
-            timestamp=judged.run.started.removesuffix("+00:00"),
-        )
-        for verdict in verdicts:
-            family, _, name = verdict.name.partition("/" if "/" in verdict.case else ".")
-            case = ET.SubElement(
-                suite,
-                "testcase",
-                classname=f"{job.row}.{job.cell}.{family}",
-                name=name,
-                time=f"{verdict.duration_s:.3f}",
-            )
-            if kind := _junit_kind(verdict.status):
-                said = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
-                element = ET.SubElement(case, kind, message=said)
-                if kind != "skipped":
-                    element.set("type", verdict.status.upper())
-                element.text = "\n".join(filter(None, (verdict.why_expected, verdict.evidence))).translate(
-                    _NO_XML
-                )
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _junit_kind(status: Status) -> str:
-    match status:
-        case Status.PASS:
-            return ""
-        case Status.SKIP | Status.XFAIL:
-            return "skipped"
-        case Status.BROKEN:
-            return "error"
-        case _:
-            return "failure"
-
-
-def render_html(judged: Judged) -> str:
-    """One page that needs no network: the table, and behind each verdict what it rests on."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    consoles = {
-        (job.row, job.cell, result.case): result.console + result.said
-        for job, _ in judged.jobs
-        for result in job.results
-    }
-    return environment.get_template("report.html.j2").render(
-        judged=judged,
-        consoles=consoles,
-        describe_status=describe_status,
-        describe_flip=describe_flip,
-        describe_kernel=describe_kernel,
-        describe_readings=describe_readings,
-    )

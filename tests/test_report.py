@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import report
+from orchestrator import junit, page, report
 from orchestrator.ktap import parse_ktap
 from orchestrator.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
 from orchestrator.report import Judged
@@ -103,27 +103,27 @@ def test_ktap_is_read_by_our_own_parser(judged: Judged) -> None:
 
 
 def test_junit_survives_any_guest_output(judged: Judged) -> None:
-    suites = ET.fromstring(report.render_junit(judged))
+    suites = ET.fromstring(junit.render_junit(judged))
     plain = suites[0]
     assert [plain.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "2", "2", "1"]
     assert {child.tag for case in plain for child in case} == {"failure", "error", "skipped"}
 
 
 def test_html_escapes_guest_output(judged: Judged) -> None:
-    page = report.render_html(judged)
-    assert "<script>document.title" not in page
-    assert "http" not in page.replace("http-equiv", "")
+    text = page.render_html(judged)
+    assert "<script>document.title" not in text
+    assert "http" not in text.replace("http-equiv", "")
 
 
 @pytest.mark.chromium
 def test_html_in_a_browser(judged: Judged, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    page.write_text(report.render_html(judged), errors="replace")
+    path = tmp_path / "report.html"
+    path.write_text(page.render_html(judged), errors="replace")
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     )
     done = subprocess.run(
-        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
