@@ -71,7 +71,8 @@ def render_rates(points: Sequence[Point]) -> str:
     marks = []
     for number, (point, (low, high)) in enumerate(zip(told, bounds, strict=True)):
         x, rate = _place_x(number, len(told)), point.hits / point.tries
-        title = f"{point.started[:16]} {point.kernel}: {point.hits} of {point.tries}, {_say_share(low)} to {_say_share(high)}"
+        bounds_told = f"{point.hits} of {point.tries}, {_say_share(low)} to {_say_share(high)}"
+        title = f"{point.started[:16]} {point.kernel}: {bounds_told}"
         marks.append(
             f'<g><title>{escape(title)}</title><line x1="{x}" x2="{x}" y1="{_place_y(low, top)}" '
             f'y2="{_place_y(high, top)}" class="bar"/>'

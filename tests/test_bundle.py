@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Evidence of failing trials: what is in it, that it is always the same, and that nothing missing stops it."""
+
+import io
+import json
+import shlex
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.bundle import PIECE_LIMIT, make_bundles, name_bundle
+from orchestrator.record import CaseResult, JobRecord, RunRecord, save_result
+from orchestrator.replay import make_command
+from orchestrator.store import Store
+from tests.test_report import make_run
+from tests.test_verdict import FAILED, GOOD
+
+
+def read_bundle(path: Path) -> dict[str, bytes]:
+    done = subprocess.run(["zstd", "-dc", path], capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        found = {}
+        for member in archive.getmembers():
+            folder, _, piece = member.name.partition("/")
+            assert folder == path.name.removesuffix(".tar.zst")
+            file = archive.extractfile(member)
+            assert file
+            found[piece] = file.read()
+    return found
+
+
+def run_of(job: JobRecord, *results: CaseResult) -> RunRecord:
+    cases = {result.case: (result.case,) for result in results}
+    return replace(make_run(), jobs=(replace(job, cases=cases, results=results, build_id="aaaabbbbcccc"),))
+
+
+@pytest.fixture
+def job() -> JobRecord:
+    return make_run().jobs[0]
+
+
+def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    kernel = store.path("kernels", "aaaabbbbcccc")
+    kernel.mkdir(parents=True)
+    (kernel / "config").write_text("CONFIG_KSM=y\n")
+    (kernel / "build.json").write_text("{}\n")
+    other, cell = store.path("results", "cell1"), store.path("results", "cell2")
+    for folder, result in ((other, GOOD), (cell, FAILED)):
+        (folder / "boot-1").mkdir(parents=True)
+        save_result(result, folder / f"{result.case}.{result.content_id}.json")
+        (folder / "boot-1/console.log").write_text(f"{folder.name}\n")
+        (folder / "boot-1/qemu.json").write_text('["qemu"]\n')
+        (folder / "boot-1/qemu.log").write_bytes(b"x" * (PIECE_LIMIT + 100))
+        (folder / "boot-1/keys.tar").write_text("secret")
+    (path,) = make_bundles(run_of(job, FAILED), store, tmp_path / "evidence")
+    assert path.name == "odirect.rd-mprotect.demo.plain.tar.zst"
+    pieces = read_bundle(path)
+    assert pieces["kernel/config"] == b"CONFIG_KSM=y\n"
+    # of two boots with the same number, the one that the result is of
+    assert pieces["boot/console.log"] == b"cell2\n"
+    assert pieces["stdout"].decode() == FAILED.stdout
+    assert json.loads(pieces["verdicts.json"])[0]["raw"] == "fail"
+    assert json.loads(pieces["result.json"])["case"] == FAILED.case
+    assert json.loads(pieces["job.json"])["build_id"] == "aaaabbbbcccc"
+    assert pieces["REPLAY"].decode().splitlines()[1].startswith("cowbell -B test ROW=demo ")
+    assert b"[100 bytes left out]" in pieces["boot/qemu.log"]
+    assert len(pieces["boot/qemu.log"]) < PIECE_LIMIT + 100
+    assert "MISSING" not in pieces
+    assert b"secret" not in b"".join(pieces.values())
+
+
+def test_the_same_bytes_each_time(job: JobRecord, tmp_path: Path) -> None:
+    run, store = run_of(job, FAILED), Store(tmp_path / "store")
+    (first,) = make_bundles(run, store, tmp_path / "one")
+    (second,) = make_bundles(run, store, tmp_path / "two")
+    assert first.read_bytes() == second.read_bytes()
+    make_bundles(run, store, tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [first.name]
+
+
+def test_what_is_gone_is_listed(job: JobRecord, tmp_path: Path) -> None:
+    run = run_of(replace(job, base="1" * 40, commit="2" * 40), FAILED)
+    (path,) = make_bundles(run, Store(tmp_path / "store"), tmp_path / "evidence")
+    assert read_bundle(path)["MISSING"].decode().split() == [
+        "boot/console.log", "boot/qemu.json", "boot/qemu.log", "kernel/build.json", "kernel/config",
+        "patches.mbox",
+    ]  # fmt: skip
+
+
+def test_only_trials_that_failed_leave_one(job: JobRecord, tmp_path: Path) -> None:
+    trials = (GOOD, replace(FAILED, trial=2), replace(GOOD, trial=3), replace(FAILED, trial=4))
+    made = make_bundles(run_of(job, *trials), Store(tmp_path / "store"), tmp_path / "evidence")
+    assert [path.name for path in made] == [name_bundle(job, trials[1]), name_bundle(job, trials[3])]
+    assert make_bundles(run_of(job, GOOD), Store(tmp_path / "store"), tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_stay_in_their_folder(job: JobRecord, tmp_path: Path) -> None:
+    selftest = replace(FAILED, case="upstream/cow")
+    (path,) = make_bundles(run_of(job, selftest), Store(tmp_path / "store"), tmp_path / "evidence")
+    assert path == tmp_path / "evidence/upstream-cow.demo.plain.tar.zst"
+
+
+@pytest.mark.parametrize(
+    ("command", "series", "expected"),
+    [
+        ("cowbell test ROW=demo", "", "cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.y"),
+        ("cowbell test", "cow", "cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=cow TESTS=x.y"),
+        (
+            "cowbell -C '/a b' test 'KERNEL=/my linux:topic' DIRTY=1 SERIES=cow,/fix.mbox TESTS=*",
+            "fix",
+            "cowbell -C '/a b' -B test ROW=demo 'KERNEL=/my linux:topic' SERIES=/fix.mbox TESTS=x.y DIRTY=1",
+        ),
+        (
+            "cowbell test 'CONFIG=a b'",
+            "",
+            "cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.y 'CONFIG=a b'",
+        ),
+    ],
+)
+def test_the_command_that_does_it_again(command: str, series: str, expected: str, job: JobRecord) -> None:
+    run = replace(make_run(), command=command)
+    told = make_command(run, replace(job, series=series), "x.y")
+    assert told == expected
+    assert shlex.split(told)[0] == "cowbell"
