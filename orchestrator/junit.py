@@ -4,6 +4,7 @@
 import xml.etree.ElementTree as ET
 from collections import Counter
 
+from orchestrator.replay import make_command
 from orchestrator.report import Judged, describe_status
 from orchestrator.status import Status
 
@@ -17,7 +18,7 @@ _NO_XML = {
 def render_junit(judged: Judged) -> str:
     """JUnit XML: a suite a kernel. An expected failure is skipped with its reason, as GitLab shows it."""
     root = ET.Element("testsuites", name=judged.run.run_id)
-    for (job, verdicts), name in zip(judged.jobs, judged.names, strict=True):
+    for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
         counts = Counter(_junit_kind(verdict.status) for verdict in verdicts)
         suite = ET.SubElement(
             root,
@@ -28,7 +29,7 @@ def render_junit(judged: Judged) -> str:
             errors=str(counts["error"]),
             skipped=str(counts["skipped"]),
             time=f"{sum(result.duration_s for result in job.results):.3f}",
-            timestamp=judged.run.started.removesuffix("+00:00"),
+            timestamp=run.started.removesuffix("+00:00"),
         )
         for verdict in verdicts:
             family, _, title = verdict.name.partition("/" if "/" in verdict.case else ".")
@@ -44,9 +45,9 @@ def render_junit(judged: Judged) -> str:
                 element = ET.SubElement(case, kind, message=said)
                 if kind != "skipped":
                     element.set("type", verdict.status.upper())
-                element.text = "\n".join(filter(None, (verdict.why_expected, verdict.evidence))).translate(
-                    _NO_XML
-                )
+                again = "" if kind == "skipped" else f"again: {make_command(run, job, verdict.case)}"
+                told = filter(None, (verdict.why_expected, verdict.evidence, again))
+                element.text = "\n".join(told).translate(_NO_XML)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Evidence of failing trials: what is in it, that it is always the same, and that nothing missing stops it."""
+"""Evidence of failing trials: what is in it, always the same, and nothing that is missing stops it."""
 
 import io
 import json

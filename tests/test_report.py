@@ -107,6 +107,9 @@ def test_junit_survives_any_guest_output(judged: Judged) -> None:
     plain = suites[0]
     assert [plain.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "2", "2", "1"]
     assert {child.tag for case in plain for child in case} == {"failure", "error", "skipped"}
+    assert (plain[1][0].text or "").endswith(
+        "again: cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.evil"
+    )
 
 
 def test_html_escapes_guest_output(judged: Judged) -> None:
