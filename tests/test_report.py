@@ -2,6 +2,7 @@
 """Reports of a run that has every kind of verdict, with guest output that means harm."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.record import Ended, Expected, Failure, JobRecord, RunRecord, 
 from orchestrator.report import Judged, join_runs
 from orchestrator.status import Status
 from tests.schema import read_product
+from tests.test_cli import cowbell
 from tests.test_verdict import FAILED, GOOD
 
 EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
@@ -152,3 +154,28 @@ def test_a_job_that_failed_is_explained_once() -> None:
     ((title, text),) = told
     assert title == "build failed on plain"
     assert text == "mm/memory.c:7: the kernel does not build\nerror: x\nlog: /log"
+
+
+def test_all_files_are_made_again_without_a_kernel(tmp_path: Path) -> None:
+    runs = tmp_path / "store/runs"
+    first = make_run()
+    ids = [first.run_id, "demo-ba9876543210"]
+    for run_id in ids:
+        save_run(replace(first, run_id=run_id), runs / run_id)
+    done = cowbell("report", f"RUN={','.join(ids)}", "--json")
+    assert done.returncode == 1, done.stderr
+    product = read_product(done.stdout)
+    (folder,) = runs.glob("joined-*")
+    assert product["run_id"] == folder.name
+    assert {path.name for path in folder.iterdir()} == {
+        "report.json", "report.ktap", "junit.xml", "report.html",
+    }  # fmt: skip
+    # what the page leads to is there
+    text = (folder / "report.html").read_text()
+    linked = {(folder / link).resolve() for link in re.findall(r'href="(\.\./[^"]+)"', text)}
+    assert linked == {path for run_id in ids for path in (runs / run_id / "evidence").iterdir()}
+    assert len(linked) == 8
+    done = cowbell("report", "RUN=demo-0123456789a,nothing,demo-ba9876543210")
+    assert done.returncode == 2
+    assert "did you mean demo-0123456789ab?" in done.stderr
+    assert "there is no run nothing" in done.stderr
