@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ class Browser:
         done = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until a condition holds: what the browser does by itself it does later."""
+        for _ in range(1000):
+            if self.run(condition):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"never: {condition}")
 
     def press(self, key: str) -> None:
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")

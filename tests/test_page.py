@@ -148,7 +148,7 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
         browser.press("Tab")
     assert browser.run("document.activeElement.matches('#matrix td a:focus-visible')")
     browser.press("Enter")
-    assert browser.run("document.querySelector('details:target').open")
+    browser.wait("document.querySelector('details:target')?.open")
     assert browser.run("document.activeElement.matches('details:target > summary')")
 
     assert browser.requests == [path.as_uri()]
