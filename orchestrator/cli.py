@@ -11,8 +11,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +27,7 @@ from orchestrator.grammar import (
     Setting,
     choose_subject,
     make_parser,
+    read_repeat,
     read_words,
     settle_jobs,
 )
@@ -135,7 +136,7 @@ def _run(words: list[str]) -> int:
     if targets == ("list",) and not options.changelog:
         return _list(read.subjects, declared, as_json=options.json)
 
-    from orchestrator import inputs, plan
+    from orchestrator import inputs, plan, trials
     from orchestrator.manifest import find_names
     from orchestrator.terminal import Terminal
     from orchestrator.workspace import Workspace
@@ -162,6 +163,7 @@ def _run(words: list[str]) -> int:
             keep_core=settings["VMCORE"].value == "1",
             limits=_find_limits(options, terminal),
             what_if=find_names(options.what_if),
+            repeat=trials.Repeat(read_repeat(settings["REPEAT"].value)),
         )
         declared = inputs.add_inputs(
             declared,
@@ -215,6 +217,24 @@ def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -
     return 0
 
 
+def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Sighting"]:
+    from orchestrator import ledger
+
+    runs = ledger.load_runs(place.store.path("runs"))
+    return ledger.find_sightings(runs, place.list_program_ids(cases)).values()
+
+
+def _know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
+    """REPEAT=auto: at what rates races are known to fail."""
+    from orchestrator import ledger, trials
+
+    if place.repeat.count != trials.AUTO:
+        return place
+    races = list({case.id: case for job in jobs for case in job.cases if case.kind == "race"}.values())
+    sought = ledger.find_sought(ledger.make_proofs(races, _find_seen(races, place)))
+    return replace(place, repeat=replace(place.repeat, sought=sought))
+
+
 def _show_evidence(call: Call) -> int:
     """What stored runs say of the cases; ROW= and TESTS= choose of which."""
     from orchestrator import changelog, explain, ledger
@@ -224,8 +244,7 @@ def _show_evidence(call: Call) -> int:
     request, place, declared = call.request, call.place, call.declared
 
     def find_seen(cases: Sequence["GuestCase"]) -> list["Sighting"]:
-        runs = ledger.load_runs(place.store.path("runs"))
-        found = ledger.find_sightings(runs, place.list_program_ids(cases)).values()
+        found = _find_seen(cases, place)
         return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
 
     if target == "explain":
@@ -318,7 +337,7 @@ def _make_targets(call: Call) -> int:
     from orchestrator import dryrun, listing, pipeline, plan
 
     jobs = plan.make_plan(call.request, call.declared)
-    declared, place, redo = call.declared, call.place, call.options.always_make
+    declared, place, redo = call.declared, _know_rates(jobs, call.place), call.options.always_make
     if call.options.dry_run:
         steps = list(dryrun.explain_jobs(jobs, declared, place, call.request.accel))
         return _print(listing.render_steps, listing.render_steps_json, steps, call)

@@ -15,7 +15,7 @@ from orchestrator.pipeline import (
     find_cell_dir,
     find_machine,
     find_reason_left_out,
-    find_result,
+    find_results,
     make_build_request,
 )
 from orchestrator.plan import Declarations, Job
@@ -151,7 +151,7 @@ def _explain_cases(
     missing = [
         case
         for case in job.cases
-        if not find_result(folder, case, make_program_id(case, toolchain))
+        if place.repeat.wants_more(case, find_results(folder, case, make_program_id(case, toolchain)))
         or (place.what_if and set(known.list_case_files(case)) & set(place.what_if))
     ]
     if not missing:

@@ -18,6 +18,7 @@ PRODUCTS = (
     "changelog", "gc", "doctor",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
+_MOST_REPEATS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ VARIABLES: Mapping[str, Variable] = {
     "CC": Variable("the compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
     "TESTS": Variable("case ids or globs, instead of the row's"),
+    "REPEAT": Variable(
+        "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
+    ),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
     "BOOT": Variable(
         "who boots the guests: qemu, or vng for virtme-ng, which takes the fragment virtme", "qemu"
@@ -235,10 +239,20 @@ def _check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
             yield _refuse(name, settings, f"expected {expected}, got {value}{suggest(value, known)}")
     if settings["LLVM"].value not in ("", "0", "1"):
         yield _refuse("LLVM", settings, f"expected 1 or 0, got {settings['LLVM'].value}")
-    try:
-        size_mib(settings["SIZE"].value)
-    except ValueError as error:
-        yield _refuse("SIZE", settings, str(error))
+    for name, read in (("SIZE", size_mib), ("REPEAT", read_repeat)):
+        try:
+            read(settings[name].value)
+        except ValueError as error:
+            yield _refuse(name, settings, str(error))
+
+
+def read_repeat(text: str) -> int:
+    """How often each case is run, 0 for ``auto``; raises ``ValueError``."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_REPEATS:
+        raise ValueError(f"expected auto, or a number from 1 to {_MOST_REPEATS}, got {text}")
+    return int(text)
 
 
 def _refuse(name: str, settings: Mapping[str, Setting], what: str) -> UsageError:

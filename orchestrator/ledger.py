@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import odds
 from orchestrator.changelog import Entry
 from orchestrator.errors import UsageError
 from orchestrator.guesttest import GuestCase
 from orchestrator.ktap import Rate
-from orchestrator.record import JobRecord, RunRecord, load_run
+from orchestrator.record import JobRecord, RunRecord, Sought, load_run
 from orchestrator.status import Status
 from orchestrator.verdict import judge_job
 
@@ -131,6 +132,18 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
             lines += [f"\n{what}: {len(names)}", *(f"    {name}" for name in names)]
     lines.append(f"\n{sum(p.is_two_sided for p in proofs)} of {len(proofs)} subtests seen both ways")
     return "\n".join(lines) + "\n"
+
+
+def find_sought(proofs: Iterable[Proof]) -> dict[str, Sought]:
+    """The rate at which each race is known to fail, at least: of the kernels that it failed on the lowest."""
+    known: dict[str, Sought] = {}
+    for proof in proofs:
+        for kernel, rate in proof.failed_on.items():
+            if rate and rate.hits:
+                low, _ = odds.find_interval(rate)
+                if proof.name not in known or low < known[proof.name].rate:
+                    known[proof.name] = Sought(low, f"{rate} on {kernel}, at least")
+    return known
 
 
 def _render_kernels(kernels: Mapping[str, Rate | None]) -> str:

@@ -155,19 +155,28 @@ def run_jobs(
     """
 
     def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
-        return _run_job(job, declared, own, accel, redo=redo)
+        return _run_job(job, declared, own, accel, redo=redo and is_first)
 
     errors: list[CowbellError] = []
-    try:
-        outcomes = work(_make_tasks(jobs, place, test), place.limits, place.progress)
-    except Stopped as stopped:
-        outcomes, errors = stopped.results, stopped.errors
-        if not place.limits.is_keeping_going:
-            raise ExceptionGroup("jobs", errors) from None
+    is_first, has_run = True, False
+    # kernels that are compared take turns, so that what else the host does is not the difference
+    for repeat in place.repeat.divide() if jobs[1:] else [place.repeat]:
+        try:
+            outcomes = work(
+                _make_tasks(jobs, replace(place, repeat=repeat), test), place.limits, place.progress
+            )
+            is_first = False
+        except Stopped as stopped:
+            outcomes, errors = stopped.results, stopped.errors
+            if not place.limits.is_keeping_going:
+                raise ExceptionGroup("jobs", errors) from None
+        has_run |= any(outcome[1] for outcome in outcomes if outcome)
+        if errors:
+            break
     records = tuple(outcome[0] for outcome in outcomes if outcome)
     identity = make_id([dataclasses.asdict(record) for record in records])
     folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
-    is_new = any(outcome[1] for outcome in outcomes if outcome) or not (folder / "record.json").exists()
+    is_new = has_run or not (folder / "record.json").exists()
     if is_new:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         save_run(RunRecord(folder.name, command_line, started, records), folder)
@@ -186,8 +195,10 @@ def _run_job(
         tree=job.tree.name,
         series=job.series.name,
         cases={case.id: case.subtests for case in job.cases},
+        races=tuple(case.id for case in job.cases if case.kind == "race"),
+        sought=place.repeat.list_sought(job.cases),
     )
-    results: dict[str, CaseResult] = {}
+    results: dict[str, list[CaseResult]] = {}
     has_run = False
     try:
         base = fetch_tree(job.tree, place.store, place.progress)
@@ -223,28 +234,41 @@ def _run_job(
         folder = find_cell_dir(machine, place.store)
         # who comes second to the same cell takes what the first one earns
         with place.store.lock(f"results-{folder.name}"):
+            missing: list[Program] = []
             for program in programs:
-                is_stale = redo or redo_kernel or bool(set(files[program.case.id]) & set(place.what_if))
-                known = None if is_stale else find_result(folder, program.case, program.program_id)
-                if known:
-                    results[program.case.id] = known
-            missing = [program for program in programs if program.case.id not in results]
+                case = program.case
+                if redo or redo_kernel or set(files[case.id]) & set(place.what_if):
+                    _forget_results(folder, case, program.program_id)
+                known = results[case.id] = find_results(folder, case, program.program_id)
+                if place.repeat.wants_more(case, known):
+                    missing.append(replace(program, trial=len(known) + 1))
             if missing:
                 has_run = True
                 _expect(place, before.expect_cases_s([program.case for program in missing]))
+                by_id = {case.id: case for case in job.cases}
+
+                def is_wanted_again(result: CaseResult) -> bool:
+                    case: GuestCase = by_id[result.case]
+                    return place.repeat.wants_more(case, [*results[case.id], result])
+
                 with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
-                    for result in run_cases(machine, missing, place.lib_dir, folder, place.progress):
-                        save_result(result, _result_path(folder, result.case, result.content_id))
-                        results[result.case] = result
+                    for result in run_cases(
+                        machine, missing, place.lib_dir, folder, place.progress, is_wanted_again
+                    ):
+                        path = _result_path(folder, result.case, result.content_id, result.trial)
+                        save_result(result, path)
+                        results[result.case].append(result)
                 # of cases that were not asked for this time, what is known stays
-                times = before.case_s | {name: result.duration_s for name, result in results.items()}
+                times = before.case_s | {
+                    name: known[-1].duration_s for name, known in results.items() if known
+                }
                 files = before.cases | files
                 made = Manifest(made_of, list_guest_files(machine), files, kernel.build_s, times)
                 save_manifest(made, job, place.store)
     except StageFailure as error:
         failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
         record, has_run = replace(record, failure=failure), True
-    ordered = tuple(results[case.id] for case in job.cases if case.id in results)
+    ordered = tuple(result for case in job.cases for result in results.get(case.id, ()))
     if ordered:
         record = replace(record, readings=load_readings(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
@@ -316,14 +340,24 @@ def find_cell_dir(machine: Machine, store: Store) -> Path:
     )
 
 
-def _result_path(folder: Path, case: str, content_id: str) -> Path:
-    return folder / f"{case}.{content_id[:12]}.json"
+def _result_path(folder: Path, case: str, content_id: str, trial: int = 1) -> Path:
+    number = f".{trial}" if trial > 1 else ""
+    return folder / f"{case}.{content_id[:12]}{number}.json"
 
 
-def find_result(folder: Path, case: GuestCase, program_id: str) -> CaseResult | None:
-    """What the case came to before, if that was an answer."""
-    known = load_result(_result_path(folder, case.id, program_id))
-    return known if known and is_conclusive(known, case.subtests) else None
+def find_results(folder: Path, case: GuestCase, program_id: str) -> list[CaseResult]:
+    """What the case came to before, trial by trial, up to one that was no answer."""
+    found: list[CaseResult] = []
+    while known := load_result(_result_path(folder, case.id, program_id, len(found) + 1)):
+        if not is_conclusive(known, case.subtests):
+            break
+        found.append(known)
+    return found
+
+
+def _forget_results(folder: Path, case: GuestCase, program_id: str) -> None:
+    for path in folder.glob(f"{_result_path(folder, case.id, program_id).stem}*.json"):
+        path.unlink(missing_ok=True)
 
 
 def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:

@@ -87,6 +87,14 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class Sought:
+    """The rate (0 to 1) at which a race would fail on a bad kernel, and how that is known."""
+
+    rate: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The stage that ended a job early, and what there is to say about it."""
 
@@ -104,7 +112,9 @@ class JobRecord:
     ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
     built, with ``fixups`` and series.
     ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
-    ``cases`` are the planned ones, each with the names of its subtests. ``readings`` are what the guest was
+    ``cases`` are the planned ones, each with the names of its subtests, ``races`` those of them that are
+    races. ``sought`` has, by subtest, what races were repeated for. ``results`` has the trials of a case in
+    their order. ``readings`` are what the guest was
     found to be, from inside, when its row asks for more than CPUs and memory.
     """
 
@@ -115,6 +125,8 @@ class JobRecord:
     series: str
     cases: Mapping[str, tuple[str, ...]]
     expect: tuple[Expected, ...] = ()
+    races: tuple[str, ...] = ()
+    sought: Mapping[str, Sought] = field(default_factory=dict)
     version: str = ""
     origin: str = ""
     base: str = ""
@@ -185,11 +197,13 @@ def _make_job(fields: Mapping[str, Any]) -> JobRecord:
         **{
             key: value
             for key, value in fields.items()
-            if key not in ("cases", "expect", "failure", "results", "fixups")
+            if key not in ("cases", "expect", "failure", "results", "fixups", "races", "sought")
         },
         cases={case: tuple(subtests) for case, subtests in fields["cases"].items()},
         expect=tuple(Expected(e["case"], Status(e["status"]), e["why"]) for e in fields["expect"]),
         fixups=tuple(fields["fixups"]),
+        races=tuple(fields.get("races", ())),
+        sought={name: Sought(**sought) for name, sought in fields.get("sought", {}).items()},
         failure=Failure(**failure) if failure else None,
         results=tuple(_make_result(result) for result in fields["results"]),
     )

@@ -14,7 +14,7 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,11 +40,15 @@ _CONSOLE_LIMIT = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A case ready to be pushed. ``program_id`` changes with its source, its library and the compiler."""
+    """A case ready to be pushed, and how often it has been run before.
+
+    ``program_id`` changes with its source, its library and the compiler.
+    """
 
     case: GuestCase
     program_id: str
     path: Path
+    trial: int = 1
 
 
 def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
@@ -77,13 +81,22 @@ def _explain_compiler(case: GuestCase, done: command.Completed) -> CowbellError:
     return command.make_failure(done)
 
 
+def _once(result: CaseResult) -> bool:
+    return False
+
+
 def run_cases(
-    machine: Machine, programs: Sequence[Program], lib_dir: Path, folder: Path, progress: Progress
+    machine: Machine,
+    programs: Sequence[Program],
+    lib_dir: Path,
+    folder: Path,
+    progress: Progress,
+    is_wanted_again: Callable[[CaseResult], bool] = _once,
 ) -> Iterator[CaseResult]:
     """Run every program, in guests as fresh as needed, yielding each result as it is earned.
 
-    Raises ``StageFailure`` when a guest does not boot and ``InfraError`` when QEMU is killed; what was
-    yielded before stands.
+    A case is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
+    guest does not boot and ``InfraError`` when QEMU is killed; what was yielded before stands.
     """
     _remove_left(folder)
     pending = list(programs)
@@ -99,21 +112,25 @@ def run_cases(
                 if not saved:
                     push_cases(guest, pending, lib_dir)
                     # the next guest that must be a fresh one starts from here
-                    if len(pending) > 1:
+                    if len(pending) > 1 or is_wanted_again is not _once:
                         compile_imports(guest, pending)
                         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="armed-", dir=folder))
                         saved = arm(guest, Path(place))
-                yield from _run_in_guest(guest, pending, progress)
+                yield from _run_in_guest(guest, pending, progress, is_wanted_again)
 
 
-def _run_in_guest(guest: Guest, pending: list[Program], progress: Progress) -> Iterator[CaseResult]:
+def _run_in_guest(
+    guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[CaseResult], bool]
+) -> Iterator[CaseResult]:
     """Run what may run in one guest, and take it off the list."""
     read_to, count = guest.ready_at, len(pending)
     while pending:
-        progress.count(count - len(pending), count)
+        progress.count(max(0, count - len(pending)), count)
         program = pending.pop(0)
         result, read_to = _run_case(guest, program, read_to)
         progress.detail(f"{program.case.id}: {result.ended} after {result.duration_s:.1f} s")
+        if is_wanted_again(result):
+            pending.insert(0, replace(program, trial=program.trial + 1))
         is_last = program.case.may_crash or not pending or pending[0].case.may_crash
         if result.is_guest_usable and is_last:
             try:
@@ -259,6 +276,7 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
         said=ending.said[-_CONSOLE_LIMIT:],
         core=ending.core,
         boot_trouble=guest.trouble,
+        trial=program.trial,
         started=started,
         console_at=begin,
     )

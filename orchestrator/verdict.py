@@ -4,17 +4,19 @@
 A case passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
 still answers, a kernel log without a splat and a taint that did not grow. Whatever is missing or
 contradicts itself is BROKEN; whatever the kernel complained of is a CRASH, also where a failure is expected.
+Of several trials of a case the worst decides. A race says its rate, and how sure that is.
 What the kernel's own selftests will say is not declared, so the plan of their stream is what must be met.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from orchestrator import odds
 from orchestrator.console import ConsoleLog, make_printable, parse_console
 from orchestrator.guesttest import is_match
 from orchestrator.ktap import Ktap, Rate, Result, parse_ktap
-from orchestrator.record import CaseResult, Ended, Expected, JobRecord
+from orchestrator.record import CaseResult, Ended, Expected, JobRecord, Sought
 from orchestrator.splat import SplatKind
 from orchestrator.status import Status
 
@@ -23,6 +25,17 @@ _BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}
 # how the kernel's selftests end, and announce what they run (tools/testing/selftests/kselftest.h)
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
 _ANNOUNCED = "[RUN] "
+# of several trials, the first of these that came decides
+_WORST_FIRST = (
+    Status.CRASH,
+    Status.FAIL,
+    Status.TIMEOUT,
+    Status.BROKEN,
+    Status.XPASS,
+    Status.SKIP,
+    Status.XFAIL,
+    Status.PASS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,8 @@ class Verdict:
     """What one subtest came to on one kernel. ``name`` is the case's id, with parameters if it has any.
 
     ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
-    ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, if told.
+    ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
+    ``interval`` (0 to 1) where its true rate lies; a race that tells no tries has its trials for them.
     """
 
     case: str
@@ -44,6 +58,8 @@ class Verdict:
     evidence: str
     duration_s: float
     rate: Rate | None = None
+    interval: tuple[float, float] | None = None
+    trials: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +73,16 @@ class _Finding:
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     """A verdict for every subtest that was planned, in that order; none for a job that was left out."""
-    results = {result.case: result for result in job.results}
+    results: dict[str, list[CaseResult]] = {}
+    for result in job.results:
+        results.setdefault(result.case, []).append(result)
     verdicts: list[Verdict] = []
     for case, subtests in {} if job.left_out else job.cases.items():
-        result = results.get(case)
-        findings = _judge_result(result, subtests) if result else _judge_missing(job, subtests or (case,))
-        stage = "run" if result or not job.failure else job.failure.stage
-        for finding in findings:
+        trials = results.get(case, [])
+        found = _judge_trials(trials, subtests, is_race=case in job.races)
+        stage = "run" if trials or not job.failure else job.failure.stage
+        for finding in found if trials else _judge_missing(job, subtests or (case,)):
+            finding = _weigh(finding, job.sought.get(finding.name))
             expected = find_expected(job.expect, case, finding.name)
             verdicts.append(
                 Verdict(
@@ -76,8 +95,10 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
                     stage=stage,
                     reason=make_printable(finding.reason),
                     evidence=make_printable(finding.evidence),
-                    duration_s=result.duration_s if result else 0.0,
+                    duration_s=sum(trial.duration_s for trial in trials),
                     rate=finding.rate,
+                    interval=odds.find_interval(finding.rate) if finding.rate else None,
+                    trials=len(trials),
                 )
             )
     return tuple(verdicts)
@@ -88,12 +109,65 @@ def is_conclusive(result: CaseResult, subtests: tuple[str, ...]) -> bool:
     return all(finding.status is not Status.BROKEN for finding in _judge_result(result, subtests))
 
 
+def is_answered(
+    trials: Sequence[CaseResult], subtests: tuple[str, ...], sought: Mapping[str, Sought]
+) -> bool:
+    """Whether a race need not be tried once more: each of its subtests has failed, or says nothing, or was
+    missed so often that its rate is below what was sought.
+    """
+    return all(
+        finding.status is not Status.PASS
+        or not finding.rate
+        or finding.rate.tries >= odds.find_tries(sought[finding.name].rate)
+        for finding in _judge_trials(trials, subtests, is_race=True)
+    )
+
+
 def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
     """The first expectation whose id or glob is the case's, or the subtest's with its parameters."""
     for expected in expect:
         if is_match(expected.case, case) or is_match(expected.case, name):
             return expected
     return None
+
+
+def _judge_trials(
+    trials: Sequence[CaseResult], subtests: tuple[str, ...], *, is_race: bool
+) -> Iterator[_Finding]:
+    """A finding for each subtest over all trials: the worst one, with the rates added up."""
+    found: dict[str, list[_Finding]] = {}
+    for result in trials:
+        for finding in _judge_result(result, subtests):
+            found.setdefault(finding.name, []).append(finding)
+    for findings in found.values():
+        worst = min(findings, key=lambda finding: _WORST_FIRST.index(finding.status))
+        number = sum(finding.status is worst.status for finding in findings)
+        if number < len(trials):
+            worst = replace(worst, reason=f"{number} of {len(trials)} trials: {worst.reason}")
+        yield replace(worst, rate=_add_rates(findings, is_race=is_race))
+
+
+def _add_rates(findings: Iterable[_Finding], *, is_race: bool) -> Rate | None:
+    """How often it was hit in all; a trial that tells no tries is one itself, if it says anything."""
+    rates = [
+        finding.rate or Rate(int(finding.status.is_kernel_fault), 1)
+        for finding in findings
+        if finding.rate or (is_race and (finding.status.is_kernel_fault or finding.status is Status.PASS))
+    ]
+    return sum(rates[1:], rates[0]) if rates else None
+
+
+def _weigh(finding: _Finding, sought: Sought | None) -> _Finding:
+    """A finding that says how sure its rate is, and whether that answers what was sought."""
+    if not finding.rate or not finding.rate.tries:
+        return finding
+    told = odds.describe(finding.rate)
+    if sought and finding.status is Status.PASS:
+        enough = odds.find_tries(sought.rate)
+        told += f"; sought {odds.percent(sought.rate)} ({sought.origin})"
+        if finding.rate.tries < enough:
+            told += f", NOT ENOUGH, which takes {enough} tries"
+    return replace(finding, reason=f"{finding.reason}; {told}" if finding.reason else told)
 
 
 def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[_Finding]:

@@ -17,6 +17,7 @@ from orchestrator.project import IS_CHECKOUT, SHIPPED, list_layers
 from orchestrator.repository import Source
 from orchestrator.run import make_program_id
 from orchestrator.store import Store
+from orchestrator.trials import Repeat
 from orchestrator.workers import Limits
 
 
@@ -27,7 +28,7 @@ class Workspace:
     ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
     ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
     ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
-    may; ``what_if`` names files that are taken as changed.
+    may; ``what_if`` names files that are taken as changed; ``repeat`` is how often cases are run.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class Workspace:
     budget: Budget = WHOLE
     limits: Limits = Limits()
     what_if: tuple[str, ...] = ()
+    repeat: Repeat = Repeat()
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
