@@ -202,7 +202,9 @@ def _judge_result(result: CaseResult, subtests: tuple[str, ...]) -> Iterator[_Fi
             reason = f"says {'ok' if all_ok else 'not ok'} and exits with {result.exit_status}"
             yield _Finding(name, Status.BROKEN, reason, evidence)
         else:
-            said = leaf.reason or (leaf.diagnostics[-1] if leaf.diagnostics else "")
+            # the rate is told with how sure it is
+            lines = [line for line in leaf.diagnostics if not line.startswith("rate: ")]
+            said = leaf.reason or (lines[-1] if lines else "")
             if leaf.status is Status.TIMEOUT:
                 said = said or f"its own time limit ended it after {result.duration_s:.0f} s"
             yield _Finding(name, leaf.status, said, "\n".join(leaf.diagnostics), leaf.rate)

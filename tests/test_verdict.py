@@ -174,10 +174,39 @@ def test_a_subtest_without_a_result_is_told_by_name() -> None:
     assert {v.status for v in judge(mute)} == {Status.BROKEN}
 
 
-@given(st.integers(0, len(PAIR) - 1))
-def test_no_prefix_of_a_passing_stream_passes(length: int) -> None:
-    cut = replace(PAIRED, stdout=PAIR[:length])
-    assert not any(verdict.status is Status.PASS for verdict in judge(cut))
+_WORDS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\n\r\0", exclude_categories=["C"]), max_size=30
+)
+
+
+@st.composite
+def passing_runs(draw: st.DrawFn) -> CaseResult:
+    """What a case that passes leaves: diagnostics and rates in its stream, a kernel that talks meanwhile."""
+    case = draw(st.sampled_from([GOOD.case, "fork.basic-cow"]))
+    names = SUBTESTS[case]
+    lines = ["KTAP version 1", f"1..{len(names)}"]
+    for number, name in enumerate(names, 1):
+        lines += [f"# {text}" for text in draw(st.lists(_WORDS, max_size=3))]
+        lines += draw(st.sampled_from([[], ["# rate: 0 of 300 tries"]]))
+        lines.append(f"ok {number} {name}")
+    talk = draw(st.lists(st.sampled_from(["random: crng init done", "EXT4-fs (vdb): mounted"]), max_size=3))
+    told = [f"cowbell: begin {case}", *talk, f"cowbell: end {case}"]
+    console = "".join(f"[    2.{number:06}] {text}\n" for number, text in enumerate(told))
+    return replace(GOOD, case=case, stdout="\n".join(lines) + "\n", console=console)
+
+
+@given(passing_runs(), st.data())
+def test_no_prefix_of_a_passing_run_passes(run: CaseResult, data: st.DataObject) -> None:
+    def passed(result: CaseResult) -> list[str]:
+        return [verdict.name for verdict in judge(result) if verdict.status is Status.PASS]
+
+    assert tuple(passed(run)) == SUBTESTS[run.case]
+    stdout = run.stdout[: data.draw(st.integers(0, len(run.stdout) - 1))]
+    # a log that shows the end's marker whole has lost nothing but the end of that line
+    console = run.console[: data.draw(st.integers(0, len(run.console) - 2))]
+    assert not passed(replace(run, stdout=stdout))
+    assert not passed(replace(run, console=console))
+    assert not passed(replace(run, stdout=stdout, console=console, exit_status=None, ended=Ended.RESET))
 
 
 @given(st.text(), st.integers(-1, 5))
