@@ -142,7 +142,7 @@ def find_sought(proofs: Iterable[Proof]) -> dict[str, Sought]:
             if rate and rate.hits:
                 low, _ = odds.find_interval(rate)
                 if proof.name not in known or low < known[proof.name].rate:
-                    known[proof.name] = Sought(low, f"{rate} on {kernel}, at least")
+                    known[proof.name] = Sought(low, f"{rate} on {kernel}")
     return known
 
 

@@ -164,7 +164,7 @@ def _weigh(finding: _Finding, sought: Sought | None) -> _Finding:
     told = odds.describe(finding.rate)
     if sought and finding.status is Status.PASS:
         enough = odds.find_tries(sought.rate)
-        told += f"; sought {odds.percent(sought.rate)} ({sought.origin})"
+        told += f"; sought at least {odds.percent(sought.rate)} ({sought.origin})"
         if finding.rate.tries < enough:
             told += f", NOT ENOUGH, which takes {enough} tries"
     return replace(finding, reason=f"{finding.reason}; {told}" if finding.reason else told)

@@ -150,6 +150,41 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
     assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
 
 
+def test_trials_are_kept_and_added_to(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, _ = demo
+    words = ("ROW=demo", "TESTS=odirect.rd-control")
+    assert "run odirect.rd-control" in cowbell(store, "-n", *words, "REPEAT=3").stdout
+    for count in (3, 5):
+        done = cowbell(store, "test", "-v", "--json", *words, f"REPEAT={count}")
+        assert done.returncode == 0, done.stderr
+        assert [
+            verdict["trials"] for job in json.loads(done.stdout)["jobs"] for verdict in job["verdicts"]
+        ] == [
+            count,
+            count,
+        ]
+        # one was there before, and one of the three
+        assert done.stderr.count("odirect.rd-control: exit after") == 4
+    assert "run odirect.rd-control" not in cowbell(store, "-n", *words, "REPEAT=5").stdout
+
+
+def test_a_race_is_repeated_until_it_is_known(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, _ = demo
+    done = cowbell(store, "test", "--json", "ROW=demo", "TESTS=odirect.rd-stress", "REPEAT=auto")
+    plain, cow = [
+        {verdict["name"]: verdict for verdict in job["verdicts"]}["odirect.rd-stress[mode=softdirty]"]
+        for job in json.loads(done.stdout)["jobs"]
+    ]
+    assert (plain["raw"], plain["trials"]) == ("fail", 1)
+    assert 0 < plain["interval"][0] < plain["rate"]["hits"] / plain["rate"]["tries"] < plain["interval"][1]
+    assert cow["raw"] == "pass"
+    assert cow["interval"][1] < 0.01
+    assert "0 of" in cow["reason"]
+    # at the rate that earlier runs on the plain kernel showed, or the default
+    assert "with 95 % confidence; sought at least" in cow["reason"]
+    assert "NOT ENOUGH" not in cow["reason"]
+
+
 def test_two_at_once_do_the_work_once(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, _ = demo
     words = ("test", "ROW=demo", "TESTS=odirect.rd-control", "SERIES=none")

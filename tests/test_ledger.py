@@ -14,6 +14,7 @@ from orchestrator.ledger import (
     explain_cases,
     explain_cases_json,
     find_sightings,
+    find_sought,
     load_runs,
     make_coverage,
     make_proofs,
@@ -74,6 +75,20 @@ def test_what_proves_nothing(result: CaseResult) -> None:
     (proof,) = make_proofs([CASE], seen.values())
     assert not proof.failed_on and not proof.passed_on
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
+
+
+def test_the_lowest_known_rate_is_sought() -> None:
+    def rated(hits: int) -> CaseResult:
+        told = f"# rate: {hits} of 1000 tries\nnot ok 1"
+        return replace(FAILED, stdout=GOOD.stdout.replace("ok 1", told))
+
+    cells = [("5.10.262", "", rated(500)), ("5.15.100", "", rated(20)), ("6.1", "", GOOD)]
+    (sought,) = find_sought(
+        make_proofs([CASE], find_sightings([make_run(1, *cells)], CURRENT).values())
+    ).values()
+    assert sought.origin == "20 of 1000 on 5.15.100"
+    assert 0.01 < sought.rate < 0.02
+    assert not find_sought(make_proofs([CASE], find_sightings([PAIR], CURRENT).values()))
 
 
 def test_one_sided_is_told() -> None:
