@@ -91,7 +91,9 @@ def _list_result_pieces(
 
 def _find_boot(result: CaseResult, store: Store) -> Path | None:
     """The folder of the boot that a result is of, by the result itself: a record does not name its cell."""
-    for path in sorted(store.path("results").glob(f"*/{_escape(result.case)}.{result.content_id[:12]}.json")):
+    for path in sorted(
+        store.path("results").glob(f"*/{_escape(result.case)}.{result.content_id[:12]}*.json")
+    ):
         known = load_result(path)
         if known and (known.boot, known.console, known.stdout) == (
             result.boot,

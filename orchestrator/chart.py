@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Points of a case's history in, SVG out that stands in a page: how often it failed, how long it took."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from orchestrator import odds
+from orchestrator.ktap import Rate
 from orchestrator.record import RunRecord
 from orchestrator.verdict import judge_job
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 110, 44, 8, 18
-# the two-sided 95 % quantile of the normal distribution
-_Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +49,25 @@ def list_points(runs: Iterable[RunRecord]) -> list[Point]:
     return sorted(found, key=lambda point: point.started)
 
 
-def find_interval(hits: int, tries: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate; nothing is known of no tries."""
-    if not tries:
-        return 0.0, 1.0
-    rate, z2 = hits / tries, _Z * _Z
-    middle = (rate + z2 / (2 * tries)) / (1 + z2 / tries)
-    half = _Z / (1 + z2 / tries) * math.sqrt(rate * (1 - rate) / tries + z2 / (4 * tries * tries))
-    return max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < tries else 1.0
-
-
 def render_rates(points: Sequence[Point]) -> str:
     """The failure rate of each result that told one, with its interval; empty without any."""
     # more hits than tries are a count, not a rate
     told = [point for point in points if point.tries and 0 <= point.hits <= point.tries]
     if not told:
         return ""
-    bounds = [find_interval(point.hits, point.tries) for point in told]
+    bounds = [odds.find_interval(Rate(point.hits, point.tries)) for point in told]
     top = max(high for _, high in bounds)
     marks = []
     for number, (point, (low, high)) in enumerate(zip(told, bounds, strict=True)):
         x, rate = _place_x(number, len(told)), point.hits / point.tries
-        bounds_told = f"{point.hits} of {point.tries}, {_say_share(low)} to {_say_share(high)}"
+        bounds_told = f"{point.hits} of {point.tries}, {odds.percent(low)} to {odds.percent(high)}"
         title = f"{point.started[:16]} {point.kernel}: {bounds_told}"
         marks.append(
             f'<g><title>{escape(title)}</title><line x1="{x}" x2="{x}" y1="{_place_y(low, top)}" '
             f'y2="{_place_y(high, top)}" class="bar"/>'
             f'<circle cx="{x}" cy="{_place_y(rate, top)}" r="3.5" class="{_side(point)}"/></g>'
         )
-    return _frame("failure rate, 95 % interval", _say_share(top), marks, told)
+    return _frame("failure rate, 95 % interval", odds.percent(top), marks, told)
 
 
 def render_durations(points: Sequence[Point]) -> str:
@@ -98,10 +87,6 @@ def render_durations(points: Sequence[Point]) -> str:
         )
         marks.append(f"<g><title>{escape(title)}</title>{shape}</g>")
     return _frame("duration; squares failed", f"{top:.2f} s", marks, points)
-
-
-def _say_share(share: float) -> str:
-    return f"{share * 100:.2g} %"
 
 
 def _side(point: Point) -> str:

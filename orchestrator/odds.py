@@ -18,8 +18,9 @@ def find_interval(rate: Rate) -> tuple[float, float]:
     """Between which rates the true one lies; of a race that was never hit, 0 and the rate it is below.
 
     That bound is one-sided: at any higher rate, as many misses in a row come in less than 5 % of the times.
+    More hits than tries are no rate, and nothing is known.
     """
-    if not rate.tries:
+    if not rate.tries or rate.hits > rate.tries:
         return 0.0, 1.0
     if not rate.hits:
         return 0.0, -math.expm1(math.log(1 - CONFIDENCE) / rate.tries)
@@ -59,4 +60,4 @@ def describe(rate: Rate) -> str:
 
 def percent(share: float) -> str:
     """Two digits that mean something."""
-    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
+    return f"{100 * share:.0f} %" if abs(share) >= 0.095 else f"{100 * share:.2g} %"

@@ -131,10 +131,12 @@ def _make_columns(judged: Judged, history: Sequence[Point]) -> list[Column]:
     for number, ((job, verdicts), name, run) in enumerate(
         zip(judged.jobs, judged.names, judged.origins, strict=True)
     ):
-        results: Mapping[str, CaseResult] = {result.case: result for result in job.results}
+        results: Mapping[tuple[str, int], CaseResult] = {
+            (result.case, result.trial): result for result in job.results
+        }
         shown = []
         for index, verdict in enumerate(verdicts):
-            result = results.get(verdict.case)
+            result = results.get((verdict.case, verdict.trial))
             kernel = f"{job.version or job.tree}{f' + {job.series}' if job.series else ''}"
             points = [p for p in past.get((verdict.name, job.row), ()) if p.kernel == kernel]
             is_kept = result is not None and is_failing(verdict)

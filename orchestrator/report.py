@@ -11,6 +11,7 @@ from functools import cached_property
 from rich import box
 from rich.table import Table
 
+from orchestrator import odds
 from orchestrator.laboratory import describe_readings
 from orchestrator.record import JobRecord, RunRecord
 from orchestrator.status import Status
@@ -123,6 +124,19 @@ def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]
     return f"{found[0].upper()} -> {found[-1].upper()}"
 
 
+def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
+    """How much more often a race failed on the row's first kernel than on its last, with the interval."""
+    found = [by_kernel[job.cell] for job in kernels if job.cell in by_kernel]
+    rates = [
+        verdict.rate for verdict in found if verdict.rate and verdict.rate.hits <= verdict.rate.tries > 0
+    ]
+    if len(rates) < 2 or len(rates) < len(found) or not any(rate.hits for rate in rates):
+        return ""
+    low, high = odds.find_difference(rates[0], rates[-1])
+    sure = f"{odds.percent(low)} to {odds.percent(high)} with {odds.percent(odds.CONFIDENCE)} confidence"
+    return f"{rates[0]} less {rates[-1]}: {sure}"
+
+
 def describe_kernel(job: JobRecord) -> str:
     return f"{job.tree}{f' + {job.series}' if job.series else ''}"
 
@@ -166,7 +180,10 @@ def make_tables(judged: Judged) -> Iterator[Table]:
 
 
 def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
-    """What ended a job early, once; for each other verdict but PASS what it is, was seen, was expected."""
+    """What ended a job early, once; for each verdict what it is, was seen, was expected.
+
+    A PASS is told only where there is more to it: of a race, how sure it is.
+    """
     for job, verdicts in judged.jobs:
         if job.left_out:
             yield f"left out: {job.cell}", job.left_out
@@ -175,7 +192,7 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             log = f"\nlog: {failure.log}" if failure.log else ""
             yield f"{failure.stage} failed on {job.cell}", f"{where}{failure.what}\n{failure.hint}{log}"
         for verdict in verdicts:
-            if verdict.status is Status.PASS or verdict.stage != "run":
+            if (verdict.status is Status.PASS and not verdict.rate) or verdict.stage != "run":
                 continue
             text = verdict.reason
             if verdict.why_expected:
@@ -183,6 +200,10 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             if verdict.status.is_bad and verdict.evidence and verdict.evidence != verdict.reason:
                 text += f"\n{verdict.evidence[:1500]}"
             yield f"{describe_status(verdict)} {verdict.name} on {job.cell}", text
+    for group in judged.groups:
+        for name, by_kernel in group.cases.items():
+            if told := describe_difference(by_kernel, group.jobs):
+                yield f"{name}, {group.jobs[0].cell} less {group.jobs[-1].cell}", told
 
 
 def make_report(judged: Judged) -> dict[str, object]:

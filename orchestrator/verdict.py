@@ -45,6 +45,7 @@ class Verdict:
     ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
     ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
     ``interval`` (0 to 1) where its true rate lies; a race that tells no tries has its trials for them.
+    ``trial`` is the number of the trial that decided, of ``trials``.
     """
 
     case: str
@@ -59,6 +60,7 @@ class Verdict:
     duration_s: float
     rate: Rate | None = None
     interval: tuple[float, float] | None = None
+    trial: int = 1
     trials: int = 1
 
 
@@ -69,6 +71,7 @@ class _Finding:
     reason: str
     evidence: str = ""
     rate: Rate | None = None
+    trial: int = 1
 
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
@@ -98,6 +101,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
                     duration_s=sum(trial.duration_s for trial in trials),
                     rate=finding.rate,
                     interval=odds.find_interval(finding.rate) if finding.rate else None,
+                    trial=finding.trial,
                     trials=len(trials),
                 )
             )
@@ -138,7 +142,7 @@ def _judge_trials(
     found: dict[str, list[_Finding]] = {}
     for result in trials:
         for finding in _judge_result(result, subtests):
-            found.setdefault(finding.name, []).append(finding)
+            found.setdefault(finding.name, []).append(replace(finding, trial=result.trial))
     for findings in found.values():
         worst = min(findings, key=lambda finding: _WORST_FIRST.index(finding.status))
         number = sum(finding.status is worst.status for finding in findings)
@@ -159,7 +163,10 @@ def _add_rates(findings: Iterable[_Finding], *, is_race: bool) -> Rate | None:
 
 def _weigh(finding: _Finding, sought: Sought | None) -> _Finding:
     """A finding that says how sure its rate is, and whether that answers what was sought."""
-    if not finding.rate or not finding.rate.tries:
+    if not finding.rate or not finding.rate.hits <= finding.rate.tries > 0:
+        return finding
+    if not finding.rate.hits and finding.status.is_kernel_fault:
+        # it failed in another way than the one that it counts
         return finding
     told = odds.describe(finding.rate)
     if sought and finding.status is Status.PASS:

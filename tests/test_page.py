@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.chart import Point, find_interval, list_points, render_durations, render_rates
+from orchestrator.chart import Point, list_points, render_durations, render_rates
 from orchestrator.page import find_excerpt, make_visible, render_html
 from orchestrator.record import RunRecord
 from orchestrator.report import Judged, join_runs
@@ -75,16 +75,6 @@ def test_a_page_of_much_output_stays_small() -> None:
     run = make_run()
     loud = replace(run.jobs[1], results=(replace(GOOD, console=log_of(GOOD.case, "loud\n" * 200_000)),))
     assert len(render_html(Judged(replace(run, jobs=(loud,))))) < 100_000
-
-
-def test_intervals_cover_the_rate() -> None:
-    # Wilson, as in the tables of Newcombe 1998: 81 of 263 and 15 of 148
-    assert find_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert find_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    assert find_interval(0, 300)[0] == 0
-    assert 0.01 < find_interval(0, 300)[1] < 0.02
-    assert find_interval(7, 7)[1] == 1
-    assert find_interval(0, 0) == (0, 1)
 
 
 def test_charts() -> None:

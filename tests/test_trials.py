@@ -8,7 +8,9 @@ import pytest
 
 from orchestrator.grammar import read_repeat
 from orchestrator.guesttest import GuestCase
-from orchestrator.record import CaseResult, JobRecord, Sought
+from orchestrator.page import render_html
+from orchestrator.record import CaseResult, JobRecord, RunRecord, Sought
+from orchestrator.report import Judged, list_explanations
 from orchestrator.status import Status
 from orchestrator.trials import AUTO, Repeat
 from orchestrator.verdict import judge_job
@@ -107,6 +109,32 @@ def test_a_deterministic_case_that_goes_both_ways_says_how_often() -> None:
     failed = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1"), exit_status=1)
     status, reason = judge(GOOD, failed, GOOD, is_race=False)
     assert (status, reason.partition(":")[0]) == (Status.FAIL, "1 of 3 trials")
+
+
+def test_what_is_no_rate_is_not_weighed() -> None:
+    assert "confidence" not in judge(tried(5, 3))[1]
+    assert "confidence" not in judge(tried(0, 0))[1]
+    # it failed, and not in the way that it counts
+    other = replace(tried(0, 300), exit_status=1)
+    assert "confidence" not in judge(replace(other, stdout=other.stdout.replace("ok 1", "not ok 1")))[1]
+
+
+def test_kernels_are_compared_by_their_rates() -> None:
+    def make_job(cell: str, *results: CaseResult) -> JobRecord:
+        return JobRecord("row", cell, "x86_64", "t", "", {GOOD.case: (GOOD.case,)}, results=results)
+
+    run = RunRecord("row-1", "cowbell test", "2024-01-15T01:00:00+00:00", (
+        make_job("plain", tried(56, 70)), make_job("cow", tried(8, 40, trial=1), tried(40, 40, trial=2)),
+    ))  # fmt: skip
+    told = dict(list_explanations(Judged(run)))
+    assert (
+        told[f"{GOOD.case}, plain less cow"] == "56 of 70 less 48 of 80: 5.2 % to 33 % with 95 % confidence"
+    )
+    assert "2 of 2" not in told[f"FAIL {GOOD.case} on cow"]
+    told_by_kernel = GOOD.console.replace("cowbell: end", "only in the second\n[    2.100000] cowbell: end")
+    second = tried(1, 2, trial=2, console=told_by_kernel)
+    page = render_html(Judged(replace(run, jobs=(make_job("cow", GOOD, second, replace(GOOD, trial=3)),))))
+    assert "only in the second" in page, "the trial that decides is the one that is shown"
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "10001", "", "²"])
