@@ -23,6 +23,7 @@ from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.fetch import fetch_tree
 from orchestrator.guest import Guest
 from orchestrator.guesttest import SELFTEST, GuestCase
+from orchestrator.history import CELL_FILE, add_result
 from orchestrator.kconfig import make_config
 from orchestrator.laboratory import load_readings, make_laboratory_id
 from orchestrator.manifest import (
@@ -43,6 +44,7 @@ from orchestrator.record import (
     JobRecord,
     RunRecord,
     load_result,
+    save_job,
     save_result,
     save_run,
 )
@@ -245,6 +247,7 @@ def _run_job(
             if missing:
                 has_run = True
                 _expect(place, before.expect_cases_s([program.case for program in missing]))
+                save_job(record, folder / CELL_FILE)
                 by_id = {case.id: case for case in job.cases}
 
                 def is_wanted_again(result: CaseResult) -> bool:
@@ -257,6 +260,7 @@ def _run_job(
                     ):
                         path = _result_path(folder, result.case, result.content_id, result.trial)
                         save_result(result, path)
+                        add_result(place.store, record, result, folder, place.progress)
                         results[result.case].append(result)
                 # of cases that were not asked for this time, what is known stays
                 times = before.case_s | {

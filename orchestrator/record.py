@@ -46,8 +46,8 @@ class CaseResult:
     signal. ``taint`` is ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
     ``how`` is what showed that the guest was lost, ``said`` what its kernel then said when it was asked,
     ``core`` the file with its memory. ``boot_trouble`` is why the guest had to be booted twice.
-    ``trial`` counts from 1 where a case is run again. ``started`` is UTC in ISO 8601, and
-    ``console_at`` the byte of the boot's console log where ``console`` begins; older records do not say.
+    ``trial`` counts from 1 where a case is run again. ``started`` is UTC in ISO 8601, ``console_at`` the byte
+    of the boot's console log where ``console`` begins, ``host`` the machine's name; older records do not say.
     """
 
     case: str
@@ -70,6 +70,7 @@ class CaseResult:
     trial: int = 1
     started: str = ""
     console_at: int | None = None
+    host: str = ""
 
     @property
     def is_guest_usable(self) -> bool:
@@ -189,6 +190,19 @@ def load_result(path: Path) -> CaseResult | None:
 
 def save_result(result: CaseResult, path: Path) -> None:
     write_json(path, dataclasses.asdict(result))
+
+
+def save_job(job: JobRecord, path: Path) -> None:
+    """Whose the results beside it are, for when their run is killed before it has a record."""
+    write_json(path, dataclasses.asdict(dataclasses.replace(job, results=())))
+
+
+def load_job(path: Path) -> JobRecord | None:
+    """None when there is none, or it is not whole."""
+    try:
+        return _make_job(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _make_job(fields: Mapping[str, Any]) -> JobRecord:

@@ -9,6 +9,7 @@ What a kernel says while its guest is being ended is the last case's.
 import contextlib
 import datetime
 import io
+import platform
 import re
 import shutil
 import tarfile
@@ -279,6 +280,7 @@ def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, i
         trial=program.trial,
         started=started,
         console_at=begin,
+        host=platform.node(),
     )
     return result, end
 
