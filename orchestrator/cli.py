@@ -124,6 +124,8 @@ def _run(words: list[str]) -> int:
             return _collect(store, size_mib(settings["SIZE"].value), gc.KINDS, options)
         case "clean":
             return _collect(store, 0, gc.CLEANED, options)
+        case "history" | "diff" | "merge":
+            return _tell_history(store, targets[0], read.subjects, settings, as_json=options.json)
         case "manpage" | "schema":
             return _show_page(targets[0], read.subjects)
 
@@ -384,6 +386,28 @@ def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argpar
     found = gc.collect(store, limit_mib << 20, kinds, is_dry_run=options.dry_run)
     print(gc.render_json(found) if options.json else gc.render_text(found), end="")
     return 0
+
+
+def _tell_history(
+    store: Store, target: str, subjects: Sequence[str], settings: Mapping[str, Setting], *, as_json: bool
+) -> int:
+    from orchestrator import difference, entry, history, merge
+
+    def note(text: str) -> None:
+        print(f"cowbell: {text}", file=sys.stderr)
+
+    if target == "merge":
+        merged = merge.merge(store, [Path(word) for word in subjects], note)
+        print(merge.render_json(merged) if as_json else merge.render(merged), end="")
+        return 0
+    with history.open_history(store, note) as db:
+        if target == "diff":
+            found = difference.compare(*difference.find_sides(db, store, subjects))
+            print(difference.render_json(found) if as_json else difference.render(found), end="")
+            return int(bool(found.broken))
+        entries = history.choose_entries(db, subjects, settings["ROW"].words, settings["KERNEL"].value)
+        print(entry.render_json(entries) if as_json else entry.render(entries), end="")
+        return 0
 
 
 def _show_run(store: Store, names: str, *, as_json: bool) -> int:

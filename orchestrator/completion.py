@@ -72,6 +72,10 @@ def _list_subjects(target: str, names: Mapping[str, Iterable[str]]) -> Sequence[
     match target:
         case "list":
             return KINDS
+        case "history":
+            return list(names.get("cases", ()))
+        case "diff" | "merge":
+            return ()
         case "completion":
             return SHELLS
         case "explain":

@@ -2,15 +2,16 @@
 """A line of the history: what one subtest came to, on what, when and where; and how lines are shown."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from orchestrator.console import parse_console
 from orchestrator.ktap import Rate, parse_ktap
-from orchestrator.record import CaseResult, JobRecord
+from orchestrator.record import CaseResult, JobRecord, RunRecord
 from orchestrator.status import Status
 from orchestrator.store import make_id
-from orchestrator.verdict import judge_job
+from orchestrator.verdict import Verdict, judge_job
 
 # what an entry needs to be found again by; a boot is renamed where it is merged, trials are numbered by run
 _IDENTITY = (
@@ -88,30 +89,13 @@ def make_entries(job: JobRecord, result: CaseResult, folder: str = "", started: 
     faults = parse_console(result.console).faults
     return [
         Entry(
+            **_take_common(job, verdict),
             result_id=make_result_id(result),
-            name=verdict.name,
-            case=result.case,
-            row=job.row,
-            cell=job.cell,
-            tree=job.tree,
-            series=job.series,
-            kernel=job.version,
-            commit=job.commit,
-            build_id=job.build_id,
-            config_id=job.config_id,
-            rootfs_id=job.rootfs_id,
             program_id=result.content_id,
-            arch=job.arch,
             accel=result.accel,
-            boot=job.boot,
             started=result.started or started,
             duration_s=result.duration_s,
             trial=result.trial,
-            raw=verdict.raw,
-            expected=verdict.expected,
-            reason=verdict.reason,
-            hits=verdict.rate.hits if verdict.rate else None,
-            tries=verdict.rate.tries if verdict.rate else None,
             fingerprint=faults[0].fingerprint if faults else "",
             folder=folder,
             console=f"{folder}/{result.boot}/console.log" if folder else "",
@@ -120,6 +104,43 @@ def make_entries(job: JobRecord, result: CaseResult, folder: str = "", started: 
         )
         for verdict in judge_job(alone)
     ]
+
+
+def list_outcomes(run: RunRecord) -> Iterator[Entry]:
+    """A run's entries, also those of cases that never ran because their kernel did not come that far."""
+    for job in run.jobs:
+        for result in job.results:
+            yield from make_entries(job, result, started=run.started)
+        have = {result.case for result in job.results}
+        missing = {case: names for case, names in job.cases.items() if case not in have}
+        for verdict in judge_job(replace(job, cases=missing, results=())):
+            yield Entry(
+                **_take_common(job, verdict),
+                result_id="",
+                program_id="",
+                fingerprint="",
+                folder="",
+                console="",
+                host="",
+                accel=job.accel,
+                started=run.started,
+                duration_s=0.0,
+                trial=1,
+                console_at=None,
+            )
+
+
+def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
+    """What an entry has of its job and its verdict."""
+    of_job = ("row", "cell", "tree", "series", "commit", "build_id", "config_id", "rootfs_id", "arch", "boot")
+    of_verdict = ("case", "name", "raw", "expected", "reason")
+    return {
+        **{name: getattr(job, name) for name in of_job},
+        **{name: getattr(verdict, name) for name in of_verdict},
+        "kernel": job.version,
+        "hits": verdict.rate.hits if verdict.rate else None,
+        "tries": verdict.rate.tries if verdict.rate else None,
+    }
 
 
 def _find_subtests(result: CaseResult) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 """The store kept under a size: what was not used for longest goes first.
 
 Only what can be made again goes: worktrees, objects, kernels, root images, compiled tests. The commits, the
-results and the records of runs stay. What a running job uses is locked by it and is left alone.
+results, the records of runs and the history stay. What a running job uses is locked by it and is left alone.
 """
 
 import dataclasses

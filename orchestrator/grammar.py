@@ -15,7 +15,7 @@ KINDS = ("rows", "kernels", "series", "fragments", "cases", "targets", "variable
 # of --json; what they look like is in schemas
 PRODUCTS = (
     "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
-    "changelog", "gc", "doctor",
+    "changelog", "gc", "doctor", "history", "diff", "merge",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
 _MOST_REPEATS = 10_000
@@ -43,6 +43,12 @@ TARGETS: Mapping[str, Target] = {
     "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
+    "history": Target("what cases came to, newest last; ROW= and KERNEL= choose", takes="[CASE...]"),
+    "diff": Target(
+        "what B breaks, fixes or slows down; each a run, a kernel's version or tree, DATE or DATE..",
+        takes="A B",
+    ),
+    "merge": Target("take in other machines' stores or runs; several runs become one", takes="DIR..."),
     "series": Target("the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply"),
     "worktree": Target("open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)"),
     "refresh": Target("write the commits of that worktree back into patches/SERIES"),

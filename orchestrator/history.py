@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from orchestrator.document import suggest
 from orchestrator.entry import Entry, is_kernel, make_entries, make_result_id
-from orchestrator.errors import CowbellError, InfraError, UsageError
+from orchestrator.errors import CowbellError, InfraError, UsageError, raise_all
 from orchestrator.guesttest import is_match
 from orchestrator.progress import Progress
 from orchestrator.record import CaseResult, JobRecord, RunRecord, load_job, load_result, load_run
@@ -29,13 +30,14 @@ _BUSY_S = 60.0
 _STEPS = (
     """
     CREATE TABLE entries (
-        result_id TEXT NOT NULL, name TEXT NOT NULL, "case" TEXT NOT NULL, row TEXT NOT NULL,
-        cell TEXT NOT NULL, tree TEXT NOT NULL, series TEXT NOT NULL, kernel TEXT NOT NULL,
-        "commit" TEXT NOT NULL, build_id TEXT NOT NULL, config_id TEXT NOT NULL, rootfs_id TEXT NOT NULL,
-        program_id TEXT NOT NULL, arch TEXT NOT NULL, accel TEXT NOT NULL, boot TEXT NOT NULL, started TEXT NOT NULL,
-        duration_s REAL NOT NULL, trial INTEGER NOT NULL, raw TEXT NOT NULL, expected TEXT NOT NULL,
-        reason TEXT NOT NULL, hits INTEGER, tries INTEGER, fingerprint TEXT NOT NULL, folder TEXT NOT NULL,
-        console TEXT NOT NULL, console_at INTEGER, host TEXT NOT NULL,
+        result_id TEXT NOT NULL, name TEXT NOT NULL, "case" TEXT NOT NULL,
+        row TEXT NOT NULL, cell TEXT NOT NULL, tree TEXT NOT NULL, series TEXT NOT NULL,
+        kernel TEXT NOT NULL, "commit" TEXT NOT NULL, build_id TEXT NOT NULL, config_id TEXT NOT NULL,
+        rootfs_id TEXT NOT NULL, program_id TEXT NOT NULL, arch TEXT NOT NULL, accel TEXT NOT NULL,
+        boot TEXT NOT NULL, started TEXT NOT NULL, duration_s REAL NOT NULL, trial INTEGER NOT NULL,
+        raw TEXT NOT NULL, expected TEXT NOT NULL, reason TEXT NOT NULL, hits INTEGER, tries INTEGER,
+        fingerprint TEXT NOT NULL, folder TEXT NOT NULL, console TEXT NOT NULL, console_at INTEGER,
+        host TEXT NOT NULL,
         PRIMARY KEY (result_id, name)
     );
     CREATE TABLE files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL);
@@ -249,16 +251,43 @@ def find_cell(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.parent.name == "results")
 
 
-def find_entries(
-    db: sqlite3.Connection, cases: Sequence[str] = (), rows: Sequence[str] = (), kernel: str = ""
-) -> list[Entry]:
-    """The entries chosen, newest last. ``cases`` are ids or globs, of subtests as well."""
+def find_entries(db: sqlite3.Connection) -> list[Entry]:
+    """All of them, newest last."""
     listed = db.execute(f"SELECT {_NAMES} FROM entries ORDER BY started, rowid")
     entries = (Entry(**dict(zip(_COLUMNS, values, strict=True))) for values in listed)
+    return [replace(entry, raw=Status(entry.raw), expected=Status(entry.expected)) for entry in entries]
+
+
+def choose_entries(
+    db: sqlite3.Connection, cases: Sequence[str], rows: Sequence[str], kernel: str
+) -> list[Entry]:
+    """The entries of cases, of rows and of a kernel (a version, its beginning, or a tree), newest last.
+
+    ``cases`` are ids or globs, of subtests as well; empty chooses all. Raises ``UsageError`` for every word
+    that nothing is known of.
+    """
+    entries = find_entries(db)
+
+    def is_case(entry: Entry, glob: str) -> bool:
+        return is_match(glob, entry.case) or is_match(glob, entry.name)
+
+    wrong = [
+        *(("history", word, "case") for word in cases if not any(is_case(entry, word) for entry in entries)),
+        *(("ROW", word, "row") for word in rows if word not in {entry.row for entry in entries}),
+    ]
+    if kernel and not any(is_kernel(entry, kernel) for entry in entries):
+        wrong.append(("KERNEL", kernel, "kernel"))
+    known = {kind: {str(getattr(entry, kind)) for entry in entries} for kind in ("case", "row", "kernel")}
+    raise_all(
+        [
+            UsageError(f"no result is known of {kind} {word}{suggest(word, known[kind])}", where=where)
+            for where, word, kind in wrong
+        ]
+    )
     return [
-        replace(entry, raw=Status(entry.raw), expected=Status(entry.expected))
+        entry
         for entry in entries
         if (not rows or entry.row in rows)
         and (not kernel or is_kernel(entry, kernel))
-        and (not cases or any(is_match(glob, entry.case) or is_match(glob, entry.name) for glob in cases))
+        and (not cases or any(is_case(entry, glob) for glob in cases))
     ]

@@ -14,12 +14,15 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from orchestrator.changelog import Entry
+from orchestrator.difference import Difference
 from orchestrator.doctor import Finding
 from orchestrator.dryrun import Step
+from orchestrator.entry import Entry as HistoryEntry
 from orchestrator.gc import Collection
 from orchestrator.guesttest import GuestCase
 from orchestrator.ktap import Rate
 from orchestrator.ledger import Sighting
+from orchestrator.merge import Merged
 from orchestrator.record import JobRecord
 from orchestrator.source import Outcome as PatchOutcome
 from orchestrator.status import Status
@@ -126,6 +129,9 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "case": {"cases": _list_of(_CASE), "words": list[Explained]},
     "changelog": {"entries": _list_of(_ENTRY)},
     "gc": get_type_hints(Collection),
+    "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
+    "diff": get_type_hints(Difference),
+    "merge": get_type_hints(Merged),
     "doctor": {"findings": list[Finding], "packages": list[str]},
 }
 

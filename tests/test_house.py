@@ -22,8 +22,8 @@ ORDER = [
     "accel", "record", "autopsy", "run", "upstream", "verdict", "entry", "history", "trials", "plan",
     "replay", "report", "junit", "bundle", "chart", "page", "workspace",
     "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
-    "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas", "completion",
-    "manpage", "cli", "__main__",
+    "difference", "merge", "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas",
+    "completion", "manpage", "cli", "__main__",
 ]  # fmt: skip
 
 
