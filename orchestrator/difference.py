@@ -2,10 +2,12 @@
 """Two sets of the history in, what the second does otherwise out: fixed, broken, new, gone, slower.
 
 A side is a run, a kernel, or a stretch of time. Of a subtest its last outcome counts, of several trials
-the worst. Whoever gave no answer (SKIP, BROKEN) is as one that was not there, but to lose a pass to BROKEN is bad.
+the worst. Whoever gave no answer (SKIP, BROKEN) is as one that was not there, but to lose a pass to BROKEN
+is bad.
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import sqlite3
@@ -27,7 +29,11 @@ SLOWER_S = 1.0
 _DAY = r"\d{4}-\d\d-\d\d(?:T[\d:]+)?"
 _SPAN = re.compile(rf"(?P<day>{_DAY})|(?P<since>{_DAY})?\.\.(?P<until>{_DAY})?")
 # the worst first
-_RANK = (Status.CRASH, Status.FAIL, Status.TIMEOUT, Status.BROKEN, Status.XPASS, Status.PASS, Status.SKIP)
+_RANK = (
+    Status.CRASH, Status.FAIL, Status.TIMEOUT, Status.XFAIL, Status.BROKEN, Status.XPASS, Status.PASS,
+    Status.SKIP,
+)  # fmt: skip
+_LISTED = 10
 _GROUPS = ("broken", "fixed", "changed", "new", "gone", "slower")
 
 
@@ -205,20 +211,21 @@ def render(found: Difference) -> str:
     for name in reversed(_GROUPS):
         changes: tuple[Change, ...] = getattr(found, name)
         if changes:
-            lines = [
-                (
-                    "",
-                    f"{each.row}/{each.cell}",
-                    each.name,
-                    f"{each.before or '-'} -> {each.after or '-'}",
-                    each.reason,
-                )
-                for each in changes
-            ]
-            parts.append(f"{name}: {len(changes)}\n{render_columns(lines)}")
+            parts.append(f"{name}: {len(changes)}\n{render_columns(list(_list_lines(name, changes)))}")
     counts = ", ".join(f"{len(getattr(found, name))} {name}" for name in _GROUPS)
     parts.append(f"{found.before} -> {found.after}: {counts}, {found.unchanged} unchanged\n")
     return "\n".join(parts)
+
+
+def _list_lines(group: str, changes: Sequence[Change]) -> Iterator[tuple[str, ...]]:
+    """A line each; where a whole cell came or went, one for all of it."""
+    for cell, grouped in itertools.groupby(changes, lambda each: f"{each.row}/{each.cell}"):
+        listed = list(grouped)
+        if group in ("new", "gone") and len(listed) > _LISTED:
+            yield "", cell, f"{len(listed)} subtests; --json lists them", "", ""
+            continue
+        for each in listed:
+            yield "", cell, each.name, f"{each.before or '-'} -> {each.after or '-'}", each.reason
 
 
 def render_json(found: Difference) -> str:

@@ -157,7 +157,13 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
 def _examine_result(path: Path, found: _Found) -> None:
     result = load_result(path)
     if not result:
-        found.refuse(path, "is not a case's result, or is cut off")
+        # those of older versions are whole, and of no use here either
+        try:
+            is_older = "case" in json.loads(path.read_text())
+        except (OSError, ValueError, TypeError):
+            is_older = False
+        if not is_older:
+            found.refuse(path, "is not a case's result, or is cut off")
     elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
         found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
     elif not _NAME.fullmatch(result.boot):
@@ -237,7 +243,7 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
 
 
 def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
-    """The name under which a boot's traces are here: machines number theirs alike. Guests' keys stay behind."""
+    """The name of a boot's traces here, as machines number theirs alike. Guests' keys stay behind."""
     if not (boot / "console.log").is_file():
         return boot.name
     with (boot / "console.log").open("rb") as file:
