@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results of several machines in one store: all of what is good, nothing of what is not, once."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.entry import make_result_id
+from orchestrator.errors import UsageError
+from orchestrator.history import CELL_FILE, FILE
+from orchestrator.merge import Merged, merge
+from orchestrator.record import JobRecord, load_result, load_run
+from orchestrator.store import Store
+from tests.schema import read_product
+from tests.test_cli import cowbell
+from tests.test_history import CELL, FAILED, JOB, RESULT, earn, read, save
+from tests.test_verdict import PAIR, PAIRED
+
+OTHER = replace(PAIRED, stdout=PAIR, content_id="fork", started=RESULT.started, host="two")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Store:
+    """The store of another machine, with a run, its results and the console of its boot."""
+    store = Store(tmp_path / "theirs")
+    for result in (RESULT, OTHER):
+        earn(store, result)
+    boot = store.root / "results" / CELL / "boot-1"
+    boot.mkdir()
+    (boot / "console.log").write_text("their console")
+    (boot / "keys.tar").write_text("their keys")
+    save(store, 1, replace(JOB, results=(RESULT, OTHER)))
+    (store.root / "runs" / "latest").symlink_to("demo-000000000001")
+    # what only makes builds faster is theirs
+    (store.root / "worktrees").mkdir()
+    (store.root / "worktrees" / "tree").symlink_to("/etc")
+    return store
+
+
+def take(store: Store, *folders: Path) -> Merged:
+    return merge(store, folders, pytest.fail)
+
+
+def list_files(root: Path) -> dict[str, bytes]:
+    """What counts: locks, and the history's journal, come and go."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] in ("runs", "results")
+    }
+
+
+def test_a_store_comes_with_runs_results_and_consoles(store: Store, theirs: Store) -> None:
+    assert take(store, theirs.root) == Merged(("demo-000000000001",), 2, 0)
+    assert [(entry.name, entry.host, entry.row) for entry in read(store)] == [
+        (entry.name, entry.host, entry.row) for entry in read(theirs)
+    ]
+    for entry in read(store):
+        assert (store.root / entry.console).read_text() == "their console"
+    run = load_run(store.root / "runs" / "demo-000000000001" / "record.json")
+    assert run.jobs[0].results == (RESULT, OTHER)
+    # a result is found where the pipeline looks for it
+    known = load_result(store.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json")
+    assert known
+    assert make_result_id(known) == make_result_id(RESULT)
+    assert (store.root / "results" / CELL / CELL_FILE).exists()
+    assert not list(store.root.rglob("keys.tar"))
+    assert not (store.root / "worktrees").exists()
+    assert not (store.root / "runs" / "latest").exists()
+
+
+def test_again_changes_nothing(store: Store, theirs: Store) -> None:
+    take(store, theirs.root)
+    before, entries = list_files(store.root), read(store)
+    assert take(store, theirs.root) == Merged((), 0, 2)
+    assert (list_files(store.root), read(store)) == (before, entries)
+    # nor when it goes back to where it came from, or to itself
+    theirs_before = list_files(theirs.root)
+    assert take(theirs, store.root) == Merged((), 0, 2)
+    assert list_files(theirs.root) == theirs_before
+    assert take(store, store.root) == Merged((), 0, 2)
+    assert list_files(store.root) == before
+
+
+def test_what_both_earned_is_kept_twice(store: Store, theirs: Store) -> None:
+    """A case on one kernel: ours stays the answer, theirs is not lost, also when all is made again."""
+    path = earn(store, FAILED)
+    boot = store.root / "results" / CELL / "boot-1"
+    boot.mkdir()
+    (boot / "console.log").write_text("our console")
+    take(store, theirs.root)
+    assert load_result(path) == FAILED
+    assert {entry.result_id for entry in read(store)} == {make_result_id(r) for r in (FAILED, RESULT, OTHER)}
+    assert {(entry.started, (store.root / entry.console).read_text()) for entry in read(store)} == {
+        (FAILED.started, "our console"),
+        (RESULT.started, "their console"),
+    }
+    before = read(store)
+    for left in store.root.glob(f"{FILE}*"):
+        left.unlink()
+    assert sorted(map(str, read(store))) == sorted(map(str, before))
+
+
+def test_a_run_comes_alone(store: Store, theirs: Store) -> None:
+    folder = theirs.root / "runs" / "demo-000000000001"
+    moved = folder.rename(theirs.root / "artifact")
+    (moved / "report.html").write_text("<html>")
+    assert take(store, moved) == Merged(("demo-000000000001",), 2, 0)
+    assert (store.root / "runs" / "demo-000000000001" / "report.html").exists()
+    assert len(read(store)) == 3
+
+
+def cut(theirs: Store) -> str:
+    path = theirs.root / "runs" / "demo-000000000001" / "record.json"
+    path.write_text(path.read_text()[:-100])
+    return f"{path}: is not a run's record: "
+
+
+def other_schema(theirs: Store) -> str:
+    path = theirs.root / "runs" / "demo-000000000001" / "record.json"
+    path.write_text(path.read_text().replace('"schema": 5', '"schema": 99'))
+    return f"{path}: has schema 99, this cowbell reads 4 and 5"
+
+
+def cut_result(theirs: Store) -> str:
+    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path.write_text(path.read_text()[:-100])
+    return f"{path}: is not a case's result, or is cut off"
+
+
+def other_name(theirs: Store) -> str:
+    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    moved = path.rename(path.with_name("odirect.rd-fork.0123456789ab.json"))
+    return f"{moved}: is a result of {RESULT.case}, program 0123456789abcdef, and is not named so"
+
+
+def lead_out(theirs: Store) -> str:
+    path = theirs.root / "results" / CELL / "boot-1" / "secret"
+    path.symlink_to("/etc/passwd")
+    return f"{path}: is a symbolic link that leads out of the folder"
+
+
+def lead_out_whole(theirs: Store) -> str:
+    path = theirs.root / "results" / "fedcbafedcba"
+    path.symlink_to("/etc")
+    return f"{path}: is a symbolic link that leads out of the folder"
+
+
+def pipe(theirs: Store) -> str:
+    path = theirs.root / "runs" / "demo-000000000001" / "pipe"
+    os.mkfifo(path)
+    return f"{path}: is neither a file nor a folder"
+
+
+def climb(theirs: Store) -> str:
+    path = theirs.root / "runs" / "demo-000000000001" / "record.json"
+    path.write_text(path.read_text().replace("demo-000000000001", "../../escaped"))
+    return f"{path}: has no usable run id: '../../escaped'"
+
+
+def climb_boot(theirs: Store) -> str:
+    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path.write_text(path.read_text().replace('"boot-1"', '"../../.."'))
+    return f"{path}: has no usable name of a boot: '../../..'"
+
+
+def cut_cell(theirs: Store) -> str:
+    path = theirs.root / "results" / CELL / CELL_FILE
+    path.write_text("{")
+    return f"{path}: is not a cell's record, or is cut off"
+
+
+DAMAGES = (
+    cut,
+    other_schema,
+    cut_result,
+    other_name,
+    lead_out,
+    lead_out_whole,
+    pipe,
+    climb,
+    climb_boot,
+    cut_cell,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
+    store: Store, theirs: Store, damage: Callable[[Store], str]
+) -> None:
+    earn(store, FAILED)
+    before = list_files(store.root)
+    told = damage(theirs)
+    missing = store.root / "none"
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, missing, theirs.root, store.root / "results" / CELL)
+    # all at once
+    first, second, third = map(str, caught.value.exceptions)
+    assert first == f"{missing}: can not be read: No such file or directory"
+    assert second.startswith(told)
+    assert "is neither a store nor a run" in third
+    assert list_files(store.root) == before
+    assert len(read(store)) == 1
+
+
+def test_results_of_older_versions_stay_behind(store: Store, theirs: Store) -> None:
+    path = theirs.root / "results" / CELL / "odirect.old.0.json"
+    path.write_text(json.dumps({"case": "odirect.old"}))
+    assert take(store, theirs.root).results == 2
+    assert not (store.root / "results" / CELL / path.name).exists()
+
+
+def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None:
+    save(store, 1, replace(JOB, results=(RESULT,)))
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, theirs.root)
+    assert "is another run than the demo-000000000001 that is here" in str(caught.value.exceptions[0])
+
+
+def save_pair(theirs: Store, other: JobRecord) -> list[Path]:
+    one = replace(JOB, cases={RESULT.case: (RESULT.case,)}, results=(RESULT,))
+    runs = [save(theirs, 2, one), save(theirs, 3, other)]
+    return [theirs.root / "runs" / run.run_id for run in runs]
+
+
+def test_several_runs_become_one(store: Store, theirs: Store) -> None:
+    parts = save_pair(theirs, replace(JOB, results=(OTHER, FAILED)))
+    merged = take(store, *parts)
+    assert (merged.runs, merged.results) == (("demo-000000000002", "demo-000000000003"), 3)
+    (job,) = load_run(store.root / "runs" / merged.merged / "record.json").jobs
+    assert job.cases == JOB.cases
+    # what ran in both is two trials, in their order
+    assert [(result.case, result.started, result.trial) for result in job.results] == [
+        (RESULT.case, RESULT.started, 1),
+        (RESULT.case, FAILED.started, 2),
+        (OTHER.case, OTHER.started, 1),
+    ]
+    # in either order it is the same, and nothing is entered twice
+    assert take(store, *reversed(parts)) == Merged((), 0, 3, merged.merged)
+    assert len(read(store)) == 4
+    done = cowbell("report", f"RUN={merged.merged}")
+    assert "fork.basic-cow[state=thp]" in done.stdout
+
+
+def test_what_is_no_cell_of_one_kernel_is_not_made_one(store: Store, theirs: Store) -> None:
+    parts = save_pair(theirs, replace(JOB, build_id="another", results=(OTHER,)))
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, *parts)
+    assert "demo/plain has build_id another, another run b" in str(caught.value.exceptions[0])
+    assert not (store.root / "runs").exists()
+
+
+def test_the_command(store: Store, theirs: Store) -> None:
+    done = cowbell("merge", str(theirs.root), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    product = read_product(done.stdout)
+    assert (product["runs"], product["results"]) == (["demo-000000000001"], 2)
+    done = cowbell("merge", str(theirs.root))
+    assert done.stdout == "0 runs and 0 results are new, 2 were known\n"
+    assert cowbell("report", "RUN=demo-000000000001").returncode in (0, 1)
+    assert cowbell("merge").returncode == 2
+    with pytest.raises(UsageError):
+        take(store)
