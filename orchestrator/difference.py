@@ -22,17 +22,14 @@ from orchestrator.history import find_entries
 from orchestrator.record import load_run
 from orchestrator.status import Status
 from orchestrator.store import Store
+from orchestrator.verdict import WORST_FIRST
 
 # what is slower has to be so by both
 SLOWER_TIMES = 1.5
 SLOWER_S = 1.0
 _DAY = r"\d{4}-\d\d-\d\d(?:T[\d:]+)?"
 _SPAN = re.compile(rf"(?P<day>{_DAY})|(?P<since>{_DAY})?\.\.(?P<until>{_DAY})?")
-# the worst first
-_RANK = (
-    Status.CRASH, Status.FAIL, Status.TIMEOUT, Status.XFAIL, Status.BROKEN, Status.XPASS, Status.PASS,
-    Status.SKIP,
-)  # fmt: skip
+# of a cell that is new or gone as a whole, not each
 _LISTED = 10
 _GROUPS = ("broken", "fixed", "changed", "new", "gone", "slower")
 
@@ -163,7 +160,7 @@ def _choose_last(entries: Sequence[Entry]) -> Entry | None:
         if last and entry.trial >= last[-1].trial:
             break
         last.append(entry)
-    return min(last, key=lambda entry: _RANK.index(entry.raw), default=None)
+    return min(last, key=lambda entry: WORST_FIRST.index(entry.raw), default=None)
 
 
 def _is_answer(entry: Entry) -> bool:

@@ -83,8 +83,9 @@ def make_result_id(result: CaseResult) -> str:
 def make_entries(job: JobRecord, result: CaseResult, folder: str = "", started: str = "") -> list[Entry]:
     """An entry for each verdict. ``started`` is for results that do not say."""
     subtests = job.cases.get(result.case, _find_subtests(result))
+    # what was sought is for all trials to answer
     alone = replace(
-        job, cases={result.case: subtests}, results=(replace(result, trial=1),), failure=None, left_out=""
+        job, cases={result.case: subtests}, results=(result,), sought={}, failure=None, left_out=""
     )
     faults = parse_console(result.console).faults
     return [

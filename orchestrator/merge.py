@@ -208,6 +208,8 @@ def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
         one,
         cases=cases,
         expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
+        races=tuple(dict.fromkeys((*one.races, *other.races))),
+        sought={**one.sought, **other.sought},
         readings=one.readings or other.readings,
         failure=one.failure or other.failure,
         results=tuple(results),

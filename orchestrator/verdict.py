@@ -26,7 +26,7 @@ _BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
 _ANNOUNCED = "[RUN] "
 # of several trials, the first of these that came decides
-_WORST_FIRST = (
+WORST_FIRST = (
     Status.CRASH,
     Status.FAIL,
     Status.TIMEOUT,
@@ -144,7 +144,7 @@ def _judge_trials(
         for finding in _judge_result(result, subtests):
             found.setdefault(finding.name, []).append(replace(finding, trial=result.trial))
     for findings in found.values():
-        worst = min(findings, key=lambda finding: _WORST_FIRST.index(finding.status))
+        worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.status))
         number = sum(finding.status is worst.status for finding in findings)
         if number < len(trials):
             worst = replace(worst, reason=f"{number} of {len(trials)} trials: {worst.reason}")

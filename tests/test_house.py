@@ -20,10 +20,10 @@ ORDER = [
     "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning", "build", "rootfs",
     "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory", "armed", "boot",
     "accel", "record", "autopsy", "run", "upstream", "verdict", "entry", "history", "trials", "plan",
-    "replay", "report", "junit", "bundle", "chart", "page", "workspace",
-    "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
-    "difference", "merge", "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas",
-    "completion", "manpage", "cli", "__main__",
+    "replay", "report", "junit", "bundle", "chart", "page", "workspace", "declarations", "inputs",
+    "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences", "difference", "merge",
+    "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas", "completion",
+    "manpage", "cli", "__main__",
 ]  # fmt: skip
 
 
