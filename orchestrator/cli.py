@@ -125,7 +125,7 @@ def _run(words: list[str]) -> int:
         case "clean":
             return _collect(store, 0, gc.CLEANED, options)
         case "history" | "diff" | "merge":
-            return _tell_history(store, targets[0], read.subjects, settings, as_json=options.json)
+            return _tell_history(store, targets[0], read.subjects, settings, options)
         case "manpage" | "schema":
             return _show_page(targets[0], read.subjects)
 
@@ -389,15 +389,22 @@ def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argpar
 
 
 def _tell_history(
-    store: Store, target: str, subjects: Sequence[str], settings: Mapping[str, Setting], *, as_json: bool
+    store: Store,
+    target: str,
+    subjects: Sequence[str],
+    settings: Mapping[str, Setting],
+    options: argparse.Namespace,
 ) -> int:
+    """What was ever earned; the exit status of diff says whether something broke."""
     from orchestrator import difference, entry, history, merge
+
+    as_json = options.json
 
     def note(text: str) -> None:
         print(f"cowbell: {text}", file=sys.stderr)
 
     if target == "merge":
-        merged = merge.merge(store, [Path(word) for word in subjects], note)
+        merged = merge.merge(store, [Path(word) for word in subjects], note, is_dry_run=options.dry_run)
         print(merge.render_json(merged) if as_json else merge.render(merged), end="")
         return 0
     with history.open_history(store, note) as db:

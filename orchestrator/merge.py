@@ -64,7 +64,9 @@ class _Found:
         self.errors.append(UsageError(what, where=str(path), hint=hint))
 
 
-def merge(store: Store, folders: Sequence[Path], note: Callable[[str], None]) -> Merged:
+def merge(
+    store: Store, folders: Sequence[Path], note: Callable[[str], None], *, is_dry_run: bool = False
+) -> Merged:
     """Take in stores' and runs' folders. Raises ``UsageError`` for all that is wrong with any, and then does
     nothing."""
     if not folders:
@@ -80,17 +82,22 @@ def merge(store: Store, folders: Sequence[Path], note: Callable[[str], None]) ->
     raise_all(found.errors)
     with open_history(store, note) as db:
         known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
+    came = {make_result_id(result) for result in found.results.values()}
+    for run, _ in found.runs.values():
+        came |= {make_result_id(result) for job in run.jobs for result in job.results}
+    new = [name for name in found.runs if not (store.root / "runs" / name / "record.json").exists()]
+    merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "")
+    if is_dry_run:
+        return merged
     with store.lock("merge"), store.scratch("merge") as draft:
-        new = _copy_runs(found, one, store, draft)
+        for name in new:
+            shutil.copytree(found.runs[name][1], draft / "runs" / name)
+        if one and not (store.root / "runs" / one.run_id / "record.json").exists():
+            save_run(one, draft / "runs" / one.run_id)
         _copy_results(found, store, draft)
         _move_in(draft, store.root)
-    with open_history(store, note) as db:
-        after = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
-    came = {make_result_id(result) for result in found.results.values()}
-    came |= {
-        make_result_id(result) for run, _ in found.runs.values() for job in run.jobs for result in job.results
-    }
-    return Merged(tuple(new), len(after - known), len(came & known), one.run_id if one else "")
+    with open_history(store, note):
+        return merged
 
 
 def _examine(folder: Path, found: _Found) -> None:
@@ -214,17 +221,6 @@ def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
         failure=one.failure or other.failure,
         results=tuple(results),
     )
-
-
-def _copy_runs(found: _Found, one: RunRecord | None, store: Store, draft: Path) -> list[str]:
-    new = []
-    for run_id, (_, folder) in found.runs.items():
-        if not (store.root / "runs" / run_id / "record.json").exists():
-            shutil.copytree(folder, draft / "runs" / run_id)
-            new.append(run_id)
-    if one and not (store.root / "runs" / one.run_id / "record.json").exists():
-        save_run(one, draft / "runs" / one.run_id)
-    return new
 
 
 def _copy_results(found: _Found, store: Store, draft: Path) -> None:

@@ -6,9 +6,11 @@ The kernels live in a store of the suite's own in the user's cache directory, so
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -166,6 +169,34 @@ def test_trials_are_kept_and_added_to(demo: tuple[Path, subprocess.CompletedProc
         # one was there before, and one of the three
         assert done.stderr.count("odirect.rd-control: exit after") == 4
     assert "run odirect.rd-control" not in cowbell(store, "-n", *words, "REPEAT=5").stdout
+
+
+def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Entered while it ran, with the row and the place in the console; what is up to date enters nothing."""
+    store, _ = demo
+    words = ("ROW=demo", "SERIES=none", "TESTS=odirect.rd-control")
+    before = read_history(store)
+    assert cowbell(store, "-B", "test", *words).returncode == 0
+    db = sqlite3.connect(store / "history.sqlite")
+    (entered,) = db.execute("SELECT count(*) FROM entries WHERE name = 'odirect.rd-control'").fetchone()
+    db.close()
+    assert cowbell(store, "test", *words).returncode == 0
+    after = read_history(store)
+    assert len(after) == entered == len(before) + 1
+    (entry,) = (entry for entry in after if entry not in before)
+    assert (entry["row"], entry["cell"], entry["status"], entry["host"]) == (
+        "demo", "plain", "pass", platform.node(),
+    )  # fmt: skip
+    with (store / entry["console"]).open("rb") as console:
+        console.seek(entry["console_at"])
+        assert b"cowbell: begin odirect.rd-control" in console.read()
+
+
+def read_history(store: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(
+        cowbell(store, "history", "odirect.rd-control", "--json").stdout
+    )["entries"]
+    return entries
 
 
 def test_a_race_is_repeated_until_it_is_known(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

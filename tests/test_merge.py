@@ -255,6 +255,10 @@ def test_what_is_no_cell_of_one_kernel_is_not_made_one(store: Store, theirs: Sto
 
 
 def test_the_command(store: Store, theirs: Store) -> None:
+    before = list_files(store.root)
+    done = cowbell("-n", "merge", str(theirs.root), "--json")
+    assert read_product(done.stdout)["results"] == 2
+    assert list_files(store.root) == before
     done = cowbell("merge", str(theirs.root), "--json")
     assert (done.returncode, done.stderr) == (0, "")
     product = read_product(done.stdout)

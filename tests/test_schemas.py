@@ -23,6 +23,7 @@ COMMANDS = {
     "changelog": ("list", "--changelog"),
     "gc": ("gc", "-n"),
     "doctor": ("doctor", "ROW=demo"),
+    "history": ("history",),
 }
 
 
