@@ -112,23 +112,28 @@ def list_outcomes(run: RunRecord) -> Iterator[Entry]:
     for job in run.jobs:
         for result in job.results:
             yield from make_entries(job, result, started=run.started)
-        have = {result.case for result in job.results}
-        missing = {case: names for case, names in job.cases.items() if case not in have}
-        for verdict in judge_job(replace(job, cases=missing, results=())):
-            yield Entry(
-                **_take_common(job, verdict),
-                result_id="",
-                program_id="",
-                fingerprint="",
-                folder="",
-                console="",
-                host="",
-                accel=job.accel,
-                started=run.started,
-                duration_s=0.0,
-                trial=1,
-                console_at=None,
-            )
+        yield from list_missing(run, job)
+
+
+def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
+    """Entries of the cases that never ran. Their identity is that of the run: there is no result."""
+    have = {result.case for result in job.results}
+    missing = {case: names for case, names in job.cases.items() if case not in have}
+    for verdict in judge_job(replace(job, cases=missing, results=())):
+        yield Entry(
+            **_take_common(job, verdict),
+            result_id=make_id(run.run_id, run.started, job.row, job.cell, verdict.case),
+            program_id="",
+            fingerprint="",
+            folder="",
+            console="",
+            host="",
+            accel=job.accel,
+            started=run.started,
+            duration_s=0.0,
+            trial=1,
+            console_at=None,
+        )
 
 
 def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:

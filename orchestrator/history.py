@@ -15,7 +15,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from orchestrator.document import suggest
-from orchestrator.entry import Entry, is_kernel, make_entries, make_result_id
+from orchestrator.entry import Entry, is_kernel, list_missing, make_entries, make_result_id
 from orchestrator.errors import CowbellError, InfraError, UsageError, raise_all
 from orchestrator.guesttest import is_match
 from orchestrator.progress import Progress
@@ -193,6 +193,8 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
             if result_id not in known:
                 known.add(result_id)
                 entries += _make_stored(store, job, result, place, run.started)
+        # a kernel that does not boot has no results, and is no better for it
+        entries += [entry for job in run.jobs if job.failure for entry in list_missing(run, job)]
         _insert(db, entries, [(_name(path, store), runs[path])])
     # those of no run: it was killed
     for path in loose.values():

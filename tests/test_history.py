@@ -160,6 +160,20 @@ def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None
     ]
 
 
+def test_a_kernel_that_does_not_boot_is_in_it(store: Store) -> None:
+    """Else it would only be missing, where it is compared with one that boots."""
+    earn(store, RESULT)
+    failed = replace(JOB, version="6.12.3", failure=Failure("boot", "it panics", "", "", ""))
+    for number in (1, 2):
+        save(store, number, failed)
+    found = [entry for entry in read(store) if entry.kernel == "6.12.3"]
+    assert [entry.raw for entry in found] == [Status.CRASH] * 6
+    assert read(store)[1:] == found
+    done = cowbell("diff", "6.1", "6.12")
+    assert done.returncode == 1
+    assert "CRASH" in done.stdout
+
+
 def test_what_is_no_result_is_passed_over(store: Store) -> None:
     path = earn(store, RESULT)
     (path.parent / "odirect.cut.0.json").write_text('{"case": "odirect.cut"')
