@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -371,6 +373,7 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
         assert {line.strip() for line in announced} <= {result_id for result_id, _ in read_raw(store)}
         db = sqlite3.connect(store.root / FILE)
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         db.close()
     assert len(announced) > 12
     # with those that were saved and not entered any more
@@ -384,6 +387,29 @@ def test_two_write_at_once(store: Store) -> None:
     assert [writer.returncode for writer in writers] == [0, 0]
     assert [len(ids) for ids in said] == [40, 40]
     assert {result_id for result_id, _ in read_raw(store)} == said[0] | said[1]
+
+
+def test_many_come_first_at_once(tmp_path: Path) -> None:
+    """The file is made once, whoever else wants to make it."""
+    results = [replace(RESULT, content_id=str(number)) for number in range(8)]
+    with ThreadPoolExecutor(len(results)) as pool:
+        for attempt in range(20):
+            store, progress, start = Store(tmp_path / str(attempt)), QuietProgress(), Barrier(len(results))
+            folder = store.path("results", CELL)
+
+            def add(
+                result: CaseResult,
+                start: Barrier = start,
+                store: Store = store,
+                folder: Path = folder,
+                progress: QuietProgress = progress,
+            ) -> None:
+                start.wait()
+                add_result(store, JOB, result, folder, progress)
+
+            list(pool.map(add, results))
+            assert not progress.notes
+            assert len(read_raw(store)) == len(results)
 
 
 def test_what_is_chosen(store: Store) -> None:
