@@ -187,15 +187,16 @@ def _join(found: _Found) -> RunRecord:
         for job in run.jobs:
             key = (job.row, job.cell)
             known = jobs.get(key, job)
-            for name in _SAME:
-                one, other = getattr(known, name), getattr(job, name)
-                if one != other:
-                    what = f"{job.row}/{job.cell} has {name} {other or 'none'}, another run {one or 'none'}"
-                    found.refuse(
-                        found.runs[run.run_id][1],
-                        what,
-                        "such runs can not be one; cowbell diff compares them",
-                    )
+            if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
+                told = (
+                    f"{name} {getattr(job, name) or 'none'} and {getattr(known, name) or 'none'}"
+                    for name in differing[:2]
+                )
+                found.refuse(
+                    found.runs[run.run_id][1],
+                    f"{job.row}/{job.cell} is not that of {runs[0].run_id}: {', '.join(told)}",
+                    "such runs can not be one; cowbell diff compares them",
+                )
             jobs[key] = _join_jobs(known, job)
     joined = tuple(jobs.values())
     identity = make_id([asdict(job) for job in joined])
@@ -235,7 +236,10 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
             continue
         boot = _copy_boot(cell / result.boot, store, draft)
         is_taken = (store.root / name).exists() or (draft / name).exists()
-        save_result(replace(result, boot=boot), draft / (beside if is_taken else name))
+        place = draft / (beside if is_taken else name)
+        save_result(replace(result, boot=boot), place)
+        # when it was earned, for those that do not say
+        shutil.copystat(path, place)
         if (cell / CELL_FILE).exists() and not (store.root / "results" / cell.name / CELL_FILE).exists():
             shutil.copy2(cell / CELL_FILE, draft / "results" / cell.name / CELL_FILE)
 

@@ -105,6 +105,13 @@ def test_what_both_earned_is_kept_twice(store: Store, theirs: Store) -> None:
     assert sorted(map(str, read(store))) == sorted(map(str, before))
 
 
+def test_old_results_of_no_run_keep_their_time(store: Store, theirs: Store) -> None:
+    path = earn(theirs, replace(RESULT, content_id="old", started=""))
+    os.utime(path, (1700000000, 1700000000))
+    take(store, theirs.root)
+    assert read(store)[0].started == "2023-11-14T22:13:20.000+00:00"
+
+
 def test_a_run_comes_alone(store: Store, theirs: Store) -> None:
     folder = theirs.root / "runs" / "demo-000000000001"
     moved = folder.rename(theirs.root / "artifact")
@@ -250,7 +257,9 @@ def test_what_is_no_cell_of_one_kernel_is_not_made_one(store: Store, theirs: Sto
     parts = save_pair(theirs, replace(JOB, build_id="another", results=(OTHER,)))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, *parts)
-    assert "demo/plain has build_id another, another run b" in str(caught.value.exceptions[0])
+    assert "demo/plain is not that of demo-000000000002: build_id another and b" in str(
+        caught.value.exceptions[0]
+    )
     assert not (store.root / "runs").exists()
 
 
