@@ -17,13 +17,14 @@ from pathlib import Path
 from orchestrator import command
 from orchestrator.armed import Armed, check_same, keep_images
 from orchestrator.command import Deadline
-from orchestrator.console import make_printable, parse_console
+from orchestrator.console import parse_console
 from orchestrator.errors import StageFailure
 from orchestrator.evidence import gather_evidence
 from orchestrator.guest import PANIC_S, Guest, GuestGone, Keys, Lines, connect
 from orchestrator.kconfig import compare_config
 from orchestrator.laboratory import set_up
 from orchestrator.monitor import Monitor, MonitorGone
+from orchestrator.printk import make_printable
 from orchestrator.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv, make_board_argv
 from orchestrator.serial import SerialLine
 from orchestrator.store import write_json

@@ -6,10 +6,11 @@ case passed.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator import splat
+from orchestrator.printk import KernelLine, split_line
 from orchestrator.splat import MAX_LINE, Splat, SplatKind
 
 MAX_SPLATS_PER_KIND = 40
@@ -69,23 +70,6 @@ class ConsoleLog:
         return tuple(splat for splat in self.splats if splat.is_fault)
 
 
-@dataclass(frozen=True, slots=True)
-class KernelLine:
-    """One printk line, or a piece of one. ``caller`` is ``T123`` or ``C0`` with CONFIG_PRINTK_CALLER."""
-
-    text: str
-    raw: str
-    uptime_s: float | None
-    caller: str
-
-
-_OBEYED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t\r"} | {
-    ord("\r"): ""
-}
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cDEHM])")
-_STAMP = re.compile(r"(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\](?:\[ *([TC][0-9]+)\])? ?")
-_UNSTAMPED = re.compile(r"(?:<[0-9]{1,3}>)?(?:\[ *([TC][0-9]+)\] ?)?")
-
 _BANNER = re.compile(r"Linux version \d+\.\d+")
 _MARKER = re.compile(r"cowbell: (begin|end) (\S.*?)\s*$")
 _MILESTONES = (
@@ -103,27 +87,6 @@ def parse_console(text: str | Iterable[str]) -> ConsoleLog:
     for line in text.split("\n") if isinstance(text, str) else text:
         parser.feed(line)
     return parser.end()
-
-
-def make_printable(text: str) -> str:
-    """A guest's words as they may be shown: nothing is left in them that a terminal would obey."""
-    return text.translate(_OBEYED)
-
-
-def split_line(line: str) -> Iterator[KernelLine]:
-    """The printk lines in one line of console: none starts in the middle unless user space left it open."""
-    if "\x1b" in line:
-        line = _ANSI.sub("", line)
-    line = line.strip("\r\n")[: MAX_LINE * 4]
-    stamps = list(_STAMP.finditer(line)) if "[" in line else []
-    head = line[: stamps[0].start()] if stamps else line
-    if head or not stamps:
-        plain = _UNSTAMPED.match(head)
-        offset, caller = (plain.end(), plain[1] or "") if plain else (0, "")
-        yield KernelLine(head[offset:], head, None, caller)
-    for stamp, end in zip(stamps, [*(stamp.start() for stamp in stamps[1:]), len(line)], strict=False):
-        raw = line[stamp.start() : end]
-        yield KernelLine(line[stamp.end() : end], raw, float(stamp[1]), stamp[2] or "")
 
 
 @dataclass(slots=True)
@@ -186,6 +149,7 @@ class ConsoleParser:
         self._dropped_markers = 0
         self._uptime_s: float | None = None
         self._case: str | None = None
+        self._has_trace_reason = False
 
     def feed(self, line: str) -> None:
         """Takes one line, with or without its line end, decoded with ``errors="replace"``."""
@@ -213,7 +177,10 @@ class ConsoleParser:
         if line.uptime_s is not None:
             self._uptime_s = line.uptime_s
         if self._on_landmark(line):
+            self._has_trace_reason = False
             return
+        if splat.SYSRQ.match(line.text):
+            self._has_trace_reason = True
         if splat.CUT_HERE.match(line.text):
             self._flush_cut(line.caller)
             if len(self._cut) < MAX_OPEN:
@@ -229,6 +196,10 @@ class ConsoleParser:
                 self._flush_cut(line.caller)
         elif report := self._find_open(line):
             self._on_continued(report, line)
+        elif self._is_kernels(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
+            # whatever it is about: a healthy kernel shows no stack that nobody asked for
+            self._open_report(SplatKind.TRACE, line)
+            self._on_continued(self._open[line.caller], line)
 
     def _on_landmark(self, line: KernelLine) -> bool:
         if _BANNER.match(line.text):
@@ -258,9 +229,11 @@ class ConsoleParser:
     def _find_report(self, line: KernelLine) -> SplatKind | None:
         if kind := splat.find_kind(line.text):
             return kind
-        # an unknown BUG is taken from the kernel only: user space prints such lines as well
-        is_kernel = line.uptime_s is not None or self._uptime_s is None
-        return SplatKind.BUG if is_kernel and line.text.startswith("BUG: ") else None
+        return SplatKind.BUG if self._is_kernels(line) and line.text.startswith("BUG: ") else None
+
+    def _is_kernels(self, line: KernelLine) -> bool:
+        """What has no kind of its own is taken from the kernel only: user space prints such lines as well."""
+        return line.uptime_s is not None or self._uptime_s is None
 
     def _on_report(self, kind: SplatKind, line: KernelLine) -> bool:
         """Open a report, unless the line only continues the one that is open; True when it is dealt with."""
@@ -270,6 +243,7 @@ class ConsoleParser:
                 message = line.text[line.text.index("Kernel panic") :][:MAX_LINE]
                 self._panic = self._panic or message
                 if self._is_explained(message):
+                    self._has_trace_reason = True
                     return False
             case SplatKind.OOM if report and report.kind is SplatKind.OOM and "process" in line.text:
                 report.title = splat.clean_title(line.text)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator import command
 from orchestrator.command import Deadline
-from orchestrator.console import make_printable
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.monitor import Monitor, MonitorGone
+from orchestrator.printk import make_printable
 from orchestrator.qemu import Machine, check_qemu
 from orchestrator.serial import SerialLine
 

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from orchestrator.bundle import is_failing, name_bundle
 from orchestrator.chart import Point, render_durations, render_rates
-from orchestrator.console import make_printable, parse_console
+from orchestrator.console import parse_console
 from orchestrator.laboratory import describe_readings
+from orchestrator.printk import make_printable
 from orchestrator.record import CaseResult, JobRecord
 from orchestrator.replay import make_command
 from orchestrator.report import Judged, describe_flip, describe_kernel, describe_status

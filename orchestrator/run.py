@@ -25,10 +25,10 @@ from orchestrator.autopsy import Ending, end_guest, find_ending
 from orchestrator.boot import boot_guest
 from orchestrator.build import Toolchain
 from orchestrator.command import Deadline
-from orchestrator.console import make_printable
 from orchestrator.errors import CowbellError, StageFailure, UsageError
 from orchestrator.guest import Answer, Guest, GuestGone
 from orchestrator.guesttest import SELFTEST, GuestCase, compile_command, find_imports
+from orchestrator.printk import make_printable
 from orchestrator.progress import Progress
 from orchestrator.qemu import Machine
 from orchestrator.record import CaseResult, Ended

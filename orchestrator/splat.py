@@ -37,6 +37,7 @@ class SplatKind(StrEnum):
     KMEMLEAK = "kmemleak"
     PAGE_ALLOC = "page-alloc"
     OOM = "oom"
+    TRACE = "trace"
 
     @property
     def is_fault(self) -> bool:
@@ -128,6 +129,9 @@ _SYMBOL = r"([A-Za-z_$][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
 FRAME = re.compile(rf"\s*(?:\[<[0-9a-fx]+>\]\s*)?(\? )?{_SYMBOL}(?:\s.*)?")
 POINTER = re.compile(rf"(?:RIP: [0-9a-f]+:|RIP: |IP: |E?IP is at |pc : )(?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
 _TITLE_PLACE = re.compile(r"\bat \S+:\d+ ([A-Za-z_]\w*)|\bin ([a-z_]\w*_\w*)|\bat (\S+\.[chS]):\d+")
+CALL_TRACE = re.compile(r"\s*Call [Tt]race:\s*$")
+# stacks that somebody asked for follow
+SYSRQ = re.compile(r"sysrq: (?:Show|HELP)|NMI backtrace for cpu")
 TRACE_BEGIN = re.compile(r"\s*(?:Call [Tt]race:|backtrace)")
 PLAIN_TRACE_KINDS = (SplatKind.KFENCE, SplatKind.KCSAN, SplatKind.KMSAN)
 IN_TRACE = re.compile(

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator import odds
-from orchestrator.console import ConsoleLog, make_printable, parse_console
+from orchestrator.console import ConsoleLog, parse_console
 from orchestrator.guesttest import is_match
 from orchestrator.ktap import Ktap, Rate, Result, parse_ktap
+from orchestrator.printk import make_printable
 from orchestrator.record import CaseResult, Ended, Expected, JobRecord, Sought
 from orchestrator.splat import SplatKind
 from orchestrator.status import Status
