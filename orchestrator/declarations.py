@@ -12,6 +12,7 @@ from orchestrator.errors import UsageError, raise_all
 from orchestrator.fixup import load_fixups
 from orchestrator.guesttest import GuestCase, is_match, load_cases
 from orchestrator.kconfig import load_fragments
+from orchestrator.knownsplats import load_known_splats
 from orchestrator.matrix import load_matrix
 from orchestrator.plan import Declarations, check_machine
 from orchestrator.project import SHIPPED, list_layers
@@ -63,6 +64,7 @@ def _load_layer(root: Path, errors: list[Exception]) -> Declarations:
         # the kernel's own are not files of ours
         cases=(*cases, *(CASES if root == SHIPPED else ())),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
+        known_splats=load(load_known_splats, root / "ci" / "known-splats.yaml", ()),
     )
 
 
@@ -77,6 +79,7 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
         fragments={**below.fragments, **own.fragments},
         cases=tuple(case for _, case in sorted(cases.items())),
         fixups=tuple(fixups.values()),
+        known_splats=(*own.known_splats, *below.known_splats),
         own={
             "rows": frozenset(own.rows),
             "kernels": frozenset(own.trees),

@@ -6,6 +6,7 @@ sizes and times want their unit, and nothing is converted behind the writer's ba
 """
 
 import contextlib
+import datetime
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -122,6 +123,13 @@ def time_s(value: str) -> int:
     if not match:
         raise ValueError(f"expected time like 30s or 45m, got {value}")
     return int(match[1]) * _TIMES_S[match[2]]
+
+
+def day(value: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"expected a day like 2027-03-01, got {value}") from None
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:

@@ -5,6 +5,7 @@ A row is complete when read alone. Its ``kernels`` are the cells: one tree witho
 what is expected of it. What is not listed is expected to pass.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,8 @@ _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
 class Expectation:
     """What a case (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
 
-    ``where`` is the line that says so.
+    After the day ``until`` it is expected no longer. A crash may have to be the one with a ``fingerprint``
+    (or a glob). ``where`` is the line that says so.
     """
 
     case: str
@@ -32,6 +34,8 @@ class Expectation:
     why: str
     when: Condition
     where: str = ""
+    until: datetime.date | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,18 @@ class Row:
 
 
 def _make_expectation(
-    place: Place, case: str, status: str, why: str, when: Condition | None = None
+    place: Place,
+    case: str,
+    status: str,
+    why: str,
+    when: Condition | None = None,
+    until: datetime.date | None = None,
+    fingerprint: str = "",
 ) -> Expectation:
-    return Expectation(case, Status(status), why, when or Condition(), f"{place.file}:{place.line}")
+    if fingerprint and status != Status.CRASH:
+        raise ValueError(f"fingerprint: only a crash has one, and {status} is expected")
+    where = f"{place.file}:{place.line}"
+    return Expectation(case, Status(status), why, when or Condition(), where, until, fingerprint)
 
 
 def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
@@ -143,7 +156,11 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                                             "status": doc.scalar(doc.one_of([s.value for s in _EXPECTED])),
                                             "why": _TEXT,
                                         },
-                                        {"when": doc.condition},
+                                        {
+                                            "when": doc.condition,
+                                            "until": doc.scalar(doc.day),
+                                            "fingerprint": _TEXT,
+                                        },
                                     )
                                 ),
                             },

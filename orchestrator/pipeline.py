@@ -42,6 +42,7 @@ from orchestrator.record import (
     Expected,
     Failure,
     JobRecord,
+    Known,
     RunRecord,
     load_result,
     save_job,
@@ -209,7 +210,8 @@ def _run_job(
             version=str(base.version),
             origin=base.origin,
             base=base.commit,
-            expect=_list_expected(job, base),
+            expect=_list_expected(job, base, place),
+            known=_list_known(job, base, declared, place),
         )
         if reason := find_reason_left_out(job, base):
             return replace(record, left_out=reason), False
@@ -364,10 +366,33 @@ def _forget_results(folder: Path, case: GuestCase, program_id: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _list_expected(job: Job, base: Source) -> tuple[Expected, ...]:
+def _list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, ...]:
+    """What is expected of this kernel, today; what no longer is stays, to be told."""
     return tuple(
-        Expected(e.case, e.status, e.why) for e in job.cell.expect if e.when.holds(job.row.arch, base.version)
+        Expected(
+            e.case, e.status, e.why, e.until.isoformat() if e.until else "",
+            _is_over(e.until, f"{e.case} to {e.status}", e.where, place), e.fingerprint,
+        )
+        for e in job.cell.expect
+        if e.when.holds(job.row.arch, base.version)
+    )  # fmt: skip
+
+
+def _list_known(job: Job, base: Source, declared: Declarations, place: Workspace) -> tuple[Known, ...]:
+    return tuple(
+        Known(known.fingerprint, known.why)
+        for known in declared.known_splats
+        if known.when.holds(job.row.arch, base.version)
+        and not _is_over(known.until, known.fingerprint, known.where, place)
     )
+
+
+def _is_over(until: datetime.date | None, what: str, where: str, place: Workspace) -> bool:
+    """Whether a day has passed, in UTC; told if it has."""
+    if until is None or datetime.datetime.now(datetime.UTC).date() <= until:
+        return False
+    place.progress.note(f"{where}: {what} was expected until {until}, and is not any more")
+    return True
 
 
 def find_reason_left_out(job: Job, base: Source) -> str:

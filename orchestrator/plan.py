@@ -13,6 +13,7 @@ from orchestrator.errors import UsageError, raise_all
 from orchestrator.fixup import Fixup
 from orchestrator.guesttest import GuestCase, select_cases
 from orchestrator.kconfig import Fragment
+from orchestrator.knownsplats import KnownSplat
 from orchestrator.matrix import Cell, Row
 from orchestrator.series import Series
 from orchestrator.shape import find_misfits, list_needs
@@ -50,6 +51,7 @@ class Declarations:
     fragments: Mapping[str, Fragment]
     cases: tuple[GuestCase, ...]
     fixups: tuple[Fixup, ...] = ()
+    known_splats: tuple[KnownSplat, ...] = ()
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property

@@ -11,7 +11,14 @@ IS_CHECKOUT = not (_PACKAGE / "data").is_dir()
 SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
 
 # a folder that has one of these is somebody's project
-_MARKS = ("ci/matrix.yaml", "guest-tests", "kconfigs", "patches/trees.yaml", "patches/*/series.yaml")
+_MARKS = (
+    "ci/known-splats.yaml",
+    "ci/matrix.yaml",
+    "guest-tests",
+    "kconfigs",
+    "patches/trees.yaml",
+    "patches/*/series.yaml",
+)
 
 
 def is_project(folder: Path) -> bool:

@@ -80,10 +80,25 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the matrix expects of a case here: an id or glob, a status, and why."""
+    """What the matrix expects of a case here: an id or glob, a status, and why.
+
+    ``until`` is the last day (ISO 8601) that it holds, ``is_over`` whether that had passed when it was run;
+    ``fingerprint`` (or a glob) is that of the crash.
+    """
 
     case: str
     status: Status
+    why: str
+    until: str = ""
+    is_over: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A complaint of the kernel that is no fault here: its fingerprint, or a glob, and why."""
+
+    fingerprint: str
     why: str
 
 
@@ -114,9 +129,9 @@ class JobRecord:
     built, with ``fixups`` and series.
     ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
     ``cases`` are the planned ones, each with the names of its subtests, ``races`` those of them that are
-    races. ``sought`` has, by subtest, what races were repeated for. ``results`` has the trials of a case in
-    their order. ``readings`` are what the guest was
-    found to be, from inside, when its row asks for more than CPUs and memory.
+    races, ``sought`` what those were repeated for, by subtest. ``known`` are complaints that are no fault.
+    ``results`` has the trials of a case in their order. ``readings`` are what the guest was found to be, from
+    inside, when its row asks for more than CPUs and memory.
     """
 
     row: str
@@ -126,6 +141,7 @@ class JobRecord:
     series: str
     cases: Mapping[str, tuple[str, ...]]
     expect: tuple[Expected, ...] = ()
+    known: tuple[Known, ...] = ()
     races: tuple[str, ...] = ()
     sought: Mapping[str, Sought] = field(default_factory=dict)
     version: str = ""
@@ -211,10 +227,11 @@ def _make_job(fields: Mapping[str, Any]) -> JobRecord:
         **{
             key: value
             for key, value in fields.items()
-            if key not in ("cases", "expect", "failure", "results", "fixups", "races", "sought")
+            if key not in ("cases", "expect", "failure", "results", "fixups", "races", "sought", "known")
         },
         cases={case: tuple(subtests) for case, subtests in fields["cases"].items()},
-        expect=tuple(Expected(e["case"], Status(e["status"]), e["why"]) for e in fields["expect"]),
+        expect=tuple(Expected(**{**e, "status": Status(e["status"])}) for e in fields["expect"]),
+        known=tuple(Known(**known) for known in fields.get("known", ())),
         fixups=tuple(fields["fixups"]),
         races=tuple(fields.get("races", ())),
         sought={name: Sought(**sought) for name, sought in fields.get("sought", {}).items()},

@@ -182,7 +182,7 @@ def make_tables(judged: Judged) -> Iterator[Table]:
 def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
     """What ended a job early, once; for each verdict what it is, was seen, was expected.
 
-    A PASS is told only where there is more to it: of a race, how sure it is.
+    A PASS is told only where there is more to it: how sure it is of a race, what was passed over.
     """
     for job, verdicts in judged.jobs:
         if job.left_out:
@@ -192,9 +192,10 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             log = f"\nlog: {failure.log}" if failure.log else ""
             yield f"{failure.stage} failed on {job.cell}", f"{where}{failure.what}\n{failure.hint}{log}"
         for verdict in verdicts:
-            if (verdict.status is Status.PASS and not verdict.rate) or verdict.stage != "run":
+            has_more = verdict.status is not Status.PASS or verdict.rate or verdict.known
+            if not has_more or verdict.stage != "run":
                 continue
-            text = verdict.reason
+            text = "\n".join([verdict.reason, *(f"passed over: {known}" for known in verdict.known)])
             if verdict.why_expected:
                 text += f"\nexpected {verdict.expected.upper()}: {verdict.why_expected}"
             if verdict.status.is_bad and verdict.evidence and verdict.evidence != verdict.reason:

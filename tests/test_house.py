@@ -15,15 +15,15 @@ PACKAGE = ROOT / "orchestrator"
 # pipeline order: a module imports only what stands before it
 ORDER = [
     "errors", "project", "glossary", "status", "command", "store", "gc", "arch", "condition", "document",
-    "guesttest", "selftest", "shape", "matrix", "ktap", "odds", "splat", "printk", "console", "progress",
-    "terminal", "budget", "jobserver", "workers", "debian", "tree", "repository", "remote", "fetch",
-    "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning", "build",
-    "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory", "armed",
-    "boot", "accel", "record", "autopsy", "run", "upstream", "verdict", "entry", "history", "trials",
-    "plan", "replay", "report", "junit", "bundle", "chart", "page", "workspace", "declarations", "inputs",
-    "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences", "difference", "merge",
-    "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor", "schemas", "completion",
-    "manpage", "cli", "__main__",
+    "guesttest", "selftest", "shape", "matrix", "ktap", "odds", "splat", "knownsplats", "printk", "console",
+    "progress", "terminal", "budget", "jobserver", "workers", "debian", "tree", "repository", "remote",
+    "fetch", "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
+    "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
+    "armed", "boot", "accel", "record", "autopsy", "run", "upstream", "finding", "verdict", "entry",
+    "history", "trials", "plan", "replay", "report", "junit", "bundle", "chart", "page", "workspace",
+    "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
+    "difference", "merge", "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor",
+    "schemas", "completion", "manpage", "cli", "__main__",
 ]  # fmt: skip
 
 
