@@ -198,8 +198,10 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             text = "\n".join([verdict.reason, *(f"passed over: {known}" for known in verdict.known)])
             if verdict.why_expected:
                 text += f"\nexpected {verdict.expected.upper()}: {verdict.why_expected}"
-            if verdict.status.is_bad and verdict.evidence and verdict.evidence != verdict.reason:
-                text += f"\n{verdict.evidence[:1500]}"
+            if verdict.status.is_bad:
+                # the reason has said a part of it
+                rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
+                text += "\n".join(["", *rest])[:1500]
             yield f"{describe_status(verdict)} {verdict.name} on {job.cell}", text
     for group in judged.groups:
         for name, by_kernel in group.cases.items():

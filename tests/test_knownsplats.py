@@ -41,7 +41,9 @@ def test_a_known_splat_is_passed_over_and_told() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        replace(COMPLAINS, console=COMPLAINS.console + "[    2.200000] BUG: Bad page state in process a  pfn:1\n"),
+        replace(
+            COMPLAINS, console=f"{COMPLAINS.console}[    2.200000] BUG: Bad page state in process a  pfn:1\n"
+        ),
         replace(COMPLAINS, taint_after=1 << 9 | 1 << 5),
         replace(COMPLAINS, console=GOOD.console),
     ],
