@@ -382,6 +382,10 @@ _TARGETS: Mapping[str, Callable[[Call], int]] = {
 }
 
 
+def _note(text: str) -> None:
+    print(f"cowbell: {text}", file=sys.stderr)
+
+
 def _collect(store: Store, limit_mib: int, kinds: Sequence[str], options: argparse.Namespace) -> int:
     found = gc.collect(store, limit_mib << 20, kinds, is_dry_run=options.dry_run)
     print(gc.render_json(found) if options.json else gc.render_text(found), end="")
@@ -399,15 +403,11 @@ def _tell_history(
     from orchestrator import difference, entry, history, merge
 
     as_json = options.json
-
-    def note(text: str) -> None:
-        print(f"cowbell: {text}", file=sys.stderr)
-
     if target == "merge":
-        merged = merge.merge(store, [Path(word) for word in subjects], note, is_dry_run=options.dry_run)
+        merged = merge.merge(store, [Path(word) for word in subjects], _note, is_dry_run=options.dry_run)
         print(merge.render_json(merged) if as_json else merge.render(merged), end="")
         return 0
-    with history.open_history(store, note) as db:
+    with history.open_history(store, _note) as db:
         if target == "diff":
             found = difference.compare(*difference.find_sides(db, store, subjects))
             print(difference.render_json(found) if as_json else difference.render(found), end="")
@@ -440,7 +440,7 @@ def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool
     """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected."""
     from rich.console import Console
 
-    from orchestrator import bundle, chart, junit, ledger, page, report
+    from orchestrator import bundle, history, junit, page, report
     from orchestrator.record import load_run
 
     runs = store.path("runs")
@@ -448,7 +448,8 @@ def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool
     folder = runs / judged.run.run_id
 
     def render_html(judged: report.Judged) -> str:
-        return page.render_html(judged, chart.list_points(ledger.load_runs(runs)))
+        with history.open_history(store, _note) as db:
+            return page.render_html(judged, history.find_entries(db))
 
     files = {
         "report.json": report.render_json,

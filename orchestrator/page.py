@@ -11,8 +11,9 @@ import jinja2
 from markupsafe import Markup
 
 from orchestrator.bundle import is_failing, name_bundle
-from orchestrator.chart import Point, render_durations, render_rates
+from orchestrator.chart import render_durations, render_rates
 from orchestrator.console import parse_console
+from orchestrator.entry import Entry
 from orchestrator.laboratory import describe_readings
 from orchestrator.printk import make_printable
 from orchestrator.record import CaseResult, JobRecord
@@ -24,6 +25,8 @@ from orchestrator.verdict import Verdict
 # lines of a console that a page shows: before and after a splat's first line, or at the end
 _BEFORE, _AFTER, _END, _END_GOOD = 8, 60, 40, 8
 _LINE = 400
+# of a chart, the last ones
+_MOST_POINTS = 50
 # what turns the direction of the text around it, has no width, or can not be written as UTF-8
 _UNSEEN = {
     code: f"<U+{code:04X}>"
@@ -100,7 +103,7 @@ def make_visible(text: object) -> str:
     return make_printable(str(text)).translate(_UNSEEN)
 
 
-def render_html(judged: Judged, history: Sequence[Point] = ()) -> str:
+def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
     """The page; ``history`` is what its charts are made of, oldest first."""
     columns = _make_columns(judged, history)
     environment = jinja2.Environment(
@@ -124,10 +127,11 @@ def render_html(judged: Judged, history: Sequence[Point] = ()) -> str:
     )
 
 
-def _make_columns(judged: Judged, history: Sequence[Point]) -> list[Column]:
-    past: dict[tuple[str, str], list[Point]] = {}
-    for point in history:
-        past.setdefault((point.name, point.row), []).append(point)
+def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
+    past: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in history:
+        key = (entry.name, entry.row, entry.arch, entry.kernel, entry.series)
+        past.setdefault(key, []).append(entry)
     columns = []
     for number, ((job, verdicts), name, run) in enumerate(
         zip(judged.jobs, judged.names, judged.origins, strict=True)
@@ -138,8 +142,8 @@ def _make_columns(judged: Judged, history: Sequence[Point]) -> list[Column]:
         shown = []
         for index, verdict in enumerate(verdicts):
             result = results.get((verdict.case, verdict.trial))
-            kernel = f"{job.version or job.tree}{f' + {job.series}' if job.series else ''}"
-            points = [p for p in past.get((verdict.name, job.row), ()) if p.kernel == kernel]
+            key = (verdict.name, job.row, job.arch, job.version, job.series)
+            points = past.get(key, [])[-_MOST_POINTS:]
             is_kept = result is not None and is_failing(verdict)
             path = f"{f'../{run.run_id}/' if judged.parts else ''}evidence/"
             shown.append(

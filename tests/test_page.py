@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.chart import Point, list_points, render_durations, render_rates
+from orchestrator.chart import render_durations, render_rates
+from orchestrator.entry import Entry, list_outcomes
 from orchestrator.page import find_excerpt, make_visible, render_html
 from orchestrator.record import RunRecord
 from orchestrator.report import Judged, join_runs
+from orchestrator.status import Status
 from tests.browser import Browser, open_browser
 from tests.test_report import EVIL, log_of, make_run
 from tests.test_verdict import GOOD
@@ -41,7 +43,7 @@ def make_runs() -> list[RunRecord]:
 @pytest.fixture
 def text() -> str:
     runs = make_runs()
-    return render_html(join_runs(runs), list_points(runs))
+    return render_html(join_runs(runs), [entry for run in runs for entry in list_outcomes(run)])
 
 
 def test_guest_output_is_text_only(text: str) -> None:
@@ -78,17 +80,16 @@ def test_a_page_of_much_output_stays_small() -> None:
 
 
 def test_charts() -> None:
-    points = list_points(make_runs())
-    assert [point.started for point in points] == sorted(point.started for point in points)
+    entries: list[Entry] = [entry for run in make_runs() for entry in list_outcomes(run)]
     # what the second kernel's crash told of itself does not count: its verdict has no rate
-    assert not any(point.tries for point in points)
-    one = Point("x", "5.10 <&>", "demo", "2024-01-15T12:00:00", 1.5, "pass", 3, 1000)
+    assert not any(entry.tries for entry in entries)
+    one = replace(entries[0], kernel="5.10 <&>", raw=Status.FAIL, hits=3, tries=1000)
     assert "3 of 1000, 0.1 % to 0.88 %" in render_rates([one])
     assert "5.10 &lt;&amp;&gt;" in render_rates([one])
     assert render_rates([replace(one, tries=0)]) == ""
     assert render_rates([replace(one, hits=1001)]) == ""
     assert render_durations([one]) == ""
-    svg = render_durations([one, replace(one, hits=0), replace(one, tries=0, status="crash")])
+    svg = render_durations([one, replace(one, hits=0), replace(one, hits=None, raw=Status.CRASH)])
     # what failed has another shape as well as another colour
     assert (svg.count("<rect"), svg.count("<circle")) == (2, 1)
 
