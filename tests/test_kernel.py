@@ -156,19 +156,14 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
 def test_trials_are_kept_and_added_to(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, _ = demo
     words = ("ROW=demo", "TESTS=odirect.rd-control")
-    assert "run odirect.rd-control" in cowbell(store, "-n", *words, "REPEAT=3").stdout
-    for count in (3, 5):
-        done = cowbell(store, "test", "-v", "--json", *words, f"REPEAT={count}")
+    for options, count, ran in ((("-B",), 3, 6), ((), 5, 4), ((), 5, 0)):
+        done = cowbell(store, *options, "test", "-v", "--json", *words, f"REPEAT={count}")
         assert done.returncode == 0, done.stderr
-        assert [
-            verdict["trials"] for job in json.loads(done.stdout)["jobs"] for verdict in job["verdicts"]
-        ] == [
-            count,
-            count,
-        ]
-        # one was there before, and one of the three
-        assert done.stderr.count("odirect.rd-control: exit after") == 4
+        verdicts = [verdict for job in json.loads(done.stdout)["jobs"] for verdict in job["verdicts"]]
+        assert [verdict["trials"] for verdict in verdicts] == [count, count]
+        assert done.stderr.count("odirect.rd-control: exit after") == ran
     assert "run odirect.rd-control" not in cowbell(store, "-n", *words, "REPEAT=5").stdout
+    assert "run odirect.rd-control" in cowbell(store, "-n", *words, "REPEAT=6").stdout
 
 
 def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
