@@ -199,6 +199,7 @@ class ConsoleParser:
         elif self._is_kernels(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
             # whatever it is about: a healthy kernel shows no stack that nobody asked for
             self._open_report(SplatKind.TRACE, line)
+            self._open[line.caller].title = "a stack without a report"
             self._on_continued(self._open[line.caller], line)
 
     def _on_landmark(self, line: KernelLine) -> bool:

@@ -192,7 +192,7 @@ def load_run(path: Path) -> RunRecord:
         return RunRecord(**fields, jobs=jobs)
     except OSError as error:
         raise UsageError(f"can not be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"is not a run's record: {error}", where=str(path)) from None
 
 
@@ -200,7 +200,7 @@ def load_result(path: Path) -> CaseResult | None:
     """A case result of the store; None when there is none, or it is not whole."""
     try:
         return _make_result(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -81,6 +81,21 @@ def test_every_log_is_expected() -> None:
         assert path.with_suffix(".expected.json").exists()
 
 
+def test_a_stack_is_a_complaint_unless_somebody_asked() -> None:
+    stack = "[    3.0] CPU: 0 PID: 7 Comm: a\n" + "".join(
+        f"[    3.000001] {line}\n" for line in TRACE.splitlines()
+    )
+    found = only(parse_console(f"[    2.000000] something happened\n{stack}"))
+    assert (found.kind, found.title) == (SplatKind.TRACE, "a stack without a report")
+    assert found.fingerprint.startswith("trace:do_wp_page")
+    asked = "[    2.000000] sysrq: Show State\n"
+    assert not parse_console(asked + stack).splats
+    # until the next case
+    assert parse_console(f"{asked}[    2.5] x\n[    2.600000] cowbell: begin a.b\n{stack}").splats
+    # user space shows what it likes
+    assert not parse_console(f"[    2.000000] hello\n{TRACE}").splats
+
+
 HEADERS = [
     ("Kernel panic - not syncing: Out of memory: compulsory panic_on_oom is enabled", SplatKind.PANIC),
     ("BUG: unable to handle page fault for address: ffffed1000c6cfd4", SplatKind.OOPS),

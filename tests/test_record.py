@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A record is read back as it was written, an older one as far as it goes, and nothing else at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import UsageError
+from orchestrator.record import SCHEMA, load_result, load_run, save_result, save_run
+from orchestrator.verdict import judge_job
+from tests.test_report import make_run
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    run = make_run()
+    assert load_run(save_run(run, tmp_path)) == run
+
+
+def test_a_record_of_the_schema_before_is_read(tmp_path: Path) -> None:
+    """As it was written before trials, known splats and what is sought."""
+    path = save_run(make_run(), tmp_path)
+    told = json.loads(path.read_text())
+    told["schema"] = SCHEMA - 1
+    for job in told["jobs"]:
+        for name in ("known", "races", "sought"):
+            del job[name]
+        for expected in job["expect"]:
+            for name in ("until", "is_over", "fingerprint"):
+                del expected[name]
+        for result in job["results"]:
+            for name in ("trial", "started", "console_at", "host"):
+                del result[name]
+    path.write_text(json.dumps(told))
+    assert [judge_job(job) for job in load_run(path).jobs] == [judge_job(job) for job in make_run().jobs]
+
+
+@pytest.mark.parametrize("schema", [1, SCHEMA + 1, None, "5", [5]])
+def test_other_schemas_are_refused(tmp_path: Path, schema: object) -> None:
+    path = save_run(make_run(), tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
+    with pytest.raises(UsageError, match="this cowbell reads 4 and 5") as raised:
+        load_run(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_record_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    path = save_run(make_run(), tmp_path)
+    whole = path.read_bytes().rstrip()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match="is not a run's record"):
+            load_run(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"[]", b"7", b'{"schema": 5, "jobs": {}}', b"[" * 100_000]
+)
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError):
+        load_run(path)
+    assert load_result(path) is None
+
+
+def test_a_result_cut_anywhere_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "case.json"
+    (result, *_) = make_run().jobs[0].results
+    save_result(result, path)
+    whole = path.read_bytes().rstrip()
+    assert load_result(path) == result
+    for length in range(0, len(whole), 13):
+        path.write_bytes(whole[:length])
+        assert load_result(path) is None
