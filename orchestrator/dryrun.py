@@ -8,14 +8,13 @@ from orchestrator import manifest
 from orchestrator.accel import find_accel
 from orchestrator.arch import ARCHES
 from orchestrator.build import BuildRequest, Kernel, find_kernel
+from orchestrator.cell import find_cell_dir, find_results
 from orchestrator.fetch import find_fetched
 from orchestrator.guesttest import GuestCase
 from orchestrator.manifest import load_manifest, take_as_changed
 from orchestrator.pipeline import (
-    find_cell_dir,
     find_machine,
     find_reason_left_out,
-    find_results,
     make_build_request,
 )
 from orchestrator.plan import Declarations, Job

@@ -8,7 +8,7 @@ it was. A kernel's failure ends its job and becomes a verdict; the host's ends t
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,13 +19,14 @@ from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.budget import Budget
 from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel
+from orchestrator.cell import find_cell_dir, find_results, forget_results, keep_result
 from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.fetch import fetch_tree
 from orchestrator.guest import Guest
-from orchestrator.guesttest import SELFTEST, GuestCase
+from orchestrator.guesttest import SELFTEST
 from orchestrator.history import CELL_FILE, add_result
 from orchestrator.kconfig import make_config
-from orchestrator.laboratory import load_readings, make_laboratory_id
+from orchestrator.laboratory import load_readings
 from orchestrator.manifest import (
     Manifest,
     list_case_files,
@@ -44,9 +45,7 @@ from orchestrator.record import (
     JobRecord,
     Known,
     RunRecord,
-    load_result,
     save_job,
-    save_result,
     save_run,
 )
 from orchestrator.repository import Source
@@ -59,9 +58,8 @@ from orchestrator.run import (
     run_cases,
 )
 from orchestrator.source import apply_series
-from orchestrator.store import Store, make_id
+from orchestrator.store import make_id
 from orchestrator.upstream import compile_selftests
-from orchestrator.verdict import is_conclusive
 from orchestrator.vng import find_reason_not
 from orchestrator.workers import Stopped, Task, work
 from orchestrator.workspace import Workspace
@@ -235,42 +233,14 @@ def _run_job(
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
         programs = compile_cases(job, kernel, place)
         files = {case.id: list_case_files(case) for case in job.cases}
+        stale = {name for name in files if redo or redo_kernel or set(files[name]) & set(place.what_if)}
         folder = find_cell_dir(machine, place.store)
-        # who comes second to the same cell takes what the first one earns
-        with place.store.lock(f"results-{folder.name}"):
-            missing: list[Program] = []
-            for program in programs:
-                case = program.case
-                if redo or redo_kernel or set(files[case.id]) & set(place.what_if):
-                    _forget_results(folder, case, program.program_id)
-                known = results[case.id] = find_results(folder, case, program.program_id)
-                if place.repeat.wants_more(case, known):
-                    missing.append(replace(program, trial=len(known) + 1))
-            if missing:
-                has_run = True
-                _expect(place, before.expect_cases_s([program.case for program in missing]))
-                save_job(record, folder / CELL_FILE)
-                by_id = {case.id: case for case in job.cases}
-
-                def is_wanted_again(result: CaseResult) -> bool:
-                    case: GuestCase = by_id[result.case]
-                    return place.repeat.wants_more(case, [*results[case.id], result])
-
-                with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
-                    for result in run_cases(
-                        machine, missing, place.lib_dir, folder, place.progress, is_wanted_again
-                    ):
-                        path = _result_path(folder, result.case, result.content_id, result.trial)
-                        save_result(result, path)
-                        add_result(place.store, record, result, folder, place.progress)
-                        results[result.case].append(result)
-                # of cases that were not asked for this time, what is known stays
-                times = before.case_s | {
-                    name: known[-1].duration_s for name, known in results.items() if known
-                }
-                files = before.cases | files
-                made = Manifest(made_of, list_guest_files(machine), files, kernel.build_s, times)
-                save_manifest(made, job, place.store)
+        has_run = _earn_results(record, machine, programs, stale, results, place, before)
+        if has_run:
+            # of cases that were not asked for this time, what is known stays
+            times = before.case_s | {name: known[-1].duration_s for name, known in results.items() if known}
+            made = Manifest(made_of, list_guest_files(machine), before.cases | files, kernel.build_s, times)
+            save_manifest(made, job, place.store)
     except StageFailure as error:
         failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
         record, has_run = replace(record, failure=failure), True
@@ -278,6 +248,47 @@ def _run_job(
     if ordered:
         record = replace(record, readings=load_readings(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
+
+
+def _earn_results(
+    record: JobRecord,
+    machine: Machine,
+    programs: Sequence[Program],
+    stale: Set[str],
+    results: dict[str, list[CaseResult]],
+    place: Workspace,
+    before: Manifest,
+) -> bool:
+    """Fill ``results`` with what the store has of each case, but for the stale ones, and what it takes more.
+
+    Whether anything was run. Raises as ``run_cases``; each result is kept in the moment when it is earned.
+    """
+    folder = find_cell_dir(machine, place.store)
+    cases = {program.case.id: program.case for program in programs}
+
+    def is_wanted_again(result: CaseResult) -> bool:
+        return place.repeat.wants_more(cases[result.case], [*results[result.case], result])
+
+    # who comes second to the same cell takes what the first one earns
+    with place.store.lock(f"results-{folder.name}"):
+        missing: list[Program] = []
+        for program in programs:
+            case = program.case
+            if case.id in stale:
+                forget_results(folder, case, program.program_id)
+            known = results[case.id] = find_results(folder, case, program.program_id)
+            if place.repeat.wants_more(case, known):
+                missing.append(replace(program, trial=len(known) + 1))
+        if not missing:
+            return False
+        _expect(place, before.expect_cases_s([program.case for program in missing]))
+        save_job(record, folder / CELL_FILE)
+        with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
+            for result in run_cases(machine, missing, place.lib_dir, folder, place.progress, is_wanted_again):
+                keep_result(folder, result)
+                add_result(place.store, record, result, folder, place.progress)
+                results[result.case].append(result)
+    return True
 
 
 def _expect(place: Workspace, *times: float | None) -> None:
@@ -327,43 +338,6 @@ def compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
         *(compile_case(case, toolchain, place.lib_dir, place.store) for case in own),
         *compile_selftests(selftests, kernel.request, place.store, place.progress),
     ]
-
-
-def find_cell_dir(machine: Machine, store: Store) -> Path:
-    """Where results of one kernel on one machine live."""
-    shape = dataclasses.asdict(machine.shape)
-    return store.path(
-        "results",
-        make_id(
-            machine.kernel.request.build_id,
-            machine.rootfs.rootfs_id,
-            shape,
-            machine.accel,
-            machine.append,
-            make_laboratory_id(machine.shape),
-            machine.boot,
-        ),
-    )
-
-
-def _result_path(folder: Path, case: str, content_id: str, trial: int = 1) -> Path:
-    number = f".{trial}" if trial > 1 else ""
-    return folder / f"{case}.{content_id[:12]}{number}.json"
-
-
-def find_results(folder: Path, case: GuestCase, program_id: str) -> list[CaseResult]:
-    """What the case came to before, trial by trial, up to one that was no answer."""
-    found: list[CaseResult] = []
-    while known := load_result(_result_path(folder, case.id, program_id, len(found) + 1)):
-        if not is_conclusive(known, case.subtests):
-            break
-        found.append(known)
-    return found
-
-
-def _forget_results(folder: Path, case: GuestCase, program_id: str) -> None:
-    for path in folder.glob(f"{_result_path(folder, case.id, program_id).stem}*.json"):
-        path.unlink(missing_ok=True)
 
 
 def _list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, ...]:

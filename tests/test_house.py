@@ -19,7 +19,7 @@ ORDER = [
     "progress", "terminal", "budget", "jobserver", "workers", "debian", "tree", "repository", "remote",
     "fetch", "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
     "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
-    "armed", "boot", "accel", "record", "autopsy", "run", "upstream", "finding", "verdict", "entry",
+    "armed", "boot", "accel", "record", "autopsy", "run", "upstream", "finding", "verdict", "cell", "entry",
     "history", "trials", "plan", "replay", "report", "junit", "bundle", "chart", "page", "workspace",
     "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
     "difference", "merge", "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor",

@@ -17,6 +17,7 @@ from orchestrator import document, pipeline, plan
 from orchestrator.arch import ARCHES
 from orchestrator.boot import boot_guest
 from orchestrator.build import BuildRequest, Kernel, Toolchain
+from orchestrator.cell import find_cell_dir
 from orchestrator.command import Deadline
 from orchestrator.condition import Version
 from orchestrator.declarations import load_declarations
@@ -443,7 +444,7 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
     other = replace(ASKED, swap=replace(ASKED.swap, skip_copy=False))
     machines = [Machine(kernel, Rootfs("id", tmp_path), shape, "tcg", 10) for shape in (ASKED, other)]
     assert len({machine.kernel.request.build_id for machine in machines}) == 1
-    assert len({pipeline.find_cell_dir(machine, store) for machine in machines}) == 2
+    assert len({find_cell_dir(machine, store) for machine in machines}) == 2
     assert make_laboratory_id(ASKED) != make_laboratory_id(PLAIN_SHAPE)
 
 
