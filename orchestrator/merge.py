@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from orchestrator.entry import make_result_id
@@ -36,6 +36,7 @@ _SAME = (
     "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
     "left_out",
 )  # fmt: skip
+_NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +165,12 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
 def _examine_result(path: Path, found: _Found) -> None:
     result = load_result(path)
     if not result:
-        # those of older versions are whole, and of no use here either
+        # those of older versions lack something, and are of no use here either
         try:
-            is_older = "case" in json.loads(path.read_text())
-        except (OSError, ValueError, TypeError):
-            is_older = False
-        if not is_older:
+            has = json.loads(path.read_bytes()).keys()
+        except (OSError, ValueError, AttributeError, RecursionError):
+            has = _NEEDED
+        if "case" not in has or has >= _NEEDED:
             found.refuse(path, "is not a case's result, or is cut off")
     elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
         found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
@@ -201,8 +202,10 @@ def _join(found: _Found) -> RunRecord:
     joined = tuple(jobs.values())
     identity = make_id([asdict(job) for job in joined])
     commands = "; ".join(dict.fromkeys(run.command for run in runs))
-    row = joined[0].row if joined else "empty"
-    return RunRecord(f"{row}-{identity}", commands, runs[0].started, joined)
+    run_id = f"{joined[0].row if joined else 'empty'}-{identity}"
+    if not _NAME.fullmatch(run_id):
+        found.refuse(found.runs[runs[0].run_id][1], f"has no usable name of a row: {joined[0].row!r}")
+    return RunRecord(run_id, commands, runs[0].started, joined)
 
 
 def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:

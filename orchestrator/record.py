@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from orchestrator.errors import UsageError
 from orchestrator.status import Status
@@ -19,6 +21,8 @@ from orchestrator.store import write_json
 SCHEMA = 5
 # older ones that are read as they are: what they do not say is not known
 _READABLE = (4, SCHEMA)
+# what SQLite can keep
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Ended(StrEnum):
@@ -60,16 +64,16 @@ class CaseResult:
     console_lost: int
     taint_before: int | None
     taint_after: int | None
-    duration_s: float
+    duration_s: FiniteFloat
     accel: str
     boot: str
     how: str = ""
     said: str = ""
     core: str = ""
     boot_trouble: str = ""
-    trial: int = 1
+    trial: _Count = 1
     started: str = ""
-    console_at: int | None = None
+    console_at: _Count | None = None
     host: str = ""
 
     @property
@@ -173,6 +177,12 @@ class RunRecord:
     schema: int = SCHEMA
 
 
+# another machine's records come in, too: the type of each value is checked
+_RUN = TypeAdapter(RunRecord)
+_JOB = TypeAdapter(JobRecord)
+_RESULT = TypeAdapter(CaseResult)
+
+
 def save_run(run: RunRecord, folder: Path) -> Path:
     path = folder / "record.json"
     write_json(path, dataclasses.asdict(run))
@@ -182,25 +192,27 @@ def save_run(run: RunRecord, folder: Path) -> Path:
 def load_run(path: Path) -> RunRecord:
     """Raises ``UsageError`` when the file is no record of this schema."""
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_bytes())
         if fields.get("schema") not in _READABLE:
             raise UsageError(
                 f"has schema {fields.get('schema')}, this cowbell reads {' and '.join(map(str, _READABLE))}",
                 where=str(path),
             )
-        jobs = tuple(_make_job(job) for job in fields.pop("jobs"))
-        return RunRecord(**fields, jobs=jobs)
+        return _RUN.validate_python(fields, extra="forbid")
     except OSError as error:
         raise UsageError(f"can not be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
+        raise UsageError(f"is not a run's record: {'; '.join(wrong)}", where=str(path)) from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UsageError(f"is not a run's record: {error}", where=str(path)) from None
 
 
 def load_result(path: Path) -> CaseResult | None:
     """A case result of the store; None when there is none, or it is not whole."""
     try:
-        return _make_result(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _RESULT.validate_python(json.loads(path.read_bytes()), extra="forbid")
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -216,29 +228,6 @@ def save_job(job: JobRecord, path: Path) -> None:
 def load_job(path: Path) -> JobRecord | None:
     """None when there is none, or it is not whole."""
     try:
-        return _make_job(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _JOB.validate_python(json.loads(path.read_bytes()), extra="forbid")
+    except (OSError, ValueError, RecursionError):
         return None
-
-
-def _make_job(fields: Mapping[str, Any]) -> JobRecord:
-    failure = fields["failure"]
-    return JobRecord(
-        **{
-            key: value
-            for key, value in fields.items()
-            if key not in ("cases", "expect", "failure", "results", "fixups", "races", "sought", "known")
-        },
-        cases={case: tuple(subtests) for case, subtests in fields["cases"].items()},
-        expect=tuple(Expected(**{**e, "status": Status(e["status"])}) for e in fields["expect"]),
-        known=tuple(Known(**known) for known in fields.get("known", ())),
-        fixups=tuple(fields["fixups"]),
-        races=tuple(fields.get("races", ())),
-        sought={name: Sought(**sought) for name, sought in fields.get("sought", {}).items()},
-        failure=Failure(**failure) if failure else None,
-        results=tuple(_make_result(result) for result in fields["results"]),
-    )
-
-
-def _make_result(fields: Mapping[str, Any]) -> CaseResult:
-    return CaseResult(**{**fields, "ended": Ended(fields["ended"])})

@@ -221,6 +221,28 @@ def test_results_of_older_versions_stay_behind(store: Store, theirs: Store) -> N
     assert not (store.root / "results" / CELL / path.name).exists()
 
 
+def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
+    """A run made of several is named by its row."""
+    theirs, store = Store(tmp_path / "theirs"), Store(tmp_path / "deep" / "er" / "store")
+    job = replace(JOB, row="../../../evil")
+    runs = [save(theirs, n, replace(job, results=(each,))) for n, each in enumerate((RESULT, FAILED), 1)]
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, *(theirs.root / "runs" / run.run_id for run in runs))
+    assert "has no usable name of a row: '../../../evil'" in str(caught.value.exceptions[0])
+    assert not [path for path in tmp_path.rglob("record.json") if theirs.root not in path.parents]
+
+
+@pytest.mark.parametrize("name", ["stdout", "duration_s", "trial", "host"])
+def test_a_result_with_a_value_of_another_type_is_refused(store: Store, theirs: Store, name: str) -> None:
+    """Taken in, it would be in the way of every later look at the history."""
+    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: ["7"]}))
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, theirs.root)
+    assert str(caught.value.exceptions[0]) == f"{path}: is not a case's result, or is cut off"
+    assert list_files(store.root) == {}
+
+
 def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None:
     save(store, 1, replace(JOB, results=(RESULT,)))
     with pytest.raises(ExceptionGroup) as caught:

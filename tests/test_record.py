@@ -73,3 +73,32 @@ def test_a_result_cut_anywhere_is_none(tmp_path: Path) -> None:
     for length in range(0, len(whole), 13):
         path.write_bytes(whole[:length])
         assert load_result(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("started",), None),
+        (("jobs", 0, "version"), ["6.1"]),
+        (("jobs", 0, "cases"), {"case": "sub"}),
+        (("jobs", 0, "results", 0, "console"), {"a": 1}),
+        (("jobs", 0, "results", 0, "duration_s"), float("nan")),
+        (("jobs", 0, "results", 0, "trial"), 1 << 63),
+        (("jobs", 0, "results", 0, "taint_before"), "many"),
+        (("jobs", 0, "results", 0, "weather"), "fine"),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused_with_its_place(
+    tmp_path: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    record = save_run(make_run(), tmp_path)
+    told = json.loads(record.read_text())
+    parent = told
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    record.write_text(json.dumps(told))
+    with pytest.raises(UsageError, match="is not a run's record: ") as raised:
+        load_run(record)
+    assert f" {'.'.join(map(str, path))}" in str(raised.value)
