@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.console import parse_console
 from orchestrator.ktap import Rate, parse_ktap
+from orchestrator.printk import make_printable
 from orchestrator.record import CaseResult, JobRecord, RunRecord
 from orchestrator.status import Status
 from orchestrator.store import make_id
@@ -188,6 +189,8 @@ def render(entries: Sequence[Entry]) -> str:
 
 
 def render_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Aligned. Other machines' words are in them, too: nothing is left that a terminal would obey."""
+    lines = [[make_printable(text) for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -456,6 +456,11 @@ def test_the_command_tells_newest_last_and_as_published(store: Store) -> None:
     ]
 
 
+def test_nothing_that_is_shown_is_obeyed_by_a_terminal() -> None:
+    (entry,) = make_entries(replace(JOB, row="demo\x1b[2J"), RESULT)
+    assert "demo\\x1b[2J/plain" in render([entry])
+
+
 def test_a_run_tells_also_of_what_did_not_come_to_run() -> None:
     job = replace(JOB, failure=Failure("boot", "it panics", "", "", ""))
     run = RunRecord("demo-1", "", STARTED, (job,))
