@@ -2,6 +2,7 @@
 """Where the results of one kernel on one machine are kept: a file for each trial of each case."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 from orchestrator.guesttest import GuestCase
@@ -49,6 +50,8 @@ def keep_result(folder: Path, result: CaseResult) -> None:
 
 
 def forget_results(folder: Path, case: GuestCase, program_id: str) -> None:
-    """All trials, so that the next one is the first."""
-    for path in folder.glob(f"{_result_path(folder, case.id, program_id).stem}*.json"):
-        path.unlink(missing_ok=True)
+    """All trials, so that the next one is the first. What came from another machine stays."""
+    paths = (_result_path(folder, case.id, program_id, trial) for trial in itertools.count(1))
+    # the last one first: a kill on the way must leave no old one to follow a new one
+    for path in reversed(list(itertools.takewhile(Path.exists, paths))):
+        path.unlink()

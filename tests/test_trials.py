@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cell import forget_results, keep_result
 from orchestrator.grammar import read_repeat
 from orchestrator.guesttest import GuestCase
 from orchestrator.page import render_html
@@ -42,6 +43,40 @@ def judge(
 def test_a_counted_case_is_run_that_often() -> None:
     for case in (RACE, SURE):
         assert [Repeat(3).wants_more(case, [GOOD] * n) for n in range(5)] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("name", [GOOD.case, "selftests/mm/cow"])
+def test_what_is_to_be_run_again_is_forgotten(tmp_path: Path, name: str) -> None:
+    """Also of the kernel's own cases, whose names have a folder; another machine's result is not ours."""
+    case = replace(SURE, id=name)
+    for trial in range(1, 12):
+        keep_result(tmp_path, replace(GOOD, case=name, content_id="0" * 16, trial=trial))
+    theirs = tmp_path / f"{name}.{'0' * 12}.{'f' * 12}.json"
+    theirs.write_text("{}")
+    assert len(list(tmp_path.rglob("*.json"))) == 12
+    forget_results(tmp_path, case, "0" * 16)
+    assert list(tmp_path.rglob("*.json")) == [theirs]
+
+
+def test_a_kill_while_they_are_forgotten_leaves_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second one that stayed would be taken for the new first one's successor."""
+    for trial in (1, 2, 3):
+        keep_result(tmp_path, replace(GOOD, trial=trial))
+    paths = sorted(tmp_path.glob("*.json"), key=lambda path: path.name.count("."))
+    unlink, gone = Path.unlink, list[Path]()
+
+    def unlink_two(path: Path) -> None:
+        if len(gone) == 2:
+            raise KeyboardInterrupt
+        gone.append(path)
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink_two)
+    with pytest.raises(KeyboardInterrupt):
+        forget_results(tmp_path, SURE, GOOD.content_id)
+    assert list(tmp_path.glob("*.json")) == paths[:1]
 
 
 def test_auto_runs_what_is_deterministic_once() -> None:
