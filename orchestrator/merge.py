@@ -36,6 +36,7 @@ _SAME = (
     "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
     "left_out",
 )  # fmt: skip
+_KNOWN = {each.name for each in fields(CaseResult)}
 _NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
 
 
@@ -165,12 +166,12 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
 def _examine_result(path: Path, found: _Found) -> None:
     result = load_result(path)
     if not result:
-        # those of older versions lack something, and are of no use here either
+        # those of other versions say other things, and are of no use here either
         try:
             has = json.loads(path.read_bytes()).keys()
         except (OSError, ValueError, AttributeError, RecursionError):
             has = _NEEDED
-        if "case" not in has or has >= _NEEDED:
+        if "case" not in has or _NEEDED <= has <= _KNOWN:
             found.refuse(path, "is not a case's result, or is cut off")
     elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
         found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
