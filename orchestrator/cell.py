@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.guesttest import GuestCase
 from orchestrator.laboratory import make_laboratory_id
 from orchestrator.qemu import Machine
-from orchestrator.record import CaseResult, load_result, save_result
+from orchestrator.record import CaseResult, Known, load_result, save_result
 from orchestrator.store import Store, make_id
 from orchestrator.verdict import is_conclusive
 
@@ -35,11 +35,13 @@ def _result_path(folder: Path, case: str, content_id: str, trial: int = 1) -> Pa
     return folder / f"{case}.{content_id[:12]}{number}.json"
 
 
-def find_results(folder: Path, case: GuestCase, program_id: str) -> list[CaseResult]:
-    """What the case came to before, trial by trial, up to one that was no answer."""
+def find_results(
+    folder: Path, case: GuestCase, program_id: str, splats: tuple[Known, ...]
+) -> list[CaseResult]:
+    """What the case came to before, trial by trial, up to one that was no answer; ``splats`` are none."""
     found: list[CaseResult] = []
     while known := load_result(_result_path(folder, case.id, program_id, len(found) + 1)):
-        if not is_conclusive(known, case.subtests):
+        if not is_conclusive(known, case.subtests, splats):
             break
         found.append(known)
     return found

@@ -15,9 +15,11 @@ from orchestrator.manifest import load_manifest, take_as_changed
 from orchestrator.pipeline import (
     find_machine,
     find_reason_left_out,
+    list_known_splats,
     make_build_request,
 )
 from orchestrator.plan import Declarations, Job
+from orchestrator.record import Known
 from orchestrator.repository import Source
 from orchestrator.rootfs import make_rootfs_id
 from orchestrator.run import make_program_id
@@ -76,6 +78,9 @@ class _Known:
     def list_kernel_files(self, job: Job, base: Source, request: BuildRequest) -> manifest.Files:
         files = manifest.list_kernel_files(job, base, request, self._declared)
         return take_as_changed(files, self._place.what_if)
+
+    def list_splats(self, job: Job, base: Source) -> tuple[Known, ...]:
+        return list_known_splats(job, base, self._declared, self._place)
 
     def list_case_files(self, case: GuestCase) -> manifest.Files:
         if case.id not in self._case_files:
@@ -147,10 +152,13 @@ def _explain_cases(
     machine = replace(find_machine(job, kernel, place), accel=accel)
     folder = find_cell_dir(machine, place.store)
     toolchain = kernel.request.toolchain
+    splats = known.list_splats(job, base)
     missing = [
         case
         for case in job.cases
-        if place.repeat.wants_more(case, find_results(folder, case, make_program_id(case, toolchain)))
+        if place.repeat.wants_more(
+            case, find_results(folder, case, make_program_id(case, toolchain), splats), splats
+        )
         or (place.what_if and set(known.list_case_files(case)) & set(place.what_if))
     ]
     if not missing:

@@ -209,7 +209,7 @@ def _run_job(
             origin=base.origin,
             base=base.commit,
             expect=_list_expected(job, base, place),
-            known=_list_known(job, base, declared, place),
+            known=list_known_splats(job, base, declared, place),
         )
         if reason := find_reason_left_out(job, base):
             return replace(record, left_out=reason), False
@@ -267,7 +267,7 @@ def _earn_results(
     cases = {program.case.id: program.case for program in programs}
 
     def is_wanted_again(result: CaseResult) -> bool:
-        return place.repeat.wants_more(cases[result.case], [*results[result.case], result])
+        return place.repeat.wants_more(cases[result.case], [*results[result.case], result], record.known)
 
     # who comes second to the same cell takes what the first one earns
     with place.store.lock(f"results-{folder.name}"):
@@ -276,8 +276,8 @@ def _earn_results(
             case = program.case
             if case.id in stale:
                 forget_results(folder, case, program.program_id)
-            known = results[case.id] = find_results(folder, case, program.program_id)
-            if place.repeat.wants_more(case, known):
+            known = results[case.id] = find_results(folder, case, program.program_id, record.known)
+            if place.repeat.wants_more(case, known, record.known):
                 missing.append(replace(program, trial=len(known) + 1))
         if not missing:
             return False
@@ -352,7 +352,8 @@ def _list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, 
     )  # fmt: skip
 
 
-def _list_known(job: Job, base: Source, declared: Declarations, place: Workspace) -> tuple[Known, ...]:
+def list_known_splats(job: Job, base: Source, declared: Declarations, place: Workspace) -> tuple[Known, ...]:
+    """What this kernel is known to complain of today, and is passed over."""
     return tuple(
         Known(known.fingerprint, known.why)
         for known in declared.known_splats

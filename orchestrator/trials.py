@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.guesttest import GuestCase
-from orchestrator.record import CaseResult, Sought
+from orchestrator.record import CaseResult, Known, Sought
 from orchestrator.verdict import is_answered
 
 AUTO = 0
@@ -35,8 +35,13 @@ class Repeat:
         races = [case for case in cases if case.kind == "race" and self.count == AUTO]
         return {name: self.sought.get(name, DEFAULT) for case in races for name in case.subtests}
 
-    def wants_more(self, case: GuestCase, known: Sequence[CaseResult]) -> bool:
-        """Whether the case is to be run once more, when these are its trials."""
+    def wants_more(
+        self, case: GuestCase, known: Sequence[CaseResult], splats: tuple[Known, ...] = ()
+    ) -> bool:
+        """Whether the case is to be run once more, when these are its trials.
+
+        ``splats`` are the known ones.
+        """
         if not known:
             return True
         if len(known) >= (self.limit or self.count or _MOST_TRIALS):
@@ -45,7 +50,7 @@ class Repeat:
             return True
         if case.kind != "race" or sum(r.duration_s for r in known) > _MOST_S:
             return False
-        return not is_answered(known, case.subtests, self.list_sought([case]))
+        return not is_answered(known, case.subtests, self.list_sought([case]), splats)
 
     def divide(self) -> Iterator["Repeat"]:
         """The same in rounds of twice as many trials each, for kernels that take turns."""

@@ -113,22 +113,28 @@ def _foresee(expected: Expected | None, finding: Finding) -> tuple[Status, str]:
     return expected.status, f"until {expected.until}: {expected.why}" if expected.until else expected.why
 
 
-def is_conclusive(result: CaseResult, subtests: tuple[str, ...]) -> bool:
-    """Whether a stored result answers the question, so that the case need not run again."""
-    return all(finding.status is not Status.BROKEN for finding in judge_result(result, subtests, ()))
+def is_conclusive(result: CaseResult, subtests: tuple[str, ...], splats: tuple[Known, ...] = ()) -> bool:
+    """Whether a stored result answers the question, so that the case need not run again.
+
+    ``splats`` are the known ones, that are no answer.
+    """
+    return all(finding.status is not Status.BROKEN for finding in judge_result(result, subtests, splats))
 
 
 def is_answered(
-    trials: Sequence[CaseResult], subtests: tuple[str, ...], sought: Mapping[str, Sought]
+    trials: Sequence[CaseResult],
+    subtests: tuple[str, ...],
+    sought: Mapping[str, Sought],
+    splats: tuple[Known, ...] = (),
 ) -> bool:
     """Whether a race need not be tried once more: each of its subtests has failed, or says nothing, or was
-    missed so often that its rate is below what was sought.
+    missed so often that its rate is below what was sought. ``splats`` are the known ones.
     """
     return all(
         finding.status is not Status.PASS
         or not finding.rate
         or finding.rate.tries >= odds.find_tries(sought[finding.name].rate)
-        for finding in _judge_trials(trials, subtests, (), is_race=True)
+        for finding in _judge_trials(trials, subtests, splats, is_race=True)
     )
 
 

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from orchestrator.console import parse_console
 from orchestrator.errors import UsageError
+from orchestrator.guesttest import GuestCase
 from orchestrator.knownsplats import load_known_splats
 from orchestrator.matrix import load_matrix
-from orchestrator.record import CaseResult, Expected, JobRecord, Known, RunRecord
+from orchestrator.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
 from orchestrator.report import Judged, list_explanations
 from orchestrator.status import Status
+from orchestrator.trials import AUTO, Repeat
+from orchestrator.verdict import is_conclusive
 from tests.test_console import LOGS, read_log
 from tests.test_verdict import GOOD, WARNING, judge
 
@@ -52,6 +55,17 @@ def test_a_known_splat_is_passed_over_and_told() -> None:
 def test_nothing_else_is_passed_over_with_it(result: CaseResult) -> None:
     (verdict,) = judge(result, known=(KNOWN,))
     assert verdict.status is Status.CRASH
+
+
+def test_a_known_splat_is_no_answer() -> None:
+    """Neither to how often a race fails, nor where the case had trouble of its own."""
+    race = GuestCase(GOOD.case, Path("x.c"), "c", "0", "", "race", 5)
+    auto = Repeat(AUTO, {GOOD.case: Sought(0.5, "known")})
+    assert not auto.wants_more(race, [COMPLAINS])
+    assert [auto.wants_more(race, [COMPLAINS] * n, (KNOWN,)) for n in (1, 4, 5)] == [True, True, False]
+    broken = replace(COMPLAINS, stdout="")
+    assert is_conclusive(broken, (GOOD.case,))
+    assert not is_conclusive(broken, (GOOD.case,), (KNOWN,))
 
 
 def test_splats_are_told_once_with_how_often() -> None:
