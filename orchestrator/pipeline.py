@@ -156,17 +156,18 @@ def run_jobs(
     """
 
     def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
-        return _run_job(job, declared, own, accel, redo=redo and is_first)
+        return _run_job(job, declared, own, accel, earned.get(job.name), redo=redo and not earned)
 
     errors: list[CowbellError] = []
-    is_first, has_run = True, False
+    # by job, what it came to in the turn before
+    earned: dict[str, JobRecord] = {}
+    has_run = False
     # kernels that are compared take turns, so that what else the host does is not the difference
     for repeat in place.repeat.divide() if jobs[1:] else [place.repeat]:
+        turn = replace(place, repeat=repeat, what_if=() if earned else place.what_if)
         try:
-            outcomes = work(
-                _make_tasks(jobs, replace(place, repeat=repeat), test), place.limits, place.progress
-            )
-            is_first = False
+            outcomes = work(_make_tasks(jobs, turn, test), place.limits, place.progress)
+            earned = {job.name: outcome[0] for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
         except Stopped as stopped:
             outcomes, errors = stopped.results, stopped.errors
             if not place.limits.is_keeping_going:
@@ -187,8 +188,10 @@ def run_jobs(
 
 
 def _run_job(
-    job: Job, declared: Declarations, place: Workspace, accel: str, *, redo: bool
+    job: Job, declared: Declarations, place: Workspace, accel: str, earned: JobRecord | None, *, redo: bool
 ) -> tuple[JobRecord, bool]:
+    if earned and (earned.failure or earned.left_out):
+        return earned, False
     record = JobRecord(
         row=job.row.name,
         cell=job.cell.name,
@@ -235,6 +238,8 @@ def _run_job(
         files = {case.id: list_case_files(case) for case in job.cases}
         stale = {name for name in files if redo or redo_kernel or set(files[name]) & set(place.what_if)}
         folder = find_cell_dir(machine, place.store)
+        for result in earned.results if earned else ():
+            results.setdefault(result.case, []).append(result)
         has_run = _earn_results(record, machine, programs, stale, results, place, before)
         if has_run:
             # of cases that were not asked for this time, what is known stays
@@ -276,7 +281,9 @@ def _earn_results(
             case = program.case
             if case.id in stale:
                 forget_results(folder, case, program.program_id)
-            known = results[case.id] = find_results(folder, case, program.program_id, record.known)
+            stored = find_results(folder, case, program.program_id, record.known)
+            # the store gives out no trial that was no answer, and to ask again would be to hide it
+            known = results[case.id] = max(results.get(case.id, []), stored, key=len)
             if place.repeat.wants_more(case, known, record.known):
                 missing.append(replace(program, trial=len(known) + 1))
         if not missing:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels that take turns: no turn does again what one before it did, or hides what one came to.
+
+Kernels and guests are pretended; jobs, turns, records and the store are real.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator import pipeline
+from orchestrator.errors import StageFailure
+from orchestrator.guesttest import GuestCase
+from orchestrator.matrix import Cell
+from orchestrator.pipeline import run_jobs
+from orchestrator.plan import Job
+from orchestrator.record import CaseResult, JobRecord, load_run
+from orchestrator.run import Program
+from orchestrator.series import Series
+from orchestrator.shape import GuestShape
+from orchestrator.status import Status
+from orchestrator.store import Store
+from orchestrator.trials import AUTO, Repeat
+from orchestrator.verdict import judge_job
+from orchestrator.workspace import Workspace
+from tests.conftest import FAKE_TREE, Mirror, QuietProgress
+from tests.test_plan import DECLARED, ROW
+from tests.test_verdict import GOOD
+
+BROKEN = replace(GOOD, stdout="")
+
+
+class Laboratory:
+    """Two kernels and a case; ``said`` is what it comes to, trial by trial, and ``told`` all that was done.
+
+    Jobs run in processes of their own, so what is done is written to a file.
+    """
+
+    def __init__(self, folder: Path, store: Store, progress: QuietProgress) -> None:
+        self.place = Workspace(folder, store, progress)
+        self.said: Callable[[int], CaseResult] = lambda trial: GOOD
+        self.builds: Callable[[str], None] = lambda cell: None
+        self.boots: Callable[[int], None] = lambda trial: None
+        self._told = folder / "told"
+        (folder / "read.c").write_text("int main(void) { return 0; }\n")
+        self.case = GuestCase(GOOD.case, folder / "read.c", "c", "0", "it works", "race", 5)
+
+    @property
+    def told(self) -> list[str]:
+        return self._told.read_text().splitlines() if self._told.exists() else []
+
+    def forget(self) -> None:
+        self._told.unlink()
+
+    def tell(self, what: str) -> None:
+        with self._told.open("a") as told:
+            told.write(f"{what}\n")
+
+    def make_request(self, job: Job, *rest: object) -> SimpleNamespace:
+        source = SimpleNamespace(fixups=(), commit="c", tree_id="t", source_id="s")
+        config = SimpleNamespace(config_id="k")
+        return SimpleNamespace(source=source, config=config, build_id=job.cell.name)
+
+    def build(self, job: Job, *rest: object, redo: bool) -> SimpleNamespace:
+        self.tell(f"build {job.cell.name}{' again' if redo else ''}")
+        self.builds(job.cell.name)
+        return SimpleNamespace(build_s=1.0, cell=job.cell.name)
+
+    def choose_machine(self, job: Job, *rest: object) -> SimpleNamespace:
+        root = SimpleNamespace(rootfs_id="r")
+        return SimpleNamespace(
+            shape=GuestShape(2, 1024), rootfs=root, accel="tcg", boot="qemu", cell=job.cell.name
+        )
+
+    def run_cases(
+        self,
+        machine: SimpleNamespace,
+        programs: Sequence[Program],
+        lib_dir: Path,
+        folder: Path,
+        progress: QuietProgress,
+        is_wanted_again: Callable[[CaseResult], bool],
+    ) -> Iterator[CaseResult]:
+        for program in programs:
+            trial, is_wanted = program.trial, True
+            while is_wanted:
+                self.boots(trial)
+                self.tell(f"{machine.cell} {trial}")
+                result = replace(self.said(trial), trial=trial, content_id=program.program_id)
+                is_wanted = is_wanted_again(result)
+                yield result
+                trial += 1
+
+    def run(
+        self,
+        repeat: Repeat,
+        *,
+        cells: Sequence[str] = ("plain", "cow"),
+        redo: bool = False,
+        what_if: tuple[str, ...] = (),
+    ) -> list[JobRecord]:
+        row = replace(ROW, tree=FAKE_TREE.name)
+        jobs = [Job(row, Cell(name, "", ()), FAKE_TREE, Series(), (self.case,)) for name in cells]
+        place = replace(self.place, repeat=repeat, what_if=what_if)
+        run_id, _ = run_jobs(jobs, DECLARED, place, "tcg", "cowbell test", redo=redo)
+        return list(load_run(place.store.path("runs", run_id) / "record.json").jobs)
+
+
+@pytest.fixture
+def lab(
+    mirror: Mirror, store: Store, progress: QuietProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Laboratory:
+    lab = Laboratory(tmp_path, store, progress)
+    for name, pretended in {
+        "make_build_request": lab.make_request,
+        "list_kernel_files": lambda *rest: {"kconfigs/base": "1"},
+        "find_kernel": lambda *rest: object(),
+        "_build": lab.build,
+        "choose_machine": lab.choose_machine,
+        "compile_cases": lambda *rest: [Program(lab.case, "0" * 12, lab.case.path)],
+        "find_cell_dir": lambda machine, store: store.path("results", machine.cell),
+        "run_cases": lab.run_cases,
+    }.items():
+        monkeypatch.setattr(pipeline, name, pretended)
+    return lab
+
+
+def count_trials(lab: Laboratory, cell: str) -> list[str]:
+    return [line for line in lab.told if line.startswith(f"{cell} ")]
+
+
+def test_kernels_take_turns(lab: Laboratory) -> None:
+    plain, cow = lab.run(Repeat(4))
+    assert [line for line in lab.told if "build" not in line] == [
+        "plain 1", "cow 1", "plain 2", "cow 2", "plain 3", "plain 4", "cow 3", "cow 4",
+    ]  # fmt: skip
+    assert [result.trial for result in plain.results] == [1, 2, 3, 4]
+    assert [result.trial for result in cow.results] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("cells", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
+def test_a_trial_without_an_answer_is_not_tried_away(lab: Laboratory, cells: tuple[str, ...]) -> None:
+    lab.said = lambda trial: BROKEN if trial == 2 else GOOD
+    for job in lab.run(Repeat(4), cells=cells):
+        (verdict,) = judge_job(job)
+        assert (verdict.raw, verdict.trial, verdict.trials) == (Status.BROKEN, 2, 4)
+    assert count_trials(lab, "plain") == [f"plain {trial}" for trial in (1, 2, 3, 4)]
+
+
+def test_auto_does_not_try_away_either(lab: Laboratory) -> None:
+    lab.said = lambda trial: BROKEN
+    assert [judge_job(job)[0].raw for job in lab.run(Repeat(AUTO))] == [Status.BROKEN] * 2
+    assert len(count_trials(lab, "plain")) == 1
+
+
+def test_what_is_done_again_is_done_once(lab: Laboratory) -> None:
+    for redo, what_if in ((True, ()), (False, ("kconfigs/base",))):
+        lab.run(Repeat(4))
+        lab.forget()
+        lab.run(Repeat(4), redo=redo, what_if=what_if)
+        assert len(count_trials(lab, "plain")) == 4
+        assert lab.told.count("build plain again") == len(what_if)
+
+
+def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
+    def fail(cell: str) -> None:
+        if cell == "cow":
+            raise StageFailure("build", "the kernel does not build")
+
+    lab.builds = fail
+    plain, cow = lab.run(Repeat(8))
+    assert lab.told.count("build cow") == 1
+    assert (len(plain.results), cow.failure and cow.failure.stage) == (8, "build")
