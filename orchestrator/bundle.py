@@ -60,7 +60,7 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
 
 def _judge_one(job: JobRecord, result: CaseResult) -> tuple[Verdict, ...]:
     cases = {result.case: job.cases.get(result.case, ())}
-    return judge_job(dataclasses.replace(job, cases=cases, results=(result,)))
+    return judge_job(dataclasses.replace(job, cases=cases, results=(result,), failure=None))
 
 
 def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:

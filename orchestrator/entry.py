@@ -117,8 +117,8 @@ def list_outcomes(run: RunRecord) -> Iterator[Entry]:
 
 
 def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
-    """Entries of the cases that never ran. Their identity is that of the run: there is no result."""
-    have = {result.case for result in job.results}
+    """Entries of the cases that never ran, or not once more. Their identity is that of the run."""
+    have = {result.case for result in job.results} - set(job.failure.unfinished if job.failure else ())
     missing = {case: names for case, names in job.cases.items() if case not in have}
     for verdict in judge_job(replace(job, cases=missing, results=())):
         yield Entry(

@@ -247,7 +247,13 @@ def _run_job(
             made = Manifest(made_of, list_guest_files(machine), before.cases | files, kernel.build_s, times)
             save_manifest(made, job, place.store)
     except StageFailure as error:
-        failure = Failure(error.stage, error.what, error.where, error.hint, str(error.log or ""))
+        unfinished = tuple(
+            case.id
+            for case in job.cases
+            if results.get(case.id) and place.repeat.wants_more(case, results[case.id], record.known)
+        )
+        log = str(error.log or "")
+        failure = Failure(error.stage, error.what, error.where, error.hint, log, unfinished)
         record, has_run = replace(record, failure=failure), True
     ordered = tuple(result for case in job.cases for result in results.get(case.id, ()))
     if ordered:

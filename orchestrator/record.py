@@ -116,13 +116,17 @@ class Sought:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The stage that ended a job early, and what there is to say about it."""
+    """The stage that ended a job early, and what there is to say about it.
+
+    ``unfinished`` are the cases that were run, and were to be run once more.
+    """
 
     stage: str
     what: str
     where: str
     hint: str
     log: str
+    unfinished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

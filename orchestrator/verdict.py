@@ -14,7 +14,7 @@ from orchestrator.finding import Finding, judge_result, list_known
 from orchestrator.guesttest import is_match
 from orchestrator.ktap import Rate
 from orchestrator.printk import make_printable
-from orchestrator.record import CaseResult, Expected, JobRecord, Known, Sought
+from orchestrator.record import CaseResult, Expected, Failure, JobRecord, Known, Sought
 from orchestrator.status import Status
 
 # of several trials, the first of these that came decides
@@ -37,8 +37,9 @@ class Verdict:
     ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
     ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
     ``interval`` (0 to 1) where its true rate lies; a race that tells no tries has its trials for them.
-    ``trial`` is the number of the trial that decided, of ``trials``. ``fingerprint`` is that of the kernel's
-    first complaint if it is a CRASH, ``known`` are complaints that were passed over, each with why.
+    ``trial`` is the number of the trial that decided, of ``trials``; one more where it never came to it.
+    ``fingerprint`` is that of the kernel's first complaint if it is a CRASH, ``known`` are complaints that
+    were passed over, each with why.
     """
 
     case: str
@@ -69,9 +70,14 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
         trials = results.get(case, [])
         known = list_known(trials, job.known)
         found = _judge_trials(trials, subtests, job.known, is_race=case in job.races)
-        stage = "run" if trials or not job.failure else job.failure.stage
         for finding in found if trials else _judge_missing(job, subtests or (case,)):
             finding = _weigh(finding, job.sought.get(finding.name))
+            lost = (
+                _judge_lost(job.failure, finding, len(trials))
+                if job.failure and trials and case in job.failure.unfinished
+                else None
+            )
+            finding = lost or finding
             expected = find_expected(job.expect, case, finding.name)
             foreseen, why = _foresee(expected, finding)
             verdicts.append(
@@ -82,7 +88,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
                     status=finding.status.against(foreseen),
                     expected=foreseen,
                     why_expected=why,
-                    stage=stage,
+                    stage=job.failure.stage if job.failure and (lost or not trials) else "run",
                     reason=make_printable(finding.reason),
                     evidence=make_printable(finding.evidence),
                     duration_s=sum(trial.duration_s for trial in trials),
@@ -191,8 +197,22 @@ def _weigh(finding: Finding, sought: Sought | None) -> Finding:
 def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Finding]:
     for name in subtests:
         if job.failure:
-            # a kernel that does not boot is the kernel's fault; one that can not be had says nothing
-            status = Status.CRASH if job.failure.stage == "boot" else Status.BROKEN
-            yield Finding(name, status, f"{job.failure.stage}: {job.failure.what}", job.failure.hint)
+            said = f"{job.failure.stage}: {job.failure.what}"
+            yield Finding(name, _find_status(job.failure), said, job.failure.hint)
         else:
             yield Finding(name, Status.BROKEN, "was not run")
+
+
+def _judge_lost(failure: Failure, finding: Finding, trials: int) -> Finding | None:
+    """What it means that the next trial was never come to; None when that is no worse than what was found."""
+    status = min(finding.status, _find_status(failure), key=WORST_FIRST.index)
+    if status is finding.status:
+        return None
+    told = f"{failure.stage}, for trial {trials + 1}: {failure.what}"
+    said = f"{told}; before: {finding.reason}" if finding.reason else told
+    return replace(finding, status=status, reason=said, evidence=failure.hint, trial=trials + 1)
+
+
+def _find_status(failure: Failure) -> Status:
+    """A kernel that does not boot is the kernel's fault; one that can not be had says nothing."""
+    return Status.CRASH if failure.stage == "boot" else Status.BROKEN

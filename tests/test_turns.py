@@ -12,12 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import pipeline
+from orchestrator.bundle import _judge_one, is_failing
+from orchestrator.entry import list_missing
 from orchestrator.errors import StageFailure
 from orchestrator.guesttest import GuestCase
 from orchestrator.matrix import Cell
 from orchestrator.pipeline import run_jobs
 from orchestrator.plan import Job
-from orchestrator.record import CaseResult, JobRecord, load_run
+from orchestrator.record import CaseResult, JobRecord, RunRecord, load_run
 from orchestrator.run import Program
 from orchestrator.series import Series
 from orchestrator.shape import GuestShape
@@ -174,3 +176,24 @@ def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
     plain, cow = lab.run(Repeat(8))
     assert lab.told.count("build cow") == 1
     assert (len(plain.results), cow.failure and cow.failure.stage) == (8, "build")
+
+
+@pytest.mark.parametrize("cells", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
+def test_a_kernel_that_boots_for_some_trials_only_does_not_pass(
+    lab: Laboratory, cells: tuple[str, ...]
+) -> None:
+    def fail(trial: int) -> None:
+        if trial == 3:
+            raise StageFailure("boot", "the kernel hangs", log=Path("console.log"))
+
+    lab.boots = fail
+    for job in lab.run(Repeat(4), cells=cells):
+        (verdict,) = judge_job(job)
+        assert (verdict.raw, verdict.stage, verdict.trial, verdict.trials) == (Status.CRASH, "boot", 3, 2)
+        assert verdict.reason.startswith("boot, for trial 3: the kernel hangs")
+        # what did not come to a trial is no hit
+        assert verdict.rate is None or not verdict.rate.hits
+        # it has not been answered, and the history has it
+        (missing,) = list_missing(RunRecord("demo-1", "cowbell test", "2024-01-15", (job,)), job)
+        assert missing.raw == Status.CRASH
+        assert not any(map(is_failing, _judge_one(job, job.results[0]))), "the trials before it were none"
