@@ -17,10 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator import gc
-from orchestrator.document import size_mib, suggest
-from orchestrator.errors import CowbellError, UsageError, raise_all
-from orchestrator.grammar import (
+from orchestrator.commandline.grammar import (
     KINDS,
     PRODUCTS,
     SHELLS,
@@ -31,18 +28,21 @@ from orchestrator.grammar import (
     read_words,
     settle_jobs,
 )
-from orchestrator.jobserver import read_options
-from orchestrator.project import find_root
-from orchestrator.store import Store, disk_trouble, find_default_root, write_atomic
+from orchestrator.declarations.document import size_mib, suggest
+from orchestrator.ground import gc
+from orchestrator.ground.errors import CowbellError, UsageError, raise_all
+from orchestrator.ground.jobserver import read_options
+from orchestrator.ground.project import find_root
+from orchestrator.ground.store import Store, disk_trouble, find_default_root, write_atomic
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.guesttest import GuestCase
-    from orchestrator.ledger import Sighting
-    from orchestrator.plan import Declarations, Job, Request
-    from orchestrator.terminal import Terminal
-    from orchestrator.workers import Limits
-    from orchestrator.workspace import Workspace
+    from orchestrator.commandline.terminal import Terminal
+    from orchestrator.declarations.guesttest import GuestCase
+    from orchestrator.ground.workers import Limits
+    from orchestrator.jobs.plan import Declarations, Job, Request
+    from orchestrator.jobs.workspace import Workspace
+    from orchestrator.targets.ledger import Sighting
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:
 
 
 def _run(words: list[str]) -> int:
-    from orchestrator.preferences import find_path, load_preferences
+    from orchestrator.commandline.preferences import find_path, load_preferences
 
     asked = settle_jobs([*read_options(os.environ), *words])
     options = make_parser().parse_intermixed_args(asked)
@@ -129,7 +129,7 @@ def _run(words: list[str]) -> int:
         case "manpage" | "schema":
             return _show_page(targets[0], read.subjects)
 
-    from orchestrator.declarations import load_declarations
+    from orchestrator.jobs.declared import load_declarations
 
     root = find_root(options.directory)
     declared = load_declarations(root)
@@ -138,10 +138,11 @@ def _run(words: list[str]) -> int:
     if targets == ("list",) and not options.changelog:
         return _list(read.subjects, declared, as_json=options.json)
 
-    from orchestrator import inputs, plan, trials
-    from orchestrator.manifest import find_names
-    from orchestrator.terminal import Terminal
-    from orchestrator.workspace import Workspace
+    from orchestrator.commandline.terminal import Terminal
+    from orchestrator.jobs import inputs, plan
+    from orchestrator.jobs.manifest import find_names
+    from orchestrator.jobs.workspace import Workspace
+    from orchestrator.verdicts import trials
 
     request = plan.Request(
         rows=settings["ROW"].words,
@@ -182,8 +183,8 @@ def _run(words: list[str]) -> int:
 
 def _find_limits(options: argparse.Namespace, terminal: "Terminal") -> "Limits":
     """One job at a time, or as many as -j or the make that called us allows."""
-    from orchestrator.jobserver import Jobserver
-    from orchestrator.workers import Limits
+    from orchestrator.ground.jobserver import Jobserver
+    from orchestrator.ground.workers import Limits
 
     if options.jobs is not None:
         jobs = options.jobs or os.cpu_count() or 1
@@ -200,7 +201,7 @@ def _print(as_text: Callable[[T], str], as_json: Callable[[T], str], product: T,
 
 
 def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
-    from orchestrator import listing
+    from orchestrator.commandline import listing
 
     render = listing.render_settings_json if as_json else listing.render_settings
     print(render(settings), end="")
@@ -208,7 +209,7 @@ def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
 
 
 def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -> int:
-    from orchestrator import listing
+    from orchestrator.commandline import listing
 
     if kind := choose_subject("list", subjects, KINDS):
         names = listing.list_kind(kind, declared)
@@ -220,7 +221,7 @@ def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -
 
 
 def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Sighting"]:
-    from orchestrator import ledger
+    from orchestrator.targets import ledger
 
     runs = ledger.load_runs(place.store.path("runs"))
     return ledger.find_sightings(runs, place.list_program_ids(cases)).values()
@@ -228,7 +229,8 @@ def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Si
 
 def _know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
     """REPEAT=auto: at what rates races are known to fail."""
-    from orchestrator import ledger, trials
+    from orchestrator.targets import ledger
+    from orchestrator.verdicts import trials
 
     if place.repeat.count != trials.AUTO:
         return place
@@ -239,8 +241,9 @@ def _know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
 
 def _show_evidence(call: Call) -> int:
     """What stored runs say of the cases; ROW= and TESTS= choose of which."""
-    from orchestrator import changelog, explain, ledger
-    from orchestrator.guesttest import select_cases
+    from orchestrator.commandline import explain
+    from orchestrator.declarations.guesttest import select_cases
+    from orchestrator.targets import changelog, ledger
 
     (target,) = call.targets
     request, place, declared = call.request, call.place, call.declared
@@ -265,7 +268,8 @@ def _show_evidence(call: Call) -> int:
 
 
 def _examine(call: Call) -> int:
-    from orchestrator import doctor, plan
+    from orchestrator.commandline import doctor
+    from orchestrator.jobs import plan
 
     findings = doctor.examine(plan.make_plan(call.request, call.declared), call.place)
     _print(doctor.render, doctor.render_json, findings, call)
@@ -274,7 +278,7 @@ def _examine(call: Call) -> int:
 
 def _complete(subjects: Sequence[str], declared: "Declarations") -> int:
     """The script, or what the script asks for: the words that may stand where one was begun."""
-    from orchestrator import completion, listing
+    from orchestrator.commandline import completion, listing
 
     if subjects[:1] == ("words",):
         begun, first = (*subjects[1:], "", "")[:2]
@@ -291,21 +295,21 @@ def _show_page(target: str, subjects: Sequence[str]) -> int:
     """What is printed from tables alone."""
     import importlib.metadata
 
-    from orchestrator import manpage
+    from orchestrator.commandline import manpage
 
     if target == "manpage":
         print(manpage.render(make_parser(), importlib.metadata.version("cowbell")), end="")
         return 0
     if not (name := choose_subject(target, subjects, PRODUCTS)):
         raise UsageError(f"expected one of {', '.join(PRODUCTS)}", where="schema")
-    from orchestrator import schemas
+    from orchestrator.commandline import schemas
 
     print(schemas.render(name), end="")
     return 0
 
 
 def _edit_patches(call: Call) -> int:
-    from orchestrator import patching
+    from orchestrator.targets import patching
 
     where = Path(call.value("DIR")).expanduser() if call.value("DIR") else None
     show = patching.TARGETS[call.targets[0]]
@@ -315,7 +319,10 @@ def _edit_patches(call: Call) -> int:
 
 
 def _open_shell(call: Call) -> int:
-    from orchestrator import dryrun, listing, pipeline, plan, shell
+    from orchestrator import pipeline
+    from orchestrator.commandline import listing
+    from orchestrator.jobs import plan
+    from orchestrator.targets import dryrun, shell
 
     job = shell.choose_job(plan.make_plan(call.request, call.declared), call.request.series)
     accel = call.request.accel
@@ -336,7 +343,10 @@ def _open_shell(call: Call) -> int:
 
 def _make_targets(call: Call) -> int:
     """The targets that work on the rows, in their order, ``test`` last."""
-    from orchestrator import dryrun, listing, pipeline, plan
+    from orchestrator import pipeline
+    from orchestrator.commandline import listing
+    from orchestrator.jobs import plan
+    from orchestrator.targets import dryrun
 
     jobs = plan.make_plan(call.request, call.declared)
     declared, place, redo = call.declared, _know_rates(jobs, call.place), call.options.always_make
@@ -362,7 +372,7 @@ def _make_targets(call: Call) -> int:
 
 
 def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
-    from orchestrator import configreport
+    from orchestrator.targets import configreport
 
     reports = list(configreport.make_reports(jobs, call.declared, call.place))
     _print(configreport.render_text, configreport.render_json, reports, call)
@@ -400,7 +410,7 @@ def _tell_history(
     options: argparse.Namespace,
 ) -> int:
     """What was ever earned; the exit status of diff says whether something broke."""
-    from orchestrator import difference, entry, history, merge
+    from orchestrator.histories import difference, entry, history, merge
 
     as_json = options.json
     if target == "merge":
@@ -440,8 +450,9 @@ def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool
     """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected."""
     from rich.console import Console
 
-    from orchestrator import bundle, history, junit, page, report
-    from orchestrator.record import load_run
+    from orchestrator.histories import history
+    from orchestrator.reports import bundle, junit, page, report
+    from orchestrator.runs.record import load_run
 
     runs = store.path("runs")
     judged = report.join_runs([load_run(runs / run_id / "record.json") for run_id in run_ids])

@@ -13,21 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import command
-from orchestrator.accel import choose_accel
-from orchestrator.arch import ARCHES
-from orchestrator.boot import boot_guest
-from orchestrator.budget import Budget
-from orchestrator.build import BuildRequest, Kernel, build_kernel, find_kernel
-from orchestrator.cell import find_cell_dir, find_results, forget_results, keep_result
-from orchestrator.errors import CowbellError, StageFailure
-from orchestrator.fetch import fetch_tree
-from orchestrator.guest import Guest
-from orchestrator.guesttest import SELFTEST
-from orchestrator.history import CELL_FILE, add_result
-from orchestrator.kconfig import make_config
-from orchestrator.laboratory import load_readings
-from orchestrator.manifest import (
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.guesttest import SELFTEST
+from orchestrator.ground import command
+from orchestrator.ground.budget import Budget
+from orchestrator.ground.errors import CowbellError, StageFailure
+from orchestrator.ground.progress import Board
+from orchestrator.ground.store import make_id
+from orchestrator.ground.workers import Stopped, Task, work
+from orchestrator.guests.accel import choose_accel
+from orchestrator.guests.boot import boot_guest
+from orchestrator.guests.guest import Guest
+from orchestrator.guests.laboratory import load_readings
+from orchestrator.guests.qemu import Machine
+from orchestrator.guests.rootfs import make_rootfs
+from orchestrator.guests.vng import find_reason_not
+from orchestrator.histories.history import CELL_FILE, add_result
+from orchestrator.jobs.manifest import (
     Manifest,
     list_case_files,
     list_guest_files,
@@ -35,10 +37,11 @@ from orchestrator.manifest import (
     load_manifest,
     save_manifest,
 )
-from orchestrator.plan import Declarations, Job
-from orchestrator.progress import Board
-from orchestrator.qemu import Machine
-from orchestrator.record import (
+from orchestrator.jobs.plan import Declarations, Job
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import BuildRequest, Kernel, build_kernel, find_kernel
+from orchestrator.kernels.kconfig import make_config
+from orchestrator.runs.record import (
     CaseResult,
     Expected,
     Failure,
@@ -48,21 +51,18 @@ from orchestrator.record import (
     save_job,
     save_run,
 )
-from orchestrator.repository import Source
-from orchestrator.rootfs import make_rootfs
-from orchestrator.run import (
+from orchestrator.runs.run import (
     Program,
     compile_case,
     make_boot_dir,
     push_cases,
     run_cases,
 )
-from orchestrator.source import apply_series
-from orchestrator.store import make_id
-from orchestrator.upstream import compile_selftests
-from orchestrator.vng import find_reason_not
-from orchestrator.workers import Stopped, Task, work
-from orchestrator.workspace import Workspace
+from orchestrator.runs.upstream import compile_selftests
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.repository import Source
+from orchestrator.sources.source import apply_series
+from orchestrator.verdicts.cell import find_cell_dir, find_results, forget_results, keep_result
 
 T = TypeVar("T")
 

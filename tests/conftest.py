@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.series import Series, load_series
-from orchestrator.store import Store
-from orchestrator.tree import DebianTree
+from orchestrator.ground.store import Store
+from orchestrator.sources.series import Series, load_series
+from orchestrator.sources.tree import DebianTree
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pipeline, plan
-from orchestrator.arch import ARCHES
-from orchestrator.boot import boot_guest
-from orchestrator.build import Kernel
-from orchestrator.command import Deadline
-from orchestrator.declarations import load_declarations
-from orchestrator.errors import StageFailure
-from orchestrator.kconfig import make_config, parse_config
-from orchestrator.laboratory import load_readings
-from orchestrator.qemu import Machine
-from orchestrator.rootfs import make_rootfs
-from orchestrator.store import Store
-from orchestrator.workspace import Workspace
+from orchestrator import pipeline
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.ground.command import Deadline
+from orchestrator.ground.errors import StageFailure
+from orchestrator.ground.store import Store
+from orchestrator.guests.boot import boot_guest
+from orchestrator.guests.laboratory import load_readings
+from orchestrator.guests.qemu import Machine
+from orchestrator.guests.rootfs import make_rootfs
+from orchestrator.jobs import plan
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import Kernel
+from orchestrator.kernels.kconfig import make_config, parse_config
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator import pipeline
-from orchestrator.armed import Armed, arm, keep_images, list_images
-from orchestrator.boot import boot_guest
-from orchestrator.command import Deadline
-from orchestrator.declarations import load_declarations
-from orchestrator.errors import InfraError
-from orchestrator.guest import Guest
-from orchestrator.guesttest import load_cases
-from orchestrator.plan import Request, make_plan
-from orchestrator.qemu import Machine
-from orchestrator.run import Program, compile_imports, make_case_line, push_cases, run_cases
-from orchestrator.shape import Disk
-from orchestrator.store import Store
-from orchestrator.workspace import Workspace
+from orchestrator.declarations.guesttest import load_cases
+from orchestrator.declarations.shape import Disk
+from orchestrator.ground.command import Deadline
+from orchestrator.ground.errors import InfraError
+from orchestrator.ground.store import Store
+from orchestrator.guests.armed import Armed, arm, keep_images, list_images
+from orchestrator.guests.boot import boot_guest
+from orchestrator.guests.guest import Guest
+from orchestrator.guests.qemu import Machine
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.runs.run import Program, compile_imports, make_case_line, push_cases, run_cases
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel

@@ -10,22 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import autopsy, command
-from orchestrator.arch import ARCHES
-from orchestrator.autopsy import find_ending
-from orchestrator.build import BuildRequest, Kernel, Toolchain
-from orchestrator.command import Deadline
-from orchestrator.condition import Version
-from orchestrator.errors import InfraError
-from orchestrator.guest import Guest, Keys, Lines, Loss
-from orchestrator.kconfig import Config
-from orchestrator.monitor import Monitor
-from orchestrator.qemu import Machine, count_oom_kills, make_argv
-from orchestrator.record import Ended
-from orchestrator.repository import Source
-from orchestrator.rootfs import Rootfs
-from orchestrator.serial import SerialLine
-from orchestrator.shape import GuestShape
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.condition import Version
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground import command
+from orchestrator.ground.command import Deadline
+from orchestrator.ground.errors import InfraError
+from orchestrator.guests.guest import Guest, Keys, Lines, Loss
+from orchestrator.guests.monitor import Monitor
+from orchestrator.guests.qemu import Machine, count_oom_kills, make_argv
+from orchestrator.guests.rootfs import Rootfs
+from orchestrator.guests.serial import SerialLine
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernels.kconfig import Config
+from orchestrator.runs import autopsy
+from orchestrator.runs.autopsy import find_ending
+from orchestrator.runs.record import Ended
+from orchestrator.sources.repository import Source
 from tests.conftest import wait_for
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")

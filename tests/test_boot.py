@@ -16,21 +16,21 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from orchestrator import accel, boot, qemu
-from orchestrator.accel import choose_accel, find_accel
-from orchestrator.arch import ARCHES, Arch
-from orchestrator.boot import READY, Phase, boot_guest, find_phase
-from orchestrator.build import BuildRequest, Kernel, Toolchain
-from orchestrator.command import Deadline
-from orchestrator.condition import Version
-from orchestrator.errors import InfraError, StageFailure
-from orchestrator.guest import Answer, Guest, Keys, connect
-from orchestrator.kconfig import Config, Request
-from orchestrator.qemu import Machine, make_argv, make_cmdline
-from orchestrator.repository import Source
-from orchestrator.rootfs import Rootfs
-from orchestrator.shape import GuestShape
-from orchestrator.store import Store
+from orchestrator.declarations.arch import ARCHES, Arch
+from orchestrator.declarations.condition import Version
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground.command import Deadline
+from orchestrator.ground.errors import InfraError, StageFailure
+from orchestrator.ground.store import Store
+from orchestrator.guests import accel, boot, qemu
+from orchestrator.guests.accel import choose_accel, find_accel
+from orchestrator.guests.boot import READY, Phase, boot_guest, find_phase
+from orchestrator.guests.guest import Answer, Guest, Keys, connect
+from orchestrator.guests.qemu import Machine, make_argv, make_cmdline
+from orchestrator.guests.rootfs import Rootfs
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernels.kconfig import Config, Request
+from orchestrator.sources.repository import Source
 from tests.conftest import QuietProgress, find_processes
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import kconfig
-from orchestrator.arch import ARCHES
-from orchestrator.build import (
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.ground.errors import InfraError, StageFailure
+from orchestrator.ground.store import Store
+from orchestrator.kernels import kconfig
+from orchestrator.kernels.build import (
     BuildRequest,
     Kernel,
     build_kernel,
@@ -20,12 +22,10 @@ from orchestrator.build import (
     find_toolchain,
     read_gnu_build_id,
 )
-from orchestrator.errors import InfraError, StageFailure
-from orchestrator.fetch import fetch_tree
-from orchestrator.kconfig import Config, make_config
-from orchestrator.repository import Source
-from orchestrator.source import apply_series
-from orchestrator.store import Store
+from orchestrator.kernels.kconfig import Config, make_config
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.repository import Source
+from orchestrator.sources.source import apply_series
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,

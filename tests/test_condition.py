@@ -3,9 +3,9 @@
 
 import pytest
 
-from orchestrator import condition
-from orchestrator.arch import ARCHES
-from orchestrator.condition import Condition, Version
+from orchestrator.declarations import condition
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.condition import Condition, Version
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.console import (
+from orchestrator.parsers.console import (
     MAX_EXCERPT_LINES,
     MAX_MARKERS,
     MAX_SPLATS_PER_KIND,
@@ -17,7 +17,7 @@ from orchestrator.console import (
     ConsoleParser,
     parse_console,
 )
-from orchestrator.splat import Splat, SplatKind
+from orchestrator.parsers.splat import Splat, SplatKind
 
 LOGS = Path(__file__).parent / "logs"
 RECORDED = [

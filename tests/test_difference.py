@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.difference import Change, Difference, Side, compare, find_sides, render
-from orchestrator.entry import Entry, make_entries
-from orchestrator.errors import UsageError
-from orchestrator.history import open_history
-from orchestrator.record import Failure
-from orchestrator.status import Status
-from orchestrator.store import Store
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
+from orchestrator.ground.store import Store
+from orchestrator.histories.difference import Change, Difference, Side, compare, find_sides, render
+from orchestrator.histories.entry import Entry, make_entries
+from orchestrator.histories.history import open_history
+from orchestrator.runs.record import Failure
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import FAILED, JOB, RESULT, earn, save

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import document as doc
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import load_cases, select_cases
-from orchestrator.kconfig import load_fragments
-from orchestrator.matrix import load_matrix
-from orchestrator.series import load_series
-from orchestrator.status import Status
-from orchestrator.tree import load_trees
+from orchestrator.declarations import document as doc
+from orchestrator.declarations.guesttest import load_cases, select_cases
+from orchestrator.declarations.matrix import load_matrix
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
+from orchestrator.kernels.kconfig import load_fragments
+from orchestrator.sources.series import load_series
+from orchestrator.sources.tree import load_trees
 from tests.conftest import ROOT
 
 ROW = """\

@@ -9,6 +9,7 @@ text is run with ``-n``.
 """
 
 import ast
+import itertools
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, ROOT
-from tests.test_house import ORDER, PACKAGE
+from tests.test_house import ORDER, PACKAGE, find_path
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", ".doc/examples.md", ".doc/reference.md")
 
@@ -227,16 +228,23 @@ def test_output_that_is_unlike() -> None:
 
 
 def render_map() -> str:
-    """A line for each module, in pipeline order: the first sentence of its docstring."""
+    """A paragraph a room and a line a module, in pipeline order: the first sentence of each docstring."""
     lines = []
-    for name in ORDER:
-        text = ast.get_docstring(ast.parse((PACKAGE / f"{name}.py").read_text()))
-        if text:
-            sentence = re.split(r"(?<=[.?])\s+(?=[A-Z])", " ".join(text.split("\n\n")[0].split()))[0]
-            lines.append(
-                textwrap.fill(f"- `{name}`: {sentence.replace('``', '`')}", 110, subsequent_indent="  ")
-            )
+    for room, names in itertools.groupby(ORDER, lambda name: name.rpartition(".")[0]):
+        what = find_sentence(PACKAGE / room / "__init__.py") if room else ""
+        lines += ["", f"**`{room}/`**: {what}" if room else "**In no room:**", ""]
+        for name in names:
+            if sentence := find_sentence(find_path(name)):
+                line = f"- `{name.rpartition('.')[2]}`: {sentence}"
+                lines.append(textwrap.fill(line, 110, subsequent_indent="  "))
     return "\n".join(lines) + "\n"
+
+
+def find_sentence(path: Path) -> str:
+    """The first of a module's docstring; empty when it has none."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    first = re.split(r"(?<=[.?])\s+(?=[A-Z])", " ".join(text.split("\n\n")[0].split()))[0]
+    return first.replace("``", "`")
 
 
 MAP = re.compile(r"(?<=<!-- the map -->\n).*?(?=<!-- its end -->)", re.S)

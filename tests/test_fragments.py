@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.arch import ARCHES, Arch
-from orchestrator.build import find_toolchain
-from orchestrator.condition import Version
-from orchestrator.fetch import fetch_tree
-from orchestrator.kconfig import Fragment, load_fragments, make_config, report_config
-from orchestrator.repository import checkout
-from orchestrator.store import Store
-from orchestrator.tree import load_trees
+from orchestrator.declarations.arch import ARCHES, Arch
+from orchestrator.declarations.condition import Version
+from orchestrator.ground.store import Store
+from orchestrator.kernels.build import find_toolchain
+from orchestrator.kernels.kconfig import Fragment, load_fragments, make_config, report_config
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.repository import checkout
+from orchestrator.sources.tree import load_trees
 from tests.conftest import ROOT, QuietProgress
 
 FRAGMENTS = load_fragments(ROOT / "kconfigs")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.gc import collect, measure
-from orchestrator.store import Store
+from orchestrator.ground.gc import collect, measure
+from orchestrator.ground.store import Store
 from tests.conftest import read_line, start_python
 
 MIB = 1 << 20

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import GuestCase, compile_command, load_cases, parse_params, select_cases
+from orchestrator.declarations.guesttest import (
+    GuestCase,
+    compile_command,
+    load_cases,
+    parse_params,
+    select_cases,
+)
+from orchestrator.ground.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent / "guest-tests"
 LIB = ROOT / "lib"

@@ -15,11 +15,27 @@ from threading import Barrier
 
 import pytest
 
-from orchestrator import history
-from orchestrator.entry import Entry, describe_outcome, list_outcomes, make_entries, make_result_id, render
-from orchestrator.errors import UsageError
-from orchestrator.history import CELL_FILE, FILE, add_result, choose_entries, find_entries, open_history
-from orchestrator.record import (
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
+from orchestrator.ground.store import Store
+from orchestrator.histories import history
+from orchestrator.histories.entry import (
+    Entry,
+    describe_outcome,
+    list_outcomes,
+    make_entries,
+    make_result_id,
+    render,
+)
+from orchestrator.histories.history import (
+    CELL_FILE,
+    FILE,
+    add_result,
+    choose_entries,
+    find_entries,
+    open_history,
+)
+from orchestrator.runs.record import (
     CaseResult,
     Ended,
     Expected,
@@ -30,8 +46,6 @@ from orchestrator.record import (
     save_result,
     save_run,
 )
-from orchestrator.status import Status
-from orchestrator.store import Store
 from tests.conftest import ROOT, QuietProgress
 from tests.schema import read_product
 from tests.test_cli import cowbell
@@ -252,9 +266,9 @@ def test_a_run_goes_on_without_its_history(
 FULL = """
 import resource, sys
 from pathlib import Path
-from orchestrator.record import save_result
-from orchestrator.history import add_result
-from orchestrator.store import Store
+from orchestrator.runs.record import save_result
+from orchestrator.histories.history import add_result
+from orchestrator.ground.store import Store
 from tests.conftest import QuietProgress
 from tests.test_history import CELL, JOB, RESULT
 from dataclasses import replace
@@ -331,8 +345,8 @@ WRITER = """
 import os, sys
 from pathlib import Path
 from dataclasses import replace
-from orchestrator.store import Store
-from orchestrator.entry import make_result_id
+from orchestrator.ground.store import Store
+from orchestrator.histories.entry import make_result_id
 from tests.test_history import RESULT, earn
 
 store, name = Store(Path(sys.argv[1])), sys.argv[2]

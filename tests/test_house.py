@@ -2,6 +2,7 @@
 """The rules of the house, as tests: linters, types, licences, who may import whom, who may print."""
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -12,27 +13,44 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
-# pipeline order: a module imports only what stands before it
+# pipeline order, rooms and what is in them: a module imports only what stands before it
 ORDER = [
-    "errors", "project", "glossary", "status", "command", "store", "gc", "arch", "condition", "document",
-    "guesttest", "selftest", "shape", "matrix", "ktap", "odds", "splat", "knownsplats", "printk", "console",
-    "progress", "terminal", "budget", "jobserver", "workers", "debian", "tree", "repository", "remote",
-    "fetch", "patch", "series", "fixup", "reject", "source", "refresh", "kconfigtree", "kconfig", "warning",
-    "build", "rootfs", "hardware", "qemu", "vng", "monitor", "serial", "guest", "evidence", "laboratory",
-    "armed", "boot", "accel", "record", "autopsy", "run", "upstream", "finding", "verdict", "cell", "entry",
-    "history", "trials", "plan", "replay", "report", "junit", "bundle", "chart", "page", "workspace",
-    "declarations", "inputs", "manifest", "pipeline", "dryrun", "patching", "grammar", "preferences",
-    "difference", "merge", "listing", "configreport", "shell", "changelog", "ledger", "explain", "doctor",
-    "schemas", "completion", "manpage", "cli", "__main__",
+    "ground.errors", "ground.project", "ground.glossary", "ground.status", "ground.command", "ground.store",
+    "ground.gc", "ground.progress", "ground.budget", "ground.jobserver", "ground.workers",
+    "parsers.ktap", "parsers.splat", "parsers.printk", "parsers.console",
+    "declarations.arch", "declarations.condition", "declarations.document", "declarations.guesttest",
+    "declarations.selftest", "declarations.shape", "declarations.matrix", "declarations.knownsplats",
+    "sources.debian", "sources.tree", "sources.repository", "sources.remote", "sources.fetch",
+    "sources.patch", "sources.series", "sources.fixup", "sources.reject", "sources.source",
+    "sources.refresh",
+    "kernels.kconfigtree", "kernels.kconfig", "kernels.warning", "kernels.build",
+    "guests.rootfs", "guests.hardware", "guests.qemu", "guests.vng", "guests.monitor", "guests.serial",
+    "guests.guest", "guests.evidence", "guests.laboratory", "guests.armed", "guests.boot", "guests.accel",
+    "runs.record", "runs.autopsy", "runs.run", "runs.upstream",
+    "verdicts.odds", "verdicts.finding", "verdicts.verdict", "verdicts.cell", "verdicts.trials",
+    "histories.entry", "histories.history", "histories.difference", "histories.merge",
+    "reports.replay", "reports.report", "reports.junit", "reports.bundle", "reports.chart", "reports.page",
+    "jobs.plan", "jobs.workspace", "jobs.declared", "jobs.inputs", "jobs.manifest",
+    "pipeline",
+    "targets.dryrun", "targets.patching", "targets.configreport", "targets.shell", "targets.changelog",
+    "targets.ledger",
+    "commandline.grammar", "commandline.preferences", "commandline.terminal", "commandline.listing",
+    "commandline.explain", "commandline.doctor", "commandline.schemas", "commandline.completion",
+    "commandline.manpage",
+    "cli", "__main__",
 ]  # fmt: skip
+
+
+def find_path(name: str) -> Path:
+    return PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "orchestrator":
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("orchestrator."):
-            yield (node.module or "").split(".")[1], node.lineno
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "orchestrator":
+            room = (node.module or "").removeprefix("orchestrator").removeprefix(".")
+            names = [f"{room}.{alias.name}".removeprefix(".") for alias in node.names]
+            yield from ((name if name in ORDER else room, node.lineno) for name in names)
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["mypy"]], ids=["ruff", "mypy"])
@@ -48,12 +66,21 @@ def test_linters(tool: list[str]) -> None:
 
 
 def test_order_names_every_module() -> None:
-    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+    paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
+    assert sorted(ORDER) == sorted(".".join(path.with_suffix("").parts) for path in paths)
+
+
+def test_rooms_stand_in_order_and_say_what_is_in_them() -> None:
+    """What is in a room stands together, so that rooms, too, import one way."""
+    rooms = [room for room, _ in itertools.groupby(name.rpartition(".")[0] for name in ORDER)]
+    assert len(set(filter(None, rooms))) == len([room for room in rooms if room])
+    for room in filter(None, rooms):
+        assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_imports_run_one_way(name: str) -> None:
-    path = PACKAGE / f"{name}.py"
+    path = find_path(name)
     wrong = [
         f"{path.name}:{line}: {found}"
         for found, line in imports_of(path)
@@ -64,14 +91,14 @@ def test_imports_run_one_way(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name not in ("cli", "__main__")])
 def test_only_cli_prints_and_exits(name: str) -> None:
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    tree = ast.parse((find_path(name)).read_text())
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not {"print", "sys.exit", "exit"} & set(calls)
 
 
-@pytest.mark.parametrize("name", [name for name in ORDER if name != "command"])
+@pytest.mark.parametrize("name", [name for name in ORDER if name != "ground.command"])
 def test_one_door_to_subprocesses(name: str) -> None:
-    text = (PACKAGE / f"{name}.py").read_text()
+    text = (find_path(name)).read_text()
     starts = r"subprocess\.(run|Popen|call|check_\w+)\(|os\.(system|exec\w+|fork|spawn\w*)\("
     assert not re.search(starts, text)
     assert not re.search(r"^(import|from) subprocess", text, re.M)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.arch import ARCHES
-from orchestrator.condition import Version
-from orchestrator.errors import StageFailure, UsageError
-from orchestrator.kconfig import (
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.condition import Version
+from orchestrator.ground.errors import StageFailure, UsageError
+from orchestrator.kernels.kconfig import (
     Config,
     Fragment,
     State,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kconfigtree import explain_symbols, make_environment
+from orchestrator.kernels.kconfigtree import explain_symbols, make_environment
 
 KCONFIG = """
 config MODULES

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.console import parse_console
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import GuestCase
-from orchestrator.knownsplats import load_known_splats
-from orchestrator.matrix import load_matrix
-from orchestrator.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
-from orchestrator.report import Judged, list_explanations
-from orchestrator.status import Status
-from orchestrator.trials import AUTO, Repeat
-from orchestrator.verdict import is_conclusive
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.declarations.knownsplats import load_known_splats
+from orchestrator.declarations.matrix import load_matrix
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
+from orchestrator.parsers.console import parse_console
+from orchestrator.reports.report import Judged, list_explanations
+from orchestrator.runs.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
+from orchestrator.verdicts.trials import AUTO, Repeat
+from orchestrator.verdicts.verdict import is_conclusive
 from tests.test_console import LOGS, read_log
 from tests.test_verdict import GOOD, WARNING, judge
 

@@ -13,32 +13,44 @@ from typing import Any
 
 import pytest
 
-from orchestrator import document, pipeline, plan
-from orchestrator.arch import ARCHES
-from orchestrator.boot import boot_guest
-from orchestrator.build import BuildRequest, Kernel, Toolchain
-from orchestrator.cell import find_cell_dir
-from orchestrator.command import Deadline
-from orchestrator.condition import Version
-from orchestrator.declarations import load_declarations
-from orchestrator.errors import StageFailure, UsageError
-from orchestrator.guest import Answer, Guest
-from orchestrator.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
-from orchestrator.kconfig import Config
-from orchestrator.laboratory import (
+from orchestrator import pipeline
+from orchestrator.declarations import document
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.condition import Version
+from orchestrator.declarations.matrix import load_matrix
+from orchestrator.declarations.shape import (
+    Declared,
+    Disk,
+    GuestShape,
+    Io,
+    Node,
+    Swap,
+    find_misfits,
+    guest,
+    list_needs,
+)
+from orchestrator.ground.command import Deadline
+from orchestrator.ground.errors import StageFailure, UsageError
+from orchestrator.ground.store import Store
+from orchestrator.guests.boot import boot_guest
+from orchestrator.guests.guest import Answer, Guest
+from orchestrator.guests.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
+from orchestrator.guests.laboratory import (
     describe_readings,
     find_differences,
     load_readings,
     make_laboratory_id,
     set_up,
 )
-from orchestrator.matrix import load_matrix
-from orchestrator.qemu import Machine
-from orchestrator.repository import Source
-from orchestrator.rootfs import Rootfs, make_rootfs
-from orchestrator.shape import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
-from orchestrator.store import Store
-from orchestrator.workspace import Workspace
+from orchestrator.guests.qemu import Machine
+from orchestrator.guests.rootfs import Rootfs, make_rootfs
+from orchestrator.jobs import plan
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernels.kconfig import Config
+from orchestrator.sources.repository import Source
+from orchestrator.verdicts.cell import find_cell_dir
 from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"

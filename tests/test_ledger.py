@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.changelog import Entry, load_changelog
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import SELFTEST, GuestCase, load_cases
-from orchestrator.ledger import (
+from orchestrator.declarations.guesttest import SELFTEST, GuestCase, load_cases
+from orchestrator.ground.errors import UsageError
+from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, save_run
+from orchestrator.targets.changelog import Entry, load_changelog
+from orchestrator.targets.ledger import (
     explain_cases,
     explain_cases_json,
     find_sightings,
@@ -23,7 +24,6 @@ from orchestrator.ledger import (
     render_proofs,
     render_proofs_json,
 )
-from orchestrator.record import CaseResult, JobRecord, RunRecord, save_run
 from tests.conftest import ROOT
 from tests.test_verdict import GOOD
 

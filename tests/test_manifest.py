@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import manifest
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import GuestCase
-from orchestrator.manifest import Manifest
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.ground.errors import UsageError
+from orchestrator.jobs import manifest
+from orchestrator.jobs.manifest import Manifest
 
 
 def make_case(path: Path) -> GuestCase:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.entry import make_result_id
-from orchestrator.errors import UsageError
-from orchestrator.history import CELL_FILE, FILE
-from orchestrator.merge import Merged, merge
-from orchestrator.record import JobRecord, load_result, load_run
-from orchestrator.store import Store
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.store import Store
+from orchestrator.histories.entry import make_result_id
+from orchestrator.histories.history import CELL_FILE, FILE
+from orchestrator.histories.merge import Merged, merge
+from orchestrator.runs.record import JobRecord, load_result, load_run
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import CELL, FAILED, JOB, RESULT, earn, read, save

@@ -6,8 +6,15 @@ from fractions import Fraction
 
 import pytest
 
-from orchestrator.ktap import Rate
-from orchestrator.odds import CONFIDENCE, describe, find_difference, find_interval, find_tries, percent
+from orchestrator.parsers.ktap import Rate
+from orchestrator.verdicts.odds import (
+    CONFIDENCE,
+    describe,
+    find_difference,
+    find_interval,
+    find_tries,
+    percent,
+)
 
 
 @pytest.mark.parametrize(

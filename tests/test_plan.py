@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.condition import Condition
-from orchestrator.dryrun import explain_jobs
-from orchestrator.errors import UsageError
-from orchestrator.fetch import fetch_tree
-from orchestrator.guesttest import GuestCase
-from orchestrator.kconfig import Fragment
-from orchestrator.matrix import Cell, Expectation, Limits, Row
+from orchestrator.declarations.condition import Condition
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.declarations.matrix import Cell, Expectation, Limits, Row
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
+from orchestrator.ground.store import Store
+from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.kconfig import Fragment
 from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.plan import Declarations, Job, Request, make_plan
-from orchestrator.record import JobRecord, load_run
-from orchestrator.series import Patch, Series
-from orchestrator.shape import GuestShape
-from orchestrator.status import Status
-from orchestrator.store import Store
-from orchestrator.tree import DebianTree
-from orchestrator.workspace import Workspace
+from orchestrator.runs.record import JobRecord, load_run
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.series import Patch, Series
+from orchestrator.sources.tree import DebianTree
+from orchestrator.targets.dryrun import explain_jobs
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import plan, project
-from orchestrator.arch import ARCHES
-from orchestrator.build import find_toolchain
-from orchestrator.declarations import load_declarations
-from orchestrator.errors import UsageError
-from orchestrator.guesttest import GuestCase, compile_command
-from orchestrator.plan import Declarations, Request
-from orchestrator.run import compile_case, make_case_line
-from orchestrator.store import Store
-from orchestrator.workspace import Workspace
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.guesttest import GuestCase, compile_command
+from orchestrator.ground import project
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.store import Store
+from orchestrator.jobs import plan
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Declarations, Request
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import find_toolchain
+from orchestrator.runs.run import compile_case, make_case_line
 from tests.conftest import ROOT, QuietProgress, render_patch
 from tests.test_cli import cowbell
 
@@ -319,10 +320,13 @@ def install(folder: Path) -> Path:
 
 IDENTITIES = """
 import json
-from orchestrator import fixup, kconfig, patch, project, store, workspace
-from orchestrator.arch import ARCHES
-from orchestrator.condition import Version
-from orchestrator.declarations import load_declarations
+from orchestrator.ground import project, store
+from orchestrator.jobs import workspace
+from orchestrator.kernels import kconfig
+from orchestrator.sources import fixup, patch
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.condition import Version
+from orchestrator.jobs.declared import load_declarations
 
 declared = load_declarations(project.SHIPPED)
 place = workspace.Workspace(project.SHIPPED, None, None)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UsageError
-from orchestrator.record import SCHEMA, load_result, load_run, save_result, save_run
-from orchestrator.verdict import judge_job
+from orchestrator.ground.errors import UsageError
+from orchestrator.runs.record import SCHEMA, load_result, load_run, save_result, save_run
+from orchestrator.verdicts.verdict import judge_job
 from tests.test_report import make_run
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import fetch, remote
-from orchestrator.errors import InfraError, UsageError
-from orchestrator.fetch import fetch_tree, find_fetched
-from orchestrator.inputs import add_inputs
-from orchestrator.plan import Declarations
-from orchestrator.remote import fetch_range
-from orchestrator.repository import Source, checkout, open_repository
-from orchestrator.series import Series, export_range
-from orchestrator.source import State, apply_series, try_series
-from orchestrator.store import Store
-from orchestrator.tree import GitTree, LocalTree, find_tree
-from orchestrator.workspace import Workspace
+from orchestrator.ground.errors import InfraError, UsageError
+from orchestrator.ground.store import Store
+from orchestrator.jobs.inputs import add_inputs
+from orchestrator.jobs.plan import Declarations
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.sources import fetch, remote
+from orchestrator.sources.fetch import fetch_tree, find_fetched
+from orchestrator.sources.remote import fetch_range
+from orchestrator.sources.repository import Source, checkout, open_repository
+from orchestrator.sources.series import Series, export_range
+from orchestrator.sources.source import State, apply_series, try_series
+from orchestrator.sources.tree import GitTree, LocalTree, find_tree
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
 

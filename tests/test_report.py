@@ -11,11 +11,11 @@ import pytest
 from lxml import etree
 from rich.console import Console
 
-from orchestrator import junit, page, report
-from orchestrator.ktap import parse_ktap
-from orchestrator.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
-from orchestrator.report import Judged, join_runs
-from orchestrator.status import Status
+from orchestrator.ground.status import Status
+from orchestrator.parsers.ktap import parse_ktap
+from orchestrator.reports import junit, page, report
+from orchestrator.reports.report import Judged, join_runs
+from orchestrator.runs.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_verdict import FAILED, GOOD

@@ -6,8 +6,8 @@ import json
 import jsonschema
 import pytest
 
-from orchestrator.grammar import PRODUCTS
-from orchestrator.schemas import make_schema
+from orchestrator.commandline.grammar import PRODUCTS
+from orchestrator.commandline.schemas import make_schema
 from tests.schema import read_product
 from tests.test_cli import cowbell
 

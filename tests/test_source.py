@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import repository
-from orchestrator.condition import Condition
-from orchestrator.errors import InfraError, StageFailure, UsageError
-from orchestrator.fetch import fetch_tree, find_fetched
-from orchestrator.fixup import Fixup, load_fixups
-from orchestrator.repository import Source, checkout
-from orchestrator.series import Series
-from orchestrator.source import State, apply_series, find_source, try_series
-from orchestrator.store import Store
-from orchestrator.tree import DebianTree
+from orchestrator.declarations.condition import Condition
+from orchestrator.ground.errors import InfraError, StageFailure, UsageError
+from orchestrator.ground.store import Store
+from orchestrator.sources import repository
+from orchestrator.sources.fetch import fetch_tree, find_fetched
+from orchestrator.sources.fixup import Fixup, load_fixups
+from orchestrator.sources.repository import Source, checkout
+from orchestrator.sources.series import Series
+from orchestrator.sources.source import State, apply_series, find_source, try_series
+from orchestrator.sources.tree import DebianTree
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,

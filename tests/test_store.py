@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import InfraError
-from orchestrator.store import (
+from orchestrator.ground.errors import InfraError
+from orchestrator.ground.store import (
     Store,
     disk_trouble,
     find_default_root,

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations import load_declarations
-from orchestrator.errors import InfraError, StageFailure
-from orchestrator.guesttest import load_cases
+from orchestrator.declarations.guesttest import load_cases
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground.errors import InfraError, StageFailure
+from orchestrator.ground.store import Store
+from orchestrator.guests.qemu import Machine
+from orchestrator.guests.rootfs import Rootfs, make_rootfs
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.workspace import Workspace
 from orchestrator.pipeline import build_job
-from orchestrator.plan import Request, make_plan
-from orchestrator.qemu import Machine
-from orchestrator.record import CaseResult, JobRecord
-from orchestrator.rootfs import Rootfs, make_rootfs
-from orchestrator.run import compile_case, run_cases
-from orchestrator.shape import GuestShape
-from orchestrator.store import Store
-from orchestrator.verdict import Verdict, judge_job
-from orchestrator.workspace import Workspace
+from orchestrator.runs.record import CaseResult, JobRecord
+from orchestrator.runs.run import compile_case, run_cases
+from orchestrator.verdicts.verdict import Verdict, judge_job
 from tests.conftest import QuietProgress, find_processes, wait_for
 
 pytestmark = pytest.mark.kernel

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 # two jobs at a time for as long as the test needs, then the product
 DRIVER = """
 import sys, time
-from orchestrator.jobserver import Jobserver
-from orchestrator.terminal import Terminal
-from orchestrator.workers import Limits, Task, work
+from orchestrator.ground.jobserver import Jobserver
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.ground.workers import Limits, Task, work
 
 def build(board, budget):
     board.stage("build", "linux 5.10 [bold]")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cell import forget_results, keep_result
-from orchestrator.grammar import read_repeat
-from orchestrator.guesttest import GuestCase
-from orchestrator.page import render_html
-from orchestrator.record import CaseResult, JobRecord, RunRecord, Sought
-from orchestrator.report import Judged, list_explanations
-from orchestrator.status import Status
-from orchestrator.trials import AUTO, Repeat
-from orchestrator.verdict import judge_job
+from orchestrator.commandline.grammar import read_repeat
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.ground.status import Status
+from orchestrator.reports.page import render_html
+from orchestrator.reports.report import Judged, list_explanations
+from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, Sought
+from orchestrator.verdicts.cell import forget_results, keep_result
+from orchestrator.verdicts.trials import AUTO, Repeat
+from orchestrator.verdicts.verdict import judge_job
 from tests.test_cli import cowbell
 from tests.test_verdict import GOOD, WARNING
 

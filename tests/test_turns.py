@@ -12,22 +12,22 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import pipeline
-from orchestrator.bundle import _judge_one, is_failing
-from orchestrator.entry import list_missing
-from orchestrator.errors import StageFailure
-from orchestrator.guesttest import GuestCase
-from orchestrator.matrix import Cell
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.declarations.matrix import Cell
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground.errors import StageFailure
+from orchestrator.ground.status import Status
+from orchestrator.ground.store import Store
+from orchestrator.histories.entry import list_missing
+from orchestrator.jobs.plan import Job
+from orchestrator.jobs.workspace import Workspace
 from orchestrator.pipeline import run_jobs
-from orchestrator.plan import Job
-from orchestrator.record import CaseResult, JobRecord, RunRecord, load_run
-from orchestrator.run import Program
-from orchestrator.series import Series
-from orchestrator.shape import GuestShape
-from orchestrator.status import Status
-from orchestrator.store import Store
-from orchestrator.trials import AUTO, Repeat
-from orchestrator.verdict import judge_job
-from orchestrator.workspace import Workspace
+from orchestrator.reports.bundle import _judge_one, is_failing
+from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, load_run
+from orchestrator.runs.run import Program
+from orchestrator.sources.series import Series
+from orchestrator.verdicts.trials import AUTO, Repeat
+from orchestrator.verdicts.verdict import judge_job
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 from tests.test_verdict import GOOD

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.arch import ARCHES, Arch
-from orchestrator.build import BuildRequest, Kernel, Toolchain
-from orchestrator.condition import Version
-from orchestrator.errors import InfraError, StageFailure
-from orchestrator.kconfig import Config
-from orchestrator.qemu import Machine
-from orchestrator.repository import Source
-from orchestrator.rootfs import Rootfs
-from orchestrator.shape import GuestShape
-from orchestrator.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
+from orchestrator.declarations.arch import ARCHES, Arch
+from orchestrator.declarations.condition import Version
+from orchestrator.declarations.shape import GuestShape
+from orchestrator.ground.errors import InfraError, StageFailure
+from orchestrator.guests.qemu import Machine
+from orchestrator.guests.rootfs import Rootfs
+from orchestrator.guests.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernels.kconfig import Config
+from orchestrator.sources.repository import Source
 from tests.conftest import ROOT, find_processes, is_running, wait_for
 
 # a shell would start something at each of these

@@ -14,16 +14,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import command, pipeline
-from orchestrator.armed import Armed, arm
-from orchestrator.boot import boot_guest
-from orchestrator.build import Kernel
-from orchestrator.declarations import load_declarations
-from orchestrator.plan import Request, make_plan
-from orchestrator.qemu import Machine
-from orchestrator.store import Store, find_default_root
-from orchestrator.terminal import Terminal
-from orchestrator.workspace import Workspace
+from orchestrator import pipeline
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.ground import command
+from orchestrator.ground.store import Store, find_default_root
+from orchestrator.guests.armed import Armed, arm
+from orchestrator.guests.boot import boot_guest
+from orchestrator.guests.qemu import Machine
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import Kernel
 
 ROUNDS = 7
 

@@ -11,15 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator import command
-from orchestrator.arch import ARCHES
-from orchestrator.build import BuildRequest, build_kernel, find_toolchain
-from orchestrator.declarations import load_declarations
-from orchestrator.fetch import fetch_tree
-from orchestrator.kconfig import make_config
-from orchestrator.repository import checkout
-from orchestrator.store import Store
-from orchestrator.terminal import Terminal
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.ground import command
+from orchestrator.ground.store import Store
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.kernels.build import BuildRequest, build_kernel, find_toolchain
+from orchestrator.kernels.kconfig import make_config
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.repository import checkout
 
 
 def main() -> None:

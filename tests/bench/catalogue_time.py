@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import pipeline
-from orchestrator.declarations import load_declarations
-from orchestrator.plan import Request, make_plan
-from orchestrator.run import run_cases
-from orchestrator.store import Store, find_default_root
-from orchestrator.terminal import Terminal
-from orchestrator.workspace import Workspace
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.ground.store import Store, find_default_root
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.runs.run import run_cases
 
 SLOWEST = 8
 

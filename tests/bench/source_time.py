@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.declarations import load_declarations
-from orchestrator.fetch import fetch_tree
-from orchestrator.repository import Source, checkout, git
-from orchestrator.series import Series, export_range
-from orchestrator.source import apply_series
-from orchestrator.store import Store
-from orchestrator.terminal import Terminal
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.ground.store import Store
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.sources.fetch import fetch_tree
+from orchestrator.sources.repository import Source, checkout, git
+from orchestrator.sources.series import Series, export_range
+from orchestrator.sources.source import apply_series
 
 T = TypeVar("T")
 COMMITS = 70

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What --json prints, as types, and from them the JSON Schemas that are published: ``cowbell schema NAME``.
+
+A product names its schema in its first key. A change that old readers would trip over gets a new number.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import GenericAlias
+from typing import Any, Literal, cast, get_type_hints
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from orchestrator.commandline.doctor import Finding
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.ground.gc import Collection
+from orchestrator.ground.status import Status
+from orchestrator.histories.difference import Difference
+from orchestrator.histories.entry import Entry as HistoryEntry
+from orchestrator.histories.merge import Merged
+from orchestrator.parsers.ktap import Rate
+from orchestrator.runs.record import JobRecord
+from orchestrator.sources.source import Outcome as PatchOutcome
+from orchestrator.targets.changelog import Entry
+from orchestrator.targets.dryrun import Step
+from orchestrator.targets.ledger import Sighting
+from orchestrator.verdicts.verdict import Verdict
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Value(TypedDict):
+    """A variable's value, and where it came from: command line, environment, FILE:LINE or default."""
+
+    value: str
+    origin: str
+
+
+class Symbol(TypedDict):
+    """What became of a config symbol. ``state`` is in words, ``where`` the file and line that ask for it."""
+
+    symbol: str
+    requested: str
+    got: str
+    state: str
+    is_error: bool
+    reason: str
+    where: str
+
+
+class KernelConfig(TypedDict):
+    job: str
+    arch: str
+    kernel: str
+    symbols: list[Symbol]
+
+
+class PatchInfo(TypedDict):
+    """``flips`` are what cases should come to with the patch, ``variants`` its files by condition."""
+
+    file: str
+    subject: str
+    flips: dict[str, Status]
+    variants: dict[str, str]
+
+
+class SeriesInfo(TypedDict):
+    title: str
+    when: str
+    patches: list[PatchInfo]
+
+
+class ProofInfo(TypedDict):
+    """Kernels by side, and how often a race hit on each that told it, by side and kernel."""
+
+    name: str
+    case: str
+    kind: str
+    rates: dict[str, dict[str, Rate]]
+    failed_on: list[str]
+    passed_on: list[str]
+
+
+class Explained(TypedDict):
+    word: str
+    kind: str
+    told: dict[str, str]
+
+
+def _take_fields(name: str, source: type, left_out: tuple[str, ...], **added: object) -> type:
+    """A typed dictionary of a dataclass' fields."""
+    hints = get_type_hints(source)
+    kept = {field.name: hints[field.name] for field in fields(source) if field.name not in left_out}
+    return _make_type(name, {**kept, **added})
+
+
+# made of what other modules declare, which no type checker can follow
+_make_type = cast("Callable[[str, Mapping[str, object]], type]", TypedDict)
+
+
+def _list_of(kind: object) -> object:
+    return GenericAlias(list, (kind,))
+
+
+_NAMES = dict[str, str]
+_CASE = _take_fields("Case", GuestCase, ("path", "language", "content_id", "libs"), seen=list[Sighting])
+_ENTRY = _take_fields("Entry", Entry, (), cases=dict[str, dict[str, list[Status]]])
+_JOB = _take_fields("Job", JobRecord, ("results", "expect", "cases"), verdicts=list[Verdict])
+_PARTS: Mapping[str, Mapping[str, object]] = {
+    "list": {
+        **dict.fromkeys(("rows", "kernels", "series", "fragments", "cases"), _NAMES),
+        # by kind, the names that are of the user's own folder
+        "own": dict[str, list[str]],
+    },
+    "names": {"kind": str, "names": _NAMES},
+    "variables": {"variables": dict[str, Value]},
+    "steps": {"steps": list[Step]},
+    "config": {"kernels": list[KernelConfig]},
+    "report": {
+        **dict.fromkeys(("run_id", "command", "started", "summary"), str),
+        "is_as_expected": bool,
+        "jobs": _list_of(_JOB),
+    },
+    "series": {"series": dict[str, SeriesInfo]},
+    "patches": {"kernel": str, "version": str, "commit": str, "series": dict[str, list[PatchOutcome]]},
+    "proof": {"subtests": list[ProofInfo]},
+    "case": {"cases": _list_of(_CASE), "words": list[Explained]},
+    "changelog": {"entries": _list_of(_ENTRY)},
+    "gc": get_type_hints(Collection),
+    "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
+    "diff": get_type_hints(Difference),
+    "merge": get_type_hints(Merged),
+    "doctor": {"findings": list[Finding], "packages": list[str]},
+}
+
+
+def make_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a product of ``grammar.PRODUCTS``."""
+    title = f"cowbell-{name}-1"
+    product = _make_type(title, {"schema": Literal[title], **_PARTS[name]})
+    return {"$schema": _DIALECT, **TypeAdapter(product).json_schema(mode="serialization")}
+
+
+def render(name: str) -> str:
+    return json.dumps(make_schema(name), indent=1) + "\n"

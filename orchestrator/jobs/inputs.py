@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The declarations with what words of the command line bring along: a tree, a series, a range of commits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.jobs.plan import Declarations
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.sources.fetch import check_local, fetch_tree
+from orchestrator.sources.remote import fetch_range
+from orchestrator.sources.repository import open_repository
+from orchestrator.sources.series import Series, export_range, find_local_range, find_series, make_range
+from orchestrator.sources.tree import GitTree, LocalTree, find_tree
+
+
+def add_inputs(
+    declared: Declarations,
+    kernel: str,
+    series: Sequence[str],
+    place: Workspace,
+    *,
+    is_dirty: bool = False,
+    redo: bool = False,
+) -> Declarations:
+    """The declarations with what the command line brings along: trees and series that are not ours.
+
+    Each is known by the word that names it. Raises ``UsageError`` for all that are wrong, at once.
+    """
+    trees, known = dict(declared.trees), dict(declared.series)
+    errors: list[UsageError] = []
+    try:
+        # a plain name that is unknown is told with the other wrong words of the request
+        if kernel in trees or ":" in kernel or "/" in kernel:
+            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
+        chosen = trees.get(kernel)
+        if isinstance(chosen, LocalTree):
+            check_local(chosen)
+        if is_dirty and not (isinstance(chosen, LocalTree) and chosen.is_dirty):
+            errors.append(UsageError("is for KERNEL=/path/to/checkout, at what lies there", where="DIRTY"))
+    except UsageError as error:
+        errors.append(error)
+    for word in series:
+        try:
+            if parts := make_range(word):
+                known[word] = _load_range(word, *parts, declared, place, redo=redo)
+            elif word not in known and ("/" in word or Path(word).is_file()):
+                known[word] = find_series(Path(word).expanduser(), place.store)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    raise_all(errors)
+    return replace(declared, trees=trees, series=known)
+
+
+def _load_range(
+    word: str, name: str, base: str, tip: str, declared: Declarations, place: Workspace, *, redo: bool
+) -> Series:
+    """``TREE:BASE..TIP``, fetched where need be."""
+    tree = find_tree(name, declared.trees)
+    if isinstance(tree, LocalTree) and tree.is_checkout:
+        return find_local_range(word, tree, base, tip, place.store)
+    if not isinstance(tree, GitTree):
+        raise UsageError(f"{name} is not of git, so it has no range of commits", where=word)
+    start, end = (
+        fetch_tree(find_tree(f"{name}:{ref}", declared.trees), place.store, place.progress, redo=redo)
+        for ref in (base, tip)
+    )
+    fetch_range(start, end, place.store, place.progress)
+    return export_range(word, start.commit, end.commit, open_repository(place.store), place.store)

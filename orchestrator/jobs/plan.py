@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A request and the declarations in, jobs out, with every wrong word of the request told at once.
+
+Nothing is fetched, built or looked up in the store here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.document import suggest
+from orchestrator.declarations.guesttest import GuestCase, select_cases
+from orchestrator.declarations.knownsplats import KnownSplat
+from orchestrator.declarations.matrix import Cell, Row
+from orchestrator.declarations.shape import find_misfits, list_needs
+from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.guests.vng import FRAGMENT
+from orchestrator.kernels.kconfig import Fragment
+from orchestrator.sources.fixup import Fixup
+from orchestrator.sources.series import Series
+from orchestrator.sources.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, in the words of the command line; empty means the row's own.
+
+    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it.
+    """
+
+    rows: tuple[str, ...] = ()
+    tree: str = ""
+    series: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    arch: str = ""
+    config: tuple[str, ...] = ()
+    accel: str = "auto"
+    boot: str = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """All that the project's files declare, by name.
+
+    ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``.
+    """
+
+    rows: Mapping[str, Row]
+    trees: Mapping[str, Tree]
+    series: Mapping[str, Series]
+    fragments: Mapping[str, Fragment]
+    cases: tuple[GuestCase, ...]
+    fixups: tuple[Fixup, ...] = ()
+    known_splats: tuple[KnownSplat, ...] = ()
+    own: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def usual_rows(self) -> tuple[str, ...]:
+        """The rows that are meant where none is named: the user's own where there are any."""
+        own = self.own.get("rows")
+        return tuple(name for name in self.rows if not own or name in own)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kernel of one row, who boots it, and the cases to run on it."""
+
+    row: Row
+    cell: Cell
+    tree: Tree
+    series: Series
+    cases: tuple[GuestCase, ...]
+    boot: str = "qemu"
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}/{self.cell.name}"
+
+
+def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
+    """The jobs in the order of the matrix, a row's kernel without series first.
+
+    Raises ``UsageError`` for every unknown row, tree, series, fragment or case at once.
+    """
+    errors: list[UsageError] = []
+    rows = [
+        declared.rows[name]
+        for name in dict.fromkeys(request.rows or declared.usual_rows)
+        if _is_known(name, declared.rows, "row", "ROW", errors)
+    ]
+    if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
+        rows = [replace(row, tree=request.tree) for row in rows]
+    if request.arch and _is_known(request.arch, ARCHES, "architecture", "ARCH", errors):
+        rows = [replace(row, arch=request.arch) for row in rows]
+    if request.config:
+        rows = [replace(row, kconfig=request.config) for row in rows]
+    if request.boot == "vng":
+        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
+    wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
+    for name in wanted:
+        _is_known(name, declared.series, "series", "SERIES", errors)
+    asked = _choose_cases(declared, request.tests, "TESTS", errors) if request.tests else ()
+    jobs: list[Job] = []
+    for row in rows:
+        where = f"{row.where or 'matrix.yaml'}: row {row.name}"
+        for name in row.kconfig:
+            blamed = "CONFIG" if request.config else where
+            _is_known(name, declared.fragments, "fragment", blamed, errors)
+        changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
+        blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
+        errors += check_machine(row, declared.fragments, blamed)
+        cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
+        cells = _choose_cells(row, request.series, wanted)
+        for cell in cells:
+            # an unknown word of the request has been told already
+            blame = errors if cell in row.cells else []
+            known = _is_known(row.tree, declared.trees, "kernel", where, errors)
+            if cell.series and not _is_known(cell.series, declared.series, "series", where, blame):
+                continue
+            if known:
+                series = declared.series[cell.series] if cell.series else Series()
+                boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
+                jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
+    raise_all(list({str(error): error for error in errors}.values()))
+    return tuple(jobs)
+
+
+def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:
+    """What the row's guest asks for, and its config or its architecture's page size can not give.
+
+    Each is told where the row says it, or ``blamed`` for it.
+    """
+    known = [fragments[name] for name in row.kconfig if name in fragments]
+    symbols = {request.symbol: request.value for fragment in known for request in fragment.requests}
+
+    def where(key: str) -> str:
+        return blamed or str(row.places.get(key, row.places[""]))
+
+    for need in list_needs(row.guest):
+        if symbols.get(need.symbol) != "y":
+            having = [
+                fragment.name
+                for fragment in fragments.values()
+                if any((need.symbol, "y") == (r.symbol, r.value) for r in fragment.requests)
+            ]
+            yield UsageError(
+                f"{need.key}: needs {need.symbol}, and no fragment of the row asks for it",
+                where=where(need.key),
+                hint=f"add to kconfig: {' or '.join(having) or 'a fragment that sets it'}",
+            )
+    for key, what in find_misfits(row.guest, row.arch, symbols):
+        yield UsageError(what, where=where(key))
+
+
+def _choose_cases(
+    declared: Declarations, globs: Sequence[str], where: str, errors: list[UsageError]
+) -> tuple[GuestCase, ...]:
+    try:
+        return select_cases(declared.cases, globs, where)
+    except* UsageError as group:
+        errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    return ()
+
+
+def _choose_cells(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Cell, ...]:
+    """The row's cells; with SERIES= the one without series, and one for each series asked for."""
+    if not asked:
+        return row.cells
+    plain = [cell for cell in row.cells if not cell.series] or [Cell("plain", "", ())]
+    known = {cell.series: cell for cell in row.cells}
+    return (*plain, *(known.get(name, Cell(name, name, ())) for name in wanted))
+
+
+def _is_known(
+    name: str, known: Mapping[str, object], kind: str, where: str, errors: list[UsageError]
+) -> bool:
+    if name in known:
+        return True
+    hint = f"there are: {', '.join(known)}"
+    errors.append(UsageError(f"there is no {kind} {name}{suggest(name, known)}", where=where, hint=hint))
+    return False

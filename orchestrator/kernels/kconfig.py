@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Config fragments in, a ``.config`` out in which every requested symbol survived.
+
+Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are errors
+that name each symbol, all at once. Beside ``CONFIG_`` lines a fragment has header lines::
+
+    #: about    what it is for
+    #: when     arch=aarch64 kernel>=5.13         where it may be used at all
+    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not asked for: unsupported, not dropped
+    #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
+    #: optional SYMBOL...                         may be dropped
+    #: override SYMBOL...                         an earlier fragment's other value gives way
+    #: append   words                             for the guest's kernel command line
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.declarations.arch import ARCHES, Arch
+from orchestrator.declarations.condition import Condition, Version
+from orchestrator.declarations.document import suggest
+from orchestrator.ground import command
+from orchestrator.ground.errors import StageFailure, UsageError, raise_all
+from orchestrator.ground.store import make_id, write_atomic
+from orchestrator.kernels.kconfigtree import explain_symbols, make_environment
+
+_SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
+_KEYS = ("about", "when", "expect", "only", "optional", "append", "override")
+_MADE = ".config.made"
+_CONDITION = re.compile(r"(arch|kernel)[<>=]")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One symbol, the value it must have (``n`` for not set), and the line that says so."""
+
+    symbol: str
+    value: str
+    where: str
+    is_optional: bool = False
+    is_set: bool = True
+    only: Condition = Condition()
+    why_only: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line."""
+
+    name: str
+    about: str
+    when: Condition
+    requests: tuple[Request, ...]
+    append: str
+    override: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is asked of Kconfig: the merged requests and the command line that goes with them.
+
+    ``unsupported`` are the requests that are not for this architecture or version, as their fragment says.
+    """
+
+    config_id: str
+    arch: str
+    requests: tuple[Request, ...]
+    append: str
+    unsupported: tuple[Request, ...] = ()
+
+    def render(self) -> str:
+        """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set."""
+        lines = [
+            f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}"
+            for r in self.requests
+            if r.is_set
+        ]
+        return "\n".join(lines) + "\n"
+
+
+class State(StrEnum):
+    """What became of a requested symbol."""
+
+    SURVIVED = "survived"
+    CHANGED = "changed"
+    DROPPED = "dropped"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested."""
+
+    request: Request
+    got: str
+    state: State
+    reason: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        return self.state in (State.CHANGED, State.DROPPED) and not self.request.is_optional
+
+    def __str__(self) -> str:
+        asked = self.request
+        text = f"{asked.where}: {asked.symbol}: requested {asked.value}, got {self.got}"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+def load_fragments(folder: Path) -> dict[str, Fragment]:
+    """Every fragment of a folder by name; raises ``UsageError`` for each faulty line, all at once."""
+    errors: list[UsageError] = []
+    found = {path.stem: _load_fragment(path, errors) for path in sorted(folder.glob("*.config"))}
+    raise_all(errors)
+    return found
+
+
+def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
+    reader = _Reader(path, errors)
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        errors.append(UsageError("is not UTF-8 text", where=str(path)))
+        lines = ["#: about"]
+    for number, line in enumerate(map(str.rstrip, lines), 1):
+        reader.read(line, f"{path}:{number}")
+    return reader.finish()
+
+
+class _Reader:
+    """Reads a fragment line by line and keeps what is wrong with it."""
+
+    def __init__(self, path: Path, errors: list[UsageError]) -> None:
+        self.path = path
+        self.errors = errors
+        self.values: dict[str, list[str]] = {}
+        self.requests: list[Request] = []
+        self.when = Condition()
+        self.bounds: dict[str, tuple[Condition, str, str]] = {}
+        self.named: list[tuple[str, str, str]] = []
+
+    def read(self, line: str, where: str) -> None:
+        if line.startswith("#:"):
+            key, _, value = line[2:].strip().partition(" ")
+            value, _, why = map(str.strip, value.partition("#"))
+            self._read_header(key, value, why, where)
+        elif match := _SETTING.fullmatch(line):
+            self.requests.append(Request(match[1] or match[3], match[2] or "n", where))
+        elif line.strip() and (not line.startswith("#") or "CONFIG_" in line):
+            hint = "write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line"
+            self._blame(f"not understood: {line}", where, hint)
+
+    def _read_header(self, key: str, value: str, why: str, where: str) -> None:
+        if key not in _KEYS:
+            self._blame(f"unknown header {key!r}{suggest(key, _KEYS)}", where)
+        self.values.setdefault(key, []).append(value)
+        if key == "when":
+            self.when = self._read_condition(" ".join(self.values["when"]), where)
+        elif key == "expect":
+            for word in value.split():
+                symbol, _, wanted = word.partition("=")
+                self.requests.append(Request(symbol, wanted or "y", where, is_set=False))
+        elif key == "only":
+            self._read_only(value, why, where)
+        elif key in ("optional", "override"):
+            self.named += [(symbol, key, where) for symbol in value.split()]
+
+    def _read_only(self, value: str, why: str, where: str) -> None:
+        conditions = [word for word in value.split() if _CONDITION.match(word)]
+        symbols = [word for word in value.split() if not _CONDITION.match(word)]
+        if not conditions or not symbols or not why:
+            example = "#: only arch=x86_64 kernel>=5.13 SYMBOL  # why"
+            self._blame("expected conditions, symbols and a reason", where, f"as in '{example}'")
+        condition = self._read_condition(" ".join(conditions), where)
+        for symbol in symbols:
+            if symbol in self.bounds:
+                self._blame(f"{symbol} is bounded twice", where, f"first in {self.bounds[symbol][2]}")
+            self.bounds[symbol] = (condition, why, where)
+            self.named.append((symbol, "only", where))
+
+    def _read_condition(self, text: str, where: str) -> Condition:
+        try:
+            return Condition.parse(text)
+        except ValueError as error:
+            self._blame(str(error), where)
+        return Condition()
+
+    def _blame(self, what: str, where: str, hint: str = "") -> None:
+        self.errors.append(UsageError(what, where=where, hint=hint))
+
+    def _words(self, key: str) -> frozenset[str]:
+        return frozenset(" ".join(self.values.get(key, [])).split())
+
+    def finish(self) -> Fragment:
+        if not self._words("about"):
+            self._blame("says not what it is for", f"{self.path}:1", "add '#: about ...'")
+        asked = {request.symbol for request in self.requests}
+        for symbol, key, where in self.named:
+            if symbol not in asked:
+                what = f"{key} {symbol}: this fragment does not ask for it"
+                self._blame(what + suggest(symbol, asked), where)
+        optional = self._words("optional")
+        return Fragment(
+            self.path.stem,
+            " ".join(self.values.get("about", [])),
+            self.when,
+            tuple(self._bind(request, optional) for request in self.requests),
+            " ".join(self.values.get("append", [])),
+            self._words("override"),
+        )
+
+    def _bind(self, request: Request, optional: frozenset[str]) -> Request:
+        only, why, _ = self.bounds.get(request.symbol, (Condition(), "", ""))
+        return replace(request, is_optional=request.symbol in optional, only=only, why_only=why)
+
+
+def make_config(
+    names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
+) -> Config:
+    """Merge fragments in the order given; raises ``UsageError`` for unknown names and conflicts.
+
+    ``base`` brings the architecture's fragment along. A later fragment wins only where it says
+    ``#: override SYMBOL``. One that does not hold here is an error, unless it is another architecture's own.
+    """
+    used = choose_fragments(names, fragments, arch, version)
+    merged: dict[str, Request] = {}
+    unsupported: list[Request] = []
+    errors: list[UsageError] = []
+    for fragment in used:
+        for request in fragment.requests:
+            if not request.only.holds(arch.name, version):
+                unsupported.append(request)
+                continue
+            old = merged.get(request.symbol)
+            if old and old.value != request.value and request.symbol not in fragment.override:
+                errors.append(
+                    UsageError(
+                        f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
+                        where=request.where,
+                        hint=f"drop one, or say '#: override {request.symbol}' in the later one",
+                    )
+                )
+            merged[request.symbol] = _merge(old, request) if old else request
+    raise_all(errors)
+    append = " ".join(fragment.append for fragment in used if fragment.append)
+    requests = tuple(merged.values())
+    asked = [(r.symbol, r.value, r.is_optional, r.is_set) for r in requests]
+    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported))
+
+
+def choose_fragments(
+    names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
+) -> list[Fragment]:
+    """The fragments named, the architecture's own right after base. One that is for others is an error."""
+    names = [name for name in names if name == arch.name or name not in ARCHES]
+    if "base" in names and arch.name in fragments and arch.name not in names:
+        names.insert(names.index("base") + 1, arch.name)
+    errors: list[UsageError] = []
+    for name in names:
+        if name not in fragments:
+            what = f"there is no fragment {name}{suggest(name, fragments)}"
+            errors.append(UsageError(what, where="kconfig"))
+        elif not fragments[name].when.holds(arch.name, version):
+            what = f"fragment {name} is for {fragments[name].when.text}, this is {arch.name}, {version}"
+            errors.append(UsageError(what, where="kconfig"))
+    raise_all(errors)
+    return [fragments[name] for name in names]
+
+
+def _merge(old: Request, new: Request) -> Request:
+    """What two fragments ask together: set if either sets it, optional only if both say so."""
+    return replace(new, is_set=old.is_set or new.is_set, is_optional=old.is_optional and new.is_optional)
+
+
+def configure(
+    config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
+    """Let Kconfig make the ``.config`` of a build folder and return it; untouched when nothing changed.
+
+    Raises ``StageFailure`` naming every requested symbol that did not survive, with the reason.
+    """
+    text = _run_kconfig(config, worktree, build_dir, make, env)
+    if wrong := [outcome for outcome in compare_config(config, text) if outcome.is_error]:
+        told = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
+        raise StageFailure(
+            "kconfig",
+            f"{len(told)} requested symbol(s) did not survive",
+            hint="\n  ".join(map(str, told)),
+        )
+    final = build_dir / ".config"
+    if not final.exists() or final.read_text() != text:
+        write_atomic(final, text)
+    return text
+
+
+def report_config(
+    config: Config, worktree: Path, build_dir: Path, words: Sequence[str]
+) -> tuple[Outcome, ...]:
+    """What would become of every requested symbol, with reasons, in an empty ``build_dir``.
+
+    ``words`` are the toolchain's for make. Raises ``StageFailure`` only when Kconfig itself fails.
+    """
+    make = [command.find_tool("make", "make"), *words, f"O={build_dir}"]
+    text = _run_kconfig(config, worktree, build_dir, make, {})
+    return explain_outcomes(compare_config(config, text), worktree, build_dir / _MADE, make)
+
+
+def _run_kconfig(
+    config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
+    asked, made, log = build_dir / ".config.asked", build_dir / _MADE, build_dir / "kconfig.log"
+    write_atomic(asked, config.render())
+    for stale in (made, log):
+        stale.unlink(missing_ok=True)
+    done = command.run(
+        [*make, f"KCONFIG_ALLCONFIG={asked}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
+        cwd=worktree,
+        env=env,
+        deadline=command.Deadline.after(300),
+        log=log,
+        check=False,
+    )
+    if done.returncode:
+        words = done.output.splitlines()
+        raise command.find_host_trouble(done, words) or StageFailure(
+            "kconfig", "kconfig does not take this tree", hint="\n  ".join(words[-6:]), log=log
+        )
+    return made.read_text()
+
+
+def parse_config(text: str) -> dict[str, str]:
+    """Symbols of a ``.config`` and their values; what is not set is ``n``."""
+    found = (_SETTING.fullmatch(line) for line in text.splitlines())
+    return {match[1] or match[3]: match[2] or "n" for match in found if match}
+
+
+def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
+    """What every request came to in a ``.config``; a symbol that it does not name is ``n``."""
+    found = parse_config(text)
+    outcomes = []
+    for request in config.requests:
+        got = found.get(request.symbol, "n")
+        lost = State.DROPPED if got == "n" else State.CHANGED
+        outcomes.append(Outcome(request, got, State.SURVIVED if got == request.value else lost))
+    outcomes += [
+        Outcome(r, found.get(r.symbol, "n"), State.UNSUPPORTED, f"only {r.only.text}: {r.why_only}")
+        for r in config.unsupported
+    ]
+    return tuple(outcomes)
+
+
+def explain_outcomes(
+    outcomes: Sequence[Outcome], worktree: Path, made: Path, make: Sequence[str]
+) -> tuple[Outcome, ...]:
+    """The outcomes with the reason of each that is not as requested, as Kconfig has it."""
+    wanted = {
+        o.request.symbol: o.request.value for o in outcomes if o.state in (State.CHANGED, State.DROPPED)
+    }
+    if not wanted:
+        return tuple(outcomes)
+    head = re.search(r"^# Linux/\S+ (\S+) Kernel Configuration$", made.read_text(), re.M)
+    environment = make_environment(worktree, head[1] if head else "this kernel", make)
+    reasons = explain_symbols(wanted, made, environment)
+    return tuple(replace(o, reason=o.reason or reasons.get(o.request.symbol, "")) for o in outcomes)

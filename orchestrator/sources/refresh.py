@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A series opened in a worktree for people to edit with git, and written back as patches.
+
+Written back is what differs: the same commits give the same bytes, so a series that nobody edited is the same
+files as before. Nothing that a person may have edited is ever overwritten by opening.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.declarations.condition import Version
+from orchestrator.ground.errors import StageFailure, UsageError, raise_all
+from orchestrator.ground.store import Store, disk_trouble, make_id, write_atomic
+from orchestrator.sources.patch import check_patch, export_commit, make_mail, read_subject
+from orchestrator.sources.repository import (
+    Source,
+    find_commit,
+    find_git_dir,
+    git,
+    open_repository,
+    read_note,
+    read_version,
+    save_ref,
+)
+from orchestrator.sources.series import Patch, Series
+from orchestrator.sources.source import AM
+
+
+@dataclass(frozen=True, slots=True)
+class Worktree:
+    """One that is open: its folder, and the ref that holds the commit below its patches."""
+
+    place: Path
+    branch: str
+    base_ref: str
+
+
+def find_worktree(series: str, kernel: str, place: Path | None, store: Store) -> Worktree:
+    """Where a series on a kernel is, or would be, open: in ``place``, or in the store."""
+    branch = re.sub(r"[^\w.-]+", "-", f"{series}-on-{kernel}").strip("-.")
+    if place:
+        branch += f"-{make_id(str(place.resolve()))[:6]}"
+    return Worktree((place or store.path("edit", branch)).resolve(), branch, f"refs/cowbell/edit/{branch}")
+
+
+def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) -> bool:
+    """Make the worktree, a commit a patch; whether it is new. One that is open already is left as it is.
+
+    Raises ``StageFailure`` when a patch does not apply: git am is left waiting there, to be gone on with.
+    """
+    if (opened.place / ".git").exists():
+        return False
+    if opened.place.exists() and any(opened.place.iterdir()):
+        raise UsageError(
+            "is there already and holds something else", where=str(opened.place), hint="DIR=another"
+        )
+    repository = open_repository(store)
+    git(repository, "worktree", "prune")
+    git(repository, "worktree", "add", "-q", "-B", opened.branch, str(opened.place), base.commit)
+    save_ref(store, opened.base_ref, base.commit, f"{series.name} on {base.tree}")
+    files = series.choose(base.version)
+    with store.scratch(f"am-{opened.branch}") as scratch:
+        mails = []
+        for number, path in enumerate(files):
+            mails.append(scratch / f"{number:04}")
+            mails[-1].write_bytes(make_mail(path.read_bytes(), path.stem))
+        done = git(opened.place, *AM, *map(str, mails), check=False)
+    if done.returncode:
+        stopped = find_git_dir(opened.place) / "rebase-apply" / "next"
+        at = int(stopped.read_text()) if stopped.exists() else 1
+        raise StageFailure(
+            "source",
+            f"{files[at - 1].name} does not apply to {base.tree} ({base.version}); git am waits there",
+            where=str(opened.place),
+            hint="make it right there, then: git add ...; git am --continue; cowbell refresh\n"
+            + "\n".join(f"    {line}" for line in done.output.splitlines()[-8:]),
+        )
+    return True
+
+
+def refresh_series(
+    folder: Path, series: Series, opened: Worktree, store: Store, *, is_dry: bool = False
+) -> list[Path]:
+    """Write the worktree's commits into the series; returns the files that changed, or went
+    (``is_dry``: would).
+
+    Raises ``UsageError`` when something there is not finished. ``series.yaml`` keeps what it claims of a
+    patch as long as a commit has its title.
+    """
+    base = find_commit(open_repository(store), opened.base_ref)
+    if not base or not (opened.place / ".git").exists():
+        what = f"no worktree of {folder.name} is open"
+        raise UsageError(
+            what, where=str(opened.place), hint=f"cowbell worktree SERIES={folder.name} KERNEL=..."
+        )
+    commits = _list_commits(opened.place, base)
+    version = read_version(store, base, read_note(store, opened.base_ref))
+    with store.scratch(f"refresh-{opened.branch}") as scratch:
+        exported = [export_commit(opened.place, commit, scratch, i) for i, commit in enumerate(commits, 1)]
+        raise_all([error for path in exported for error in check_patch(path)])
+        wanted = _place_files(exported, series, folder, version)
+    return _write_changes(folder, series, wanted, is_dry=is_dry)
+
+
+def _list_commits(place: Path, base: str) -> list[str]:
+    git_dir = find_git_dir(place)
+    errors = [
+        UsageError(f"git {verb} has not ended", where=str(place), hint=f"git {verb} --continue, or --abort")
+        for folder, verb in (("rebase-apply", "am"), ("rebase-merge", "rebase"))
+        if (git_dir / folder).is_dir()
+    ]
+    if changed := git(place, "status", "--porcelain", "--untracked-files=no").output.splitlines():
+        what = f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ..."
+        errors.append(
+            UsageError(what, where=str(place), hint="commit --amend, or rebase -i, puts them in a patch")
+        )
+    if git(place, "merge-base", "--is-ancestor", base, "HEAD", check=False).returncode:
+        errors.append(UsageError(f"has left its base, {base[:12]}", where=str(place)))
+    raise_all(errors)
+    listed = git(place, "rev-list", "--reverse", "--parents", f"{base}..HEAD").output.splitlines()
+    for line in listed:
+        if len(line.split()) > 2:
+            errors.append(UsageError(f"{line[:12]} is a merge, which no patch can say", where=str(place)))
+    if not listed:
+        errors.append(UsageError("has no commit above its base", where=str(place)))
+    raise_all(errors)
+    return [line.split()[0] for line in listed]
+
+
+def _place_files(
+    exported: Sequence[Path], series: Series, folder: Path, version: Version
+) -> dict[Path, tuple[str, bytes]]:
+    """For each file of the series to be: the title it has in the old one, and its bytes."""
+    old = {patch.subject: patch for patch in series.patches}
+    wanted: dict[Path, tuple[str, bytes]] = {}
+    for path in exported:
+        known = old.get(read_subject(path))
+        wanted[folder / path.name] = (known.name if known else "", path.read_bytes())
+        if not known:
+            continue
+        chosen = known.choose(version)
+        if chosen != known.path:
+            wanted[folder / path.name] = (known.name, known.path.read_bytes())
+        for _, variant in known.variants:
+            renamed = folder / _rename(variant.name, known, path)
+            data = path.read_bytes() if variant == chosen else variant.read_bytes()
+            wanted[renamed] = (variant.name, data)
+    return wanted
+
+
+def _rename(variant: str, known: Patch, path: Path) -> str:
+    """``0001-old.5.10.patch`` follows its patch to ``0002-new.5.10.patch``."""
+    stem = known.path.stem
+    return path.stem + variant.removeprefix(stem) if variant.startswith(stem) else variant
+
+
+def _write_changes(
+    folder: Path, series: Series, wanted: Mapping[Path, tuple[str, bytes]], *, is_dry: bool
+) -> list[Path]:
+    listing, claims = folder / "series", folder / "series.yaml"
+    variants = {variant.name for patch in series.patches for _, variant in patch.variants}
+    names = [path.name for path, (old, _) in wanted.items() if old not in variants]
+    heading = [line for line in listing.read_text().splitlines() if line.startswith("#")]
+    texts = {path: data for path, (_, data) in wanted.items()}
+    texts[listing] = listing.read_bytes()
+    if names != [patch.name for patch in series.patches]:
+        texts[listing] = "".join(f"{line}\n" for line in [*heading, *names]).encode()
+    if claims.exists():
+        renamed = {old: path.name for path, (old, _) in wanted.items() if old}
+        texts[claims] = re.sub(
+            r"(?m)(\bfile: *)(\S+?)(?=[\s,}]|$)",
+            lambda match: match[1] + renamed.get(match[2], match[2]),
+            claims.read_text(),
+        ).encode()
+    gone = {patch.path for patch in series.patches} | {p for s in series.patches for _, p in s.variants}
+    changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
+    removed = sorted(gone - texts.keys())
+    if not is_dry:
+        with disk_trouble(folder):
+            for path in changed:
+                write_atomic(path, texts[path])
+            for path in removed:
+                path.unlink()
+    return [*changed, *removed]
