@@ -6,7 +6,6 @@ stdout is the product, stderr is for people. Exit status: 0 every verdict is the
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import signal
@@ -28,12 +27,12 @@ from orchestrator.commandline.grammar import (
     read_words,
     settle_jobs,
 )
-from orchestrator.declarations.document import size_mib, suggest
+from orchestrator.declarations.document import size_mib
 from orchestrator.ground import gc
-from orchestrator.ground.errors import CowbellError, UsageError, raise_all
+from orchestrator.ground.errors import CowbellError, UsageError
 from orchestrator.ground.jobserver import read_options
 from orchestrator.ground.project import find_root
-from orchestrator.ground.store import Store, disk_trouble, find_default_root, write_atomic
+from orchestrator.ground.store import Store, disk_trouble, find_default_root
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
@@ -119,7 +118,10 @@ def _run(words: list[str]) -> int:
     store = Store(find_default_root())
     match targets[0]:
         case "report":
-            return _show_run(store, settings["RUN"].value, as_json=options.json)
+            from orchestrator.reports.folder import choose_runs
+
+            run_ids = choose_runs(store, settings["RUN"].value)
+            return _report(store, run_ids, as_json=options.json, is_new=True)
         case "gc":
             return _collect(store, size_mib(settings["SIZE"].value), gc.KINDS, options)
         case "clean":
@@ -139,36 +141,12 @@ def _run(words: list[str]) -> int:
         return _list(read.subjects, declared, as_json=options.json)
 
     from orchestrator.commandline.terminal import Terminal
-    from orchestrator.jobs import inputs, plan
-    from orchestrator.jobs.manifest import find_names
-    from orchestrator.jobs.workspace import Workspace
-    from orchestrator.verdicts import trials
+    from orchestrator.jobs.inputs import add_inputs
 
-    request = plan.Request(
-        rows=settings["ROW"].words,
-        tree=settings["KERNEL"].value,
-        series=settings["SERIES"].words,
-        tests=settings["TESTS"].words,
-        arch=settings["ARCH"].value,
-        config=settings["CONFIG"].words,
-        accel=settings["ACCEL"].value,
-        # a shell comes by vng where it can
-        boot="" if targets == ("shell",) and settings["BOOT"].origin == "default" else settings["BOOT"].value,
-    )
+    request = _make_request(targets, settings)
     with Terminal(is_silent=options.silent, is_verbose=options.verbose) as terminal:
-        place = Workspace(
-            root,
-            store,
-            terminal,
-            keep_going=options.keep_going,
-            cc=settings["CC"].value,
-            use_llvm=settings["LLVM"].value == "1",
-            keep_core=settings["VMCORE"].value == "1",
-            limits=_find_limits(options, terminal),
-            what_if=find_names(options.what_if),
-            repeat=trials.Repeat(read_repeat(settings["REPEAT"].value)),
-        )
-        declared = inputs.add_inputs(
+        place = _make_place(root, store, settings, options, terminal)
+        declared = add_inputs(
             declared,
             request.tree,
             request.series,
@@ -179,6 +157,48 @@ def _run(words: list[str]) -> int:
         command = shlex.join(["cowbell", *words])
         call = Call(targets, read.subjects, settings, options, command, request, declared, place, terminal)
         return _TARGETS.get(targets[0], _make_targets)(call)
+
+
+def _make_request(targets: Sequence[str], settings: Mapping[str, Setting]) -> "Request":
+    from orchestrator.jobs.plan import Request
+
+    # a shell comes by vng where it can
+    is_free = tuple(targets) == ("shell",) and settings["BOOT"].origin == "default"
+    return Request(
+        rows=settings["ROW"].words,
+        tree=settings["KERNEL"].value,
+        series=settings["SERIES"].words,
+        tests=settings["TESTS"].words,
+        arch=settings["ARCH"].value,
+        config=settings["CONFIG"].words,
+        accel=settings["ACCEL"].value,
+        boot="" if is_free else settings["BOOT"].value,
+    )
+
+
+def _make_place(
+    root: Path,
+    store: Store,
+    settings: Mapping[str, Setting],
+    options: argparse.Namespace,
+    terminal: "Terminal",
+) -> "Workspace":
+    from orchestrator.jobs.manifest import find_names
+    from orchestrator.jobs.workspace import Workspace
+    from orchestrator.verdicts.trials import Repeat
+
+    return Workspace(
+        root,
+        store,
+        terminal,
+        keep_going=options.keep_going,
+        cc=settings["CC"].value,
+        use_llvm=settings["LLVM"].value == "1",
+        keep_core=settings["VMCORE"].value == "1",
+        limits=_find_limits(options, terminal),
+        what_if=find_names(options.what_if),
+        repeat=Repeat(read_repeat(settings["REPEAT"].value)),
+    )
 
 
 def _find_limits(options: argparse.Namespace, terminal: "Terminal") -> "Limits":
@@ -427,56 +447,14 @@ def _tell_history(
         return 0
 
 
-def _show_run(store: Store, names: str, *, as_json: bool) -> int:
-    runs = store.path("runs")
-    if not names:
-        latest = runs / "latest"
-        if not latest.exists():
-            raise UsageError("there is no run yet", where=str(runs), hint="cowbell test makes one")
-        names = latest.resolve().name
-    chosen = list(dict.fromkeys(filter(None, names.split(","))))
-    known = [path.parent.name for path in runs.glob("*/record.json")]
-    raise_all(
-        [
-            UsageError(f"there is no run {run_id}{suggest(run_id, known)}", where=str(runs))
-            for run_id in chosen
-            if run_id not in known
-        ]
-    )
-    return _report(store, chosen, as_json=as_json, is_new=True)
-
-
 def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool) -> int:
     """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected."""
     from rich.console import Console
 
-    from orchestrator.histories import history
-    from orchestrator.reports import bundle, junit, page, report
-    from orchestrator.runs.record import load_run
+    from orchestrator.reports import folder, report
 
-    runs = store.path("runs")
-    judged = report.join_runs([load_run(runs / run_id / "record.json") for run_id in run_ids])
-    folder = runs / judged.run.run_id
-
-    def render_html(judged: report.Judged) -> str:
-        with history.open_history(store, _note) as db:
-            return page.render_html(judged, history.find_entries(db))
-
-    files = {
-        "report.json": report.render_json,
-        "report.ktap": report.render_ktap,
-        "junit.xml": junit.render_junit,
-        "report.html": render_html,
-    }
-    for name, render in files.items():
-        if is_new or not (folder / name).exists():
-            write_atomic(folder / name, render(judged))
-    if not judged.parts:
-        latest = folder.parent / "latest"
-        with contextlib.suppress(FileExistsError):
-            draft = folder.parent / f".latest-{os.getpid()}"
-            draft.symlink_to(folder.name)
-            draft.replace(latest)
+    judged = folder.judge_runs(store, run_ids)
+    folder.write_reports(judged, store, _note, is_new=is_new)
     if as_json:
         print(report.render_json(judged), end="")
     else:
@@ -488,8 +466,8 @@ def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool
             for line in text.splitlines():
                 console.print(f"    {line}", markup=False, soft_wrap=True)
         console.print(f"\n{'' if is_new else 'up to date: '}{judged.summary}", style="bold", markup=False)
-        console.print(f"{folder}: {', '.join(files)}", markup=False, soft_wrap=True)
+        where = store.path("runs") / judged.run.run_id
+        console.print(f"{where}: {', '.join(folder.FILES)}", markup=False, soft_wrap=True)
     if is_new:
-        for run in judged.parts or (judged.run,):
-            bundle.make_bundles(run, store, runs / run.run_id / "evidence")
+        folder.write_bundles(judged, store)
     return 0 if judged.is_as_expected else 1

@@ -30,6 +30,7 @@ ORDER = [
     "verdicts.odds", "verdicts.finding", "verdicts.verdict", "verdicts.cell", "verdicts.trials",
     "histories.entry", "histories.history", "histories.difference", "histories.merge",
     "reports.replay", "reports.report", "reports.junit", "reports.bundle", "reports.chart", "reports.page",
+    "reports.folder",
     "jobs.plan", "jobs.workspace", "jobs.declared", "jobs.inputs", "jobs.manifest",
     "pipeline",
     "targets.dryrun", "targets.patching", "targets.configreport", "targets.shell", "targets.changelog",
