@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.commandline.grammar import VARIABLES
 from orchestrator.ground.store import Store
 from orchestrator.sources.series import Series, load_series
 from orchestrator.sources.tree import DebianTree
@@ -27,10 +29,8 @@ FAKELINUX = Path(__file__).with_name("fakelinux")
 FAKE_TREE = DebianTree("fake-5.10", "linux-source-5.10", "bullseye-security")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-VARIABLES = (
-    "ROW", "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "ACCEL",
-    "VMCORE", "BOOT", "RUN", "DIR", "SIZE", "MAKEFLAGS", "MAKELEVEL",
-)  # fmt: skip
+# a shell that starts a test run behind its back has it ignore ^C, and all that is started would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # before xdist reads the groups
@@ -49,7 +49,7 @@ def kernel_store_root() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
+    for name in (*VARIABLES, "MAKEFLAGS", "MAKELEVEL"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
     home.mkdir()
