@@ -302,10 +302,10 @@ def test_objects_of_a_killed_build_are_not_trusted(
     hanging = make_series("hang", {"FAIL": ("", "hang\n")})
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.fetch import fetch_tree\n"
-        "from orchestrator.series import load_series\n"
-        "from orchestrator.source import apply_series\n"
-        "from orchestrator.store import Store; from tests import conftest, test_build\n"
+        "from orchestrator.sources.fetch import fetch_tree\n"
+        "from orchestrator.sources.series import load_series\n"
+        "from orchestrator.sources.source import apply_series\n"
+        "from orchestrator.ground.store import Store; from tests import conftest, test_build\n"
         "store, progress = Store(Path(sys.argv[1])), conftest.QuietProgress()\n"
         "base = fetch_tree(conftest.FAKE_TREE, store, progress)\n"
         "src = apply_series(base, load_series(Path(sys.argv[2])), (), store, progress)\n"

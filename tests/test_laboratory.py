@@ -439,7 +439,7 @@ def test_plain_guest_is_asked_nothing(guest_says: Say, tmp_path: Path) -> None:
 
 
 def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
-    tree = ast.parse((ROOT / "orchestrator" / "guest-lab").read_text())
+    tree = ast.parse((ROOT / "orchestrator/guests/guest-lab").read_text())
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert found <= {"mmap", "os", "sys", "time"}
     assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))

@@ -162,8 +162,8 @@ def test_fetch_at_once_is_done_once(
 ) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.fetch import fetch_tree; from orchestrator.store import Store\n"
-        "from orchestrator.tree import GitTree; from tests.conftest import QuietProgress\n"
+        "from orchestrator.sources.fetch import fetch_tree; from orchestrator.ground.store import Store\n"
+        "from orchestrator.sources.tree import GitTree; from tests.conftest import QuietProgress\n"
         "tree = GitTree('fake', (sys.argv[2],), 'main')\n"
         "print(fetch_tree(tree, Store(Path(sys.argv[1])), QuietProgress()).commit)\n"
     )

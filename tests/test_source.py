@@ -258,7 +258,7 @@ def test_killed_fetch_is_done_again(
     (slow / "tar").chmod(0o755)
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.fetch import fetch_tree; from orchestrator.store import Store\n"
+        "from orchestrator.sources.fetch import fetch_tree; from orchestrator.ground.store import Store\n"
         "from tests.conftest import FAKE_TREE, QuietProgress\n"
         "fetch_tree(FAKE_TREE, Store(Path(sys.argv[1])), QuietProgress())\n"
     )
