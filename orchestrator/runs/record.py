@@ -108,10 +108,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """The rate (0 to 1) at which a race would fail on a bad kernel, and how that is known."""
+    """The rate (0 to 1) at which a race would fail on a bad kernel, and how that is known.
+
+    ``risk`` (0 to 1) is how probable it may be that a kernel which does so is taken for a good one.
+    """
 
     rate: float
     origin: str
+    risk: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,18 @@ def find_interval(rate: Rate) -> tuple[float, float]:
         return 0.0, 1.0
     if not rate.hits:
         return 0.0, -math.expm1(math.log(1 - CONFIDENCE) / rate.tries)
-    return _find_low(rate.hits, rate.tries), 1 - _find_low(rate.tries - rate.hits, rate.tries)
+    risk = (1 - CONFIDENCE) / 2
+    misses = Rate(rate.tries - rate.hits, rate.tries)
+    return find_floor(rate, risk), 1 - find_floor(misses, risk)
 
 
-def _find_low(hits: int, tries: int) -> float:
-    """The rate at which that many hits or more come in 2.5 % of the times."""
-    low, high = 0.0, hits / tries
+def find_floor(rate: Rate, risk: float) -> float:
+    """What the true rate is at least: below it, that many hits or more come more rarely than ``risk``."""
+    low, high = 0.0, rate.hits / rate.tries
     # as fine as a float is, also where the rate is small
     for _ in range(60):
         middle = (low + high) / 2
-        if _reach(hits, tries, middle) < (1 - CONFIDENCE) / 2:
+        if _reach(rate.hits, rate.tries, middle) < risk:
             low = middle
         else:
             high = middle
@@ -60,9 +62,12 @@ def _find_wilson(rate: Rate) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def find_tries(floor: float) -> int:
-    """How many misses in a row say that a race is hit more rarely than ``floor`` (0 to 1)."""
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-floor)) if floor < 1 else 1
+def find_tries(floor: float, risk: float = 1 - CONFIDENCE) -> int:
+    """How many misses in a row say that a race is hit more rarely than ``floor`` (0 to 1).
+
+    At that rate, so many come with a probability of at most ``risk``.
+    """
+    return math.ceil(math.log(risk) / math.log1p(-floor)) if floor < 1 else 1
 
 
 def find_difference(one: Rate, other: Rate) -> tuple[float, float]:

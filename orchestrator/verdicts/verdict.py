@@ -139,7 +139,7 @@ def is_answered(
     return all(
         finding.status is not Status.PASS
         or not finding.rate
-        or finding.rate.tries >= odds.find_tries(sought[finding.name].rate)
+        or finding.rate.tries >= odds.find_tries(sought[finding.name].rate, sought[finding.name].risk)
         for finding in _judge_trials(trials, subtests, splats, is_race=True)
     )
 
@@ -187,7 +187,7 @@ def _weigh(finding: Finding, sought: Sought | None) -> Finding:
         return finding
     told = odds.describe(finding.rate)
     if sought and finding.status is Status.PASS:
-        enough = odds.find_tries(sought.rate)
+        enough = odds.find_tries(sought.rate, sought.risk)
         told += f"; sought at least {odds.percent(sought.rate)} ({sought.origin})"
         if finding.rate.tries < enough:
             told += f", NOT ENOUGH, which takes {enough} tries"
