@@ -110,7 +110,9 @@ def _is_ancestor(repo: Path, old: str, new: str) -> bool:
 
 def fetch_objects(repo: Path, url: str, commit: str, store: Store, progress: Progress | None = None) -> None:
     if not is_whole(repo, commit):
-        _fetch_history(repo, url, commit, 1, store)
+        # to ask for a known commit alone would cut it from the history that is known of it
+        if not find_commit(repo, commit):
+            _fetch_history(repo, url, commit, 1, store)
         _fill(repo, url, ("--no-walk", commit), store, progress)
 
 
