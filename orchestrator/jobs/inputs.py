@@ -12,7 +12,7 @@ from orchestrator.sources.fetch import check_local, fetch_tree
 from orchestrator.sources.remote import fetch_range
 from orchestrator.sources.repository import open_repository
 from orchestrator.sources.series import Series, export_range, find_local_range, find_series, make_range
-from orchestrator.sources.tree import GitTree, LocalTree, find_tree
+from orchestrator.sources.tree import GitTree, LocalTree, find_tree, is_path
 
 
 def add_inputs(
@@ -32,7 +32,7 @@ def add_inputs(
     errors: list[UsageError] = []
     try:
         # a plain name that is unknown is told with the other wrong words of the request
-        if kernel in trees or ":" in kernel or "/" in kernel:
+        if kernel in trees or ":" in kernel or is_path(kernel):
             trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
         chosen = trees.get(kernel)
         if isinstance(chosen, LocalTree):

@@ -170,13 +170,18 @@ def _resolve(path: str, here: Path) -> str:
     return str((here / Path(path).expanduser()).resolve())
 
 
+def is_path(word: str) -> bool:
+    """Whether a word of the command line means a folder, and no declared tree."""
+    return "/" in word or word in (".", "..")
+
+
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
     """The tree that a word of the command line means: ``NAME``, ``/path``, and either with ``:REF``.
 
     Raises ``UsageError`` when there is none. ``is_dirty`` takes a checkout as it lies there.
     """
     name, _, ref = word.partition(":")
-    if "/" in name:
+    if is_path(name):
         top = Path(name).expanduser().resolve()
         tree: Tree = LocalTree(f"{top.name}-{make_id(str(top))[:6]}", str(top))
     elif name in trees:
