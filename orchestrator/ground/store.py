@@ -92,7 +92,10 @@ class Store:
         """Where an entry lives, whether or not it exists; its parent folder does."""
         place = self.root / kind / name if name else self.root / kind
         with disk_trouble(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise InfraError("is no folder", where=str(self.root), hint=MORE_SPACE) from None
         return place
 
     def use(self, kind: str, name: str) -> Path:
