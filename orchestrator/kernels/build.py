@@ -105,8 +105,11 @@ class BuildRequest:
 
     @property
     def folder_id(self) -> str:
-        """Names the build folder, which goes from commit to commit of one tree."""
-        return make_id(self.source.folder, self.config.config_id, self.toolchain.identity)
+        """Names the build folder, which goes from commit to commit of one tree, and from config to config
+        of a family: Kbuild builds what a symbol changes.
+        """
+        config = self.config.family or self.config.config_id
+        return make_id(self.source.folder, config, self.toolchain.identity)
 
     @property
     def subject(self) -> str:

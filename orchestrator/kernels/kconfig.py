@@ -48,7 +48,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line."""
+    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line.
+
+    Configs that differ in little may share a build folder, if their fragments have the same ``family``.
+    """
 
     name: str
     about: str
@@ -56,6 +59,7 @@ class Fragment:
     requests: tuple[Request, ...]
     append: str
     override: frozenset[str]
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Config:
     requests: tuple[Request, ...]
     append: str
     unsupported: tuple[Request, ...] = ()
+    family: str = ""
 
     def render(self) -> str:
         """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set."""
@@ -247,7 +252,8 @@ def make_config(
     append = " ".join(fragment.append for fragment in used if fragment.append)
     requests = tuple(merged.values())
     asked = [(r.symbol, r.value, r.is_optional, r.is_set) for r in requests]
-    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported))
+    family = "".join(fragment.family for fragment in used)
+    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported), family)
 
 
 def choose_fragments(
