@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from orchestrator.commandline.grammar import (
     Setting,
     choose_subject,
     make_parser,
+    read_confidence,
     read_repeat,
     read_words,
     settle_jobs,
@@ -50,14 +52,15 @@ T = TypeVar("T")
 class Call:
     """What was typed, and what was read for it: all that a target needs.
 
-    ``targets`` are those named, in their order, ``subjects`` what is named after one; ``command`` is the line
-    as it can be pasted.
+    ``targets`` are those named, in their order, ``subjects`` what is named after one; ``words`` is all that
+    was typed, ``command`` the line as it can be pasted.
     """
 
     targets: tuple[str, ...]
     subjects: tuple[str, ...]
     settings: Mapping[str, Setting]
     options: argparse.Namespace
+    words: Sequence[str]
     command: str
     request: "Request"
     declared: "Declarations"
@@ -71,6 +74,7 @@ class Call:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, and exit with the documented status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    is_step = "bisect-step" in words
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
@@ -81,16 +85,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         for error in errors:
             print(f"cowbell: {error}", file=sys.stderr)
         status = max(error.exit_code for error in errors)
+        if is_step:
+            status = 126 + status
     except* KeyboardInterrupt:
         print(
             "cowbell: interrupted; what was done is kept, the same command goes on from there",
             file=sys.stderr,
         )
         status = 130
+    except* SystemExit as ended:
+        # of the options' parser: 0 for --help, 2 for wrong options
+        status = 128 if is_step and "0" not in str(ended.exceptions[0]) else int(str(ended.exceptions[0]))
     except* BrokenPipeError:
         # whoever read our stdout has left; nothing more can be said there
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except* Exception:
+        if not is_step:
+            raise
+        traceback.print_exc()
+        status = 128
     sys.exit(status)
 
 
@@ -116,6 +130,12 @@ def _run(words: list[str]) -> int:
     if options.print_variables:
         return _print_settings(settings, as_json=options.json)
     store = Store(find_default_root())
+    if targets == ("bisect",) and settings["RESUME"].value == "1":
+        from orchestrator.bisects.outcome import find_interrupted
+
+        folder, words = find_interrupted(store.path("bisects"))
+        os.chdir(folder)
+        return _run(words)
     match targets[0]:
         case "report":
             from orchestrator.reports.folder import choose_runs
@@ -155,7 +175,9 @@ def _run(words: list[str]) -> int:
             redo=options.always_make and "source" in targets,
         )
         command = shlex.join(["cowbell", *words])
-        call = Call(targets, read.subjects, settings, options, command, request, declared, place, terminal)
+        call = Call(
+            targets, read.subjects, settings, options, words, command, request, declared, place, terminal
+        )
         return _TARGETS.get(targets[0], _make_targets)(call)
 
 
@@ -399,9 +421,82 @@ def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
     return int(any(report.is_bad for report in reports))
 
 
+def _bisect(call: Call) -> int:
+    from orchestrator.bisects import bisection, outcome
+    from orchestrator.targets import bisect
+
+    case, job = bisect.choose_job(call.value("CASE"), call.request, call.declared)
+    asked = bisect.Asked(
+        call.value("CASE"),
+        call.value("GOOD"),
+        call.value("BAD"),
+        call.value("FIND"),
+        call.settings["PATHS"].words,
+        call.settings["CONFIG_GOOD"].words,
+        call.settings["CONFIG_BAD"].words,
+        read_confidence(call.value("CONFIDENCE")),
+    )
+    question = bisect.make_question(asked, case, job, call.declared, call.place)
+    place = _know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
+    redo = call.options.always_make
+    ours = bisection.Bisection(question, job, place, call.request.accel, call.command, redo=redo)
+    if call.options.dry_run:
+        print(ours.describe())
+        return 0
+    outcome.save_call(ours.folder, call.words)
+    found = ours.run()
+    call.terminal.stop()
+    _print(outcome.render_text, outcome.render_json, found, call)
+    if not call.options.json:
+        print(f"{ours.folder}: {', '.join(sorted(path.name for path in ours.folder.glob('*.txt')))}")
+    return int(not found.is_found)
+
+
+def _take_step(call: Call) -> int:
+    from orchestrator.targets import bisect
+
+    name, fingerprint = call.value("CASE"), call.value("FINGERPRINT")
+    if not call.request.tree:
+        raise UsageError("which checkout is it?", where="KERNEL", hint="KERNEL=. where git bisect runs")
+    _, job = bisect.choose_job(name, call.request, call.declared)
+    place = _know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
+    answer, why, run_id = bisect.take_step(
+        name, fingerprint, job, call.declared, place, call.request.accel, call.command
+    )
+    call.terminal.stop()
+    print(f"{answer}: {why} ({run_id})")
+    if call.value("FIND") == "fix":
+        answer = answer.other
+    return answer.exit_status
+
+
+def _make_series_matrix(call: Call) -> int:
+    from orchestrator import pipeline
+    from orchestrator.commandline import listing
+    from orchestrator.jobs import plan
+    from orchestrator.runs.record import load_run
+    from orchestrator.targets import dryrun, seriesmatrix
+
+    jobs = seriesmatrix.list_prefixes(plan.make_plan(call.request, call.declared))
+    place = _know_rates(jobs, call.place)
+    if call.options.dry_run:
+        steps = list(dryrun.explain_jobs(jobs, call.declared, place, call.request.accel))
+        return _print(listing.render_steps, listing.render_steps_json, steps, call)
+    redo = call.options.always_make
+    run_id, _ = pipeline.run_jobs(jobs, call.declared, place, call.request.accel, call.command, redo=redo)
+    call.terminal.stop()
+    run = load_run(place.store.path("runs", run_id) / "record.json")
+    matrix = seriesmatrix.make_matrix(jobs[-1], run)
+    _print(seriesmatrix.render, seriesmatrix.render_json, matrix, call)
+    return int(not matrix.is_as_claimed)
+
+
 # what is done alone; the others work on the rows
 _TARGETS: Mapping[str, Callable[[Call], int]] = {
     "shell": _open_shell,
+    "bisect": _bisect,
+    "bisect-step": _take_step,
+    "series-matrix": _make_series_matrix,
     "doctor": _examine,
     "list": _show_evidence,
     "explain": _show_evidence,

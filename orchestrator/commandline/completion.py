@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.commandline.grammar import CHOICES, KINDS, PRODUCTS, SHELLS, TARGETS, VARIABLES
 
 # what names there are for a variable, by the kinds of list
-_NAMES = {"ROW": "rows", "KERNEL": "kernels", "SERIES": "series", "CONFIG": "fragments", "TESTS": "cases"}
+_NAMES = {
+    "ROW": "rows", "KERNEL": "kernels", "SERIES": "series", "TESTS": "cases", "CASE": "cases",
+    **dict.fromkeys(("CONFIG", "CONFIG_GOOD", "CONFIG_BAD"), "fragments"),
+}  # fmt: skip
 
 _SCRIPTS = {
     # readline splits words at = and :, so only what follows the last of them is replaced

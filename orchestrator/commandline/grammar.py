@@ -15,7 +15,7 @@ KINDS = ("rows", "kernels", "series", "fragments", "cases", "targets", "variable
 # of --json; what they look like is in schemas
 PRODUCTS = (
     "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
-    "changelog", "gc", "doctor", "history", "diff", "merge",
+    "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
 _MOST_REPEATS = 10_000
@@ -43,6 +43,11 @@ TARGETS: Mapping[str, Target] = {
     "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
+    "bisect": Target(
+        "which commit (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) changed CASE="
+    ),
+    "bisect-step": Target("CASE= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
+    "series-matrix": Target("what each patch of SERIES= flips, and what series.yaml claims of it"),
     "history": Target("what cases came to, newest last; ROW= and KERNEL= choose", takes="[CASE...]"),
     "diff": Target(
         "what B breaks, fixes or slows down; each a run, a kernel's version or tree, DATE or DATE..",
@@ -85,6 +90,16 @@ VARIABLES: Mapping[str, Variable] = {
     "REPEAT": Variable(
         "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
     ),
+    "CASE": Variable("the case to bisect, or one subtest of it", is_inherited=False),
+    "GOOD": Variable("a rev of KERNEL= on which it passes", is_inherited=False),
+    "BAD": Variable("a rev of KERNEL= on which it fails", is_inherited=False),
+    "FIND": Variable("break, or fix: then BAD is the older end", is_inherited=False),
+    "PATHS": Variable("only commits that touch these files or folders of the tree", is_inherited=False),
+    "CONFIG_GOOD": Variable("fragments with which it passes", is_inherited=False),
+    "CONFIG_BAD": Variable("fragments with which it fails", is_inherited=False),
+    "CONFIDENCE": Variable("how sure the commit must be, of a race", "0.95", is_inherited=False),
+    "FINGERPRINT": Variable("bisect-step: the one crash that is meant, or a glob", is_inherited=False),
+    "RESUME": Variable("1 goes on with the last bisection that was not ended", is_inherited=False),
     "ACCEL": Variable("auto, kvm or tcg", "auto"),
     "BOOT": Variable(
         "who boots the guests: qemu, or vng for virtme-ng, which takes the fragment virtme", "qemu"
@@ -96,7 +111,7 @@ VARIABLES: Mapping[str, Variable] = {
 }
 
 
-CHOICES = {"ACCEL": ("auto", "kvm", "tcg"), "BOOT": ("qemu", "vng")}
+CHOICES = {"ACCEL": ("auto", "kvm", "tcg"), "BOOT": ("qemu", "vng"), "FIND": ("break", "fix")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +142,11 @@ def make_parser() -> argparse.ArgumentParser:
                 "\nvariables (command line, then environment but for those marked *, then",
                 "~/.config/cowbell.yaml, then the row):",
                 *(
-                    f"  {name:<8} {variable.about}{'' if variable.is_inherited else ' *'}"
+                    f"  {name:<11} {variable.about}{'' if variable.is_inherited else ' *'}"
                     for name, variable in VARIABLES.items()
                 ),
                 "\nexit status:",
-                *(f"  {status:<8} {meaning}" for status, meaning in EXITS.items()),
+                *(f"  {status:<11} {meaning}" for status, meaning in EXITS.items()),
             )
         ),
     )
@@ -240,12 +255,13 @@ def read_words(words: Sequence[str], preferences: Mapping[str, Setting] | None =
 
 def _check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
     for name, known in CHOICES.items():
-        if (value := settings[name].value) not in known:
+        # what has no default may be empty
+        if (value := settings[name].value) not in known and (value or VARIABLES[name].default):
             expected = f"{', '.join(known[:-1])} or {known[-1]}"
             yield _refuse(name, settings, f"expected {expected}, got {value}{suggest(value, known)}")
     if settings["LLVM"].value not in ("", "0", "1"):
         yield _refuse("LLVM", settings, f"expected 1 or 0, got {settings['LLVM'].value}")
-    for name, read in (("SIZE", size_mib), ("REPEAT", read_repeat)):
+    for name, read in (("SIZE", size_mib), ("REPEAT", read_repeat), ("CONFIDENCE", read_confidence)):
         try:
             read(settings[name].value)
         except ValueError as error:
@@ -259,6 +275,17 @@ def read_repeat(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= _MOST_REPEATS:
         raise ValueError(f"expected auto, or a number from 1 to {_MOST_REPEATS}, got {text}")
     return int(text)
+
+
+def read_confidence(text: str) -> float:
+    """A share between 0 and 1; raises ``ValueError``."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.5 <= share <= 0.9999:
+        raise ValueError(f"expected a number from 0.5 to 0.9999, got {text}")
+    return share
 
 
 def _refuse(name: str, settings: Mapping[str, Setting], what: str) -> UsageError:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_type_hints
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from orchestrator.bisects.outcome import Outcome as Bisected
 from orchestrator.commandline.doctor import Finding
 from orchestrator.declarations.guesttest import GuestCase
 from orchestrator.ground.gc import Collection
@@ -26,6 +27,7 @@ from orchestrator.sources.source import Outcome as PatchOutcome
 from orchestrator.targets.changelog import Entry
 from orchestrator.targets.dryrun import Step
 from orchestrator.targets.ledger import Sighting
+from orchestrator.targets.seriesmatrix import SeriesMatrix
 from orchestrator.verdicts.verdict import Verdict
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -132,6 +134,8 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
     "diff": get_type_hints(Difference),
     "merge": get_type_hints(Merged),
+    "bisect": {**get_type_hints(Bisected), "is_found": bool},
+    "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
     "doctor": {"findings": list[Finding], "packages": list[str]},
 }
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The words of ``bisect`` and ``bisect-step`` in, what is asked out, with every wrong word told at once."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from orchestrator.bisects.answer import Answer, find_answer, make_default_failing
+from orchestrator.bisects.bisection import Question
+from orchestrator.bisects.gitbisect import Find
+from orchestrator.bisects.line import Line, make_config_line, make_history_line, make_series_line
+from orchestrator.declarations.guesttest import GuestCase, select_cases
+from orchestrator.declarations.matrix import Row
+from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.ground.status import Status
+from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.pipeline import run_jobs
+from orchestrator.runs.record import load_run
+from orchestrator.verdicts.verdict import judge_job
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was typed: the values of ``CASE=`` and so on. ``confidence`` is from 0 to 1."""
+
+    case: str
+    good: str
+    bad: str
+    find: str
+    paths: tuple[str, ...]
+    config_good: tuple[str, ...]
+    config_bad: tuple[str, ...]
+    confidence: float
+
+
+def choose_job(name: str, request: Request, declared: Declarations) -> tuple[GuestCase, Job]:
+    """The case, or that of a subtest, and the one job to test it in.
+
+    That is of the row named, or of the first one that has the case; with the series if one is named.
+    """
+    if not name:
+        raise UsageError(
+            "which case is it?", where="CASE", hint="CASE=odirect.rd-mprotect; cowbell list cases"
+        )
+    # one case: a glob is none
+    (case,) = select_cases(declared.cases, [name.partition("[")[0].replace("*", " ")], "CASE")
+    errors = []
+    if name not in (case.id, *case.subtests):
+        hint = f"there are: {', '.join(case.subtests)}"
+        errors.append(UsageError(f"{case.id} has no subtest {name}", where="CASE", hint=hint))
+    if len(request.rows) > 1:
+        errors.append(UsageError("takes one row", where="ROW"))
+    if len(request.series) > 1:
+        errors.append(UsageError("takes one series", where="SERIES"))
+    raise_all(errors)
+    rows = request.rows or tuple(_list_rows(case, declared))[:1] or declared.usual_rows[:1]
+    series = request.series or ("none",)
+    jobs = make_plan(replace(request, rows=rows, tests=(case.id,), series=series), declared)
+    return case, jobs[-1]
+
+
+def _list_rows(case: GuestCase, declared: Declarations) -> Iterator[str]:
+    for name in declared.usual_rows:
+        row: Row = declared.rows[name]
+        if case in select_cases(declared.cases, row.tests):
+            yield name
+
+
+def make_question(
+    asked: Asked, case: GuestCase, job: Job, declared: Declarations, place: Workspace
+) -> Question:
+    """Raises ``UsageError`` for all that does not go together, and as the lines do."""
+    line = _make_line(asked, job, declared, place)
+    find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
+    return Question(asked.case, case, line, find, asked.paths, asked.confidence)
+
+
+def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace) -> Line:
+    ends = {"GOOD": asked.good, "BAD": asked.bad}
+    configs = {"CONFIG_GOOD": asked.config_good, "CONFIG_BAD": asked.config_bad}
+    errors = [
+        *_find_odd(ends),
+        *_find_odd(configs),
+        *(
+            UsageError("is for commits, and GOOD= and BAD= name none", where=name)
+            for name, value in (("FIND", asked.find), ("PATHS", asked.paths))
+            if value and not any(ends.values()) and not (name == "FIND" and job.series.name)
+        ),
+    ]
+    if any(ends.values()) and any(configs.values()):
+        errors.append(UsageError("commits and configs are bisected one at a time", where="GOOD, CONFIG_GOOD"))
+    if not any(ends.values()) and not any(configs.values()) and not job.series.name:
+        errors.append(
+            UsageError(
+                "between what?",
+                where="bisect",
+                hint="GOOD=REV BAD=REV, or SERIES=NAME, or CONFIG_GOOD=FRAGMENTS CONFIG_BAD=FRAGMENTS",
+            )
+        )
+    raise_all(errors)
+    if asked.good:
+        is_fix = asked.find == Find.FIX
+        return make_history_line(
+            job, (asked.bad, asked.good) if is_fix else (asked.good, asked.bad), declared, place
+        )
+    if asked.config_good:
+        return make_config_line(job, asked.config_good, asked.config_bad, declared, place)
+    return make_series_line(job, declared, place)
+
+
+def _find_odd(pair: Mapping[str, object]) -> Iterator[UsageError]:
+    if sum(map(bool, pair.values())) == 1:
+        yield from (UsageError("is missing", where=name) for name, value in pair.items() if not value)
+
+
+def take_step(
+    name: str, fingerprint: str, job: Job, declared: Declarations, place: Workspace, accel: str, command: str
+) -> tuple[Answer, str, str]:
+    """For ``git bisect run``: the answer of the kernel as it is now, why, and the run that shows it.
+
+    Bad is that a subtest fails, or, with a fingerprint, only that crash. A subtest that is skipped here says
+    nothing beside one that is not.
+    """
+    run_id, _ = run_jobs([job], declared, place, accel, command)
+    (record,) = load_run(place.store.path("runs", run_id) / "record.json").jobs
+    if record.left_out:
+        return Answer.SKIP, record.left_out, run_id
+    verdicts = [v for v in judge_job(record) if name in (v.case, v.name)]
+    telling = [v for v in verdicts if v.raw is not Status.SKIP] or verdicts
+    answer, why = find_answer(telling, make_default_failing(telling, fingerprint), record.sought)
+    return answer, why, run_id

@@ -1,0 +1,645 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a case that fails here and passes there to the change that did it.
+
+Kernels and guests are pretended; git, its bisection, the store, trials and verdicts are real.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.bisects import bisection, line
+from orchestrator.bisects.answer import Answer, Failing, find_answer, make_default_failing
+from orchestrator.bisects.bisection import Bisection, Question
+from orchestrator.bisects.gitbisect import Find
+from orchestrator.bisects.line import Line, make_config_line, make_history_line
+from orchestrator.bisects.outcome import Outcome, render_json, render_mail, render_text
+from orchestrator.declarations.condition import Condition
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.declarations.matrix import Cell
+from orchestrator.ground.errors import StageFailure, UsageError
+from orchestrator.ground.status import Status
+from orchestrator.ground.store import Store
+from orchestrator.jobs.plan import Declarations, Job, Request
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.kconfig import Fragment
+from orchestrator.kernels.kconfig import Request as Ask
+from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
+from orchestrator.sources.series import Series
+from orchestrator.sources.tree import LocalTree
+from orchestrator.targets.bisect import Asked, choose_job, make_question
+from orchestrator.targets.seriesmatrix import make_matrix, render
+from orchestrator.verdicts.verdict import Verdict, judge_job
+from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
+from tests.gitserver import commit_file, run_git
+from tests.schema import read_product
+from tests.test_plan import DECLARED, ROW
+from tests.test_trials import tried
+from tests.test_verdict import GOOD, STDOUT, WARNING
+
+COMMITS = 24
+FAIL = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
+CRASH = replace(GOOD, console=WARNING.join(GOOD.console.splitlines(keepends=True)))
+BROKEN = replace(GOOD, stdout="")
+SURE = GuestCase(GOOD.case, Path("x.c"), "c", "0", "it works", "deterministic", 5)
+RACE = replace(SURE, kind="race")
+
+
+@pytest.fixture(scope="module")
+def commits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A checkout of a small kernel; the commit before all others first, its folder last."""
+    place = tmp_path_factory.mktemp("history") / "linux"
+    place.mkdir()
+    run_git(place, "init", "-q", "-b", "main")
+    makefile = (FAKELINUX / "Makefile").read_text()
+    (place / "Kconfig").write_text("")
+    run_git(place, "add", "Kconfig")
+    made = [commit_file(place, "Makefile", makefile, "a kernel")]
+    for number in range(1, COMMITS + 1):
+        file = "mm/memory.c" if number % 3 else "fs/inode.c"
+        made.append(commit_file(place, file, f"int change{number};\n", f"change {number}"))
+    return [*made, str(place)]
+
+
+class Ground:
+    """Kernels by commit: what the case comes to on each, trial by trial, and all that was done."""
+
+    def __init__(self, commits: Sequence[str], place: Workspace) -> None:
+        self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
+        self.case = SURE
+        self.first = 13
+        self.bad, self.good = FAIL, GOOD
+        self.results: dict[str, CaseResult] = {}
+        self.unbuildable: set[str] = set()
+        self.unbootable: set[str] = set()
+        self.images: dict[str, str] = {}
+        self.told: list[str] = []
+        self.kept: dict[str, list[CaseResult]] = {}
+        self.reverted = GOOD
+        self.on_run: Callable[[str], None] = lambda commit: None
+
+    def number(self, commit: str) -> int:
+        return self.commits.index(commit)
+
+    def find_commit(self, job: Job) -> str:
+        name = job.tree.name.partition(":")[2]
+        return "without" if job.series.name else next(c for c in self.commits if c.startswith(name))
+
+    def build(
+        self, jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
+    ) -> list[Path]:
+        commit = self.find_commit(jobs[0])
+        self.told.append(f"build {commit[:12]}")
+        if commit in self.unbuildable:
+            raise ExceptionGroup("jobs", [StageFailure("build", "the kernel does not build", hint="here")])
+        folder = place.store.path("kernels", commit)
+        folder.mkdir(exist_ok=True)
+        (folder / "build.json").write_text(json.dumps({"vmlinux_sha256": self.images.get(commit, commit)}))
+        return [folder / "image"]
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        declared: Declarations,
+        place: Workspace,
+        accel: str,
+        command: str,
+        *,
+        redo: bool,
+    ) -> tuple[str, bool]:
+        (job,) = jobs
+        commit = self.find_commit(job)
+        if redo:
+            self.kept.pop(commit, None)
+        failure = Failure("boot", "Kernel panic", "", "", "") if commit in self.unbootable else None
+        known = self.kept.setdefault(commit, [])
+        while not failure and place.repeat.wants_more(self.case, known):
+            self.on_run(commit)
+            self.told.append(f"run {commit[:12]}")
+            known.append(replace(self._find_result(commit), trial=len(known) + 1))
+        record = JobRecord(
+            row="demo", cell=job.cell.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
+            cases={self.case.id: self.case.subtests}, results=tuple(known), failure=failure,
+            races=(self.case.id,) if self.case.kind == "race" else (),
+            sought=place.repeat.list_sought([self.case]),
+        )  # fmt: skip
+        run_id = f"demo-{commit[:12]}-{len(known)}"
+        save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
+        return run_id, True
+
+    def _find_result(self, commit: str) -> CaseResult:
+        if commit == "without":
+            return self.reverted
+        made = self.bad if self.number(commit) >= self.first else self.good
+        return self.results.get(commit, made)
+
+    def make_line(self, old: int = 0, new: int = COMMITS) -> Line:
+        tree = LocalTree("linux", self.path)
+        job = Job(ROW, Cell("plain", "", ()), tree, Series(), (self.case,))
+        ends = (self.commits[old], self.commits[new])
+        return make_history_line(job, ends, DECLARED, self.place)
+
+    def start(
+        self, find: Find | None = Find.BREAK, paths: tuple[str, ...] = (), confidence: float = 0.95
+    ) -> Bisection:
+        found = self.make_line()
+        question = Question(self.case.id, self.case, found, find, paths, confidence)
+        return Bisection(question, found.make_job(found.new), self.place, "tcg", "cowbell bisect")
+
+    def bisect(
+        self, find: Find | None = Find.BREAK, paths: tuple[str, ...] = (), confidence: float = 0.95
+    ) -> Outcome:
+        return self.start(find, paths, confidence).run()
+
+
+@pytest.fixture
+def ground(
+    commits: list[str],
+    tmp_path: Path,
+    store: Store,
+    progress: QuietProgress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Ground:
+    ground = Ground(commits, Workspace(tmp_path, store, progress))
+    monkeypatch.setattr(bisection, "build_jobs", ground.build)
+    monkeypatch.setattr(bisection, "run_jobs", ground.run)
+    return ground
+
+
+def list_steps(outcome: Outcome, role: str = "step") -> list[str]:
+    return [step.commit for step in outcome.steps if step.role == role]
+
+
+# --- what is found
+
+
+@pytest.mark.parametrize("first", [1, 2, 13, COMMITS - 1, COMMITS])
+def test_the_commit_is_found_wherever_it_is(ground: Ground, first: int) -> None:
+    ground.first = first
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[first],)
+    assert outcome.is_found
+    assert len(list_steps(outcome)) <= 5
+    assert list_steps(outcome, "again") == [ground.commits[first], ground.commits[first - 1]]
+    # nothing is upon the newest commit that could be left without it
+    assert len(list_steps(outcome, "without")) == (first < COMMITS)
+
+
+def test_git_knows_of_it(ground: Ground) -> None:
+    outcome = ground.bisect()
+    log = run_git(Path(outcome.git_dir), "bisect", "log")
+    assert log == outcome.log.strip()
+    assert f"# first bad commit: [{ground.commits[13]}]" in log
+    assert not (Path(ground.path) / ".git" / "BISECT_LOG").exists()
+
+
+def test_a_fix_is_found(ground: Ground) -> None:
+    ground.bad, ground.good = GOOD, FAIL
+    ground.reverted = FAIL
+    outcome = ground.bisect(Find.FIX)
+    assert outcome.suspects == (ground.commits[13],)
+    assert outcome.is_found
+    assert "git bisect broken" in outcome.log
+    assert "first commit that fixes" in render_text(outcome)
+    assert "without it is bad" in " ".join(render_text(outcome).split())
+    assert not render_mail(outcome)
+
+
+def test_paths_narrow(ground: Ground) -> None:
+    ground.first = 12
+    outcome = ground.bisect(paths=("fs",))
+    assert outcome.suspects == (ground.commits[12],)
+    assert all(ground.number(commit) % 3 == 0 for commit in list_steps(outcome))
+    with pytest.raises(UsageError, match="no commit in between touches them"):
+        ground.bisect(paths=("drivers",))
+
+
+# --- what is in the way
+
+
+def test_skips_are_told_and_leave_suspects(ground: Ground) -> None:
+    lost = [ground.commits[i] for i in (11, 12)]
+    ground.unbuildable, ground.unbootable = {lost[0]}, {lost[1]}
+    outcome = ground.bisect()
+    assert set(outcome.suspects) == {ground.commits[i] for i in (11, 12, 13)}
+    assert not outcome.is_found
+    text = render_text(outcome)
+    assert "one of these 3 breaks" in text
+    assert "build: the kernel does not build" in text
+    assert "Kernel panic" in text
+
+
+def test_what_does_not_build_is_no_bad_commit(ground: Ground) -> None:
+    ground.unbuildable = set(ground.commits[5:9])
+    ground.results = {ground.commits[15]: BROKEN, ground.commits[16]: replace(GOOD, stdout=SKIPPED)}
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[13],)
+
+
+SKIPPED = STDOUT.replace("ok 1 odirect.rd-mprotect", "ok 1 odirect.rd-mprotect # SKIP no such device")
+
+
+def test_another_failure_is_another_bug(ground: Ground) -> None:
+    """A crash in between is neither good nor bad of who looks for lost data, and the other way round."""
+    ground.results = {ground.commits[12]: CRASH}
+    outcome = ground.bisect()
+    (step,) = [step for step in outcome.steps if step.commit == ground.commits[12]]
+    assert step.answer is Answer.SKIP
+    assert "and not fail" in step.reason
+    assert set(outcome.suspects) == {ground.commits[12], ground.commits[13]}
+
+
+def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
+    ground.bad = CRASH
+    other = replace(CRASH, console=CRASH.console.replace("do_wp_page", "do_swap_page"))
+    ground.results = {ground.commits[18]: other}
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[13],)
+    assert "crash" in next(iter(outcome.failing.values()))
+
+
+# --- ends
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "told"),
+    [(FAIL, FAIL, "fail"), (GOOD, GOOD, "pass"), (FAIL, GOOD, "fail"), (GOOD, BROKEN, "broken")],
+)
+def test_ends_that_are_none_are_told_before_any_time_is_lost(
+    ground: Ground, good: CaseResult, bad: CaseResult, told: str
+) -> None:
+    ground.good, ground.bad = good, bad
+    with pytest.raises(UsageError, match="does not pass at the one end and fail at the other") as error:
+        ground.bisect()
+    assert told in str(error.value)
+    assert len({line for line in ground.told if line.startswith("run")}) == 2
+
+
+def test_revs_that_are_not_there(ground: Ground) -> None:
+    job = ground.make_line().make_job(ground.commits[0])
+    with pytest.raises(ExceptionGroup) as group:
+        make_history_line(job, ("v1", "v2"), DECLARED, ground.place)
+    assert [str(error).split(": ")[1] for error in group.value.exceptions] == ["has no v1", "has no v2"]
+
+
+# --- not twice
+
+
+def test_the_same_image_is_not_tried_again(ground: Ground) -> None:
+    """A commit that changes a comment is the kernel that it was."""
+    ground.images = {commit: str(i // 3) for i, commit in enumerate(ground.commits)}
+    ground.first = 12
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[12],)
+    same = [step for step in outcome.steps if step.same_as]
+    assert same
+    assert all(ground.number(step.commit) // 3 == ground.number(step.same_as) // 3 for step in same)
+    tried_once = {f"run {step.commit[:12]}" for step in same} - {
+        f"run {step.commit[:12]}" for step in outcome.steps if step.role == "again"
+    }
+    assert not tried_once & set(ground.told)
+
+
+def test_a_killed_bisection_goes_on(ground: Ground) -> None:
+    """Also a commit that did not build is not tried again, though nothing of it is in the store."""
+    ground.unbuildable = set(ground.commits[10:13])
+
+    class KilledError(Exception):
+        pass
+
+    def kill(commit: str) -> None:
+        if len(ground.told) > 9:
+            raise KilledError
+
+    ground.on_run = kill
+    with pytest.raises(KilledError):
+        ground.bisect()
+    before = list(ground.told)
+    ground.on_run = lambda commit: None
+    ground.told.clear()
+    outcome = ground.bisect()
+    assert set(outcome.suspects) == {ground.commits[i] for i in (10, 11, 12, 13)}
+    assert not {line for line in before if line.startswith("run")} & set(ground.told)
+    built = {f"build {commit[:12]}" for commit in ground.unbuildable}
+    assert built & set(before)
+    assert not built & set(before) & set(ground.told)
+
+
+# --- races
+
+
+class Chance:
+    """A race that is hit at a rate, with a seed of its own for each kernel."""
+
+    def __init__(self, ground: Ground, rate: float, tries: int) -> None:
+        self.dice = {commit: random.Random(i) for i, commit in enumerate([*ground.commits, "without"])}
+        self.ground, self.rate, self.tries = ground, rate, tries
+        ground.case = RACE
+        ground._find_result = self.find_result  # type: ignore[method-assign]
+
+    def find_result(self, commit: str) -> CaseResult:
+        is_bad = commit != "without" and self.ground.number(commit) >= self.ground.first
+        hits = sum(self.dice[commit].random() < self.rate for _ in range(self.tries)) if is_bad else 0
+        return tried(hits, self.tries)
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.05])
+def test_a_race_is_found_with_the_confidence_that_was_asked_for(ground: Ground, rate: float) -> None:
+    Chance(ground, rate, 400)
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[13],)
+    (sought,) = outcome.sought.values()
+    assert sought.rate < rate
+    assert sought.risk < 0.05 / 2 / 5
+    for step in outcome.steps:
+        hits, _, tries = next(iter(step.rates.values())).split()
+        enough = 1 - (1 - sought.rate) ** int(tries) > 1 - sought.risk
+        assert step.answer is (Answer.BAD if int(hits) else Answer.GOOD)
+        assert int(hits) or enough
+    assert "is right with 95 % confidence" in " ".join(render_text(outcome).split())
+
+
+def test_evidence_is_topped_up(ground: Ground) -> None:
+    """A higher confidence takes more trials of the same steps, and none of those that were done."""
+    Chance(ground, 0.02, 100)
+    first = ground.bisect(confidence=0.9)
+    number = len(ground.told)
+    more = ground.bisect(confidence=0.999)
+    assert more.suspects == first.suspects
+    rates = [
+        {step.commit: step.rates for step in outcome.steps if step.role == "step"}
+        for outcome in (first, more)
+    ]
+    assert rates[0].keys() == rates[1].keys()
+    assert rates[0] != rates[1]
+    assert len(ground.told) > number
+
+
+def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
+    """What is tested again may come to something else; then it says so, and is not found."""
+    results = iter([GOOD])
+    real = ground._find_result
+
+    def find(commit: str) -> CaseResult:
+        # the commit before passes at first, and fails when it is asked again
+        is_parent = commit == ground.commits[12]
+        return next(results, FAIL) if is_parent else real(commit)
+
+    ground._find_result = find  # type: ignore[method-assign]
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[13],)
+    assert not outcome.is_found
+    assert "NOT CONFIRMED: its parent was bad when tested again" in render_text(outcome)
+
+
+def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
+    ground.reverted = FAIL
+    outcome = ground.bisect()
+    assert not outcome.is_found
+    assert any("without it" in doubt for doubt in outcome.doubts)
+
+
+# --- answers
+
+
+def judge(*results: CaseResult) -> list[Verdict]:
+    record = JobRecord(
+        row="r",
+        cell="c",
+        arch="x86_64",
+        tree="t",
+        series="",
+        cases={GOOD.case: (GOOD.case,)},
+        results=results,
+    )
+    return list(judge_job(record))
+
+
+def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
+    verdicts = judge(tried(0, 100))
+    failing = {GOOD.case: Failing(Status.FAIL)}
+    assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
+    assert find_answer(verdicts, failing, {GOOD.case: Sought(0.5, "x", 0.01)})[0] is Answer.GOOD
+    assert find_answer(verdicts, failing, {GOOD.case: Sought(0.01, "x", 0.01)})[0] is Answer.SKIP
+
+
+def test_a_subtest_that_is_not_there_is_a_skip() -> None:
+    assert find_answer([], {GOOD.case: Failing(Status.FAIL)}, {})[0] is Answer.SKIP
+
+
+@pytest.mark.parametrize(
+    ("result", "fingerprint", "answer"),
+    [
+        (GOOD, "", Answer.GOOD),
+        (FAIL, "", Answer.BAD),
+        (CRASH, "", Answer.BAD),
+        (BROKEN, "", Answer.SKIP),
+        (CRASH, "*", Answer.BAD),
+        (CRASH, "warning:elsewhere*", Answer.SKIP),
+        (FAIL, "*", Answer.SKIP),
+    ],
+)
+def test_by_hand(result: CaseResult, fingerprint: str, answer: Answer) -> None:
+    verdicts = judge(result)
+    assert find_answer(verdicts, make_default_failing(verdicts, fingerprint), {})[0] is answer
+    assert (answer.exit_status, answer.other.other) == ({"good": 0, "bad": 1, "skip": 125}[answer], answer)
+
+
+# --- other lines
+
+
+def test_config_symbols_are_a_line(ground: Ground) -> None:
+    def fragment(name: str, append: str, **symbols: str) -> Fragment:
+        asks = tuple(Ask(symbol, value, f"{name}:1") for symbol, value in symbols.items())
+        return Fragment(name, name, Condition(), asks, append, frozenset())
+
+    declared = replace(
+        DECLARED,
+        fragments={
+            "one": fragment("one", "", MMU="y", SWAP="n", KSM="y"),
+            "other": fragment("other", "quiet", MMU="y", SWAP="y", ZRAM="y"),
+        },
+    )
+    tree = LocalTree("linux", ground.path)
+    job = Job(ROW, Cell("plain", "", ()), tree, Series(), (SURE,))
+    found = make_config_line(job, ["one"], ["other"], declared, ground.place)
+    listed = run_git(found.git_dir, "log", "--format=%s", "--reverse", found.new).splitlines()
+    assert listed == [
+        "one", "SWAP: n becomes y", "ZRAM: not asked for becomes y", "KSM: y becomes not asked for",
+        "append: - becomes quiet",
+    ]  # fmt: skip
+    commits = run_git(found.git_dir, "rev-list", "--reverse", found.new).split()
+
+    def symbols(job: Job | None) -> dict[str, str]:
+        assert job
+        (name,) = job.row.kconfig
+        return {ask.symbol: ask.value for ask in found.declared.fragments[name].requests}
+
+    assert symbols(found.make_job(commits[0])) == {"MMU": "y", "SWAP": "n", "KSM": "y"}
+    assert symbols(found.make_job(commits[2])) == {"MMU": "y", "SWAP": "y", "ZRAM": "y", "KSM": "y"}
+    assert symbols(found.make_job(commits[4])) == {"MMU": "y", "SWAP": "y", "ZRAM": "y"}
+    assert symbols(found.leave_out(commits[1])) == {"MMU": "y", "SWAP": "n", "ZRAM": "y"}
+    with pytest.raises(UsageError, match="ask for the same symbols"):
+        make_config_line(job, ["one"], ["one"], declared, ground.place)
+
+
+def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
+    series = make_series("three", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(3)))
+    job = Job(ROW, Cell("three", "three", ()), LocalTree("linux", ground.path), series, (SURE,))
+    found = line.make_series_line(job, DECLARED, ground.place)
+    commits = run_git(found.git_dir, "rev-list", "--reverse", f"{found.old}..{found.new}").split()
+    assert [len(found.make_job(commit).series.patches) for commit in (found.old, *commits)] == [0, 1, 2, 3]
+    left = found.leave_out(commits[0])
+    assert left and [patch.name for patch in left.series.patches] == [p.name for p in series.patches[1:]]
+    assert found.leave_out(commits[2]) is None
+
+
+def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
+    series = make_series("two", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(2)))
+    claims = ({GOOD.case: Status.PASS}, {GOOD.case: Status.PASS})
+    patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
+    job = Job(ROW, Cell("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,))
+
+    def record(result: CaseResult) -> JobRecord:
+        return JobRecord(
+            row="r",
+            cell="c",
+            arch="x86_64",
+            tree="t",
+            series="",
+            cases={GOOD.case: (GOOD.case,)},
+            results=(result,),
+        )
+
+    def make(*results: CaseResult) -> str:
+        return render(make_matrix(job, RunRecord("r-1", "", "", tuple(map(record, results)))))
+
+    said = make(FAIL, GOOD, GOOD)
+    assert "fail -> pass  as claimed" in said
+    assert "stays pass    CLAIMED: pass" in said
+    assert "is NOT as series.yaml claims" in said
+    assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
+
+
+# --- words
+
+
+def ask(**words: str) -> Asked:
+    empty = dict.fromkeys(("good", "bad", "find"), "")
+    lists = {name: () for name in ("paths", "config_good", "config_bad")}
+    return Asked(**{"case": "odirect.read", **empty, **lists, "confidence": 0.95, **words})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({}, "between what?"),
+        ({"good": "v1"}, "BAD: is missing"),
+        ({"config_bad": ("base",)}, "CONFIG_GOOD: is missing"),
+        ({"good": "v1", "bad": "v2", "config_good": ("a",), "config_bad": ("b",)}, "one at a time"),
+        ({"good": "v1", "bad": "v2"}, "is not of git"),
+    ],
+)
+def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], told: str) -> None:
+    case, job = choose_job("odirect.read", Request(), DECLARED)
+    with pytest.raises((UsageError, ExceptionGroup)) as error:
+        make_question(ask(**words), case, job, DECLARED, ground.place)
+    errors = getattr(error.value, "exceptions", [error.value])
+    assert any(told in str(each) for each in errors)
+
+
+def test_the_first_row_that_has_the_case_is_taken() -> None:
+    case, job = choose_job("vmsplice.child", Request(), DECLARED)
+    assert (case.id, job.row.name, job.cell.name) == ("vmsplice.child", "demo", "plain")
+    with pytest.raises(ExceptionGroup) as group:
+        choose_job("vmsplice.child[x]", Request(rows=("demo", "small")), DECLARED)
+    told = [str(error).splitlines()[0] for error in group.value.exceptions]
+    assert told == ["CASE: vmsplice.child has no subtest vmsplice.child[x]", "ROW: takes one row"]
+
+
+# --- the commands
+
+
+def cowbell(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("CASE=odirect.rd-mprotect",), 128),
+        (("KERNEL=.",), 128),
+        (("CASE=no.such", "KERNEL=."), 128),
+        (("CASE=odirect.rd-mprotect", "KERNEL=/nowhere"), 128),
+        (("--no-such-option",), 128),
+        (("NOPE=1",), 128),
+        (("CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "COWBELL"), 128),
+    ],
+)
+def test_nothing_but_an_answer_is_taken_for_one(words: tuple[str, ...], status: int) -> None:
+    """git bisect run takes 1 to 124, 126 and 127 for bad, 125 for a skip, and stops at 128 and above."""
+    assert cowbell("bisect-step", *words).returncode == status
+
+
+def test_the_host_s_trouble_stops_git(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("no folder")
+    done = cowbell("bisect-step", "CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "ROW=demo")
+    assert done.returncode == 129, done.stderr
+
+
+def test_nothing_to_resume() -> None:
+    done = cowbell("bisect", "RESUME=1")
+    assert (done.returncode, "no bisection that was not ended" in done.stderr) == (2, True)
+
+
+def test_reports(ground: Ground, tmp_path: Path) -> None:
+    ours = ground.start()
+    outcome = ours.run()
+    assert (ours.folder / "report.txt").read_text() == render_text(outcome)
+    mail = (ours.folder / "mail.txt").read_text()
+    short = ground.commits[13][:12]
+    assert f'Fixes: {short} ("change 13")' in mail
+    assert f"#regzbot introduced: {short}" in mail
+    told = read_product(render_json(outcome))
+    assert told["suspects"] == [ground.commits[13]]
+    assert told["is_found"]
+    assert [step["answer"] for step in told["steps"][:2]] == ["good", "bad"]
+    assert dataclasses.asdict(outcome)["confidence"] == 0.95
+
+
+def test_all_is_done_again_once(ground: Ground) -> None:
+    ground.bisect()
+    first = sorted(line for line in ground.told if line.startswith("run"))
+    ground.told.clear()
+    ground.bisect()
+    assert not [line for line in ground.told if line.startswith("run")]
+    ours = ground.start()
+    again = Bisection(ours._question, ours._line.make_job(ours._line.new), ground.place, "tcg", "", redo=True)
+    assert again.run().is_found
+    assert sorted(line for line in ground.told if line.startswith("run")) == first
+
+
+def read_steps(folder: Path) -> Iterator[str]:
+    yield from (step["commit"] for step in json.loads((folder / "steps.json").read_text()))
+
+
+def test_steps_are_kept_as_they_are_done(ground: Ground) -> None:
+    ours = ground.start()
+    seen: list[int] = []
+    ground.on_run = lambda commit: seen.append(
+        len(list(read_steps(ours.folder))) if (ours.folder / "steps.json").exists() else 0
+    )
+    outcome = ours.run()
+    assert max(seen) >= len(outcome.steps) - 2
+    assert list(read_steps(ours.folder)) == [step.commit for step in outcome.steps]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bisections of a real 5.10 with 64 commits upon it, one of which flips cases while others are in the way.
+
+The kernels share the build folder of Debian's 5.10, so each costs what differs.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.ground.store import Store
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.sources.fetch import fetch_tree
+from tests.conftest import QuietProgress, find_processes, wait_for
+from tests.gitserver import run_git
+from tests.longhistory import BROKEN_BUILD, FLIP, PANICS, make_long_history
+from tests.schema import read_product
+from tests.test_kernel import ROOT
+
+pytestmark = pytest.mark.kernel
+
+
+class Bench:
+    """A project whose debian-5.10 is a checkout with the long history, and the suite's store."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.store = store
+        base = fetch_tree(load_declarations(ROOT).trees["debian-5.10"], store, QuietProgress())
+        self.checkout = folder / "linux"
+        self.commits = make_long_history(self.checkout, store.root / "git/kernels.git", base.commit)
+        self.project = folder / "project"
+        (self.project / "patches").mkdir(parents=True)
+        tree = f"trees:\n  debian-5.10: {{git: [{self.checkout}], ref: HEAD}}\n"
+        (self.project / "patches/trees.yaml").write_text(tree)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "-C", str(self.project), *words],
+            cwd=ROOT,
+            env=os.environ | {"COWBELL_STORE": str(self.store.root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=2400)
+        return process.returncode, out, err
+
+    def bisect(self, *words: str) -> dict[str, Any]:
+        status, out, err = self.run("--json", "bisect", "ROW=demo", *words)
+        assert status == 0, out + err
+        return read_product(out)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, kernel_store: Store) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bisect"), kernel_store)
+
+
+def test_a_fix_is_found_past_what_is_in_the_way(bench: Bench) -> None:
+    """Killed on its way, and resumed."""
+    process = bench.start("bisect", "ROW=demo", "CASE=odirect.rd-mprotect", "GOOD=main", "BAD=v0", "FIND=fix")
+    assert process.stderr
+    for line in process.stderr:
+        if re.search(r"\bstep 3\b", line):
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not find_processes(str(bench.store.root / "results")), 30)
+    status, out, err = bench.run("bisect", "RESUME=1")
+    assert status == 0, out + err
+    assert "the first commit that fixes odirect.rd-mprotect (fail):" in out
+    assert "confirmed" in out
+    assert f"{bench.commits[FLIP][:12]} mm: restore mapcount-accurate" in out.splitlines()[1]
+    assert "build: the kernel does not build" in out
+    assert "Kernel panic - not syncing: in the way" in out
+    where = re.search(r"git -C (\S+) bisect log", out)
+    assert where
+    log = run_git(Path(where[1]), "bisect", "log")
+    assert f"# first fixed commit: [{bench.commits[FLIP]}]" in log
+
+
+def test_a_race_is_found(bench: Bench) -> None:
+    name = "odirect.rd-stress[mode=softdirty]"
+    told = bench.bisect(f"CASE={name}", "GOOD=main", "BAD=v0", "FIND=fix")
+    assert told["suspects"] == [bench.commits[FLIP]]
+    assert told["is_found"]
+    skipped = {step["commit"] for step in told["steps"] if step["answer"] == "skip"}
+    assert skipped <= {bench.commits[i] for i in (BROKEN_BUILD, BROKEN_BUILD + 1, PANICS, PANICS + 1)}
+    for step in told["steps"]:
+        if step["answer"] != "skip":
+            hits = int(step["rates"][name].split()[0])
+            assert (hits > 0) == (step["answer"] == "bad")
+    assert told["sought"][name]["rate"] > 0
+
+
+def test_a_patch_that_breaks_is_found_and_a_comment_is_no_new_kernel(bench: Bench) -> None:
+    told = bench.bisect("CASE=vmsplice.child-small", "SERIES=cow", "KERNEL=debian-5.10:v0")
+    assert (told["find"], told["kind"], told["is_found"]) == ("break", "patch", True)
+    images = {}
+    for number in (35, 36):
+        status, out, err = bench.run(
+            "build", "ROW=demo", f"KERNEL=debian-5.10:{bench.commits[number]}", "SERIES=none"
+        )
+        assert status == 0, err
+        folder = Path(out.strip()).parent
+        images[number] = json.loads((folder / "build.json").read_text())["vmlinux_sha256"]
+    status, out, _ = bench.run("build", "ROW=demo", f"KERNEL=debian-5.10:{bench.commits[34]}", "SERIES=none")
+    folder = Path(out.strip()).parent
+    assert json.loads((folder / "build.json").read_text())["vmlinux_sha256"] == images[35] != images[36]
+
+
+def test_the_matrix_of_a_series_is_as_claimed(bench: Bench) -> None:
+    status, out, err = bench.run("--json", "series-matrix", "ROW=demo", "SERIES=cow", "KERNEL=debian-5.10:v0")
+    told = read_product(out)
+    assert status == 0, out + err
+    (patch,) = told["patches"]
+    assert {flip["case"]: flip["after"] for flip in patch["flips"]} == {
+        "iouring.fixed-mprotect": "pass",
+        "odirect.rd-mprotect": "pass",
+        "odirect.rd-softdirty": "pass",
+        "vmsplice.child-small": "fail",
+    }
+
+
+def test_by_hand(bench: Bench) -> None:
+    """git bisect run in the checkout itself, whose HEAD is what the project calls debian-5.10."""
+    place = bench.checkout
+    run_git(
+        place,
+        "bisect",
+        "start",
+        "--term-old=broken",
+        "--term-new=fixed",
+        "main",
+        bench.commits[BROKEN_BUILD - 2],
+    )
+    words = [
+        "-C",
+        str(bench.project),
+        "ROW=demo",
+        "CASE=odirect.rd-softdirty",
+        "FIND=fix",
+        "KERNEL=debian-5.10",
+    ]
+    done = subprocess.run(
+        ["git", "bisect", "run", sys.executable, "-m", "orchestrator", "bisect-step", *words],
+        cwd=place,
+        env=os.environ | {"COWBELL_STORE": str(bench.store.root), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{bench.commits[FLIP]} is the first fixed commit" in done.stdout
+    run_git(place, "bisect", "reset")
