@@ -13,6 +13,7 @@ bench: .venv/ready-dev
 	.venv/bin/python tests/bench/cli_time.py
 	.venv/bin/python tests/bench/source_time.py
 	.venv/bin/python tests/bench/boot_time.py
+	.venv/bin/python -m tests.bench.bisect_time
 	.venv/bin/python tests/bench/build_time.py
 	.venv/bin/python tests/bench/catalogue_time.py
 
