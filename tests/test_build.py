@@ -186,6 +186,12 @@ def test_same_input_gives_the_same_bytes(
     assert one.image.read_bytes() == two.image.read_bytes()
 
 
+def test_configs_of_a_family_share_a_build_folder(base: Source, config: Config) -> None:
+    one, other = (replace(config, config_id=name, family="these") for name in "ab")
+    assert request(base, one).folder_id == request(base, other).folder_id != request(base, config).folder_id
+    assert request(base, one).build_id != request(base, other).build_id
+
+
 def test_redo_builds_again(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
     kernel = make(base, config, store, progress)
     (kernel.folder / "vmlinux").write_text("spoiled")

@@ -45,12 +45,16 @@ def read(tree: Tree, file: str, store: Store, progress: QuietProgress) -> str:
 # --- checkouts
 
 
-def test_checkout_is_taken_at_its_head(linux: Path, store: Store, progress: QuietProgress) -> None:
+def test_checkout_is_taken_at_its_head(
+    linux: Path, store: Store, progress: QuietProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = fetch_tree(find_tree(str(linux), {}), store, progress)
     assert first.commit == run_git(linux, "rev-parse", "HEAD")
     assert first.origin == str(linux)
     stages = len(progress.stages)
     assert fetch_tree(find_tree(str(linux), {}), store, progress) == first
+    monkeypatch.chdir(linux)
+    assert find_tree(".", {}) == find_tree(str(linux), {})
     assert len(progress.stages) == stages, "nothing new, nothing fetched"
     second = commit_file(linux, "mm/swap.c", "int swap;\n", "second")
     assert find_fetched(find_tree(str(linux), {}), store) is None

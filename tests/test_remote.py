@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.bisects.line import make_history_line
+from orchestrator.declarations.matrix import Cell
 from orchestrator.ground.errors import InfraError, UsageError
 from orchestrator.ground.store import Store
 from orchestrator.jobs.inputs import add_inputs
-from orchestrator.jobs.plan import Declarations
+from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.sources import fetch, remote
 from orchestrator.sources.fetch import fetch_tree, find_fetched
@@ -24,6 +26,7 @@ from orchestrator.sources.source import State, apply_series, try_series
 from orchestrator.sources.tree import GitTree, LocalTree, find_tree
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
+from tests.test_plan import DECLARED, ROW
 
 
 @pytest.fixture
@@ -234,6 +237,23 @@ def test_range_is_not_asked_for_twice(
     first = load_range("fake:v5.10..stack", tree, store, progress)
     server.allowed = 0
     assert load_range("fake:v5.10..stack", tree, store, progress) == first
+
+
+def test_steps_of_a_bisection_leave_its_history_whole(
+    tree: GitTree, history: Path, tmp_path: Path, store: Store, progress: QuietProgress
+) -> None:
+    place = Workspace(tmp_path, store, progress)
+    declared = replace(DECLARED, trees={"fake": tree})
+    job = Job(ROW, Cell("plain", "", ()), tree, Series(), ())
+    found = make_history_line(job, ("v5.10", "stack"), declared, place)
+    assert found.count(()) == COMMITS
+    for number in (35, 10):
+        commit = run_git(history, "rev-parse", f"stack~{number}")
+        src = fetch_tree(found.make_job(commit).tree, store, progress)
+        assert src.commit == commit
+        assert src.folder == "fake"
+        assert found.count(()) == COMMITS
+        assert run_git(found.git_dir, "rev-list", "--count", commit, f"^{found.old}") == str(COMMITS - number)
 
 
 def test_range_of_two_lines_is_refused(tree: GitTree, store: Store, progress: QuietProgress) -> None:
