@@ -11,12 +11,13 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator import actions
+from orchestrator.commandline.call import Call, make_place, make_request
 from orchestrator.commandline.grammar import (
     KINDS,
     PRODUCTS,
@@ -24,8 +25,6 @@ from orchestrator.commandline.grammar import (
     Setting,
     choose_subject,
     make_parser,
-    read_confidence,
-    read_repeat,
     read_words,
     settle_jobs,
 )
@@ -38,37 +37,9 @@ from orchestrator.ground.store import Store, disk_trouble, find_default_root
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.commandline.terminal import Terminal
-    from orchestrator.declarations.guesttest import GuestCase
-    from orchestrator.ground.workers import Limits
-    from orchestrator.jobs.plan import Declarations, Job, Request
-    from orchestrator.jobs.workspace import Workspace
-    from orchestrator.targets.ledger import Sighting
+    from orchestrator.jobs.plan import Declarations, Job
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What was typed, and what was read for it: all that a target needs.
-
-    ``targets`` are those named, in their order, ``subjects`` what is named after one; ``words`` is all that
-    was typed, ``command`` the line as it can be pasted.
-    """
-
-    targets: tuple[str, ...]
-    subjects: tuple[str, ...]
-    settings: Mapping[str, Setting]
-    options: argparse.Namespace
-    words: Sequence[str]
-    command: str
-    request: "Request"
-    declared: "Declarations"
-    place: "Workspace"
-    terminal: "Terminal"
-
-    def value(self, name: str) -> str:
-        return self.settings[name].value
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -163,9 +134,9 @@ def _run(words: list[str]) -> int:
     from orchestrator.commandline.terminal import Terminal
     from orchestrator.jobs.inputs import add_inputs
 
-    request = _make_request(targets, settings)
+    request = make_request(targets, settings)
     with Terminal(is_silent=options.silent, is_verbose=options.verbose) as terminal:
-        place = _make_place(root, store, settings, options, terminal)
+        place = make_place(root, store, settings, options, terminal)
         declared = add_inputs(
             declared,
             request.tree,
@@ -176,70 +147,19 @@ def _run(words: list[str]) -> int:
         )
         command = shlex.join(["cowbell", *words])
         call = Call(
-            targets, read.subjects, settings, options, words, command, request, declared, place, terminal
+            targets,
+            read.subjects,
+            settings,
+            options,
+            words,
+            command,
+            request,
+            declared,
+            place,
+            terminal,
+            _show,
         )
         return _TARGETS.get(targets[0], _make_targets)(call)
-
-
-def _make_request(targets: Sequence[str], settings: Mapping[str, Setting]) -> "Request":
-    from orchestrator.jobs.plan import Request
-
-    # a shell comes by vng where it can
-    is_free = tuple(targets) == ("shell",) and settings["BOOT"].origin == "default"
-    return Request(
-        rows=settings["ROW"].words,
-        tree=settings["KERNEL"].value,
-        series=settings["SERIES"].words,
-        tests=settings["TESTS"].words,
-        arch=settings["ARCH"].value,
-        config=settings["CONFIG"].words,
-        accel=settings["ACCEL"].value,
-        boot="" if is_free else settings["BOOT"].value,
-    )
-
-
-def _make_place(
-    root: Path,
-    store: Store,
-    settings: Mapping[str, Setting],
-    options: argparse.Namespace,
-    terminal: "Terminal",
-) -> "Workspace":
-    from orchestrator.jobs.manifest import find_names
-    from orchestrator.jobs.workspace import Workspace
-    from orchestrator.verdicts.trials import Repeat
-
-    return Workspace(
-        root,
-        store,
-        terminal,
-        keep_going=options.keep_going,
-        cc=settings["CC"].value,
-        use_llvm=settings["LLVM"].value == "1",
-        keep_core=settings["VMCORE"].value == "1",
-        limits=_find_limits(options, terminal),
-        what_if=find_names(options.what_if),
-        repeat=Repeat(read_repeat(settings["REPEAT"].value)),
-    )
-
-
-def _find_limits(options: argparse.Namespace, terminal: "Terminal") -> "Limits":
-    """One job at a time, or as many as -j or the make that called us allows."""
-    from orchestrator.ground.jobserver import Jobserver
-    from orchestrator.ground.workers import Limits
-
-    if options.jobs is not None:
-        jobs = options.jobs or os.cpu_count() or 1
-        return Limits(Jobserver.make(jobs), options.load_average, options.keep_going)
-    cores = Jobserver.inherit(os.environ)
-    if not cores and "--jobserver" in os.environ.get("MAKEFLAGS", ""):
-        terminal.note("make keeps its jobserver from us, its recipe has no +: one job at a time")
-    return Limits(cores, options.load_average, options.keep_going)
-
-
-def _print(as_text: Callable[[T], str], as_json: Callable[[T], str], product: T, call: Call) -> int:
-    print((as_json if call.options.json else as_text)(product), end="")
-    return 0
 
 
 def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
@@ -260,62 +180,6 @@ def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -
     render = listing.render_declared_json if as_json else listing.render_declared
     print(render(listing.list_declared(declared), declared.own), end="")
     return 0
-
-
-def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Sighting"]:
-    from orchestrator.targets import ledger
-
-    runs = ledger.load_runs(place.store.path("runs"))
-    return ledger.find_sightings(runs, place.list_program_ids(cases)).values()
-
-
-def _know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
-    """REPEAT=auto: at what rates races are known to fail."""
-    from orchestrator.targets import ledger
-    from orchestrator.verdicts import trials
-
-    if place.repeat.count != trials.AUTO:
-        return place
-    races = list({case.id: case for job in jobs for case in job.cases if case.kind == "race"}.values())
-    sought = ledger.find_sought(ledger.make_proofs(races, _find_seen(races, place)))
-    return replace(place, repeat=replace(place.repeat, sought=sought))
-
-
-def _show_evidence(call: Call) -> int:
-    """What stored runs say of the cases; ROW= and TESTS= choose of which."""
-    from orchestrator.commandline import explain
-    from orchestrator.declarations.guesttest import select_cases
-    from orchestrator.targets import changelog, ledger
-
-    (target,) = call.targets
-    request, place, declared = call.request, call.place, call.declared
-
-    def find_seen(cases: Sequence["GuestCase"]) -> list["Sighting"]:
-        found = _find_seen(cases, place)
-        return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
-
-    if target == "explain":
-        plain, chosen = explain.find_subjects(call.subjects or request.tests, declared)
-        seen = find_seen(chosen)
-        show = explain.render_json if call.options.json else explain.render
-        print(show(plain, chosen, seen, declared), end="")
-        return 0
-    cases = select_cases(declared.cases, request.tests or ("*",), target)
-    seen = find_seen(cases)
-    if target == "proof":
-        return _print(ledger.render_proofs, ledger.render_proofs_json, ledger.make_proofs(cases, seen), call)
-    entries = changelog.load_changelog(place.changelogs, declared.cases)
-    coverage = ledger.make_coverage(entries, cases, seen)
-    return _print(ledger.render_coverage, ledger.render_coverage_json, coverage, call)
-
-
-def _examine(call: Call) -> int:
-    from orchestrator.commandline import doctor
-    from orchestrator.jobs import plan
-
-    findings = doctor.examine(plan.make_plan(call.request, call.declared), call.place)
-    _print(doctor.render, doctor.render_json, findings, call)
-    return int(bool(doctor.find_missing(findings)))
 
 
 def _complete(subjects: Sequence[str], declared: "Declarations") -> int:
@@ -350,16 +214,6 @@ def _show_page(target: str, subjects: Sequence[str]) -> int:
     return 0
 
 
-def _edit_patches(call: Call) -> int:
-    from orchestrator.targets import patching
-
-    where = Path(call.value("DIR")).expanduser() if call.value("DIR") else None
-    show = patching.TARGETS[call.targets[0]]
-    status, text = show(call.request, call.declared, call.place, call.options, where)
-    print(text, end="")
-    return status
-
-
 def _open_shell(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.commandline import listing
@@ -372,7 +226,7 @@ def _open_shell(call: Call) -> int:
         found = dryrun.explain_jobs([job], call.declared, call.place, accel)
         steps = [step for step in found if step.stage != "run"]
         steps.append(dryrun.Step("shell", job.name, f"boot it, by {job.boot}"))
-        return _print(listing.render_steps, listing.render_steps_json, steps, call)
+        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
     with pipeline.open_guest(job, call.declared, call.place, accel) as guest:
         call.terminal.stop()
         if sys.stdin.isatty() and not call.options.silent:
@@ -391,10 +245,10 @@ def _make_targets(call: Call) -> int:
     from orchestrator.targets import dryrun
 
     jobs = plan.make_plan(call.request, call.declared)
-    declared, place, redo = call.declared, _know_rates(jobs, call.place), call.options.always_make
+    declared, place, redo = call.declared, actions.know_rates(jobs, call.place), call.options.always_make
     if call.options.dry_run:
         steps = list(dryrun.explain_jobs(jobs, declared, place, call.request.accel))
-        return _print(listing.render_steps, listing.render_steps_json, steps, call)
+        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
     dryrun.check_what_if(jobs, declared, place)
     status = 0
     for target in call.targets:
@@ -417,94 +271,28 @@ def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
     from orchestrator.targets import configreport
 
     reports = list(configreport.make_reports(jobs, call.declared, call.place))
-    _print(configreport.render_text, configreport.render_json, reports, call)
+    call.show_product(configreport.render_text, configreport.render_json, reports)
     return int(any(report.is_bad for report in reports))
-
-
-def _bisect(call: Call) -> int:
-    from orchestrator.bisects import bisection, outcome
-    from orchestrator.targets import bisect
-
-    case, job = bisect.choose_job(call.value("CASE"), call.request, call.declared)
-    asked = bisect.Asked(
-        call.value("CASE"),
-        call.value("GOOD"),
-        call.value("BAD"),
-        call.value("FIND"),
-        call.settings["PATHS"].words,
-        call.settings["CONFIG_GOOD"].words,
-        call.settings["CONFIG_BAD"].words,
-        read_confidence(call.value("CONFIDENCE")),
-    )
-    question = bisect.make_question(asked, case, job, call.declared, call.place)
-    place = _know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
-    redo = call.options.always_make
-    ours = bisection.Bisection(question, job, place, call.request.accel, call.command, redo=redo)
-    if call.options.dry_run:
-        print(ours.describe())
-        return 0
-    outcome.save_call(ours.folder, call.words)
-    found = ours.run()
-    call.terminal.stop()
-    _print(outcome.render_text, outcome.render_json, found, call)
-    if not call.options.json:
-        print(f"{ours.folder}: {', '.join(sorted(path.name for path in ours.folder.glob('*.txt')))}")
-    return int(not found.is_found)
-
-
-def _take_step(call: Call) -> int:
-    from orchestrator.targets import bisect
-
-    name, fingerprint = call.value("CASE"), call.value("FINGERPRINT")
-    if not call.request.tree:
-        raise UsageError("which checkout is it?", where="KERNEL", hint="KERNEL=. where git bisect runs")
-    _, job = bisect.choose_job(name, call.request, call.declared)
-    place = _know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
-    answer, why, run_id = bisect.take_step(
-        name, fingerprint, job, call.declared, place, call.request.accel, call.command
-    )
-    call.terminal.stop()
-    print(f"{answer}: {why} ({run_id})")
-    if call.value("FIND") == "fix":
-        answer = answer.other
-    return answer.exit_status
-
-
-def _make_series_matrix(call: Call) -> int:
-    from orchestrator import pipeline
-    from orchestrator.commandline import listing
-    from orchestrator.jobs import plan
-    from orchestrator.runs.record import load_run
-    from orchestrator.targets import dryrun, seriesmatrix
-
-    jobs = seriesmatrix.list_prefixes(plan.make_plan(call.request, call.declared))
-    place = _know_rates(jobs, call.place)
-    if call.options.dry_run:
-        steps = list(dryrun.explain_jobs(jobs, call.declared, place, call.request.accel))
-        return _print(listing.render_steps, listing.render_steps_json, steps, call)
-    redo = call.options.always_make
-    run_id, _ = pipeline.run_jobs(jobs, call.declared, place, call.request.accel, call.command, redo=redo)
-    call.terminal.stop()
-    run = load_run(place.store.path("runs", run_id) / "record.json")
-    matrix = seriesmatrix.make_matrix(jobs[-1], run)
-    _print(seriesmatrix.render, seriesmatrix.render_json, matrix, call)
-    return int(not matrix.is_as_claimed)
 
 
 # what is done alone; the others work on the rows
 _TARGETS: Mapping[str, Callable[[Call], int]] = {
     "shell": _open_shell,
-    "bisect": _bisect,
-    "bisect-step": _take_step,
-    "series-matrix": _make_series_matrix,
-    "doctor": _examine,
-    "list": _show_evidence,
-    "explain": _show_evidence,
-    "proof": _show_evidence,
-    "series": _edit_patches,
-    "worktree": _edit_patches,
-    "refresh": _edit_patches,
+    "bisect": actions.bisect_line,
+    "bisect-step": actions.take_step,
+    "series-matrix": actions.make_series_matrix,
+    "doctor": actions.examine,
+    "list": actions.show_evidence,
+    "explain": actions.show_evidence,
+    "proof": actions.show_evidence,
+    "series": actions.edit_patches,
+    "worktree": actions.edit_patches,
+    "refresh": actions.edit_patches,
 }
+
+
+def _show(text: str) -> None:
+    print(text, end="")
 
 
 def _note(text: str) -> None:

@@ -36,10 +36,10 @@ ORDER = [
     "bisects.answer", "bisects.gitbisect", "bisects.line", "bisects.outcome", "bisects.bisection",
     "targets.dryrun", "targets.patching", "targets.configreport", "targets.shell", "targets.changelog",
     "targets.ledger", "targets.bisect", "targets.seriesmatrix",
-    "commandline.grammar", "commandline.preferences", "commandline.terminal", "commandline.listing",
-    "commandline.explain", "commandline.doctor", "commandline.schemas", "commandline.completion",
-    "commandline.manpage",
-    "cli", "__main__",
+    "commandline.grammar", "commandline.preferences", "commandline.terminal", "commandline.call",
+    "commandline.listing", "commandline.explain", "commandline.doctor", "commandline.schemas",
+    "commandline.completion", "commandline.manpage",
+    "actions", "cli", "__main__",
 ]  # fmt: skip
 
 

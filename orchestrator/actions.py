@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the targets do that show evidence, edit patches or bisect: a call in, an exit status out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.commandline.call import Call
+from orchestrator.commandline.grammar import read_confidence
+from orchestrator.ground.errors import UsageError
+
+if TYPE_CHECKING:
+    # imported where they are used: a target needs no other's modules
+    from orchestrator.declarations.guesttest import GuestCase
+    from orchestrator.jobs.plan import Job
+    from orchestrator.jobs.workspace import Workspace
+    from orchestrator.targets.ledger import Sighting
+
+
+def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Sighting"]:
+    from orchestrator.targets import ledger
+
+    runs = ledger.load_runs(place.store.path("runs"))
+    return ledger.find_sightings(runs, place.list_program_ids(cases)).values()
+
+
+def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
+    """REPEAT=auto: at what rates races are known to fail."""
+    from orchestrator.targets import ledger
+    from orchestrator.verdicts import trials
+
+    if place.repeat.count != trials.AUTO:
+        return place
+    races = list({case.id: case for job in jobs for case in job.cases if case.kind == "race"}.values())
+    sought = ledger.find_sought(ledger.make_proofs(races, _find_seen(races, place)))
+    return replace(place, repeat=replace(place.repeat, sought=sought))
+
+
+def show_evidence(call: Call) -> int:
+    """What stored runs say of the cases; ROW= and TESTS= choose of which."""
+    from orchestrator.commandline import explain
+    from orchestrator.declarations.guesttest import select_cases
+    from orchestrator.targets import changelog, ledger
+
+    (target,) = call.targets
+    request, place, declared = call.request, call.place, call.declared
+
+    def find_seen(cases: Sequence["GuestCase"]) -> list["Sighting"]:
+        found = _find_seen(cases, place)
+        return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
+
+    if target == "explain":
+        plain, chosen = explain.find_subjects(call.subjects or request.tests, declared)
+        seen = find_seen(chosen)
+        show = explain.render_json if call.options.json else explain.render
+        call.show(show(plain, chosen, seen, declared))
+        return 0
+    cases = select_cases(declared.cases, request.tests or ("*",), target)
+    seen = find_seen(cases)
+    if target == "proof":
+        return call.show_product(
+            ledger.render_proofs, ledger.render_proofs_json, ledger.make_proofs(cases, seen)
+        )
+    entries = changelog.load_changelog(place.changelogs, declared.cases)
+    coverage = ledger.make_coverage(entries, cases, seen)
+    return call.show_product(ledger.render_coverage, ledger.render_coverage_json, coverage)
+
+
+def examine(call: Call) -> int:
+    from orchestrator.commandline import doctor
+    from orchestrator.jobs import plan
+
+    findings = doctor.examine(plan.make_plan(call.request, call.declared), call.place)
+    call.show_product(doctor.render, doctor.render_json, findings)
+    return int(bool(doctor.find_missing(findings)))
+
+
+def edit_patches(call: Call) -> int:
+    from orchestrator.targets import patching
+
+    where = Path(call.value("DIR")).expanduser() if call.value("DIR") else None
+    show = patching.TARGETS[call.targets[0]]
+    status, text = show(call.request, call.declared, call.place, call.options, where)
+    call.show(text)
+    return status
+
+
+def bisect_line(call: Call) -> int:
+    from orchestrator.bisects import bisection, outcome
+    from orchestrator.targets import bisect
+
+    case, job = bisect.choose_job(call.value("CASE"), call.request, call.declared)
+    asked = bisect.Asked(
+        call.value("CASE"),
+        call.value("GOOD"),
+        call.value("BAD"),
+        call.value("FIND"),
+        call.settings["PATHS"].words,
+        call.settings["CONFIG_GOOD"].words,
+        call.settings["CONFIG_BAD"].words,
+        read_confidence(call.value("CONFIDENCE")),
+    )
+    question = bisect.make_question(asked, case, job, call.declared, call.place)
+    place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
+    redo = call.options.always_make
+    ours = bisection.Bisection(question, job, place, call.request.accel, call.command, redo=redo)
+    if call.options.dry_run:
+        call.show(f"{ours.describe()}\n")
+        return 0
+    outcome.save_call(ours.folder, call.words)
+    found = ours.run()
+    call.terminal.stop()
+    call.show_product(outcome.render_text, outcome.render_json, found)
+    if not call.options.json:
+        files = sorted(path.name for path in ours.folder.glob("*.txt"))
+        call.show(f"{ours.folder}: {', '.join(files)}\n")
+    return int(not found.is_found)
+
+
+def take_step(call: Call) -> int:
+    from orchestrator.targets import bisect
+
+    name, fingerprint = call.value("CASE"), call.value("FINGERPRINT")
+    if not call.request.tree:
+        raise UsageError("which checkout is it?", where="KERNEL", hint="KERNEL=. where git bisect runs")
+    _, job = bisect.choose_job(name, call.request, call.declared)
+    place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
+    answer, why, run_id = bisect.take_step(
+        name, fingerprint, job, call.declared, place, call.request.accel, call.command
+    )
+    call.terminal.stop()
+    call.show(f"{answer}: {why} ({run_id})\n")
+    if call.value("FIND") == "fix":
+        answer = answer.other
+    return answer.exit_status
+
+
+def make_series_matrix(call: Call) -> int:
+    from orchestrator import pipeline
+    from orchestrator.commandline import listing
+    from orchestrator.jobs import plan
+    from orchestrator.runs.record import load_run
+    from orchestrator.targets import dryrun, seriesmatrix
+
+    jobs = seriesmatrix.list_prefixes(plan.make_plan(call.request, call.declared))
+    place = know_rates(jobs, call.place)
+    if call.options.dry_run:
+        steps = list(dryrun.explain_jobs(jobs, call.declared, place, call.request.accel))
+        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+    redo = call.options.always_make
+    run_id, _ = pipeline.run_jobs(jobs, call.declared, place, call.request.accel, call.command, redo=redo)
+    call.terminal.stop()
+    run = load_run(place.store.path("runs", run_id) / "record.json")
+    matrix = seriesmatrix.make_matrix(jobs[-1], run)
+    call.show_product(seriesmatrix.render, seriesmatrix.render_json, matrix)
+    return int(not matrix.is_as_claimed)
