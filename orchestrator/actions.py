@@ -108,8 +108,8 @@ def bisect_line(call: Call) -> int:
     if call.options.dry_run:
         call.show(f"{ours.describe()}\n")
         return 0
-    outcome.save_call(ours.folder, call.words)
-    found = ours.run()
+    with outcome.open_call(ours.folder, call.words):
+        found = ours.run()
     call.terminal.stop()
     call.show_product(outcome.render_text, outcome.render_json, found)
     if not call.options.json:

@@ -4,6 +4,7 @@
 Kernels and guests are pretended; git, its bisection, the store, trials and verdicts are real.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,7 +22,14 @@ from orchestrator.bisects.answer import Answer, Failing, find_answer, make_defau
 from orchestrator.bisects.bisection import Bisection, Question
 from orchestrator.bisects.gitbisect import Find
 from orchestrator.bisects.line import Line, make_config_line, make_history_line
-from orchestrator.bisects.outcome import Outcome, render_json, render_mail, render_text
+from orchestrator.bisects.outcome import (
+    Outcome,
+    find_interrupted,
+    open_call,
+    render_json,
+    render_mail,
+    render_text,
+)
 from orchestrator.declarations.condition import Condition
 from orchestrator.declarations.guesttest import GuestCase
 from orchestrator.declarations.matrix import Cell
@@ -628,6 +636,19 @@ def test_all_is_done_again_once(ground: Ground) -> None:
     again = Bisection(ours._question, ours._line.make_job(ours._line.new), ground.place, "tcg", "", redo=True)
     assert again.run().is_found
     assert sorted(line for line in ground.told if line.startswith("run")) == first
+
+
+def test_only_what_was_interrupted_is_resumed(tmp_path: Path) -> None:
+    """Neither what has ended, nor a question that had no answer."""
+    for error in (UsageError("wrong"), None):
+        with contextlib.suppress(UsageError), open_call(tmp_path / "one", ["bisect"]):
+            if error:
+                raise error
+        with pytest.raises(UsageError):
+            find_interrupted(tmp_path)
+    with contextlib.suppress(KeyboardInterrupt), open_call(tmp_path / "two", ["bisect", "CASE=x"]):
+        raise KeyboardInterrupt
+    assert find_interrupted(tmp_path) == (Path.cwd(), ["bisect", "CASE=x"])
 
 
 def read_steps(folder: Path) -> Iterator[str]:

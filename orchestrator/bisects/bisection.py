@@ -110,7 +110,8 @@ class Bisection:
         number = self._line.count(self._question.paths)
         ends = " and ".join(self._line.names)
         steps = math.ceil(math.log2(number)) if number > 1 else 0
-        return f"test {ends}, then about {steps} of the {number} {self._line.kind}s up to the newer"
+        kind = self._line.kind
+        return f"test {ends}, then {kind} by {kind}: {number} in question, about {steps} steps"
 
     @property
     def _is_race(self) -> bool:

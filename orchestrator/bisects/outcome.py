@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a bisection came to, as data; and that as text, as JSON, and as a mail about a regression."""
 
+import contextlib
 import dataclasses
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -88,15 +89,22 @@ def load_steps(folder: Path) -> list[Step]:
         return []
 
 
-def save_call(folder: Path, words: Sequence[str]) -> None:
-    """What was typed, and where, for ``RESUME=1``; whatever an earlier call came to is open again."""
-    (folder / "report.txt").unlink(missing_ok=True)
-    write_json(folder / "call.json", {"folder": str(Path.cwd()), "words": list(words)})
+@contextlib.contextmanager
+def open_call(folder: Path, words: Sequence[str]) -> Iterator[None]:
+    """Keep what was typed, and where, for ``RESUME=1``, until the block has ended, if by a wrong question."""
+    path = folder / "call.json"
+    write_json(path, {"folder": str(Path.cwd()), "words": list(words)})
+    try:
+        yield
+    except UsageError:
+        path.unlink()
+        raise
+    path.unlink()
 
 
 def find_interrupted(folder: Path) -> tuple[Path, list[str]]:
     """Where the last bisection that was not ended was started, and with which words."""
-    calls = [path for path in folder.glob("*/call.json") if not path.with_name("report.txt").exists()]
+    calls = list(folder.glob("*/call.json"))
     if not calls:
         raise UsageError("there is no bisection that was not ended", where="RESUME")
     told = json.loads(max(calls, key=lambda path: path.stat().st_mtime).read_text())

@@ -65,7 +65,7 @@ def list_prefixes(jobs: Sequence[Job]) -> list[Job]:
         raise UsageError(
             f"is for one series on one row, and {len(named)} match",
             where="series-matrix",
-            hint="SERIES= ROW=",
+            hint="choose by SERIES= and ROW=",
         )
     (job,) = named
     return [make_prefix(job, number) for number in range(len(job.series.patches) + 1)]
