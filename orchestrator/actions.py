@@ -113,7 +113,7 @@ def bisect_line(call: Call) -> int:
     call.terminal.stop()
     call.show_product(outcome.render_text, outcome.render_json, found)
     if not call.options.json:
-        files = sorted(path.name for path in ours.folder.glob("*.txt"))
+        files = [name for name in ("report.txt", "mail.txt", "evidence") if (ours.folder / name).exists()]
         call.show(f"{ours.folder}: {', '.join(files)}\n")
     return int(not found.is_found)
 

@@ -615,6 +615,8 @@ def test_reports(ground: Ground, tmp_path: Path) -> None:
     ours = ground.start()
     outcome = ours.run()
     assert (ours.folder / "report.txt").read_text() == render_text(outcome)
+    # both trials of the commit that was found
+    assert len(list((ours.folder / "evidence").glob("odirect.rd-mprotect.demo.*.tar.zst"))) == 2
     mail = (ours.folder / "mail.txt").read_text()
     short = ground.commits[13][:12]
     assert f'Fixes: {short} ("change 13")' in mail

@@ -26,6 +26,7 @@ from orchestrator.ground.store import make_id, make_tree_id, write_atomic, write
 from orchestrator.jobs.plan import Job
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.reports.bundle import make_bundles
 from orchestrator.runs.record import JobRecord, Sought, load_run
 from orchestrator.verdicts import odds
 from orchestrator.verdicts.trials import AUTO, Repeat
@@ -100,6 +101,10 @@ class Bisection:
                 gitbisect.read_log(self._git_dir),
                 str(self._git_dir),
             )
+            for step in self._steps:
+                if step.role is Role.AGAIN and step.answer is Answer.BAD:
+                    run = load_run(self._place.store.path("runs", step.run_id) / "record.json")
+                    make_bundles(run, self._place.store, self.folder / "evidence")
             write_atomic(self.folder / "report.txt", render_text(outcome))
             if mail := render_mail(outcome):
                 write_atomic(self.folder / "mail.txt", mail)
