@@ -443,6 +443,15 @@ def test_a_subtest_that_is_not_there_is_a_skip() -> None:
     assert find_answer([], {GOOD.case: Failing(Status.FAIL)}, {})[0] is Answer.SKIP
 
 
+def test_a_crash_without_a_word_is_no_other_crash() -> None:
+    mute = Failing(Status.CRASH, "run", "")
+    (crash,) = judge(CRASH)
+    assert crash.fingerprint
+    assert not mute.is_like(crash)
+    assert mute.is_like(replace(crash, fingerprint=""))
+    assert Failing(Status.CRASH).is_like(crash)
+
+
 @pytest.mark.parametrize(
     ("result", "fingerprint", "answer"),
     [

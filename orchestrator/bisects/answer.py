@@ -35,17 +35,17 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """How a subtest fails. An empty ``fingerprint`` is any crash's, as a glob is that of those it matches."""
+    """How a subtest fails. ``fingerprint`` is a crash's, or a glob: None is any, empty is a mute one's."""
 
     status: Status
     stage: str = "run"
-    fingerprint: str = ""
+    fingerprint: str | None = None
 
     def is_like(self, verdict: Verdict) -> bool:
         return (
             verdict.raw is self.status
             and verdict.stage == self.stage
-            and fnmatch.fnmatchcase(verdict.fingerprint, self.fingerprint or "*")
+            and (self.fingerprint is None or fnmatch.fnmatchcase(verdict.fingerprint, self.fingerprint))
         )
 
     def __str__(self) -> str:
