@@ -25,11 +25,14 @@ def make_long_history(place: Path, repository: Path, commit: str) -> list[str]:
     return [commit, *(_add(place, number) for number in range(1, COMMITS + 1))]
 
 
-def make_short_history(place: Path, repository: Path, commit: str) -> None:
-    """The same with eight commits that change code in mm/; the fifth is the patch, none is in the way."""
+def make_short_history(place: Path, repository: Path, commit: str, mark: int) -> None:
+    """The same with eight commits that change code in mm/; the fifth is the patch, none is in the way.
+
+    With another ``mark`` they are other commits.
+    """
     start_history(place, repository, commit)
     for number in (2, 4, 6, 8, FLIP, 10, 12, 14):
-        _add(place, number)
+        _add(place, number, mark)
 
 
 def start_history(place: Path, repository: Path, commit: str) -> None:
@@ -42,7 +45,7 @@ def start_history(place: Path, repository: Path, commit: str) -> None:
     run_git(place, "tag", "v0")
 
 
-def _add(place: Path, number: int) -> str:
+def _add(place: Path, number: int, mark: int = 0) -> str:
     file = place / _FILES[number % len(_FILES)]
     text = file.read_text()
     if number == FLIP:
@@ -62,7 +65,7 @@ def _add(place: Path, number: int) -> str:
         text += f"/* change {number} */\n"
     else:
         what = "add a function"
-        text += f"int change_{number}(void);\nint change_{number}(void)\n{{\n\treturn {number};\n}}\n"
+        text += f"int change_{number}(void);\nint change_{number}(void)\n{{\n\treturn {mark};\n}}\n"
     file.write_text(text)
     run_git(place, "add", "-f", str(file))
     run_git(place, "commit", "-q", "-m", f"mm: change {number}, {what}")

@@ -36,7 +36,9 @@ def main() -> None:
         kernel = pipeline.build_job(job, declared, place)
         (program,) = pipeline.compile_cases(job, kernel, place)
         linux = scratch / "linux"
-        make_short_history(linux, place.store.root / "git/kernels.git", kernel.request.source.commit)
+        make_short_history(
+            linux, place.store.root / "git/kernels.git", kernel.request.source.commit, int(time.time())
+        )
         (scratch / "eight.mbox").write_text(run_git(linux, "format-patch", "--stdout", "v0..main") + "\n")
         terminal.stage("bisect", "ours")
         began = time.monotonic()
