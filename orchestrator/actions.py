@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.commandline.call import Call
@@ -79,9 +78,8 @@ def examine(call: Call) -> int:
 def edit_patches(call: Call) -> int:
     from orchestrator.targets import patching
 
-    where = Path(call.value("DIR")).expanduser() if call.value("DIR") else None
     show = patching.TARGETS[call.targets[0]]
-    status, text = show(call.request, call.declared, call.place, call.options, where)
+    status, text = show(call.request, call.declared, call.place, call.options, call.folder)
     call.show(text)
     return status
 

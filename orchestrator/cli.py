@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import actions
-from orchestrator.commandline.call import Call, make_place, make_request
+from orchestrator.commandline.call import Call, find_folder, make_place, make_request
 from orchestrator.commandline.grammar import (
     KINDS,
     PRODUCTS,
@@ -33,11 +33,11 @@ from orchestrator.ground import gc
 from orchestrator.ground.errors import CowbellError, UsageError
 from orchestrator.ground.jobserver import read_options
 from orchestrator.ground.project import find_root
-from orchestrator.ground.store import Store, disk_trouble, find_default_root
+from orchestrator.ground.store import Store, disk_trouble, find_default_root, open_default
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.jobs.plan import Declarations, Job
+    from orchestrator.jobs.plan import Declarations, Job, Request
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def _run(words: list[str]) -> int:
     targets, settings = read.targets, read.settings
     if options.print_variables:
         return _print_settings(settings, as_json=options.json)
-    store = Store(find_default_root())
+    store = open_default()
     if targets == ("bisect",) and settings["RESUME"].value == "1":
         from orchestrator.bisects.outcome import find_interrupted
 
@@ -112,12 +112,12 @@ def _run(words: list[str]) -> int:
             from orchestrator.reports.folder import choose_runs
 
             run_ids = choose_runs(store, settings["RUN"].value)
-            return _report(store, run_ids, as_json=options.json, is_new=True)
+            return _report(store, run_ids, find_folder(settings), as_json=options.json, is_new=True)
         case "gc":
             return _collect(store, size_mib(settings["SIZE"].value), gc.KINDS, options)
         case "clean":
             return _collect(store, 0, gc.CLEANED, options)
-        case "history" | "diff" | "merge":
+        case "history" | "diff":
             return _tell_history(store, targets[0], read.subjects, settings, options)
         case "manpage" | "schema":
             return _show_page(targets[0], read.subjects)
@@ -126,6 +126,8 @@ def _run(words: list[str]) -> int:
 
     root = find_root(options.directory)
     declared = load_declarations(root)
+    if targets == ("merge",):
+        return _merge(read.subjects, make_request(targets, settings), store, declared, options)
     if targets == ("completion",):
         return _complete(read.subjects, declared)
     if targets == ("list",) and not options.changelog:
@@ -144,6 +146,7 @@ def _run(words: list[str]) -> int:
             place,
             is_dirty=settings["DIRTY"].value not in ("", "0"),
             redo=options.always_make and "source" in targets,
+            built=[Path(word).expanduser() for word in settings["BUILT"].words],
         )
         command = shlex.join(["cowbell", *words])
         call = Call(
@@ -258,13 +261,14 @@ def _make_targets(call: Call) -> int:
         elif target == "config":
             status = _print_configs(jobs, call)
         elif target == "build":
-            for image in pipeline.build_jobs(jobs, declared, place, redo=redo):
+            folder = call.folder if "test" not in call.targets else None
+            for image in pipeline.build_jobs(jobs, declared, place, redo=redo, target=folder):
                 print(image)
     if "test" not in call.targets:
         return status
     run_id, is_new = pipeline.run_jobs(jobs, declared, place, call.request.accel, call.command, redo=redo)
     call.terminal.stop()
-    return _report(place.store, [run_id], as_json=call.options.json, is_new=is_new)
+    return _report(place.store, [run_id], call.folder, as_json=call.options.json, is_new=is_new)
 
 
 def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
@@ -313,13 +317,9 @@ def _tell_history(
     options: argparse.Namespace,
 ) -> int:
     """What was ever earned; the exit status of diff says whether something broke."""
-    from orchestrator.histories import difference, entry, history, merge
+    from orchestrator.histories import difference, entry, history
 
     as_json = options.json
-    if target == "merge":
-        merged = merge.merge(store, [Path(word) for word in subjects], _note, is_dry_run=options.dry_run)
-        print(merge.render_json(merged) if as_json else merge.render(merged), end="")
-        return 0
     with history.open_history(store, _note) as db:
         if target == "diff":
             found = difference.compare(*difference.find_sides(db, store, subjects))
@@ -330,8 +330,34 @@ def _tell_history(
         return 0
 
 
-def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool) -> int:
-    """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected."""
+def _merge(
+    subjects: Sequence[str],
+    request: "Request",
+    store: Store,
+    declared: "Declarations",
+    options: argparse.Namespace,
+) -> int:
+    """With rows, one run of all that came of them, and of what did not."""
+    from orchestrator import pipeline
+    from orchestrator.histories import merge
+    from orchestrator.jobs import inputs, plan
+    from orchestrator.reports.folder import point_latest
+
+    named = inputs.add_names(declared, request.tree, request.series)
+    planned = [pipeline.make_record(job) for job in plan.make_plan(request, named)] if request.rows else []
+    folders = [Path(word) for word in subjects]
+    merged = merge.merge(store, folders, _note, planned, is_dry_run=options.dry_run)
+    print(merge.render_json(merged) if options.json else merge.render(merged), end="")
+    if merged.merged and not options.dry_run:
+        point_latest(store, merged.merged)
+    return 0
+
+
+def _report(store: Store, run_ids: Sequence[str], target: Path | None, *, as_json: bool, is_new: bool) -> int:
+    """Render stored runs into a folder and onto stdout; the exit status says whether all is as expected.
+
+    ``target`` is a folder that gets a copy.
+    """
     from rich.console import Console
 
     from orchestrator.reports import folder, report
@@ -351,6 +377,8 @@ def _report(store: Store, run_ids: Sequence[str], *, as_json: bool, is_new: bool
         console.print(f"\n{'' if is_new else 'up to date: '}{judged.summary}", style="bold", markup=False)
         where = store.path("runs") / judged.run.run_id
         console.print(f"{where}: {', '.join(folder.FILES)}", markup=False, soft_wrap=True)
-    if is_new:
+    if is_new or target:
         folder.write_bundles(judged, store)
+    if target:
+        folder.publish(judged, store, target)
     return 0 if judged.is_as_expected else 1

@@ -40,6 +40,7 @@ from orchestrator.jobs.manifest import (
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import BuildRequest, Kernel, build_kernel, find_kernel
+from orchestrator.kernels.handover import Handover, Trouble, hand_over
 from orchestrator.kernels.kconfig import make_config
 from orchestrator.runs.record import (
     CaseResult,
@@ -103,39 +104,75 @@ def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Work
     return [make(job) for job in jobs]
 
 
+def find_base(job: Job, place: Workspace) -> Source:
+    """The job's tree; raises as ``fetch_tree``."""
+    return job.built.base if job.built else fetch_tree(job.tree, place.store, place.progress)
+
+
 def apply_job(job: Job, base: Source, declared: Declarations, place: Workspace) -> Source:
     """The job's series on its tree; raises as ``apply_series``."""
+    if job.built:
+        return job.built.find_source()
     return apply_series(
         base, job.series, declared.fixups, place.store, place.progress, keep_going=place.keep_going
     )
 
 
-def build_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool) -> list[Path]:
-    """The target ``build``: the image of every job whose series is for its tree."""
+def build_jobs(
+    jobs: Sequence[Job],
+    declared: Declarations,
+    place: Workspace,
+    *,
+    redo: bool,
+    target: Path | None = None,
+) -> list[Path]:
+    """The target ``build``: the image of every job whose series is for its tree.
+
+    ``target`` is a folder that gets the kernels, for another machine.
+    """
 
     def build(job: Job, own: Workspace) -> Path | None:
-        base = fetch_tree(job.tree, own.store, own.progress)
+        base = find_base(job, own)
+        told = Handover(job.row.name, job.cell.name, job.series.name, base)
         if reason := find_reason_left_out(job, base):
             own.progress.note(f"left out: {job.name}: {reason}")
+            if target:
+                hand_over(replace(told, left_out=reason), None, target, place.store)
             return None
-        return build_job(job, declared, own, redo=redo).image
+        try:
+            kernel = build_job(job, declared, own, redo=redo)
+        except StageFailure as error:
+            if target:
+                trouble = Trouble(error.stage, error.what, error.where, error.hint)
+                hand_over(replace(told, trouble=trouble), None, target, place.store)
+            raise
+        if target:
+            hand_over(told, kernel, target, place.store)
+            return target / kernel.request.build_id / kernel.image.name
+        return kernel.image
 
     return [image for image in _work(jobs, place, build) if image]
 
 
 def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
     """Source, config, kernel."""
-    base = fetch_tree(job.tree, place.store, place.progress)
+    base = find_base(job, place)
     request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
     return _build(job, request, place, redo=redo)
 
 
 def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
     arch = ARCHES[job.row.arch]
-    return place.make_request(src, make_config(job.row.kconfig, declared.fragments, arch, src.version), arch)
+    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    request = place.make_request(src, config, arch)
+    if job.built:
+        return replace(request, toolchain=replace(request.toolchain, identity=job.built.toolchain))
+    return request
 
 
 def _build(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
+    if job.built:
+        return job.built.find_kernel(request, place.store)
     limit_s = job.row.limits.build_s
     return build_kernel(request, place.store, place.progress, place.budget, limit_s=limit_s, redo=redo)
 
@@ -187,12 +224,9 @@ def run_jobs(
     return folder.name, is_new
 
 
-def _run_job(
-    job: Job, declared: Declarations, place: Workspace, accel: str, earned: JobRecord | None, *, redo: bool
-) -> tuple[JobRecord, bool]:
-    if earned and (earned.failure or earned.left_out):
-        return earned, False
-    record = JobRecord(
+def make_record(job: Job) -> JobRecord:
+    """What is known of a job before any of it is done."""
+    return JobRecord(
         row=job.row.name,
         cell=job.cell.name,
         arch=job.row.arch,
@@ -200,12 +234,19 @@ def _run_job(
         series=job.series.name,
         cases={case.id: case.subtests for case in job.cases},
         races=tuple(case.id for case in job.cases if case.kind == "race"),
-        sought=place.repeat.list_sought(job.cases),
     )
+
+
+def _run_job(
+    job: Job, declared: Declarations, place: Workspace, accel: str, earned: JobRecord | None, *, redo: bool
+) -> tuple[JobRecord, bool]:
+    if earned and (earned.failure or earned.left_out):
+        return earned, False
+    record = replace(make_record(job), sought=place.repeat.list_sought(job.cases))
     results: dict[str, list[CaseResult]] = {}
     has_run = False
     try:
-        base = fetch_tree(job.tree, place.store, place.progress)
+        base = find_base(job, place)
         record = replace(
             record,
             version=str(base.version),
@@ -220,7 +261,7 @@ def _run_job(
         request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
         made_of = list_kernel_files(job, base, request, declared)
         redo_kernel = bool(set(made_of) & set(place.what_if))
-        if redo_kernel or not find_kernel(request, place.store):
+        if redo_kernel or not (job.built or find_kernel(request, place.store)):
             _expect(place, before.build_s, before.expect_cases_s(job.cases))
         kernel = _build(job, request, place, redo=redo_kernel)
         record = replace(
@@ -317,7 +358,7 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
 
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
-    if reason := find_reason_left_out(job, fetch_tree(job.tree, place.store, place.progress)):
+    if reason := find_reason_left_out(job, find_base(job, place)):
         raise StageFailure("source", f"left out: {reason}", where=job.name)
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
@@ -344,7 +385,8 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
 
 def compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     """The job's cases as programs for its kernel's guest; our own first."""
-    toolchain = kernel.request.toolchain
+    # a kernel may have been built elsewhere
+    toolchain = place.find_toolchain(kernel.request.arch)
     own = [case for case in job.cases if case.language != SELFTEST]
     selftests = [case for case in job.cases if case.language == SELFTEST]
     return [
@@ -387,6 +429,8 @@ def find_reason_left_out(job: Job, base: Source) -> str:
     """Why a job is not for its tree, or not for who boots it; empty when it is for both."""
     if job.boot == "vng" and (reason := find_reason_not(ARCHES[job.row.arch])):
         return reason
+    if job.built:
+        return job.built.left_out
     if job.series.when.holds(job.row.arch, base.version):
         return ""
     return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"

@@ -44,10 +44,19 @@ class Call:
     def value(self, name: str) -> str:
         return self.settings[name].value
 
+    @property
+    def folder(self) -> Path | None:
+        """``DIR=``, if it is given."""
+        return find_folder(self.settings)
+
     def show_product(self, as_text: Callable[[T], str], as_json: Callable[[T], str], product: T) -> int:
         """Show it as text or as JSON; the exit status of who only shows."""
         self.show((as_json if self.options.json else as_text)(product))
         return 0
+
+
+def find_folder(settings: Mapping[str, Setting]) -> Path | None:
+    return Path(settings["DIR"].value).expanduser() if settings["DIR"].value else None
 
 
 def make_request(targets: Sequence[str], settings: Mapping[str, Setting]) -> "Request":

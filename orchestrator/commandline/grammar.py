@@ -53,7 +53,10 @@ TARGETS: Mapping[str, Target] = {
         "what B breaks, fixes or slows down; each a run, a kernel's version or tree, DATE or DATE..",
         takes="A B",
     ),
-    "merge": Target("take in other machines' stores or runs; several runs become one", takes="DIR..."),
+    "merge": Target(
+        "take in other machines' stores or runs; several runs become one, with ROW= also what is missing",
+        takes="DIR...",
+    ),
     "series": Target("the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply"),
     "worktree": Target("open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)"),
     "refresh": Target("write the commits of that worktree back into patches/SERIES"),
@@ -106,7 +109,10 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "VMCORE": Variable("1 keeps the memory of a guest that crashes or hangs, for crash(8)"),
     "RUN": Variable("ids of runs, for report"),
-    "DIR": Variable("where the worktree is, instead of the store", is_inherited=False),
+    "DIR": Variable(
+        "where worktree opens, and build, report and test put a copy of what they made", is_inherited=False
+    ),
+    "BUILT": Variable("folders with kernels that build DIR= made, here or elsewhere", is_inherited=False),
     "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
 }
 

@@ -46,6 +46,8 @@ _DISK_ERRORS = (
 )
 
 
+# what can not be made again; $COWBELL_RESULTS has a place of its own for it
+_EARNED = ("results", "runs", "history.sqlite")
 # locks of what this process uses, by path; they end with it
 _HELD: dict[Path, int] = {}
 
@@ -68,6 +70,12 @@ def find_default_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cowbell"
 
 
+def open_default() -> "Store":
+    """The store of ``find_default_root``, with what is earned in ``$COWBELL_RESULTS`` if that is set."""
+    earned = os.environ.get("COWBELL_RESULTS")
+    return Store(find_default_root(), Path(earned).absolute() if earned else None)
+
+
 @contextlib.contextmanager
 def disk_trouble(where: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into an ``InfraError`` that names the place."""
@@ -84,18 +92,27 @@ def disk_trouble(where: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The folder that holds everything. Safe for several processes at once."""
+    """The folder that holds everything. Safe for several processes at once.
+
+    Results, runs and their history may lie in a folder of their own, ``earned``.
+    """
 
     root: Path
+    earned: Path | None = None
+
+    @property
+    def earned_root(self) -> Path:
+        return self.earned or self.root
 
     def path(self, kind: str, name: str = "") -> Path:
         """Where an entry lives, whether or not it exists; its parent folder does."""
-        place = self.root / kind / name if name else self.root / kind
+        root = self.earned_root if kind in _EARNED else self.root
+        place = root / kind / name if name else root / kind
         with disk_trouble(place):
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
-                raise InfraError("is no folder", where=str(self.root), hint=MORE_SPACE) from None
+                raise InfraError("is no folder", where=str(root), hint=MORE_SPACE) from None
         return place
 
     def use(self, kind: str, name: str) -> Path:
@@ -148,12 +165,13 @@ class Store:
         return place
 
     @contextlib.contextmanager
-    def scratch(self, name: str) -> Iterator[Path]:
-        """An empty folder, ours alone; what a killed process left in it is gone."""
-        place = self.path("scratch", name)
+    def scratch(self, name: str, *, is_earned: bool = False) -> Iterator[Path]:
+        """An empty folder, ours alone; what a killed process left in it is gone. ``is_earned``: where what is
+        earned lies, so that a rename takes it there."""
+        place = (self.earned_root if is_earned else self.root) / "scratch" / name
         with self.lock(f"scratch-{name}"), disk_trouble(place):
             shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
+            place.mkdir(parents=True)
             try:
                 yield place
             finally:

@@ -5,6 +5,7 @@ All that comes is checked before anything is kept: it may be cut off, of another
 elsewhere. What is here already stays as it is, so that doing it again changes nothing.
 """
 
+import datetime
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from orchestrator.histories.entry import make_result_id
 from orchestrator.histories.history import CELL_FILE, find_cell, list_result_files, open_history
 from orchestrator.runs.record import (
     CaseResult,
+    Failure,
     JobRecord,
     RunRecord,
     load_job,
@@ -40,26 +42,41 @@ _KNOWN = {each.name for each in fields(CaseResult)}
 _NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
 
 
+_NOTHING = Failure(
+    stage="merge",
+    what="nothing came of it",
+    where="",
+    hint="who was to run it did not end, or left nothing that could be merged",
+    log="",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
     """The ids of runs that are new here, how many results are, and how many of all there were before.
 
-    ``merged`` is the run made of several, empty when not several runs were named.
+    ``merged`` is the run made of all that were named, or that were planned, empty when there is none.
+    ``missing`` are the planned kernels (ROW/CELL) of which nothing came, or not all.
     """
 
     runs: tuple[str, ...]
     results: int
     known: int
     merged: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one or more folders have: runs and where they are, results by file; ``named``: runs to be one."""
+    """What one or more folders have: runs, results by file, records of cells by folder.
+
+    ``named`` are the runs that are to be one. Each run is with the folder that it is in.
+    """
 
     runs: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
     results: dict[Path, CaseResult] = field(default_factory=dict)
-    named: dict[str, RunRecord] = field(default_factory=dict)
+    named: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
+    cells: dict[Path, JobRecord] = field(default_factory=dict)
     errors: list[UsageError] = field(default_factory=list)
 
     def refuse(self, path: Path, what: str, hint: str = "") -> None:
@@ -67,37 +84,57 @@ class _Found:
 
 
 def merge(
-    store: Store, folders: Sequence[Path], note: Callable[[str], None], *, is_dry_run: bool = False
+    store: Store,
+    folders: Sequence[Path],
+    note: Callable[[str], None],
+    planned: Sequence[JobRecord] = (),
+    *,
+    is_dry_run: bool = False,
 ) -> Merged:
     """Take in stores' and runs' folders. Raises ``UsageError`` for all that is wrong with any, and then does
-    nothing."""
+    nothing.
+
+    Where something was ``planned``, all that came is one run of that; what did not come is in it as missing.
+    """
     if not folders:
         raise UsageError("takes the folders of stores or runs", where="merge")
     found = _Found()
     for folder in folders:
-        _examine(folder, found)
+        if planned and not folder.exists():
+            note(f"{folder}: there is no such folder, so nothing came")
+            continue
+        for place in _list_stores(folder):
+            _examine(place, found)
     for run_id, (run, folder) in found.runs.items():
-        here = store.root / "runs" / run_id / "record.json"
+        here = store.earned_root / "runs" / run_id / "record.json"
         if here.exists() and load_run(here).jobs != run.jobs:
             found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
-    one = _join(found) if len(found.named) > 1 else None
+    missing: tuple[str, ...] = ()
+    if planned:
+        _name_all(found, planned)
+        missing = tuple(f"{job.row}/{job.cell}" for job in planned if not _is_whole(job, found))
+    one = _join(found, planned) if planned or len(found.named) > 1 else None
     raise_all(found.errors)
     with open_history(store, note) as db:
         known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
     came = {make_result_id(result) for result in found.results.values()}
     for run, _ in found.runs.values():
         came |= {make_result_id(result) for job in run.jobs for result in job.results}
-    new = [name for name in found.runs if not (store.root / "runs" / name / "record.json").exists()]
-    merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "")
+    new = [name for name in found.runs if not (store.earned_root / "runs" / name / "record.json").exists()]
+    merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "", missing)
     if is_dry_run:
         return merged
-    with store.lock("merge"), store.scratch("merge") as draft:
+    with store.lock("merge"), store.scratch("merge", is_earned=True) as draft:
         for name in new:
             shutil.copytree(found.runs[name][1], draft / "runs" / name)
-        if one and not (store.root / "runs" / one.run_id / "record.json").exists():
+        if one and not (store.earned_root / "runs" / one.run_id / "record.json").exists():
             save_run(one, draft / "runs" / one.run_id)
+            for _, folder in found.named.values() if planned else ():
+                if (folder / "evidence").is_dir():
+                    place = draft / "runs" / one.run_id / "evidence"
+                    shutil.copytree(folder / "evidence", place, dirs_exist_ok=True)
         _copy_results(found, store, draft)
-        _move_in(draft, store.root)
+        _move_in(draft, store.earned_root)
     with open_history(store, note):
         return merged
 
@@ -129,7 +166,9 @@ def _examine(folder: Path, found: _Found) -> None:
         for path in list_result_files(root / "results"):
             _examine_result(path, found)
         for path in sorted(root.glob(f"results/*/{CELL_FILE}")):
-            if not load_job(path):
+            if job := load_job(path):
+                found.cells[path.parent] = job
+            else:
                 found.refuse(path, "is not a cell's record, or is cut off")
 
 
@@ -160,7 +199,7 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
     else:
         found.runs[run.run_id] = (run, path.parent)
         if is_named:
-            found.named[run.run_id] = run
+            found.named[run.run_id] = (run, path.parent)
 
 
 def _examine_result(path: Path, found: _Found) -> None:
@@ -181,32 +220,87 @@ def _examine_result(path: Path, found: _Found) -> None:
         found.results[path] = result
 
 
-def _join(found: _Found) -> RunRecord:
-    """One run of the named ones, with the trials of a case that ran in several; the same in any order."""
-    runs = sorted(found.named.values(), key=lambda run: (run.started, run.run_id))
-    jobs: dict[tuple[str, str], JobRecord] = {}
+def _list_stores(folder: Path) -> list[Path]:
+    """The folder, or the stores and runs in it where it is neither."""
+    parts = ("runs", "results", "record.json")
+    inner = [path for path in sorted(folder.glob("*")) if any((path / part).exists() for part in parts)]
+    return [folder] if any((folder / part).exists() for part in parts) else inner or [folder]
+
+
+def _name_all(found: _Found, planned: Sequence[JobRecord]) -> None:
+    """All that came is to be one run: also what was earned before a run was killed, and so is in no run."""
+    found.named.update(found.runs)
+    in_runs = {make_result_id(r) for run, _ in found.named.values() for job in run.jobs for r in job.results}
+    loose: dict[Path, list[CaseResult]] = {}
+    for path, result in found.results.items():
+        if make_result_id(result) not in in_runs:
+            loose.setdefault(find_cell(path), []).append(result)
+    wanted = {(job.row, job.cell) for job in planned}
+    for cell, results in loose.items():
+        job = found.cells.get(cell)
+        if job and (job.row, job.cell) in wanted:
+            started = min(result.started for result in results)
+            run = RunRecord(f"killed-{cell.name}", "", started, (replace(job, results=tuple(results)),))
+            found.named[run.run_id] = (run, cell)
+
+
+def _is_whole(planned: JobRecord, found: _Found) -> bool:
+    """Whether all cases of a kernel were run, or it is told why not."""
+    jobs = [
+        job
+        for run, _ in found.named.values()
+        for job in run.jobs
+        if (job.row, job.cell) == (planned.row, planned.cell)
+    ]
+    ran = {result.case for job in jobs for result in job.results}
+    return any(job.left_out or job.failure for job in jobs) or ran >= planned.cases.keys()
+
+
+def _join(found: _Found, planned: Sequence[JobRecord] = ()) -> RunRecord:
+    """One run of the named ones, with the trials of a case that ran in several; the same in any order.
+
+    What was planned comes first, in that order.
+    """
+    runs = sorted((run for run, _ in found.named.values()), key=lambda run: (run.started, run.run_id))
+    came: dict[tuple[str, str], JobRecord] = {}
     for run in runs:
         for job in run.jobs:
             key = (job.row, job.cell)
-            known = jobs.get(key, job)
+            known = came.get(key, job)
+            if planned and known.accel != job.accel:
+                # runners may differ, and each result says where it was earned
+                both = sorted({known.accel, job.accel})
+                known, job = (replace(each, accel=", ".join(both)) for each in (known, job))
             if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
                 told = (
                     f"{name} {getattr(job, name) or 'none'} and {getattr(known, name) or 'none'}"
                     for name in differing[:2]
                 )
                 found.refuse(
-                    found.runs[run.run_id][1],
+                    found.named[run.run_id][1],
                     f"{job.row}/{job.cell} is not that of {runs[0].run_id}: {', '.join(told)}",
                     "such runs can not be one; cowbell diff compares them",
                 )
-            jobs[key] = _join_jobs(known, job)
-    joined = tuple(jobs.values())
+            came[key] = _join_jobs(known, job)
+    wanted = {(job.row, job.cell): job for job in planned}
+    joined = tuple(_fill_in(came.get(key), wanted.get(key)) for key in {**wanted, **came})
     identity = make_id([asdict(job) for job in joined])
-    commands = "; ".join(dict.fromkeys(run.command for run in runs))
+    commands = "; ".join(dict.fromkeys(run.command for run in runs if run.command))
+    started = runs[0].started if runs else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run_id = f"{joined[0].row if joined else 'empty'}-{identity}"
     if not _NAME.fullmatch(run_id):
-        found.refuse(found.runs[runs[0].run_id][1], f"has no usable name of a row: {joined[0].row!r}")
-    return RunRecord(run_id, commands, runs[0].started, joined)
+        found.refuse(found.named[runs[0].run_id][1], f"has no usable name of a row: {joined[0].row!r}")
+    return RunRecord(run_id, commands, started, joined)
+
+
+def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
+    """What came of a kernel, with the planned cases of which nothing did."""
+    if came and planned:
+        return replace(came, cases={**planned.cases, **came.cases})
+    if came:
+        return came
+    assert planned
+    return replace(planned, failure=_NOTHING)
 
 
 def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
@@ -235,16 +329,17 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
         name = Path("results", cell.name, path.relative_to(cell))
         result_id = make_result_id(result)
         beside = name.with_name(f"{result.case.rpartition('/')[2]}.{result.content_id[:12]}.{result_id}.json")
-        there = [load_result(root / each) for root in (store.root, draft) for each in (name, beside)]
+        there = [load_result(root / each) for root in (store.earned_root, draft) for each in (name, beside)]
         if result_id in {make_result_id(known) for known in there if known}:
             continue
         boot = _copy_boot(cell / result.boot, store, draft)
-        is_taken = (store.root / name).exists() or (draft / name).exists()
+        is_taken = (store.earned_root / name).exists() or (draft / name).exists()
         place = draft / (beside if is_taken else name)
         save_result(replace(result, boot=boot), place)
         # when it was earned, for those that do not say
         shutil.copystat(path, place)
-        if (cell / CELL_FILE).exists() and not (store.root / "results" / cell.name / CELL_FILE).exists():
+        is_known = (store.earned_root / "results" / cell.name / CELL_FILE).exists()
+        if (cell / CELL_FILE).exists() and not is_known:
             shutil.copy2(cell / CELL_FILE, draft / "results" / cell.name / CELL_FILE)
 
 
@@ -256,7 +351,7 @@ def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = boot.name if boot.name.startswith("merged-") else f"merged-{digest[:12]}"
     place = Path("results", boot.parent.name, name)
-    if not (store.root / place).exists() and not (draft / place).exists():
+    if not (store.earned_root / place).exists() and not (draft / place).exists():
         shutil.copytree(boot, draft / place, ignore=shutil.ignore_patterns("keys.tar", "*.qcow2"))
     return name
 
@@ -276,7 +371,9 @@ def render(merged: Merged) -> str:
         *merged.runs,
         f"{len(merged.runs)} runs and {merged.results} results are new, {merged.known} were known",
     ]
-    return "\n".join([*lines, *([f"one run of them: {merged.merged}"] if merged.merged else [])]) + "\n"
+    lines += [f"missing, or not whole: {name}" for name in merged.missing]
+    lines += [f"one run of them: {merged.merged}"] if merged.merged else []
+    return "\n".join(lines) + "\n"
 
 
 def render_json(merged: Merged) -> str:

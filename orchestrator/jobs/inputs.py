@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.ground.errors import InfraError, UsageError, raise_all
 from orchestrator.jobs.plan import Declarations
 from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.handover import load_handovers
 from orchestrator.sources.fetch import check_local, fetch_tree
 from orchestrator.sources.remote import fetch_range
 from orchestrator.sources.repository import open_repository
 from orchestrator.sources.series import Series, export_range, find_local_range, find_series, make_range
-from orchestrator.sources.tree import GitTree, LocalTree, find_tree, is_path
+from orchestrator.sources.tree import AbsentTree, GitTree, LocalTree, find_tree, is_path
 
 
 def add_inputs(
@@ -23,11 +24,25 @@ def add_inputs(
     *,
     is_dirty: bool = False,
     redo: bool = False,
+    built: Sequence[Path] = (),
 ) -> Declarations:
     """The declarations with what the command line brings along: trees and series that are not ours.
 
-    Each is known by the word that names it. Raises ``UsageError`` for all that are wrong, at once.
+    Each is known by the word that names it; ``built`` are folders with kernels that were built elsewhere.
+    Raises ``UsageError`` for all that are wrong, at once.
     """
+    if built:
+        raise_all(
+            [
+                UsageError("is of the build, and kernels of BUILT= are built", where=name)
+                for name, value in (("KERNEL", kernel), ("SERIES", series), ("DIRTY", is_dirty))
+                if value
+            ]
+        )
+        if not (handovers := load_handovers(built)):
+            where = f"BUILT={','.join(map(str, built))}"
+            raise InfraError("there is no kernel", where=where, hint="cowbell build DIR= puts kernels there")
+        return replace(declared, built=handovers)
     trees, known = dict(declared.trees), dict(declared.series)
     errors: list[UsageError] = []
     try:
@@ -51,6 +66,13 @@ def add_inputs(
             errors += (error for error in group.exceptions if isinstance(error, UsageError))
     raise_all(errors)
     return replace(declared, trees=trees, series=known)
+
+
+def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
+    """The declarations with a tree and series of which nothing is known but the words, nor asked."""
+    trees = {kernel: AbsentTree(kernel)} if kernel and kernel not in declared.trees else {}
+    known = {word: Series(Path(word).stem) for word in series if word not in declared.series}
+    return replace(declared, trees={**declared.trees, **trees}, series={**declared.series, **known})
 
 
 def _load_range(

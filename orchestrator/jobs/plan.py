@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.document import suggest
-from orchestrator.declarations.guesttest import GuestCase, select_cases
+from orchestrator.declarations.guesttest import SELFTEST, GuestCase, select_cases
 from orchestrator.declarations.knownsplats import KnownSplat
 from orchestrator.declarations.matrix import Cell, Row
 from orchestrator.declarations.shape import find_misfits, list_needs
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.guests.vng import FRAGMENT
+from orchestrator.kernels.handover import Handover
 from orchestrator.kernels.kconfig import Fragment
 from orchestrator.sources.fixup import Fixup
 from orchestrator.sources.series import Series
-from orchestrator.sources.tree import Tree
+from orchestrator.sources.tree import AbsentTree, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Request:
 class Declarations:
     """All that the project's files declare, by name.
 
-    ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``.
+    ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``. ``built`` are kernels
+    that were built elsewhere, by ROW/CELL; where there are any, they alone are meant.
     """
 
     rows: Mapping[str, Row]
@@ -52,6 +54,7 @@ class Declarations:
     cases: tuple[GuestCase, ...]
     fixups: tuple[Fixup, ...] = ()
     known_splats: tuple[KnownSplat, ...] = ()
+    built: Mapping[str, Handover] = field(default_factory=dict)
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
@@ -63,7 +66,10 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kernel of one row, who boots it, and the cases to run on it."""
+    """One kernel of one row, who boots it, and the cases to run on it.
+
+    ``built`` is the kernel, where it comes from elsewhere.
+    """
 
     row: Row
     cell: Cell
@@ -71,6 +77,7 @@ class Job:
     series: Series
     cases: tuple[GuestCase, ...]
     boot: str = "qemu"
+    built: Handover | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +117,10 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
         errors += check_machine(row, declared.fragments, blamed)
         cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
+        boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
+        if declared.built:
+            jobs += _list_built(row, cases, boot, declared.built, errors)
+            continue
         cells = _choose_cells(row, request.series, wanted)
         for cell in cells:
             # an unknown word of the request has been told already
@@ -119,10 +130,33 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 continue
             if known:
                 series = declared.series[cell.series] if cell.series else Series()
-                boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
     raise_all(list({str(error): error for error in errors}.values()))
     return tuple(jobs)
+
+
+def _list_built(
+    row: Row,
+    cases: tuple[GuestCase, ...],
+    boot: str,
+    built: Mapping[str, Handover],
+    errors: list[UsageError],
+) -> Iterator[Job]:
+    """A job for each kernel of the row that was built elsewhere."""
+    own = [handover for handover in built.values() if handover.row == row.name]
+    if not own:
+        hint = f"there are: {', '.join(built)}"
+        errors.append(UsageError(f"there is no kernel of row {row.name}", where="BUILT", hint=hint))
+    for case in cases:
+        if case.language == SELFTEST:
+            what = f"{case.id} is compiled from the kernel's source, and only kernels are here"
+            errors.append(UsageError(what, where="BUILT"))
+    cells = {cell.name: cell for cell in row.cells}
+    # in the order of the row, the kernel without series first
+    own.sort(key=lambda one: (list(cells).index(one.cell) if one.cell in cells else len(cells), one.cell))
+    for handover in sorted(own, key=lambda one: bool(one.series)):
+        cell = cells.get(handover.cell, Cell(handover.cell, handover.series, ()))
+        yield Job(row, cell, AbsentTree(handover.base.tree), Series(handover.series), cases, boot, handover)
 
 
 def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from orchestrator.ground import command
 from orchestrator.ground.status import Status
 from orchestrator.ground.store import Store, disk_trouble
+from orchestrator.kernels.handover import PATCHES
 from orchestrator.reports.replay import make_command
 from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, load_result
+from orchestrator.sources.repository import export_patches
 from orchestrator.verdicts.verdict import Verdict, judge_job
 
 # bytes of one piece; of what is longer, the middle is left out
@@ -53,6 +55,9 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
         for result in failing.values():
             pieces = {**shared, **dict(_list_result_pieces(run, job, result, store))}
             path = folder / name_bundle(job, result)
+            if path.exists() and not store.path("kernels", job.build_id or "none").is_dir():
+                # it comes from where the kernel was, and has more than could be found here
+                continue
             _publish(_pack(path.name.removesuffix(".tar.zst"), pieces), path)
             made.append(path)
     return made
@@ -71,7 +76,7 @@ def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes 
     yield "kernel/config", _read(kernel / "config")
     yield "kernel/build.json", _read(kernel / "build.json")
     if job.commit and job.commit != job.base:
-        yield "patches.mbox", _find_patches(job, store)
+        yield PATCHES, _read(kernel / PATCHES) or export_patches(store, job.base, job.commit)
 
 
 def _list_result_pieces(
@@ -106,16 +111,6 @@ def _find_boot(result: CaseResult, store: Store) -> Path | None:
 
 def _escape(case: str) -> str:
     return "".join(f"[{char}]" if char in "*?[" else char for char in case)
-
-
-def _find_patches(job: JobRecord, store: Store) -> bytes | None:
-    """Series and fixups as they were applied, of git."""
-    repository = store.path("git", "kernels.git")
-    if not repository.is_dir():
-        return None
-    form = ["format-patch", "--stdout", "--no-signature", f"{job.base}..{job.commit}"]
-    done = command.run(["git", f"--git-dir={repository}", *form], check=False)
-    return done.output.encode() if done.returncode == 0 and done.output else None
 
 
 def _read(path: Path) -> bytes | None:

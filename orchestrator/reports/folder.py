@@ -3,7 +3,9 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from orchestrator.declarations.document import suggest
 from orchestrator.ground.errors import UsageError, raise_all
@@ -15,7 +17,8 @@ from orchestrator.reports.page import render_html
 from orchestrator.reports.report import Judged, join_runs, render_json, render_ktap
 from orchestrator.runs.record import load_run
 
-FILES = ("report.json", "report.ktap", "junit.xml", "report.html")
+PAGE = "report.html"
+FILES = ("report.json", "report.ktap", "junit.xml", PAGE)
 
 
 def choose_runs(store: Store, names: str) -> list[str]:
@@ -55,10 +58,27 @@ def write_reports(judged: Judged, store: Store, tell: Callable[[str], None], *, 
         if is_new or not (folder / name).exists():
             write_atomic(folder / name, render(judged))
     if not judged.parts:
-        with contextlib.suppress(FileExistsError):
-            draft = folder.parent / f".latest-{os.getpid()}"
-            draft.symlink_to(folder.name)
-            draft.replace(folder.parent / "latest")
+        point_latest(store, judged.run.run_id)
+
+
+def point_latest(store: Store, run_id: str) -> None:
+    """Make a run the one that is meant where none is named."""
+    with contextlib.suppress(FileExistsError):
+        draft = store.path("runs", f".latest-{os.getpid()}")
+        draft.symlink_to(run_id)
+        draft.replace(draft.with_name("latest"))
+
+
+def publish(judged: Judged, store: Store, target: Path) -> None:
+    """Copy the reports and the evidence to a folder that a web server can show, the page as its index."""
+    target.mkdir(parents=True, exist_ok=True)
+    folder = store.path("runs") / judged.run.run_id
+    for name in FILES:
+        write_atomic(target / ("index.html" if name == PAGE else name), (folder / name).read_bytes())
+    for run in judged.parts or (judged.run,):
+        evidence = store.path("runs") / run.run_id / "evidence"
+        if evidence.is_dir():
+            shutil.copytree(evidence, target / "evidence", dirs_exist_ok=True)
 
 
 def write_bundles(judged: Judged, store: Store) -> None:

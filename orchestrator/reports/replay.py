@@ -5,9 +5,10 @@ import shlex
 from pathlib import Path
 
 from orchestrator.runs.record import JobRecord, RunRecord
+from orchestrator.sources.tree import name_folder
 
 # what this job and this case say better than the whole run's command
-_OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL")
+_OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
 
 
 def make_command(run: RunRecord, job: JobRecord, case: str) -> str:
@@ -17,13 +18,18 @@ def make_command(run: RunRecord, job: JobRecord, case: str) -> str:
     kept = [f"{name}={value}" for name, value in given.items() if name.isupper() and name not in _OURS]
     own = [
         f"ROW={job.row}",
-        # a tree of the user's is known by the word that names it
-        f"KERNEL={given.get('KERNEL', job.tree)}",
+        f"KERNEL={given.get('KERNEL') or _find_tree(job)}",
         f"SERIES={_find_series(job.series, given.get('SERIES', ''))}",
         f"TESTS={case}",
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
     return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
+
+
+def _find_tree(job: JobRecord) -> str:
+    """The name of a tree that is declared; a folder of the user's is known by its path."""
+    is_folder = job.tree.split(":")[0] == name_folder(Path(job.origin))
+    return f"{job.origin}:{job.base[:12]}" if is_folder else job.tree
 
 
 def _find_series(name: str, asked: str) -> str:

@@ -22,7 +22,7 @@ from orchestrator.ground.store import Store, make_id
 from orchestrator.sources import debian, repository
 from orchestrator.sources.remote import fetch_git, fetch_objects, find_last_words, is_whole
 from orchestrator.sources.repository import Source, find_commit, git, open_repository
-from orchestrator.sources.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.sources.tree import AbsentTree, DebianTree, GitTree, LocalTree, TarballTree, Tree
 
 # package or pack, files, and the pack that git makes of them
 _NEEDED_MIB = 3072
@@ -110,6 +110,8 @@ def _fetch(tree: Tree, store: Store, progress: Progress) -> tuple[str, str]:
             return _fetch_tarball(tree, store)
         case LocalTree():
             return _fetch_local(tree, store), tree.path
+        case AbsentTree():
+            raise UsageError("its kernels are here, and its source is not", where=tree.name)
 
 
 # --- Debian packages and archives

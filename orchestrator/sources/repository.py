@@ -140,6 +140,15 @@ def read_version(store: Store, commit: str, tree: str) -> Version:
         raise UsageError("is not a kernel tree: Makefile states no VERSION", where=tree) from None
 
 
+def export_patches(store: Store, base: str, commit: str) -> bytes | None:
+    """Series and fixups as they were applied, as an mbox; None when the commits are not here."""
+    repository = store.path("git", "kernels.git")
+    if not repository.is_dir():
+        return None
+    done = git(repository, "format-patch", "--stdout", "--no-signature", f"{base}..{commit}", check=False)
+    return done.output.encode() if done.returncode == 0 and done.output else None
+
+
 def read_tree_id(store: Store, commit: str) -> str:
     return git(open_repository(store), "rev-parse", f"{commit}^{{tree}}").output
 

@@ -88,7 +88,17 @@ class LocalTree:
         return f"{self.ref} of {self.path}" if self.ref else self.path
 
 
-Tree = DebianTree | GitTree | TarballTree | LocalTree
+@dataclass(frozen=True, slots=True)
+class AbsentTree:
+    """A kernel whose source is elsewhere: by its name, with what was built of it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, which is elsewhere"
+
+
+Tree = DebianTree | GitTree | TarballTree | LocalTree | AbsentTree
 
 
 def load_trees(file: Path) -> dict[str, Tree]:
@@ -175,6 +185,11 @@ def is_path(word: str) -> bool:
     return "/" in word or word in (".", "..")
 
 
+def name_folder(top: Path) -> str:
+    """What a tree of a folder is called that nothing declares."""
+    return f"{top.name}-{make_id(str(top))[:6]}"
+
+
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
     """The tree that a word of the command line means: ``NAME``, ``/path``, and either with ``:REF``.
 
@@ -183,7 +198,7 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
     name, _, ref = word.partition(":")
     if is_path(name):
         top = Path(name).expanduser().resolve()
-        tree: Tree = LocalTree(f"{top.name}-{make_id(str(top))[:6]}", str(top))
+        tree: Tree = LocalTree(name_folder(top), str(top))
     elif name in trees:
         tree = trees[name]
     else:

@@ -57,12 +57,16 @@ class _Known:
         self._case_files: dict[str, manifest.Files] = {}
 
     def find_base(self, job: Job) -> Source | None:
+        if job.built:
+            return job.built.base
         name = job.tree.name
         if name not in self._bases:
             self._bases[name] = find_fetched(job.tree, self._place.store)
         return self._bases[name]
 
     def find_source(self, job: Job, base: Source) -> Source | None:
+        if job.built:
+            return job.built.source
         key = base.source_id, job.series.name
         if key not in self._sources:
             fixups = self._declared.fixups
@@ -115,6 +119,9 @@ def _explain_job(job: Job, known: _Known, place: Workspace, accel: str) -> Itera
         yield Step("plan", f"{name}: left out, {reason}", "")
         return
     src = base and known.find_source(job, base)
+    if job.built and not src:
+        yield Step("build", name, "it could not be built where that was tried")
+        return
     if not src and job.series.patches:
         yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
     if not base or not src:
@@ -123,7 +130,7 @@ def _explain_job(job: Job, known: _Known, place: Workspace, accel: str) -> Itera
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     request = known.make_request(job, src)
-    kernel = find_kernel(request, store)
+    kernel = job.built.find_kernel(request, store) if job.built else find_kernel(request, store)
     subject = f"{name}: {request.build_id}{f', with {FRAGMENT} for BOOT=vng' if job.boot == 'vng' else ''}"
     made_of = known.list_kernel_files(job, base, request) if place.what_if or not kernel else {}
     if not kernel or set(made_of) & set(place.what_if):
@@ -151,7 +158,7 @@ def _explain_cases(
     """The cases that would run, by the reason for it."""
     machine = replace(find_machine(job, kernel, place), accel=accel)
     folder = find_cell_dir(machine, place.store)
-    toolchain = kernel.request.toolchain
+    toolchain = place.find_toolchain(kernel.request.arch)
     splats = known.list_splats(job, base)
     missing = [
         case
