@@ -30,7 +30,7 @@ from orchestrator.commandline.grammar import (
 )
 from orchestrator.declarations.document import size_mib
 from orchestrator.ground import gc
-from orchestrator.ground.errors import CowbellError, UsageError
+from orchestrator.ground.errors import CowbellError, UsageError, raise_all
 from orchestrator.ground.jobserver import read_options
 from orchestrator.ground.project import find_root
 from orchestrator.ground.store import Store, disk_trouble, find_default_root, open_default
@@ -128,6 +128,8 @@ def _run(words: list[str]) -> int:
     declared = load_declarations(root)
     if targets == ("merge",):
         return _merge(read.subjects, make_request(targets, settings), store, declared, options)
+    if targets == ("ci",):
+        return _render_ci(read.subjects, settings, store, root, declared, options)
     if targets == ("completion",):
         return _complete(read.subjects, declared)
     if targets == ("list",) and not options.changelog:
@@ -328,6 +330,34 @@ def _tell_history(
         entries = history.choose_entries(db, subjects, settings["ROW"].words, settings["KERNEL"].value)
         print(entry.render_json(entries) if as_json else entry.render(entries), end="")
         return 0
+
+
+def _render_ci(
+    subjects: Sequence[str],
+    settings: Mapping[str, Setting],
+    store: Store,
+    root: Path,
+    declared: "Declarations",
+    options: argparse.Namespace,
+) -> int:
+    """The pipeline, or what is wrong with it. Nothing is fetched or asked for: a first job must be quick."""
+    from orchestrator.gitlab import check
+    from orchestrator.gitlab.request import make_text
+
+    if options.check and subjects:
+        errors = [error for name in subjects for error in check.check_file(Path(name))]
+    else:
+        choose_subject("ci", subjects, ())
+        request = make_request(("ci",), settings)
+        values = {name: setting.value for name, setting in settings.items()}
+        folder = ("-C", str(options.directory)) if options.directory else ()
+        text = make_text(request, values, folder, declared, root, store, _note)
+        if not options.check:
+            print(text, end="")
+            return 0
+        errors = check.check_pipeline(text, "the pipeline")
+    raise_all(errors)
+    return 0
 
 
 def _merge(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.declarations.document import size_mib, suggest
+from orchestrator.declarations.document import size_mib, suggest, time_s
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.glossary import EXITS
 
@@ -56,6 +56,9 @@ TARGETS: Mapping[str, Target] = {
     "merge": Target(
         "take in other machines' stores or runs; several runs become one, with ROW= also what is missing",
         takes="DIR...",
+    ),
+    "ci": Target(
+        "the GitLab pipeline that does all this; --check: can it run, or can FILE", takes="[FILE...]"
     ),
     "series": Target("the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply"),
     "worktree": Target("open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)"),
@@ -113,6 +116,11 @@ VARIABLES: Mapping[str, Variable] = {
         "where worktree opens, and build, report and test put a copy of what they made", is_inherited=False
     ),
     "BUILT": Variable("folders with kernels that build DIR= made, here or elsewhere", is_inherited=False),
+    "SINCE": Variable("ci: only rows that were declared otherwise in this commit", is_inherited=False),
+    "IMAGE": Variable("ci: the container image of the jobs", is_inherited=False),
+    "SETUP": Variable("ci: what each job does first, to have cowbell", is_inherited=False),
+    "TAGS": Variable("ci: tags of the jobs' runners; rows add their own", is_inherited=False),
+    "SHARE": Variable("ci: a row that takes longer is tested by several jobs", "15m", is_inherited=False),
     "SIZE": Variable("how much the store may hold, for gc", "20G", is_inherited=False),
 }
 
@@ -168,7 +176,12 @@ def make_parser() -> argparse.ArgumentParser:
         "-B", "--always-make", action="store_true", help="do the targets again, though up to date"
     )
     parser.add_argument(
-        "-C", "--directory", type=Path, default=None, metavar="DIR", help="the project's folder"
+        "-C",
+        "--directory",
+        type=lambda word: Path(word) if word else None,
+        default=None,
+        metavar="DIR",
+        help="the project's folder",
     )
     parser.add_argument(
         "-j",
@@ -199,6 +212,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--changelog", action="store_true", help="list: every entry, its cases, what they came to"
     )
+    parser.add_argument("--check", action="store_true", help="ci: tell what GitLab would refuse")
     parser.add_argument("--json", action="store_true", help="the product as JSON")
     return parser
 
@@ -267,7 +281,12 @@ def _check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
             yield _refuse(name, settings, f"expected {expected}, got {value}{suggest(value, known)}")
     if settings["LLVM"].value not in ("", "0", "1"):
         yield _refuse("LLVM", settings, f"expected 1 or 0, got {settings['LLVM'].value}")
-    for name, read in (("SIZE", size_mib), ("REPEAT", read_repeat), ("CONFIDENCE", read_confidence)):
+    for name, read in (
+        ("SIZE", size_mib),
+        ("SHARE", time_s),
+        ("REPEAT", read_repeat),
+        ("CONFIDENCE", read_confidence),
+    ):
         try:
             read(settings[name].value)
         except ValueError as error:

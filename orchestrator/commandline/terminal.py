@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Progress as people see it: a live view on a terminal, a time-stamped line a stage elsewhere.
 
-Everything goes to stderr; stdout belongs to the product.
+In a GitLab job's log what follows a stage is a section that opens at a click. Everything goes to stderr;
+stdout belongs to the product.
 """
 
+import os
+import re
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -68,6 +71,8 @@ class Terminal(_JobProgress):
         self._began = self._refreshed = time.monotonic()
         self._jobs: dict[str, _Job] = {}
         self._overall = ""
+        self._has_sections = bool(os.environ.get("GITLAB_CI")) and not is_silent
+        self._section = ""
         super().__init__(self, _Job("", self._began))
         self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not is_silent
         self._live = Live(
@@ -92,6 +97,7 @@ class Terminal(_JobProgress):
 
     def stop(self) -> None:
         """Leave the terminal to somebody else."""
+        self._end_section()
         self._live.stop()
         self._is_live = False
 
@@ -101,6 +107,7 @@ class Terminal(_JobProgress):
 
     def end_job(self, name: str, outcome: str) -> None:
         job = self._jobs.pop(name, None)
+        self._end_section()
         # one that had nothing to do has said nothing either
         if job and job.stage:
             self.say(job, f"{outcome:<8} after {_clock(time.monotonic() - job.began)}")
@@ -116,7 +123,24 @@ class Terminal(_JobProgress):
         if self._is_live:
             self._refresh()
         else:
+            self._end_section()
+            # of jobs side by side nobody could tell whose lines are whose
+            if self._has_sections and len(self._jobs) < 2:
+                self._section = re.sub(r"[^\w.-]+", "_", f"{job.name}.{job.stage}.{time.monotonic_ns()}")
+                self._mark_section("start", "[collapsed=true]")
             self.say(job, text)
+
+    def _end_section(self) -> None:
+        if self._section:
+            self._mark_section("end")
+            self._section = ""
+
+    def _mark_section(self, edge: str, options: str = "") -> None:
+        """The line that follows a start is what a GitLab log shows of a section, until one clicks at it."""
+        # https://docs.gitlab.com/ci/jobs/job_logs/#custom-collapsible-sections
+        mark = f"section_{edge}:{int(time.time())}:{self._section}{options}"
+        self.console.file.write(f"\x1b[0K{mark}\r\x1b[0K")
+        self.console.file.flush()
 
     def show_count(self, job: _Job) -> None:
         now = time.monotonic()

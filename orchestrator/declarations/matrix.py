@@ -56,6 +56,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Runner:
+    """What a CI runner must have for the row's guests: ``tags``, and ``resource`` for one job at a time."""
+
+    tags: tuple[str, ...] = ()
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """``where`` is its line, ``places`` is where the keys of ``guest:`` stand."""
 
@@ -68,6 +76,7 @@ class Row:
     tests: tuple[str, ...]
     limits: Limits
     cells: tuple[Cell, ...]
+    runner: Runner = Runner()
     places: Mapping[str, Place] = field(default_factory=dict)
     where: str = ""
 
@@ -102,6 +111,7 @@ def _make_row(
     tests: tuple[str, ...],
     limits: Limits,
     kernels: tuple[Cell, ...],
+    runner: Runner | None = None,
 ) -> Row:
     if not kernels or not tests:
         raise ValueError(f"{'tests' if kernels else 'kernels'}: expected at least one")
@@ -118,6 +128,7 @@ def _make_row(
         tests=tests,
         limits=limits,
         cells=kernels,
+        runner=runner or Runner(),
         places=guest.places,
         where=f"{place.file}:{place.line}",
     )
@@ -166,6 +177,13 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                             },
                         )
                     ),
+                },
+                {
+                    "runner": doc.record(
+                        lambda place, tags=(), resource="": Runner(tags, resource),
+                        {},
+                        {"tags": doc.list_of(_TEXT), "resource": _TEXT},
+                    )
                 },
             )
         )

@@ -26,9 +26,9 @@ def is_project(folder: Path) -> bool:
     return any(any(folder.glob(mark)) for mark in _MARKS)
 
 
-def list_layers(root: Path) -> tuple[Path, ...]:
+def list_layers(root: Path, shipped: Path = SHIPPED) -> tuple[Path, ...]:
     """The folders whose files are read: what is shipped, then the user's own, whose names win."""
-    return (SHIPPED,) if root == SHIPPED else (SHIPPED, root)
+    return (shipped,) if root == shipped else (shipped, root)
 
 
 def find_root(asked: Path | None) -> Path:

@@ -23,13 +23,13 @@ from orchestrator.sources.tree import load_trees
 T = TypeVar("T")
 
 
-def load_declarations(root: Path) -> Declarations:
+def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
     """Read all that is shipped and, in its place or added to it, what is declared below ``root``.
 
     Of ``root`` any part may be missing. Raises every ``UsageError`` of every file at once.
     """
     errors: list[Exception] = []
-    layers = [_load_layer(folder, errors) for folder in list_layers(root)]
+    layers = [_load_layer(folder, shipped, errors) for folder in list_layers(root, shipped)]
     raise_all([error for error in errors if isinstance(error, UsageError)])
     # what is shipped speaks of the shipped cases, also where one of the user's own has taken a name
     cases = [case for layer in layers for case in layer.cases]
@@ -41,20 +41,20 @@ def load_declarations(root: Path) -> Declarations:
     return declared
 
 
-def _load_layer(root: Path, errors: list[Exception]) -> Declarations:
+def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarations:
     """What one folder declares; whatever it has not got is empty."""
 
     def load(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
         try:
             # of a link that leads nowhere the reader tells
             is_there = path.exists() or path.is_symlink()
-            return read(path) if is_there or root == SHIPPED else otherwise
+            return read(path) if is_there or root == shipped else otherwise
         except* UsageError as group:
             errors.extend(group.exceptions)
         return otherwise
 
     folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
-    lib = SHIPPED / "guest-tests" / "lib"
+    lib = shipped / "guest-tests" / "lib"
     cases: tuple[GuestCase, ...] = load(lambda path: load_cases(path, lib), root / "guest-tests", ())
     return Declarations(
         rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
@@ -62,7 +62,7 @@ def _load_layer(root: Path, errors: list[Exception]) -> Declarations:
         series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
         # the kernel's own are not files of ours
-        cases=(*cases, *(CASES if root == SHIPPED else ())),
+        cases=(*cases, *(CASES if root == shipped else ())),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
         known_splats=load(load_known_splats, root / "ci" / "known-splats.yaml", ()),
     )

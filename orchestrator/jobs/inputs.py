@@ -13,7 +13,7 @@ from orchestrator.sources.fetch import check_local, fetch_tree
 from orchestrator.sources.remote import fetch_range
 from orchestrator.sources.repository import open_repository
 from orchestrator.sources.series import Series, export_range, find_local_range, find_series, make_range
-from orchestrator.sources.tree import AbsentTree, GitTree, LocalTree, find_tree, is_path
+from orchestrator.sources.tree import GitTree, LocalTree, find_tree, is_path
 
 
 def add_inputs(
@@ -60,7 +60,7 @@ def add_inputs(
         try:
             if parts := make_range(word):
                 known[word] = _load_range(word, *parts, declared, place, redo=redo)
-            elif word not in known and ("/" in word or Path(word).is_file()):
+            elif _is_brought(word, declared):
                 known[word] = find_series(Path(word).expanduser(), place.store)
         except* UsageError as group:
             errors += (error for error in group.exceptions if isinstance(error, UsageError))
@@ -69,10 +69,16 @@ def add_inputs(
 
 
 def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
-    """The declarations with a tree and series of which nothing is known but the words, nor asked."""
-    trees = {kernel: AbsentTree(kernel)} if kernel and kernel not in declared.trees else {}
-    known = {word: Series(Path(word).stem) for word in series if word not in declared.series}
+    """The declarations with the command line's own tree and series, by their words alone."""
+    is_own = ":" in kernel or is_path(kernel)
+    trees = {kernel: find_tree(kernel, declared.trees)} if is_own else {}
+    known = {word: Series(Path(word).stem) for word in series if _is_brought(word, declared)}
     return replace(declared, trees={**declared.trees, **trees}, series={**declared.series, **known})
+
+
+def _is_brought(word: str, declared: Declarations) -> bool:
+    """Whether a word of ``SERIES=`` is no name, but brings a series along."""
+    return word not in declared.series and (bool(make_range(word)) or "/" in word or Path(word).is_file())
 
 
 def _load_range(

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs in, a GitLab child pipeline out: pure, as a dictionary that is dumped as YAML.
+
+Kernels that share their object files are built by one job, so that the second costs seconds and all are of
+one commit of their tree. A row is tested by one job, or by as many as its length asks for. The last job makes
+one report of all that came. Each job calls a target of ours and nothing else.
+"""
+
+import datetime
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from orchestrator.declarations.arch import ARCHES
+from orchestrator.declarations.guesttest import GuestCase
+from orchestrator.declarations.matrix import Row
+from orchestrator.gitlab.shares import divide, estimate
+from orchestrator.ground.store import make_id
+from orchestrator.jobs.plan import Job
+from orchestrator.sources.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
+
+Yaml = dict[str, Any]
+# what is no fault of a kernel, a case or a job: another runner may do better. Never a job that failed
+_RETRY = {
+    "max": 2,
+    "when": ["runner_system_failure", "scheduler_failure", "data_integrity_failure", "api_failure"],
+}
+# the host's trouble says nothing about the kernel: the job warns, and the report says what is missing
+_WARNS = {"exit_codes": [3]}
+_MOST_S = 24 * 3600
+# fetching, unpacking, installing
+_AROUND_S = 1200
+# what a guest leaves that may be large, or is secret
+_LEFT_OUT = ("*/results/*/armed-*/**/*", "*/results/*/*/keys.tar", "*/results/*/*/*.qcow2", "*/runs/latest")
+_BUILT, _EARNED, _MERGED, _PUBLIC = "built", "earned", "merged", "public"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the jobs run in. ``words`` are the ``VAR=value`` of the request, ``before`` the command that has
+    cowbell, ``store`` is below the project's folder (then GitLab caches it) or a path of the runners'.
+
+    ``needs_checkout`` is whether tests read anything of the project.
+    """
+
+    words: Mapping[str, str]
+    options: tuple[str, ...] = ()
+    image: str = ""
+    before: str = ""
+    tags: tuple[str, ...] = ()
+    store: str = ".cowbell"
+    share_s: int = 900
+    needs_checkout: bool = True
+
+    @property
+    def is_cached(self) -> bool:
+        return not self.store.startswith("/")
+
+    def call(self, *words: str, take: Sequence[str] = ()) -> str:
+        """A call of ours, with what the request says of some variables."""
+        given = [f"{name}={self.words[name]}" for name in take if self.words.get(name)]
+        return shlex.join(["cowbell", *self.options, *words, *given])
+
+
+_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "BOOT")
+_OF_TEST = ("ARCH", "CONFIG", "ACCEL", "BOOT", "REPEAT", "VMCORE")
+_OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT")
+
+
+def make_pipeline(
+    jobs: Sequence[Job], setup: Setup, times: Mapping[tuple[str, str], float], today: datetime.date
+) -> Yaml:
+    """The pipeline that builds, tests and reports jobs; one that only says so where there are none."""
+    where = setup.store if not setup.is_cached else f"$CI_PROJECT_DIR/{setup.store}"
+    defaults: Yaml = {"interruptible": True, "retry": _RETRY}
+    if setup.image:
+        defaults["image"] = setup.image
+    if setup.tags:
+        defaults["tags"] = list(setup.tags)
+    if setup.before:
+        defaults["before_script"] = [setup.before]
+    pipeline: Yaml = {
+        "stages": ["build", "test", "report"],
+        "default": defaults,
+        "variables": {"COWBELL_STORE": where, "CCACHE_MAXSIZE": "1G"},
+    }
+    if not jobs:
+        return pipeline | {"nothing": {"stage": "report", "script": ["echo no row is touched"]}}
+    rows: dict[str, list[Job]] = {}
+    for job in jobs:
+        rows.setdefault(job.row.name, []).append(job)
+    builds: dict[str, list[Job]] = {}
+    for own in rows.values():
+        builds.setdefault(_identify_build(own[0]), []).extend(own)
+    names: dict[str, str] = {}
+    for shared in builds.values():
+        built = list(dict.fromkeys(job.row.name for job in shared))
+        name = f"build {built[0]}" + (f" and {len(built) - 1} more" if built[1:] else "")
+        names |= dict.fromkeys(built, name)
+        pipeline[name] = _make_build(shared, built, setup, today)
+    tests: list[str] = []
+    for row, own in rows.items():
+        for name, test in _list_tests(own, names[row], setup, times):
+            tests.append(name)
+            pipeline[name] = test
+    pipeline["report"] = _make_report(list(rows), tests, setup)
+    return pipeline
+
+
+def render(pipeline: Yaml, note: str) -> str:
+    head = "".join(f"# {line}\n" for line in note.splitlines())
+    return head + yaml.dump(pipeline, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Each job is complete when read alone."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _identify_build(job: Job) -> str:
+    """Kernels that share object files: a row's, and those of rows with the same tree and config."""
+    return make_id(job.tree.name, job.row.arch, job.row.kconfig)
+
+
+def _make_build(jobs: Sequence[Job], rows: Sequence[str], setup: Setup, today: datetime.date) -> Yaml:
+    named = f"ROW={','.join(rows)}"
+    tree, limit_s = jobs[0].tree, max(job.row.limits.build_s for job in jobs)
+    newest = [setup.call("-B", "source", named, "SERIES=none", take=("KERNEL",))] if _may_move(tree) else []
+    return {
+        "stage": "build",
+        "timeout": _say_s(limit_s * len({job.series.name for job in jobs}) + _AROUND_S),
+        "script": [*newest, setup.call("-k", "build", named, f"DIR={_BUILT}", take=_OF_BUILD)],
+        "allow_failure": _WARNS,
+        "artifacts": {"when": "always", "expire_in": "1 week", "paths": [f"{_BUILT}/"]},
+        **({"cache": list(_list_caches(jobs[0], setup, today))} if setup.is_cached else {}),
+    }
+
+
+def _may_move(tree: Tree) -> bool:
+    """Whether a tree is of a server, and may have something newer than what was fetched."""
+    return isinstance(tree, GitTree) and not tree.commit
+
+
+def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
+    objects = {"key": f"cowbell-ccache-{_identify_build(job)}", "paths": [f"{setup.store}/ccache/"]}
+    if isinstance(job.tree, LocalTree):
+        return [objects | {"when": "always"}]
+    # a package has no name for a newer one: it is looked for each week
+    year, week, _ = today.isocalendar()
+    when = f"-{year}-{week}" if isinstance(job.tree, DebianTree | TarballTree) else ""
+    source = f"cowbell-source-{make_id(job.tree.name, str(job.tree))}{when}"
+    return [
+        {"key": source, "paths": [f"{setup.store}/git/"], "when": "always"},
+        objects | {"when": "always"},
+    ]
+
+
+def _list_tests(
+    jobs: Sequence[Job], build: str, setup: Setup, times: Mapping[tuple[str, str], float]
+) -> list[tuple[str, Yaml]]:
+    """A row's test jobs; where there are several, GitLab shows them as one by their names."""
+    row, cases = jobs[0].row, jobs[0].cases
+    shares = divide(cases, estimate(row.name, cases, times), setup.share_s)
+    found = []
+    for number, share in enumerate(shares, 1):
+        name = f"test {row.name}" + (f" {number}/{len(shares)}" if shares[1:] else "")
+        chosen = {"TESTS": ",".join(case.id for case in share)} if shares[1:] else {}
+        found.append((name, _make_test(row, name, build, share, chosen, len(jobs), setup)))
+    return found
+
+
+def _make_test(
+    row: Row,
+    name: str,
+    build: str,
+    cases: Sequence[GuestCase],
+    chosen: Mapping[str, str],
+    kernels: int,
+    setup: Setup,
+) -> Yaml:
+    folder = f"{_EARNED}/{name.replace(' ', '-').replace('/', '-of-')}"
+    words = [f"{key}={value}" for key, value in chosen.items()]
+    take = _OF_TEST if chosen else (*_OF_TEST, "TESTS")
+    strategy = {} if setup.needs_checkout else {"GIT_STRATEGY": "none"}
+    job: Yaml = {
+        "stage": "test",
+        # a kernel that does not build is a result of its row, too
+        "when": "always",
+        "needs": [build],
+        "timeout": _say_s(_AROUND_S + kernels * _limit_s(row, cases, setup)),
+        "variables": {"COWBELL_RESULTS": f"$CI_PROJECT_DIR/{folder}", **strategy},
+        "script": [setup.call("-k", "test", f"ROW={row.name}", f"BUILT={_BUILT}", *words, take=take)],
+        "allow_failure": _WARNS,
+        "artifacts": {
+            "when": "always",
+            "expire_in": "1 week",
+            "paths": [f"{folder}/"],
+            "exclude": [f"{_EARNED}/{glob}" for glob in _LEFT_OUT],
+        },
+    }
+    if row.runner.tags:
+        job["tags"] = list(dict.fromkeys((*setup.tags, *row.runner.tags)))
+    if row.runner.resource:
+        job["resource_group"] = row.runner.resource
+    return job
+
+
+def _limit_s(row: Row, cases: Sequence[GuestCase], setup: Setup) -> float:
+    """What the limits of its cases allow on one kernel, emulated."""
+    scale = max(ARCHES[row.arch].time_scale.values())
+    repeat = setup.words.get("REPEAT") or "1"
+    # auto goes on for half an hour with each race
+    times = int(repeat) if repeat.isdecimal() else 1
+    races = 0 if repeat.isdecimal() else sum(case.kind == "race" for case in cases)
+    return scale * (row.limits.boot_s + times * sum(case.timeout_s for case in cases)) + 1800 * races
+
+
+def _say_s(seconds: float) -> str:
+    return f"{int(min(seconds, _MOST_S) // 60)} minutes"
+
+
+def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yaml:
+    job: Yaml = {
+        "stage": "report",
+        "when": "always",
+        # by the stage, not by needs: GitLab takes fifty of those
+        "dependencies": list(tests),
+        "timeout": _say_s(_AROUND_S),
+        "variables": {
+            "COWBELL_RESULTS": f"$CI_PROJECT_DIR/{_MERGED}",
+            **({} if setup.needs_checkout else {"GIT_STRATEGY": "none"}),
+        },
+        "script": [
+            setup.call("merge", f"ROW={','.join(rows)}", _EARNED, take=_OF_MERGE),
+            setup.call("report", f"DIR={_PUBLIC}"),
+        ],
+        "artifacts": {
+            "when": "always",
+            "expire_in": "4 weeks",
+            "expose_as": "Cowbell",
+            "paths": [f"{_PUBLIC}/"],
+            "reports": {"junit": f"{_PUBLIC}/junit.xml"},
+        },
+        # how long cases take, and how often races fail, is known to the next pipeline
+        "cache": [{"key": "cowbell-history", "paths": [f"{_MERGED}/history.sqlite"], "when": "always"}],
+    }
+    return job

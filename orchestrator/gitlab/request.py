@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The words of ``ci`` in, the text of its pipeline out."""
+
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from orchestrator.declarations.document import time_s
+from orchestrator.declarations.guesttest import SELFTEST
+from orchestrator.gitlab.child import Setup, make_pipeline, render
+from orchestrator.gitlab.shares import find_times
+from orchestrator.gitlab.touched import choose_touched
+from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.ground.project import IS_CHECKOUT, SHIPPED
+from orchestrator.ground.store import Store
+from orchestrator.histories.history import find_entries, open_history
+from orchestrator.jobs.inputs import add_names
+from orchestrator.jobs.plan import Declarations, Request, make_plan
+
+# of a request, what jobs are told again
+_PASSED_ON = (
+    "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL", "BOOT", "VMCORE",
+)  # fmt: skip
+_AS_USUAL = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
+_STORE = ".cowbell"
+
+
+def make_text(
+    request: Request,
+    values: Mapping[str, str],
+    options: tuple[str, ...],
+    declared: Declarations,
+    root: Path,
+    store: Store,
+    note: Callable[[str], None],
+) -> str:
+    """The pipeline of the request's rows. Nothing is fetched, and no kernel's source is asked for.
+
+    ``values`` are those of all variables, ``options`` go to every call. Raises ``UsageError`` for every wrong
+    word.
+    """
+    named = add_names(declared, request.tree, request.series)
+    jobs = make_plan(request, named)
+    selftests = {case.id for job in jobs for case in job.cases if case.language == SELFTEST}
+    raise_all(
+        [
+            UsageError(
+                f"{case} is compiled from the kernel's source, which jobs that test have not", where="ci"
+            )
+            for case in sorted(selftests)
+        ]
+    )
+    why = f"{len({job.row.name for job in jobs})} row(s)"
+    if values["SINCE"]:
+        jobs, why = choose_touched(jobs, named, request, root, values["SINCE"])
+        note(why)
+    with open_history(store, note) as db:
+        times = find_times(find_entries(db))
+    setup = Setup(
+        words={name: values[name] for name in _PASSED_ON if values[name] != _AS_USUAL.get(name, "")},
+        options=options,
+        image=values["IMAGE"],
+        before=values["SETUP"],
+        tags=tuple(values["TAGS"].replace(",", " ").split()),
+        store=_find_store(),
+        share_s=time_s(values["SHARE"]),
+        needs_checkout=IS_CHECKOUT or root != SHIPPED or bool(values["SETUP"]),
+    )
+    today = datetime.datetime.now(datetime.UTC).date()
+    return render(make_pipeline(jobs, setup, times, today), f"Made by cowbell ci. {why}")
+
+
+def _find_store() -> str:
+    """Where jobs have their store: where we have it, if that is for all of them, or below their project."""
+    chosen, project = os.environ.get("COWBELL_STORE", ""), os.environ.get("CI_PROJECT_DIR", "")
+    if project and Path(chosen).is_relative_to(project):
+        return str(Path(chosen).relative_to(project))
+    return chosen if chosen.startswith("/") else _STORE

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A commit in, the jobs out that are declared otherwise since: what a change has touched.
+
+What declarations say is compared, not which lines of which file changed. Whatever else changed, a kernel's
+source or the code of Cowbell, may touch everything, but for what is in no kernel and no guest.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.ground import command
+from orchestrator.ground.errors import UsageError
+from orchestrator.ground.project import IS_CHECKOUT, SHIPPED
+from orchestrator.ground.store import make_id
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.inputs import add_names
+from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
+from orchestrator.sources.repository import find_commit, git
+
+_DECLARING = ("guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/known-splats.yaml")
+# neither built nor run
+_ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*", ".doc/*")
+_OWN_ASIDE = ("tests/*",)
+# where a thing is written is no part of what it says; a case's content has an identity
+_PLACES = ("where", "place", "places", "libs")
+
+
+def choose_touched(
+    jobs: Sequence[Job], declared: Declarations, request: Request, root: Path, since: str
+) -> tuple[tuple[Job, ...], str]:
+    """The jobs of the rows that a change since a commit has touched, and why it is these.
+
+    ``declared`` is what files declare, with words of the request by name.
+
+    Raises ``UsageError`` when there is no such commit.
+    """
+    if not since.strip("0"):
+        return tuple(jobs), "every row: nothing is known of what was before"
+    commit = _find_commit(root, since)
+    top = Path(git(root, "rev-parse", "--show-toplevel", is_users=True).output)
+    changed = git(root, "diff", "--name-only", "-z", commit, "HEAD", is_users=True).output.split("\0")
+    aside = (*_ASIDE, *(_OWN_ASIDE if root == SHIPPED and IS_CHECKOUT else ()))
+    if others := list(_list_others(filter(None, changed), root.relative_to(top), aside)):
+        return tuple(jobs), f"every row: {others[0]} has changed"
+    before = _identify_before(request, root, commit, top)
+    if before is None:
+        return tuple(jobs), f"every row: what {commit[:12]} declares can not be read any more"
+    now = _identify_rows(jobs, declared)
+    rows = {row for row, identity in now.items() if before.get(row) != identity}
+    told = ", ".join(sorted(rows)) or "no row"
+    return tuple(job for job in jobs if job.row.name in rows), f"{told}: declared otherwise in {commit[:12]}"
+
+
+def _find_commit(root: Path, since: str) -> str:
+    if commit := find_commit(root, since, is_users=True):
+        return commit
+    # of a shallow clone; a server may have it all the same
+    git(root, "fetch", "-q", "--depth=1", "origin", since, check=False, is_users=True)
+    if commit := find_commit(root, since, is_users=True):
+        return commit
+    raise UsageError(
+        f"there is no commit {since}, and origin has none either",
+        where="SINCE",
+        hint="in a shallow clone, as CI makes it, say GIT_DEPTH: 0",
+    )
+
+
+def _list_others(changed: Iterator[str], root: Path, aside: Sequence[str]) -> Iterator[str]:
+    """What changed that declares nothing, and may be in a kernel or a guest."""
+    for name in changed:
+        path = Path(name)
+        inner = str(path.relative_to(root)) if path.is_relative_to(root) else ""
+        is_declaring = inner and any(f"{inner}/".startswith(f"{part}/") for part in _DECLARING)
+        if not is_declaring and not any(fnmatch.fnmatch(name, glob) for glob in aside):
+            yield name
+
+
+def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Mapping[str, str] | None:
+    """Each row as a commit declared it; None when that can not be read."""
+    rel = root.relative_to(top)
+    tree = f"{commit}:{'' if rel == Path() else rel}"
+    # of a kernel's tree only these few, out of the folder before it is gone
+    parts = {part.partition("/")[0] for part in _DECLARING}
+    there = git(root, "ls-tree", "--name-only", tree, check=False, is_users=True).output.splitlines()
+    with tempfile.TemporaryDirectory(prefix="cowbell-") as place:
+        if found := sorted(parts.intersection(there)):
+            archive = Path(place) / "archive.tar"
+            git(root, "archive", "--format=tar", f"--output={archive}", tree, *found, is_users=True)
+            command.run([command.find_tool("tar", "tar"), "-xf", str(archive), "-C", place])
+        old = Path(place).resolve()
+        try:
+            declared = load_declarations(old, old if root == SHIPPED else SHIPPED)
+            declared = add_names(declared, request.tree, request.series)
+            rows = tuple(name for name in request.rows or declared.usual_rows if name in declared.rows)
+            jobs = make_plan(dataclasses.replace(request, rows=rows), declared) if rows else ()
+            identities = _identify_rows(jobs, declared)
+        except* UsageError:
+            identities = None
+        return identities
+
+
+def _identify_rows(jobs: Sequence[Job], declared: Declarations) -> dict[str, str]:
+    """The identity of each row: all that is declared of its kernels, their guests and its cases."""
+    common = _identify((declared.fixups, declared.known_splats))
+    rows: dict[str, list[object]] = {}
+    for job in jobs:
+        fragments = [_identify(declared.fragments[name]) for name in job.row.kconfig]
+        parts = (job.row, job.cell, job.tree, job.series, job.cases, job.boot)
+        rows.setdefault(job.row.name, [common]).append([fragments, *map(_identify, parts)])
+    return {row: make_id(said) for row, said in rows.items()}
+
+
+def _identify(value: object) -> object:
+    """A declaration as JSON, with files as what is in them."""
+    match value:
+        case Path():
+            return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else ""]
+        case Mapping():
+            return [[str(key), _identify(each)] for key, each in value.items()]
+        case str() | int() | float() | None:
+            return value
+        case tuple() | list():
+            return [_identify(each) for each in value]
+        case frozenset() | set():
+            return sorted(map(str, value))
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.name not in _PLACES]
+        return [[name, _identify(getattr(value, name))] for name in names]
+    return str(value)
