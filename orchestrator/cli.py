@@ -410,5 +410,7 @@ def _report(store: Store, run_ids: Sequence[str], target: Path | None, *, as_jso
     if is_new or target:
         folder.write_bundles(judged, store)
     if target:
-        folder.publish(judged, store, target)
+        names = folder.publish(judged, store, target)
+        if not as_json:
+            print(f"{target}: {', '.join(names)}")
     return 0 if judged.is_as_expected else 1

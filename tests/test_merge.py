@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ground.errors import UsageError
+from orchestrator.ground.status import Status
 from orchestrator.ground.store import Store
 from orchestrator.histories.entry import make_result_id
 from orchestrator.histories.history import CELL_FILE, FILE
 from orchestrator.histories.merge import Merged, merge
-from orchestrator.runs.record import JobRecord, load_result, load_run
+from orchestrator.runs.record import JobRecord, load_result, load_run, save_job
+from orchestrator.verdicts.verdict import judge_job
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import CELL, FAILED, JOB, RESULT, earn, read, save
@@ -301,3 +304,100 @@ def test_the_command(store: Store, theirs: Store) -> None:
     assert cowbell("merge").returncode == 2
     with pytest.raises(UsageError):
         take(store)
+
+
+def plan(*cases: str, cell: str = JOB.cell) -> JobRecord:
+    """What a row says of a kernel before anything of it is done."""
+    return JobRecord(JOB.row, cell, JOB.arch, JOB.tree, JOB.series, cases={case: () for case in cases})
+
+
+def take_planned(store: Store, planned: list[JobRecord], *folders: Path) -> tuple[Merged, list[str]]:
+    notes: list[str] = []
+    return merge(store, folders, notes.append, planned), notes
+
+
+def test_what_was_planned_and_did_not_come_is_missing(store: Store, theirs: Store) -> None:
+    """Nothing of a kernel came, and of another not every case: neither is left out of the report."""
+    planned = [plan("never.run", cell="first"), plan(RESULT.case, "odirect.lost")]
+    merged, _ = take_planned(store, planned, theirs.root)
+    assert merged.missing == (f"{JOB.row}/first", f"{JOB.row}/{JOB.cell}")
+    first, second = load_run(store.root / "runs" / merged.merged / "record.json").jobs
+    (verdict,) = judge_job(first)
+    assert (verdict.status, verdict.reason) == (Status.BROKEN, "merge: nothing came of it")
+    by_name = {verdict.case: verdict for verdict in judge_job(second)}
+    assert by_name[RESULT.case].status is not Status.BROKEN
+    assert (by_name["odirect.lost"].status, by_name["odirect.lost"].reason) == (Status.BROKEN, "was not run")
+    again, _ = take_planned(store, planned, theirs.root)
+    assert (again.merged, again.runs, again.results) == (merged.merged, (), 0)
+
+
+def test_what_was_earned_before_a_kill_is_in_the_run(store: Store, theirs: Store) -> None:
+    """A job that dies has results, and what its cell is, but no run."""
+    shutil.rmtree(theirs.root / "runs")
+    save_job(
+        replace(JOB, cases={RESULT.case: (RESULT.case,), "odirect.lost": ()}),
+        theirs.root / "results" / CELL / CELL_FILE,
+    )
+    merged, _ = take_planned(store, [plan(RESULT.case, OTHER.case, "odirect.lost")], theirs.root)
+    (job,) = load_run(store.root / "runs" / merged.merged / "record.json").jobs
+    assert {result.case for result in job.results} == {RESULT.case, OTHER.case}
+    assert job.build_id == JOB.build_id
+    assert merged.missing == (f"{JOB.row}/{JOB.cell}",)
+
+
+def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
+    """Each was run by itself, one on another accelerator, and both number their boots alike."""
+    for number, result in enumerate((RESULT, OTHER), 1):
+        share = Store(tmp_path / "earned" / f"test-demo-{number}-of-2")
+        earn(share, result)
+        boot = share.root / "results" / CELL / "boot-1"
+        boot.mkdir()
+        (boot / "console.log").write_text(f"console {number}")
+        cases = {result.case: JOB.cases[result.case]}
+        run = save(
+            share, number, replace(JOB, cases=cases, results=(result,), accel=("kvm", "tcg")[number - 1])
+        )
+        evidence = share.root / "runs" / run.run_id / "evidence"
+        evidence.mkdir()
+        (evidence / f"{result.case}.tar.zst").write_text(f"evidence {number}")
+    # what is named is the folder that all of them are in
+    merged, _ = take_planned(store, [plan(OTHER.case, RESULT.case)], tmp_path / "earned")
+    assert merged.missing == ()
+    folder = store.root / "runs" / merged.merged
+    (job,) = load_run(folder / "record.json").jobs
+    assert list(job.cases) == [OTHER.case, RESULT.case]
+    assert {result.case for result in job.results} == {OTHER.case, RESULT.case}
+    assert job.accel == "kvm, tcg"
+    assert {path.name for path in (folder / "evidence").iterdir()} == {
+        f"{result.case}.tar.zst" for result in (RESULT, OTHER)
+    }
+    consoles = {path.read_text() for path in store.root.glob("results/*/merged-*/console.log")}
+    assert consoles == {"console 1", "console 2"}
+
+
+def test_nothing_came_at_all(store: Store, tmp_path: Path) -> None:
+    merged, notes = take_planned(store, [plan("never.run")], tmp_path / "earned")
+    assert notes == [f"{tmp_path}/earned: there is no such folder, so nothing came"]
+    assert merged.missing == (f"{JOB.row}/{JOB.cell}",)
+    assert (store.root / "runs" / merged.merged / "record.json").exists()
+    # that is a mistake of who says so, where nothing was planned
+    with pytest.raises(ExceptionGroup, match="bad input"):
+        take(store, tmp_path / "earned")
+
+
+def test_a_row_on_the_command_line_is_planned(theirs: Store, tmp_path: Path) -> None:
+    """The last run is then the one that was made; a row's kernels are known though nothing is fetched."""
+    words = ["ROW=demo", f"KERNEL={tmp_path}/absent:topic", "SERIES=none", "TESTS=fork.basic-cow"]
+    merged = cowbell("merge", *words, str(theirs.root))
+    assert merged.returncode == 0, merged.stderr
+    assert "missing, or not whole: demo/plain\n" in merged.stdout
+    shown = cowbell("report", f"DIR={tmp_path}/public")
+    assert shown.returncode == 1
+    assert " fork.basic-cow[state=small]       BROKEN " in shown.stdout
+    assert f"{tmp_path}/public: index.html, junit.xml" in shown.stdout
+    assert {path.name for path in (tmp_path / "public").iterdir()} >= {
+        "index.html",
+        "junit.xml",
+        "report.json",
+    }
+    assert 'name="demo/plain"' in (tmp_path / "public" / "junit.xml").read_text()

@@ -5,11 +5,9 @@ All that comes is checked before anything is kept: it may be cut off, of another
 elsewhere. What is here already stays as it is, so that doing it again changes nothing.
 """
 
-import datetime
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -17,12 +15,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from orchestrator.ground.errors import UsageError, raise_all
-from orchestrator.ground.store import Store, make_id
+from orchestrator.ground.store import Store
 from orchestrator.histories.entry import make_result_id
 from orchestrator.histories.history import CELL_FILE, find_cell, list_result_files, open_history
+from orchestrator.histories.join import NAME, find_killed, join, list_missing
 from orchestrator.runs.record import (
     CaseResult,
-    Failure,
     JobRecord,
     RunRecord,
     load_job,
@@ -32,23 +30,8 @@ from orchestrator.runs.record import (
     save_run,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
-# what is one kernel on one machine; a run has a cell once
-_SAME = (
-    "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
-    "left_out",
-)  # fmt: skip
 _KNOWN = {each.name for each in fields(CaseResult)}
 _NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
-
-
-_NOTHING = Failure(
-    stage="merge",
-    what="nothing came of it",
-    where="",
-    hint="who was to run it did not end, or left nothing that could be merged",
-    log="",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +92,11 @@ def merge(
         here = store.earned_root / "runs" / run_id / "record.json"
         if here.exists() and load_run(here).jobs != run.jobs:
             found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
-    missing: tuple[str, ...] = ()
     if planned:
-        _name_all(found, planned)
-        missing = tuple(f"{job.row}/{job.cell}" for job in planned if not _is_whole(job, found))
-    one = _join(found, planned) if planned or len(found.named) > 1 else None
+        found.named.update(found.runs)
+        found.named.update(find_killed(found.named, found.results, found.cells, planned))
+    missing = list_missing([run for run, _ in found.named.values()], planned)
+    one = join(found.named, planned, found.refuse) if planned or len(found.named) > 1 else None
     raise_all(found.errors)
     with open_history(store, note) as db:
         known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
@@ -192,7 +175,7 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
         found.errors.append(error)
         return
     other = found.runs.get(run.run_id)
-    if not isinstance(run.run_id, str) or not _NAME.fullmatch(run.run_id) or run.run_id == "latest":
+    if not isinstance(run.run_id, str) or not NAME.fullmatch(run.run_id) or run.run_id == "latest":
         found.refuse(path, f"has no usable run id: {run.run_id!r}")
     elif other and other[0].jobs != run.jobs:
         found.refuse(path, f"is another run than the {run.run_id} in {other[1]}")
@@ -214,7 +197,7 @@ def _examine_result(path: Path, found: _Found) -> None:
             found.refuse(path, "is not a case's result, or is cut off")
     elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
         found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
-    elif not _NAME.fullmatch(result.boot):
+    elif not NAME.fullmatch(result.boot):
         found.refuse(path, f"has no usable name of a boot: {result.boot!r}")
     else:
         found.results[path] = result
@@ -225,101 +208,6 @@ def _list_stores(folder: Path) -> list[Path]:
     parts = ("runs", "results", "record.json")
     inner = [path for path in sorted(folder.glob("*")) if any((path / part).exists() for part in parts)]
     return [folder] if any((folder / part).exists() for part in parts) else inner or [folder]
-
-
-def _name_all(found: _Found, planned: Sequence[JobRecord]) -> None:
-    """All that came is to be one run: also what was earned before a run was killed, and so is in no run."""
-    found.named.update(found.runs)
-    in_runs = {make_result_id(r) for run, _ in found.named.values() for job in run.jobs for r in job.results}
-    loose: dict[Path, list[CaseResult]] = {}
-    for path, result in found.results.items():
-        if make_result_id(result) not in in_runs:
-            loose.setdefault(find_cell(path), []).append(result)
-    wanted = {(job.row, job.cell) for job in planned}
-    for cell, results in loose.items():
-        job = found.cells.get(cell)
-        if job and (job.row, job.cell) in wanted:
-            started = min(result.started for result in results)
-            run = RunRecord(f"killed-{cell.name}", "", started, (replace(job, results=tuple(results)),))
-            found.named[run.run_id] = (run, cell)
-
-
-def _is_whole(planned: JobRecord, found: _Found) -> bool:
-    """Whether all cases of a kernel were run, or it is told why not."""
-    jobs = [
-        job
-        for run, _ in found.named.values()
-        for job in run.jobs
-        if (job.row, job.cell) == (planned.row, planned.cell)
-    ]
-    ran = {result.case for job in jobs for result in job.results}
-    return any(job.left_out or job.failure for job in jobs) or ran >= planned.cases.keys()
-
-
-def _join(found: _Found, planned: Sequence[JobRecord] = ()) -> RunRecord:
-    """One run of the named ones, with the trials of a case that ran in several; the same in any order.
-
-    What was planned comes first, in that order.
-    """
-    runs = sorted((run for run, _ in found.named.values()), key=lambda run: (run.started, run.run_id))
-    came: dict[tuple[str, str], JobRecord] = {}
-    for run in runs:
-        for job in run.jobs:
-            key = (job.row, job.cell)
-            known = came.get(key, job)
-            if planned and known.accel != job.accel:
-                # runners may differ, and each result says where it was earned
-                both = sorted({known.accel, job.accel})
-                known, job = (replace(each, accel=", ".join(both)) for each in (known, job))
-            if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
-                told = (
-                    f"{name} {getattr(job, name) or 'none'} and {getattr(known, name) or 'none'}"
-                    for name in differing[:2]
-                )
-                found.refuse(
-                    found.named[run.run_id][1],
-                    f"{job.row}/{job.cell} is not that of {runs[0].run_id}: {', '.join(told)}",
-                    "such runs can not be one; cowbell diff compares them",
-                )
-            came[key] = _join_jobs(known, job)
-    wanted = {(job.row, job.cell): job for job in planned}
-    joined = tuple(_fill_in(came.get(key), wanted.get(key)) for key in {**wanted, **came})
-    identity = make_id([asdict(job) for job in joined])
-    commands = "; ".join(dict.fromkeys(run.command for run in runs if run.command))
-    started = runs[0].started if runs else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    run_id = f"{joined[0].row if joined else 'empty'}-{identity}"
-    if not _NAME.fullmatch(run_id):
-        found.refuse(found.named[runs[0].run_id][1], f"has no usable name of a row: {joined[0].row!r}")
-    return RunRecord(run_id, commands, started, joined)
-
-
-def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
-    """What came of a kernel, with the planned cases of which nothing did."""
-    if came and planned:
-        return replace(came, cases={**planned.cases, **came.cases})
-    if came:
-        return came
-    assert planned
-    return replace(planned, failure=_NOTHING)
-
-
-def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
-    cases = {**one.cases, **other.cases}
-    by_id = {make_result_id(result): result for result in (*one.results, *other.results)}
-    results: list[CaseResult] = []
-    for case in cases:
-        trials = sorted((r for r in by_id.values() if r.case == case), key=lambda r: (r.started, r.trial))
-        results += [replace(result, trial=number) for number, result in enumerate(trials, 1)]
-    return replace(
-        one,
-        cases=cases,
-        expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
-        races=tuple(dict.fromkeys((*one.races, *other.races))),
-        sought={**one.sought, **other.sought},
-        readings=one.readings or other.readings,
-        failure=one.failure or other.failure,
-        results=tuple(results),
-    )
 
 
 def _copy_results(found: _Found, store: Store, draft: Path) -> None:

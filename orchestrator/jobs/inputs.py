@@ -13,7 +13,7 @@ from orchestrator.sources.fetch import check_local, fetch_tree
 from orchestrator.sources.remote import fetch_range
 from orchestrator.sources.repository import open_repository
 from orchestrator.sources.series import Series, export_range, find_local_range, find_series, make_range
-from orchestrator.sources.tree import GitTree, LocalTree, find_tree, is_path
+from orchestrator.sources.tree import GitTree, LocalTree, Tree, find_tree, is_path
 
 
 def add_inputs(
@@ -70,8 +70,13 @@ def add_inputs(
 
 def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
     """The declarations with the command line's own tree and series, by their words alone."""
-    is_own = ":" in kernel or is_path(kernel)
-    trees = {kernel: find_tree(kernel, declared.trees)} if is_own else {}
+    trees: dict[str, Tree] = {}
+    name, _, ref = kernel.partition(":")
+    if is_path(name):
+        # it may be on another machine only
+        trees[kernel] = LocalTree(kernel, name, ref)
+    elif ref:
+        trees[kernel] = find_tree(kernel, declared.trees)
     known = {word: Series(Path(word).stem) for word in series if _is_brought(word, declared)}
     return replace(declared, trees={**declared.trees, **trees}, series={**declared.series, **known})
 

@@ -13,7 +13,7 @@ from orchestrator.declarations.guesttest import SELFTEST, GuestCase, select_case
 from orchestrator.declarations.knownsplats import KnownSplat
 from orchestrator.declarations.matrix import Cell, Row
 from orchestrator.declarations.shape import find_misfits, list_needs
-from orchestrator.ground.errors import UsageError, raise_all
+from orchestrator.ground.errors import InfraError, UsageError, raise_all
 from orchestrator.guests.vng import FRAGMENT
 from orchestrator.kernels.handover import Handover
 from orchestrator.kernels.kconfig import Fragment
@@ -87,7 +87,8 @@ class Job:
 def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     """The jobs in the order of the matrix, a row's kernel without series first.
 
-    Raises ``UsageError`` for every unknown row, tree, series, fragment or case at once.
+    Raises ``UsageError`` for every unknown row, tree, series, fragment or case at once, and ``InfraError``
+    where kernels of ``BUILT=`` are asked for that are not there.
     """
     errors: list[UsageError] = []
     rows = [
@@ -132,6 +133,10 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 series = declared.series[cell.series] if cell.series else Series()
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
     raise_all(list({str(error): error for error in errors}.values()))
+    if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
+        # where it was to be built something went wrong that was not the kernel's fault
+        told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
+        raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
     return tuple(jobs)
 
 
@@ -144,9 +149,6 @@ def _list_built(
 ) -> Iterator[Job]:
     """A job for each kernel of the row that was built elsewhere."""
     own = [handover for handover in built.values() if handover.row == row.name]
-    if not own:
-        hint = f"there are: {', '.join(built)}"
-        errors.append(UsageError(f"there is no kernel of row {row.name}", where="BUILT", hint=hint))
     for case in cases:
         if case.language == SELFTEST:
             what = f"{case.id} is compiled from the kernel's source, and only kernels are here"

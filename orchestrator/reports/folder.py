@@ -69,8 +69,11 @@ def point_latest(store: Store, run_id: str) -> None:
         draft.replace(draft.with_name("latest"))
 
 
-def publish(judged: Judged, store: Store, target: Path) -> None:
-    """Copy the reports and the evidence to a folder that a web server can show, the page as its index."""
+def publish(judged: Judged, store: Store, target: Path) -> list[str]:
+    """Copy the reports and the evidence to a folder that a web server can show, the page as its index.
+
+    Returns what is there now.
+    """
     target.mkdir(parents=True, exist_ok=True)
     folder = store.path("runs") / judged.run.run_id
     for name in FILES:
@@ -79,6 +82,7 @@ def publish(judged: Judged, store: Store, target: Path) -> None:
         evidence = store.path("runs") / run.run_id / "evidence"
         if evidence.is_dir():
             shutil.copytree(evidence, target / "evidence", dirs_exist_ok=True)
+    return sorted(path.name for path in target.iterdir())
 
 
 def write_bundles(judged: Judged, store: Store) -> None:
