@@ -71,7 +71,7 @@ class Terminal(_JobProgress):
         self._began = self._refreshed = time.monotonic()
         self._jobs: dict[str, _Job] = {}
         self._overall = ""
-        self._has_sections = bool(os.environ.get("GITLAB_CI")) and not is_silent
+        self._has_sections = os.environ.get("GITLAB_CI") == "true" and not is_silent
         self._section = ""
         super().__init__(self, _Job("", self._began))
         self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not is_silent

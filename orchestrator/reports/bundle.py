@@ -95,18 +95,18 @@ def _list_result_pieces(
 
 
 def _find_boot(result: CaseResult, store: Store) -> Path | None:
-    """The folder of the boot that a result is of, by the result itself: a record does not name its cell."""
+    """The folder of the boot that a result is of, by the result itself: a record does not name its cell.
+
+    What came from another machine has another name here.
+    """
+    found: dict[str, Path] = {}
     for path in sorted(
         store.path("results").glob(f"*/{_escape(result.case)}.{result.content_id[:12]}*.json")
     ):
         known = load_result(path)
-        if known and (known.boot, known.console, known.stdout) == (
-            result.boot,
-            result.console,
-            result.stdout,
-        ):
-            return path.parent / result.boot
-    return None
+        if known and (known.console, known.stdout) == (result.console, result.stdout):
+            found.setdefault(known.boot, path.parent / known.boot)
+    return found.get(result.boot, next(iter(found.values()), None))
 
 
 def _escape(case: str) -> str:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pipeline as GitLab would run it, with real kernels, by gitlab-ci-local's shell executor.
+
+Each job has a folder of its own with what is in git and the artifacts of jobs before it, and nothing else. Of
+the suite's store only kernels and root images are used: results are each job's own.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from orchestrator.ground.store import Store
+from orchestrator.runs.record import load_run
+from tests.conftest import ROOT, is_running, wait_for
+from tests.gitserver import run_git
+
+pytestmark = pytest.mark.kernel
+
+VENV = Path(sys.executable).parent
+RUNNER = VENV.parent / "npm/node_modules/gitlab-ci-local/src/index.js"
+ROW = """
+  - name: {name}
+    about: a row of a pipeline
+    arch: x86_64
+    tree: debian-5.10
+    kconfig: [base, x86_64, cow]
+    guest: {{cpus: 2, memory: 1G}}
+    tests: [{tests}]
+    limits: {{build: 45m, boot: 20s}}
+    kernels:
+"""
+# shell executors know no image, and gitlab-ci-local takes a job with one for a container's
+INCLUDE = """
+include:
+  - local: ci/gitlab-ci.yml
+    inputs: {{image: "", store: {store}, setup: 'export GITLAB_CI=true PATH="{bin}:$PATH"'}}
+"""
+JOB = re.compile(r"^\s*(PASS|FAIL)\s+(?:\[cowbell\] -> )?(\S.*?)\s*$", re.M)
+
+
+@dataclass
+class Project:
+    """A project on GitLab that includes the template and has two rows of its own."""
+
+    folder: Path
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        node = str(VENV / "node")
+        options = ["--shell-isolation", "--force-shell-executor", "--json-schema-validation=false"]
+        options += [f"--variable={word}" for word in ("CI_PIPELINE_SOURCE=schedule", *words)]
+        return subprocess.Popen(
+            [node, RUNNER, *options],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def job_folder(self, name: str, kind: str = "builds") -> Path:
+        (found,) = (self.folder / ".gitlab-ci-local" / kind).glob(name)
+        return found
+
+    def find_suites(self) -> dict[str, dict[str, str]]:
+        """What the merged JUnit says: suites, their cases, and for each what it came to."""
+        path = self.job_folder("report", "artifacts") / "public" / "junit.xml"
+        return {
+            str(suite.get("name")): {
+                f"{case.get('classname').rpartition('.')[2]}.{case.get('name')}": next(
+                    (child.tag for child in case), "passed"
+                )
+                for case in suite
+            }
+            for suite in etree.parse(path).getroot()
+        }
+
+
+@pytest.fixture
+def project(tmp_path: Path, kernel_store: Store) -> Iterator[Project]:
+    folder = tmp_path / "project"
+    (folder / "ci").mkdir(parents=True)
+    shutil.copy(ROOT / "ci/gitlab-ci.yml", folder / "ci")
+    fails = "{case: odirect.rd-mprotect, status: fail, why: a write fault copies pages with a reference}"
+    good = ROW.format(name="good", tests="fork.basic-cow, odirect.rd-mprotect")
+    good += f"      - name: plain\n        expect: [{fails}]\n      - {{name: cow, series: cow}}\n"
+    bad = ROW.format(name="bad", tests="odirect.rd-control, iouring.fixed-mprotect")
+    (folder / "ci/matrix.yaml").write_text(f"rows:{good}{bad}      - name: plain\n")
+    (folder / ".gitlab-ci.yml").write_text(INCLUDE.format(store=kernel_store.root, bin=VENV))
+    (folder / ".gitignore").write_text(".gitlab-ci-local/\n")
+    run_git(folder, "init", "-q", "-b", "main")
+    run_git(folder, "remote", "add", "origin", "git@gitlab.example.org:group/project.git")
+    run_git(folder, "add", "-A")
+    run_git(folder, "commit", "-qm", "a project")
+    yield Project(folder)
+
+
+def test_a_pipeline_from_plan_to_report(project: Project) -> None:
+    """Two rows, one of which fails: its job is red, by name, and the report has both."""
+    runner = project.start()
+    said, _ = runner.communicate(timeout=1800)
+    jobs = {name: state for state, name in JOB.findall(said)}
+    assert jobs == {
+        "cowbell-plan": "PASS",
+        "cowbell": "PASS",
+        "build good and 1 more": "PASS",
+        "test good": "PASS",
+        "test bad": "FAIL",
+        "report": "FAIL",
+    }, said
+    # the kernel came as an artifact, and nothing was compiled or fetched where it was tested
+    assert list(project.job_folder("testIAgood").glob("built/*/vmlinux"))
+    assert not re.search(r"test (good|bad) .*(fetch|kconfig)", said)
+    # sections of the log, as gitlab-ci-local shows them
+    assert re.search(r"test good +good_plain\.run\.\d+ took", said)
+    suites = project.find_suites()
+    assert list(suites) == ["good/plain", "good/cow", "bad/plain"]
+    assert suites["good/plain"]["odirect.rd-mprotect"] == "skipped"
+    assert suites["good/cow"]["odirect.rd-mprotect"] == "passed"
+    assert suites["bad/plain"] == {"odirect.rd-control": "passed", "iouring.fixed-mprotect": "failure"}
+    public = project.job_folder("report", "artifacts") / "public"
+    page = (public / "index.html").read_text()
+    assert "NOT as expected" in page
+    assert all(name in page for name in ("good", "bad", "iouring.fixed-mprotect"))
+    # with what only the runner that tested it had
+    bundle = public / "evidence" / "iouring.fixed-mprotect.bad.plain.tar.zst"
+    listed = subprocess.run(["tar", "-tf", bundle], capture_output=True, text=True, check=True).stdout
+    assert "/kernel/config" in listed
+    assert "/MISSING" not in listed
+    # the next pipeline knows how long cases take
+    assert list((project.folder / ".gitlab-ci-local/cache").glob("*/merged/history.sqlite"))
+
+
+def find_job(folder: Path) -> int:
+    """The cowbell that runs in a job's folder."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            is_ours = (path / "cwd").resolve().is_relative_to(folder)
+            words = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if is_ours and b"test" in words and b"ROW=bad" in words:
+            return int(path.name)
+    return 0
+
+
+def test_a_job_that_is_killed_costs_nobody_else_a_result(project: Project) -> None:
+    """And is not passed over: the report has its row, as one of which nothing is known."""
+    runner = project.start()
+    folder = project.folder / ".gitlab-ci-local" / "builds" / "testIAbad"
+
+    def has_earned() -> bool:
+        return bool(list(folder.glob("earned/test-bad/results/*/iouring.fixed-mprotect.*.json")))
+
+    try:
+        wait_for(lambda: find_job(folder) > 0 and has_earned(), 600)
+        os.kill(victim := find_job(folder), signal.SIGKILL)
+    finally:
+        said, _ = runner.communicate(timeout=1800)
+    assert not is_running(victim)
+    jobs = {name: state for state, name in JOB.findall(said)}
+    assert (jobs["test good"], jobs["test bad"], jobs["report"]) == ("PASS", "FAIL", "FAIL"), said
+    suites = project.find_suites()
+    assert set(suites["good/cow"].values()) == {"passed"}
+    assert len(suites["good/plain"]) == 7
+    # what it had earned is there, and what it had not is the test's own trouble
+    assert suites["bad/plain"] == {"iouring.fixed-mprotect": "failure", "odirect.rd-control": "error"}
+    record = project.job_folder("report") / "merged/runs/latest/record.json"
+    assert [len(job.results) for job in load_run(record).jobs] == [2, 2, 1]
