@@ -3,11 +3,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.commandline.call import Call
-from orchestrator.commandline.grammar import read_confidence
-from orchestrator.ground.errors import UsageError
+from orchestrator.commandline.grammar import choose_subject, read_confidence
+from orchestrator.ground.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     # imported where they are used: a target needs no other's modules
@@ -153,3 +154,39 @@ def make_series_matrix(call: Call) -> int:
     matrix = seriesmatrix.make_matrix(jobs[-1], run)
     call.show_product(seriesmatrix.render, seriesmatrix.render_json, matrix)
     return int(not matrix.is_as_claimed)
+
+
+def render_ci(call: Call) -> int:
+    """The pipeline, or what is wrong with it or with the files that are named."""
+    from orchestrator.gitlab import check
+    from orchestrator.gitlab.request import make_text
+
+    if call.options.check and call.subjects:
+        raise_all([error for name in call.subjects for error in check.check_file(Path(name))])
+        return 0
+    choose_subject("ci", call.subjects, ())
+    values = {name: setting.value for name, setting in call.settings.items()}
+    folder = ("-C", str(call.options.directory)) if call.options.directory else ()
+    text = make_text(call.request, values, folder, call.declared, call.place)
+    if call.options.check:
+        raise_all(check.check_pipeline(text, "the pipeline"))
+    else:
+        call.show(text)
+    return 0
+
+
+def merge_stores(call: Call) -> int:
+    """With rows, one run of all that came of them, and of what did not."""
+    from orchestrator.histories import merge
+    from orchestrator.jobs import plan, stages
+    from orchestrator.reports.folder import point_latest
+
+    jobs = plan.make_plan(call.request, call.declared) if call.request.rows else ()
+    folders = [Path(word) for word in call.subjects]
+    store, is_dry_run = call.place.store, call.options.dry_run
+    planned = [stages.make_record(job) for job in jobs]
+    merged = merge.merge(store, folders, call.terminal.note, planned, is_dry_run=is_dry_run)
+    call.show_product(merge.render, merge.render_json, merged)
+    if merged.merged and not is_dry_run:
+        point_latest(store, merged.merged)
+    return 0

@@ -30,14 +30,14 @@ from orchestrator.commandline.grammar import (
 )
 from orchestrator.declarations.document import size_mib
 from orchestrator.ground import gc
-from orchestrator.ground.errors import CowbellError, UsageError, raise_all
+from orchestrator.ground.errors import CowbellError, UsageError
 from orchestrator.ground.jobserver import read_options
 from orchestrator.ground.project import find_root
 from orchestrator.ground.store import Store, disk_trouble, find_default_root, open_default
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.jobs.plan import Declarations, Job, Request
+    from orchestrator.jobs.plan import Declarations, Job
 
 T = TypeVar("T")
 
@@ -126,30 +126,29 @@ def _run(words: list[str]) -> int:
 
     root = find_root(options.directory)
     declared = load_declarations(root)
-    if targets == ("merge",):
-        return _merge(read.subjects, make_request(targets, settings), store, declared, options)
-    if targets == ("ci",):
-        return _render_ci(read.subjects, settings, store, root, declared, options)
     if targets == ("completion",):
         return _complete(read.subjects, declared)
     if targets == ("list",) and not options.changelog:
         return _list(read.subjects, declared, as_json=options.json)
 
     from orchestrator.commandline.terminal import Terminal
-    from orchestrator.jobs.inputs import add_inputs
+    from orchestrator.jobs.inputs import add_inputs, add_names
 
     request = make_request(targets, settings)
     with Terminal(is_silent=options.silent, is_verbose=options.verbose) as terminal:
         place = make_place(root, store, settings, options, terminal)
-        declared = add_inputs(
-            declared,
-            request.tree,
-            request.series,
-            place,
-            is_dirty=settings["DIRTY"].value not in ("", "0"),
-            redo=options.always_make and "source" in targets,
-            built=[Path(word).expanduser() for word in settings["BUILT"].words],
-        )
+        if targets[0] in _BY_NAME:
+            declared = add_names(declared, request.tree, request.series)
+        else:
+            declared = add_inputs(
+                declared,
+                request.tree,
+                request.series,
+                place,
+                is_dirty=settings["DIRTY"].value not in ("", "0"),
+                redo=options.always_make and "source" in targets,
+                built=[Path(word).expanduser() for word in settings["BUILT"].words],
+            )
         command = shlex.join(["cowbell", *words])
         call = Call(
             targets,
@@ -281,12 +280,16 @@ def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
     return int(any(report.is_bad for report in reports))
 
 
+# they look at no tree and no series
+_BY_NAME = ("ci", "merge")
 # what is done alone; the others work on the rows
 _TARGETS: Mapping[str, Callable[[Call], int]] = {
     "shell": _open_shell,
     "bisect": actions.bisect_line,
     "bisect-step": actions.take_step,
     "series-matrix": actions.make_series_matrix,
+    "ci": actions.render_ci,
+    "merge": actions.merge_stores,
     "doctor": actions.examine,
     "list": actions.show_evidence,
     "explain": actions.show_evidence,
@@ -330,57 +333,6 @@ def _tell_history(
         entries = history.choose_entries(db, subjects, settings["ROW"].words, settings["KERNEL"].value)
         print(entry.render_json(entries) if as_json else entry.render(entries), end="")
         return 0
-
-
-def _render_ci(
-    subjects: Sequence[str],
-    settings: Mapping[str, Setting],
-    store: Store,
-    root: Path,
-    declared: "Declarations",
-    options: argparse.Namespace,
-) -> int:
-    """The pipeline, or what is wrong with it. Nothing is fetched or asked for: a first job must be quick."""
-    from orchestrator.gitlab import check
-    from orchestrator.gitlab.request import make_text
-
-    if options.check and subjects:
-        errors = [error for name in subjects for error in check.check_file(Path(name))]
-    else:
-        choose_subject("ci", subjects, ())
-        request = make_request(("ci",), settings)
-        values = {name: setting.value for name, setting in settings.items()}
-        folder = ("-C", str(options.directory)) if options.directory else ()
-        text = make_text(request, values, folder, declared, root, store, _note)
-        if not options.check:
-            print(text, end="")
-            return 0
-        errors = check.check_pipeline(text, "the pipeline")
-    raise_all(errors)
-    return 0
-
-
-def _merge(
-    subjects: Sequence[str],
-    request: "Request",
-    store: Store,
-    declared: "Declarations",
-    options: argparse.Namespace,
-) -> int:
-    """With rows, one run of all that came of them, and of what did not."""
-    from orchestrator import pipeline
-    from orchestrator.histories import merge
-    from orchestrator.jobs import inputs, plan
-    from orchestrator.reports.folder import point_latest
-
-    named = inputs.add_names(declared, request.tree, request.series)
-    planned = [pipeline.make_record(job) for job in plan.make_plan(request, named)] if request.rows else []
-    folders = [Path(word) for word in subjects]
-    merged = merge.merge(store, folders, _note, planned, is_dry_run=options.dry_run)
-    print(merge.render_json(merged) if options.json else merge.render(merged), end="")
-    if merged.merged and not options.dry_run:
-        point_latest(store, merged.merged)
-    return 0
 
 
 def _report(store: Store, run_ids: Sequence[str], target: Path | None, *, as_json: bool, is_new: bool) -> int:

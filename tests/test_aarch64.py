@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pipeline
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.ground.command import Deadline
 from orchestrator.ground.errors import StageFailure
@@ -19,7 +18,7 @@ from orchestrator.guests.boot import boot_guest
 from orchestrator.guests.laboratory import load_readings
 from orchestrator.guests.qemu import Machine
 from orchestrator.guests.rootfs import make_rootfs
-from orchestrator.jobs import plan
+from orchestrator.jobs import plan, stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import Kernel
@@ -36,7 +35,7 @@ ROW = DECLARED.rows["aarch64-64k"]
 def kernel(kernel_store: Store) -> Kernel:
     place = Workspace(ROOT, kernel_store, QuietProgress())
     (job,) = plan.make_plan(plan.Request(rows=(ROW.name,), series=("none",)), DECLARED)
-    return pipeline.build_job(job, DECLARED, place)
+    return stages.build_job(job, DECLARED, place)
 
 
 @pytest.fixture

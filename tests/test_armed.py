@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pipeline
 from orchestrator.declarations.guesttest import load_cases
 from orchestrator.declarations.shape import Disk
 from orchestrator.ground.command import Deadline
@@ -18,6 +17,7 @@ from orchestrator.guests.armed import Armed, arm, keep_images, list_images
 from orchestrator.guests.boot import boot_guest
 from orchestrator.guests.guest import Guest
 from orchestrator.guests.qemu import Machine
+from orchestrator.jobs import stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
 from orchestrator.jobs.workspace import Workspace
@@ -33,7 +33,7 @@ def machine(kernel_store: Store) -> Machine:
     declared = load_declarations(ROOT)
     (job,) = make_plan(Request(rows=("demo",), series=("none",)), declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    machine = pipeline.choose_machine(job, pipeline.build_job(job, declared, place), place, "tcg")
+    machine = stages.choose_machine(job, stages.build_job(job, declared, place), place, "tcg")
     disk = Disk(size_mib=256, sector=512, format="ext4")
     return replace(machine, shape=replace(machine.shape, disks=(disk,)))
 

@@ -13,11 +13,12 @@ from orchestrator.ground.errors import InfraError, StageFailure, UsageError
 from orchestrator.ground.store import Store
 from orchestrator.jobs.inputs import add_inputs
 from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
+from orchestrator.jobs.stages import build_job
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import Kernel
 from orchestrator.kernels.handover import PATCHES, load_handovers
 from orchestrator.kernels.kconfig import load_fragments
-from orchestrator.pipeline import build_job, build_jobs, run_jobs
+from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.runs.record import JobRecord, load_run
 from orchestrator.sources.series import Series
 from orchestrator.targets.dryrun import explain_jobs

@@ -34,6 +34,7 @@ ORDER = [
     "reports.replay", "reports.report", "reports.junit", "reports.bundle", "reports.chart", "reports.page",
     "reports.folder",
     "jobs.plan", "jobs.workspace", "jobs.declared", "jobs.inputs", "jobs.manifest",
+    "jobs.stages",
     "pipeline",
     "bisects.answer", "bisects.gitbisect", "bisects.line", "bisects.outcome", "bisects.bisection",
     "gitlab.shares", "gitlab.child", "gitlab.touched", "gitlab.check", "gitlab.request",

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator import pipeline
 from orchestrator.declarations import document
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.condition import Version
@@ -44,7 +43,7 @@ from orchestrator.guests.laboratory import (
 )
 from orchestrator.guests.qemu import Machine
 from orchestrator.guests.rootfs import Rootfs, make_rootfs
-from orchestrator.jobs import plan
+from orchestrator.jobs import plan, stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
@@ -468,7 +467,7 @@ def lab_kernel(kernel_store: Store) -> Kernel:
     lab = [job for job in jobs if job.row.name.startswith("x86_64-")]
     assert len({job.row.kconfig for job in lab}) == 1
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    return pipeline.build_job(lab[0], declared, place)
+    return stages.build_job(lab[0], declared, place)
 
 
 Boot = Callable[[str], contextlib.AbstractContextManager[Guest]]

@@ -25,8 +25,8 @@ from orchestrator.guests.qemu import Machine
 from orchestrator.guests.rootfs import Rootfs, make_rootfs
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.stages import build_job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.pipeline import build_job
 from orchestrator.runs.record import CaseResult, JobRecord
 from orchestrator.runs.run import compile_case, run_cases
 from orchestrator.verdicts.verdict import Verdict, judge_job

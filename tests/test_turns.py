@@ -120,7 +120,7 @@ def lab(
         "make_build_request": lab.make_request,
         "list_kernel_files": lambda *rest: {"kconfigs/base": "1"},
         "find_kernel": lambda *rest: object(),
-        "_build": lab.build,
+        "make_kernel": lab.build,
         "choose_machine": lab.choose_machine,
         "compile_cases": lambda *rest: [Program(lab.case, "0" * 12, lab.case.path)],
         "find_cell_dir": lambda machine, store: store.path("results", machine.cell),

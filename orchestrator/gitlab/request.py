@@ -3,7 +3,7 @@
 
 import datetime
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.declarations.document import time_s
@@ -13,10 +13,9 @@ from orchestrator.gitlab.shares import find_times
 from orchestrator.gitlab.touched import choose_touched
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.project import IS_CHECKOUT, SHIPPED
-from orchestrator.ground.store import Store
 from orchestrator.histories.history import find_entries, open_history
-from orchestrator.jobs.inputs import add_names
 from orchestrator.jobs.plan import Declarations, Request, make_plan
+from orchestrator.jobs.workspace import Workspace
 
 # of a request, what jobs are told again
 _PASSED_ON = (
@@ -31,17 +30,14 @@ def make_text(
     values: Mapping[str, str],
     options: tuple[str, ...],
     declared: Declarations,
-    root: Path,
-    store: Store,
-    note: Callable[[str], None],
+    place: Workspace,
 ) -> str:
     """The pipeline of the request's rows. Nothing is fetched, and no kernel's source is asked for.
 
-    ``values`` are those of all variables, ``options`` go to every call. Raises ``UsageError`` for every wrong
-    word.
+    ``declared`` has the request's own tree and series by name, ``values`` are those of all variables, and
+    ``options`` go to every call. Raises ``UsageError`` for every wrong word.
     """
-    named = add_names(declared, request.tree, request.series)
-    jobs = make_plan(request, named)
+    jobs = make_plan(request, declared)
     selftests = {case.id for job in jobs for case in job.cases if case.language == SELFTEST}
     raise_all(
         [
@@ -53,9 +49,9 @@ def make_text(
     )
     why = f"{len({job.row.name for job in jobs})} row(s)"
     if values["SINCE"]:
-        jobs, why = choose_touched(jobs, named, request, root, values["SINCE"])
-        note(why)
-    with open_history(store, note) as db:
+        jobs, why = choose_touched(jobs, declared, request, place.root, values["SINCE"])
+        place.progress.note(why)
+    with open_history(place.store, place.progress.note) as db:
         times = find_times(find_entries(db))
     setup = Setup(
         words={name: values[name] for name in _PASSED_ON if values[name] != _AS_USUAL.get(name, "")},
@@ -65,7 +61,7 @@ def make_text(
         tags=tuple(values["TAGS"].replace(",", " ").split()),
         store=_find_store(),
         share_s=time_s(values["SHARE"]),
-        needs_checkout=IS_CHECKOUT or root != SHIPPED or bool(values["SETUP"]),
+        needs_checkout=IS_CHECKOUT or place.root != SHIPPED or bool(values["SETUP"]),
     )
     today = datetime.datetime.now(datetime.UTC).date()
     return render(make_pipeline(jobs, setup, times, today), f"Made by cowbell ci. {why}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.jobs.plan import Declarations, Job
+from orchestrator.jobs.stages import apply_job, find_reason_left_out
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.kconfig import Outcome, make_config, report_config
-from orchestrator.pipeline import apply_job, find_reason_left_out
 from orchestrator.sources.fetch import fetch_tree
 from orchestrator.sources.repository import checkout
 

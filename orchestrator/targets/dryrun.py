@@ -12,14 +12,14 @@ from orchestrator.guests.vng import FRAGMENT
 from orchestrator.jobs import manifest
 from orchestrator.jobs.manifest import load_manifest, take_as_changed
 from orchestrator.jobs.plan import Declarations, Job
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import BuildRequest, Kernel, find_kernel
-from orchestrator.pipeline import (
+from orchestrator.jobs.stages import (
     find_machine,
     find_reason_left_out,
     list_known_splats,
     make_build_request,
 )
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.build import BuildRequest, Kernel, find_kernel
 from orchestrator.runs.record import Known
 from orchestrator.runs.run import make_program_id
 from orchestrator.sources.fetch import find_fetched

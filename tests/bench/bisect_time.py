@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator import pipeline
 from orchestrator.commandline.terminal import Terminal
 from orchestrator.ground import command
 from orchestrator.ground.store import Store, find_default_root
+from orchestrator.jobs import stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
 from orchestrator.jobs.workspace import Workspace
@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)
         place = Workspace(ROOT, Store(find_default_root()), terminal)
-        kernel = pipeline.build_job(job, declared, place)
-        (program,) = pipeline.compile_cases(job, kernel, place)
+        kernel = stages.build_job(job, declared, place)
+        (program,) = stages.compile_cases(job, kernel, place)
         linux = scratch / "linux"
         make_short_history(
             linux, place.store.root / "git/kernels.git", kernel.request.source.commit, int(time.time())

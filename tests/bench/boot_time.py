@@ -14,13 +14,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import pipeline
 from orchestrator.commandline.terminal import Terminal
 from orchestrator.ground import command
 from orchestrator.ground.store import Store, find_default_root
 from orchestrator.guests.armed import Armed, arm
 from orchestrator.guests.boot import boot_guest
 from orchestrator.guests.qemu import Machine
+from orchestrator.jobs import stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
 from orchestrator.jobs.workspace import Workspace
@@ -62,8 +62,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)
         place = Workspace(Path(__file__).parents[2], Store(find_default_root()), terminal)
-        kernel = pipeline.build_job(job, declared, place)
-        machine = pipeline.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+        kernel = stages.build_job(job, declared, place)
+        machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")
         with boot_guest(own, scratch / "first") as guest:
             armed = arm(guest, scratch / "armed")

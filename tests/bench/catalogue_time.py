@@ -11,9 +11,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import pipeline
 from orchestrator.commandline.terminal import Terminal
 from orchestrator.ground.store import Store, find_default_root
+from orchestrator.jobs import stages
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
 from orchestrator.jobs.workspace import Workspace
@@ -30,9 +30,9 @@ def main() -> None:
     job = replace(job, cases=tuple(case for case in job.cases if case.kind == "deterministic"))
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         place = Workspace(root, Store(find_default_root()), terminal)
-        kernel = pipeline.build_job(job, declared, place)
-        machine = pipeline.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-        programs = pipeline.compile_cases(job, kernel, place)
+        kernel = stages.build_job(job, declared, place)
+        machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+        programs = stages.compile_cases(job, kernel, place)
         began = time.monotonic()
         results = list(run_cases(machine, programs, place.lib_dir, Path(scratch), terminal))
         took = time.monotonic() - began
