@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the targets do that show evidence, edit patches or bisect: a call in, an exit status out."""
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,10 @@ def bisect_line(call: Call) -> int:
     if not call.options.json:
         files = [name for name in ("report.txt", "mail.txt", "evidence") if (ours.folder / name).exists()]
         call.show(f"{ours.folder}: {', '.join(files)}\n")
+    if call.folder:
+        # the rest is for going on
+        others = shutil.ignore_patterns("git", "steps.json")
+        shutil.copytree(ours.folder, call.folder, ignore=others, dirs_exist_ok=True)
     return int(not found.is_found)
 
 

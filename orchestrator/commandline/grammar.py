@@ -113,7 +113,8 @@ VARIABLES: Mapping[str, Variable] = {
     "VMCORE": Variable("1 keeps the memory of a guest that crashes or hangs, for crash(8)"),
     "RUN": Variable("ids of runs, for report"),
     "DIR": Variable(
-        "where worktree opens, and build, report and test put a copy of what they made", is_inherited=False
+        "where worktree opens, and build, test, report and bisect put a copy of what they made",
+        is_inherited=False,
     ),
     "BUILT": Variable("folders with kernels that build DIR= made, here or elsewhere", is_inherited=False),
     "SINCE": Variable("ci: only rows that were declared otherwise in this commit", is_inherited=False),

@@ -52,7 +52,8 @@ def choose_touched(
     now = _identify_rows(jobs, declared)
     rows = {row for row, identity in now.items() if before.get(row) != identity}
     told = ", ".join(sorted(rows)) or "no row"
-    return tuple(job for job in jobs if job.row.name in rows), f"{told}: declared otherwise in {commit[:12]}"
+    why = f"declared otherwise than in {commit[:12]}: {told}"
+    return tuple(job for job in jobs if job.row.name in rows), why
 
 
 def _find_commit(root: Path, since: str) -> str:
