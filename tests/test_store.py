@@ -15,6 +15,7 @@ from orchestrator.ground.store import (
     find_default_root,
     make_id,
     make_tree_id,
+    open_default,
     write_atomic,
     write_json,
 )
@@ -50,6 +51,23 @@ def test_default_root(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_default_root() == home / ".cache" / "cowbell"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert find_default_root() == home / ".cache" / "cowbell"
+
+
+def test_what_is_earned_may_have_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be made again stays in the store, where a cache may lose it."""
+    monkeypatch.setenv("COWBELL_STORE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COWBELL_RESULTS", str(tmp_path / "earned"))
+    store = open_default()
+    for kind in ("results", "runs", "history.sqlite"):
+        assert store.path(kind, "name") == tmp_path / "earned" / kind / "name"
+    for kind in ("kernels", "git", "rootfs", "locks", "jobs"):
+        assert store.path(kind, "name") == tmp_path / "cache" / kind / "name"
+    with store.scratch("merge", is_earned=True) as place:
+        assert place.is_relative_to(tmp_path / "earned")
+    with store.scratch("merge") as place:
+        assert place.is_relative_to(tmp_path / "cache")
+    monkeypatch.setenv("COWBELL_RESULTS", "")
+    assert open_default().path("runs", "name") == tmp_path / "cache" / "runs" / "name"
 
 
 def test_publish_fills_once(store: Store) -> None:

@@ -105,3 +105,59 @@ def test_a_pipe_gets_lines_with_the_time_and_only_the_product_on_stdout() -> Non
 def test_silent_says_nothing() -> None:
     done = run_on_pipe("-s")
     assert (done.stdout, done.stderr) == ("product\n", "")
+
+
+SECTIONS = """
+import sys
+from orchestrator.commandline.terminal import Terminal
+with Terminal(is_silent="-s" in sys.argv) as terminal:
+    job = terminal.for_job("demo/plain")
+    job.stage("build", "linux 5.10")
+    job.note("a note")
+    job.stage("run", "7 case(s)")
+    terminal.end_job("demo/plain", "done")
+    terminal.stage("source", "another")
+    if "two" in sys.argv:
+        terminal.for_job("demo/plain").stage("build", "linux 5.10")
+        terminal.for_job("demo/cow").stage("build", "linux 5.10")
+print("product")
+"""
+MARK = re.compile(r"\x1b\[0Ksection_(start|end):\d+:([\w.-]+)(\[collapsed=true\])?\r\x1b\[0K")
+
+
+def mark_sections(*words: str, **env: str) -> str:
+    argv = [sys.executable, "-c", SECTIONS, *words]
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, check=True)
+    assert done.stdout == b"product\n"
+    return done.stderr.decode()
+
+
+def test_a_gitlab_log_has_a_section_for_each_stage() -> None:
+    """What is seen of a section that is closed is the stage's line."""
+    said = mark_sections(GITLAB_CI="true")
+    open_now = ""
+    for edge, name, options in MARK.findall(said):
+        assert (edge == "start") == bool(options)
+        assert bool(open_now) == (edge == "end")
+        open_now = name if edge == "start" else ""
+    assert not open_now
+    starts = re.findall(r"section_start:[^\r]*\r\x1b\[0K *\d+:\d\d +([^\n]*)", said)
+    assert [" ".join(title.split()) for title in starts] == [
+        "demo/plain build linux 5.10",
+        "demo/plain run 7 case(s)",
+        "source another",
+    ]
+    plain = MARK.sub("", said)
+    assert "\x1b" not in plain
+    assert plain == mark_sections()
+
+
+def test_no_sections_where_nobody_could_tell_whose_they_are() -> None:
+    """With jobs side by side their lines are mixed."""
+    marks = MARK.findall(mark_sections("two", GITLAB_CI="true"))
+    assert "demo_cow" not in str(marks)
+
+
+def test_no_sections_elsewhere() -> None:
+    assert not MARK.search(mark_sections(GITLAB_CI="false"))
+    assert mark_sections("-s", GITLAB_CI="true") == ""

@@ -86,11 +86,12 @@ def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Ma
     tree = f"{commit}:{'' if rel == Path() else rel}"
     # of a kernel's tree only these few, out of the folder before it is gone
     parts = {part.partition("/")[0] for part in _DECLARING}
-    there = git(root, "ls-tree", "--name-only", tree, check=False, is_users=True).output.splitlines()
+    # from the top, since git takes names for those of the folder that it is called in
+    there = git(top, "ls-tree", "--name-only", tree, check=False, is_users=True).output.splitlines()
     with tempfile.TemporaryDirectory(prefix="cowbell-") as place:
         if found := sorted(parts.intersection(there)):
             archive = Path(place) / "archive.tar"
-            git(root, "archive", "--format=tar", f"--output={archive}", tree, *found, is_users=True)
+            git(top, "archive", "--format=tar", f"--output={archive}", tree, *found, is_users=True)
             command.run([command.find_tool("tar", "tar"), "-xf", str(archive), "-C", place])
         old = Path(place).resolve()
         try:

@@ -6,6 +6,7 @@ Nothing is fetched, built or looked up in the store here.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.document import suggest
@@ -15,11 +16,14 @@ from orchestrator.declarations.matrix import Cell, Row
 from orchestrator.declarations.shape import find_misfits, list_needs
 from orchestrator.ground.errors import InfraError, UsageError, raise_all
 from orchestrator.guests.vng import FRAGMENT
-from orchestrator.kernels.handover import Handover
 from orchestrator.kernels.kconfig import Fragment
 from orchestrator.sources.fixup import Fixup
 from orchestrator.sources.series import Series
 from orchestrator.sources.tree import AbsentTree, Tree
+
+if TYPE_CHECKING:
+    # pydantic takes a while, and who lists rows has no use for it
+    from orchestrator.kernels.handover import Handover
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Declarations:
     cases: tuple[GuestCase, ...]
     fixups: tuple[Fixup, ...] = ()
     known_splats: tuple[KnownSplat, ...] = ()
-    built: Mapping[str, Handover] = field(default_factory=dict)
+    built: "Mapping[str, Handover]" = field(default_factory=dict)
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
@@ -77,7 +81,7 @@ class Job:
     series: Series
     cases: tuple[GuestCase, ...]
     boot: str = "qemu"
-    built: Handover | None = None
+    built: "Handover | None" = None
 
     @property
     def name(self) -> str:
@@ -144,7 +148,7 @@ def _list_built(
     row: Row,
     cases: tuple[GuestCase, ...],
     boot: str,
-    built: Mapping[str, Handover],
+    built: "Mapping[str, Handover]",
     errors: list[UsageError],
 ) -> Iterator[Job]:
     """A job for each kernel of the row that was built elsewhere."""

@@ -15,7 +15,7 @@ from orchestrator.guests.rootfs import make_rootfs
 from orchestrator.guests.vng import find_reason_not
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import BuildRequest, Kernel, build_kernel
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain, build_kernel
 from orchestrator.kernels.kconfig import make_config
 from orchestrator.runs.record import Expected, JobRecord, Known
 from orchestrator.runs.run import Program, compile_case
@@ -89,10 +89,14 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
 
+def find_case_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
+    """What compiles the cases: what compiled the kernel, unless that was done elsewhere."""
+    return place.find_toolchain(kernel.request.arch) if job.built else kernel.request.toolchain
+
+
 def compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     """The job's cases as programs for its kernel's guest; our own first."""
-    # a kernel may have been built elsewhere
-    toolchain = place.find_toolchain(kernel.request.arch)
+    toolchain = find_case_toolchain(job, kernel, place)
     own = [case for case in job.cases if case.language != SELFTEST]
     selftests = [case for case in job.cases if case.language == SELFTEST]
     return [

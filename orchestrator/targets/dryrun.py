@@ -13,6 +13,7 @@ from orchestrator.jobs import manifest
 from orchestrator.jobs.manifest import load_manifest, take_as_changed
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.stages import (
+    find_case_toolchain,
     find_machine,
     find_reason_left_out,
     list_known_splats,
@@ -158,7 +159,7 @@ def _explain_cases(
     """The cases that would run, by the reason for it."""
     machine = replace(find_machine(job, kernel, place), accel=accel)
     folder = find_cell_dir(machine, place.store)
-    toolchain = place.find_toolchain(kernel.request.arch)
+    toolchain = find_case_toolchain(job, kernel, place)
     splats = known.list_splats(job, base)
     missing = [
         case
