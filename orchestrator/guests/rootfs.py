@@ -5,6 +5,7 @@ Nothing of it is configured or run while it is made, so a foreign architecture n
 writes to a throwaway overlay of the image.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,9 @@ _LEFT_OUT = (
 _SIZE = "2G"
 # packages since trixie have nothing in /bin and /lib, and count on the links
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
+# what that comes to, for who may not install the package that it makes; Debian has the same
+_MERGED = "usr-is-merged"
+_LINKS = 'cd "$1" && for dir in bin sbin lib lib64; do mkdir -p usr/$dir && ln -s usr/$dir $dir; done'
 _INIT = Path(__file__).with_name("guest-init")
 # what an init that is not ours finds no guest without: where to mount, and what with
 _FOUND = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
@@ -42,18 +46,23 @@ class Rootfs:
 def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
     """The image for an architecture, built when absent (about 15 s)."""
 
+    # packages are unpacked, and nothing in them is run: who may not even chroot can do that, too
+    is_root = os.geteuid() == 0
+    packages = _PACKAGES if is_root else (*_PACKAGES, _MERGED)
+
     def fill(draft: Path) -> None:
         progress.stage("rootfs", f"{arch.name}: Debian {arch.debian_suite}")
         image = draft / "root.img"
         command.run(
             [
                 command.find_tool("mmdebstrap", "mmdebstrap"),
+                *([] if is_root else ["--mode=chrootless"]),
                 "--variant=extract",
                 "--format=ext2",
                 f"--architectures={arch.debian_arch}",
-                f"--include={','.join(_PACKAGES)}",
+                f"--include={','.join(packages)}",
                 *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
-                f"--setup-hook={_MERGED_USR}",
+                f"--setup-hook={_MERGED_USR if is_root else _LINKS}",
                 f"--extract-hook=copy-in {_INIT} /",
                 f"--extract-hook={_FOUND}",
                 arch.debian_suite,
