@@ -14,6 +14,7 @@ from orchestrator.declarations.condition import Condition
 from orchestrator.ground.errors import InfraError, StageFailure, UsageError
 from orchestrator.ground.store import Store
 from orchestrator.sources import repository
+from orchestrator.sources.debian import find_mirror
 from orchestrator.sources.fetch import fetch_tree, find_fetched
 from orchestrator.sources.fixup import Fixup, load_fixups
 from orchestrator.sources.repository import Source, checkout
@@ -93,6 +94,13 @@ def test_mirror_without_the_package(mirror: Mirror, store: Store, progress: Quie
     assert "KERNEL=debian-6.1" in raised.value.hint
     assert "E: Unable to locate package linux-source-5.4" in raised.value.hint
     assert find_fetched(absent, store) is None
+
+
+def test_a_mirror_of_which_apt_has_no_lists(mirror: Mirror, home: Path) -> None:
+    """As in a container's image, where they were removed."""
+    (home / "no-lists").touch()
+    assert find_mirror("bookworm") == f"file:{home}/mirror/debian"
+    assert find_mirror("bullseye-security") == f"file:{home}/mirror/debian-security"
 
 
 def test_mirror_without_the_suite(mirror: Mirror, store: Store, progress: QuietProgress) -> None:

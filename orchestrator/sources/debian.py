@@ -5,6 +5,7 @@ The mirrors and the keyring are those of the machine's own apt configuration; li
 private apt root inside the store, so no privileges are needed.
 """
 
+import re
 from pathlib import Path
 
 from orchestrator.ground import command
@@ -26,6 +27,11 @@ def find_mirror(suite: str) -> str:
         # before the first apt-get update apt knows no label, and the mirror's folder has to do
         if fields.get("Label") == label or ("Label" not in fields and Path(uri).name == folder):
             return uri
+    # where its lists were removed, as in a container's image, it tells only what it would ask for
+    asked = command.run([command.find_tool("apt-get", "apt"), "--print-uris", "update"], check=False).output
+    for uri in re.findall(r"^'(\S+)/dists/[^/]+/InRelease'", asked, re.M):
+        if Path(uri).name == folder:
+            return str(uri)
     raise InfraError(
         f"this machine's apt has no {label} mirror, so {suite} can not be had",
         hint="add one to /etc/apt/sources.list.d, or choose another KERNEL=",
