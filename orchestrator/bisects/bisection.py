@@ -75,7 +75,8 @@ class Bisection:
         # with redo, the jobs that have been done again, each once
         self._redone: set[str] | None = set() if redo else None
         known = [] if redo else load_steps(self.folder)
-        self._failed = {step.commit: step for step in known if step.stage}
+        # what was tried without a commit says nothing of the commit
+        self._failed = {step.commit: step for step in known if step.stage and step.role is Role.STEP}
         self._failing: Mapping[str, Failing] = {}
         self._sought: Mapping[str, Sought] = {}
         # seconds that the ends took before it was clear what they are ends of
