@@ -147,7 +147,9 @@ def make_series_matrix(call: Call) -> int:
     from orchestrator.runs.record import load_run
     from orchestrator.targets import dryrun, seriesmatrix
 
-    jobs = seriesmatrix.list_prefixes(plan.make_plan(call.request, call.declared))
+    jobs = seriesmatrix.list_prefixes(
+        plan.make_plan(call.request, call.declared), is_any_row=not call.request.rows
+    )
     place = know_rates(jobs, call.place)
     if call.options.dry_run:
         steps = list(dryrun.explain_jobs(jobs, call.declared, place, call.request.accel))

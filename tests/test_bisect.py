@@ -41,10 +41,10 @@ from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.kconfig import Fragment
 from orchestrator.kernels.kconfig import Request as Ask
 from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
-from orchestrator.sources.series import Series
+from orchestrator.sources.series import Series, Variant
 from orchestrator.sources.tree import LocalTree
 from orchestrator.targets.bisect import Asked, choose_job, make_question
-from orchestrator.targets.seriesmatrix import make_matrix, render
+from orchestrator.targets.seriesmatrix import list_prefixes, make_matrix, render
 from orchestrator.verdicts.verdict import Verdict, judge_job
 from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
 from tests.gitserver import commit_file, run_git
@@ -57,6 +57,11 @@ COMMITS = 24
 FAIL = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
 CRASH = replace(GOOD, console=WARNING.join(GOOD.console.splitlines(keepends=True)))
 BROKEN = replace(GOOD, stdout="")
+PARTLY = replace(
+    GOOD,
+    stdout=f"KTAP version 1\n1..2\nok 1 {GOOD.case}[a=1]\nnot ok 2 {GOOD.case}[a=2] # ERROR trouble\n",
+    exit_status=1,
+)
 SURE = GuestCase(GOOD.case, Path("x.c"), "c", "0", "it works", "deterministic", 5)
 RACE = replace(SURE, kind="race")
 
@@ -199,6 +204,13 @@ def test_the_commit_is_found_wherever_it_is(ground: Ground, first: int) -> None:
     assert list_steps(outcome, "again") == [ground.commits[first], ground.commits[first - 1]]
     # nothing is upon the newest commit that could be left without it
     assert len(list_steps(outcome, "without")) == (first < COMMITS)
+
+
+def test_what_can_not_do_without_a_commit_is_no_trouble_of_the_commit(ground: Ground) -> None:
+    ground.unbuildable.add("without")
+    for outcome in (ground.bisect(), ground.bisect()):
+        assert outcome.suspects == (ground.commits[13],)
+        assert outcome.is_found
 
 
 def test_git_knows_of_it(ground: Ground) -> None:
@@ -517,6 +529,12 @@ def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     left = found.leave_out(commits[0])
     assert left and [patch.name for patch in left.series.patches] == [p.name for p in series.patches[1:]]
     assert found.leave_out(commits[2]) is None
+    # a patch for other kernels is none of the line
+    other = replace(series.patches[1], when=Condition.parse("kernel<5.0"))
+    job = replace(job, series=replace(series, patches=(series.patches[0], other, series.patches[2])))
+    found = line.make_series_line(job, DECLARED, ground.place)
+    last = found.make_job(found.new).series.patches
+    assert [patch.name for patch in last] == [series.patches[0].name, series.patches[2].name]
 
 
 def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
@@ -525,25 +543,57 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
     job = Job(ROW, Cell("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,))
 
-    def record(result: CaseResult) -> JobRecord:
+    def record(result: CaseResult, version: str) -> JobRecord:
         return JobRecord(
             row="r",
             cell="c",
             arch="x86_64",
             tree="t",
             series="",
-            cases={GOOD.case: (GOOD.case,)},
+            cases={
+                GOOD.case: tuple(f"{GOOD.case}[a={i}]" for i in (1, 2)) if result is PARTLY else (GOOD.case,)
+            },
+            version=version,
             results=(result,),
         )
 
-    def make(*results: CaseResult) -> str:
-        return render(make_matrix(job, RunRecord("r-1", "", "", tuple(map(record, results)))))
+    def make(*results: CaseResult, job: Job = job, version: str = "5.15.1") -> str:
+        records = tuple(record(result, version) for result in results)
+        return render(make_matrix(job, RunRecord("r-1", "", "", records)))
 
     said = make(FAIL, GOOD, GOOD)
     assert "fail -> pass  as claimed" in said
     assert "stays pass    CLAIMED: pass" in said
     assert "is NOT as series.yaml claims" in said
     assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
+    # one subtest passes, and nobody knows what another would have come to
+    assert "fail -> -" in make(FAIL, PARTLY, GOOD)
+    # what only the file for older kernels flips
+    variant = Variant(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
+    first = replace(series.patches[0], variants=(variant,))
+    other = replace(job, series=replace(series, patches=(first, series.patches[1])))
+    assert "is as series.yaml claims" in make(FAIL, GOOD, GOOD, job=other, version="5.10.9")
+    assert "CLAIMED: nothing" in make(FAIL, GOOD, GOOD, job=other)
+    # a patch for other kernels
+    later = replace(series.patches[1], when=Condition.parse("kernel>=5.15.25"), flips=claims[1])
+    other = replace(job, series=replace(series, patches=(patches[0], later)))
+    said = make(FAIL, GOOD, GOOD, job=other)
+    assert said.splitlines()[3] == "  is for kernel>=5.15.25"
+    assert "is as series.yaml claims" in said
+    assert "stays pass    CLAIMED: pass" in make(FAIL, GOOD, GOOD, job=other, version="5.15.25")
+
+
+def test_a_matrix_takes_the_row_that_runs_what_is_claimed(make_series: MakeSeries) -> None:
+    series = make_series("one", {"new.c": ("", "int new;\n")})
+    claiming = replace(series, patches=(replace(series.patches[0], flips={SURE.id: Status.PASS}),))
+    cell = Cell("one", "one", ())
+    tree = LocalTree("linux", "/")
+    rows = (replace(ROW, name="other"), ROW)
+    jobs = [Job(row, cell, tree, claiming, cases) for row, cases in zip(rows, ((), (SURE,)), strict=True)]
+    assert {job.row.name for job in list_prefixes(jobs, is_any_row=True)} == {ROW.name}
+    for refused in (jobs, [replace(job, series=series) for job in jobs]):
+        with pytest.raises(UsageError, match="and 2 match"):
+            list_prefixes(refused, is_any_row=refused is not jobs)
 
 
 # --- words

@@ -137,6 +137,48 @@ def test_variant_is_written_where_it_is_chosen(base: Source, folder: Path, store
     assert refresh(folder, opened, store) == ["0002-cow-2.5.10.patch"]
 
 
+def test_a_patch_for_other_kernels_stays_in_its_place(base: Source, folder: Path, store: Store) -> None:
+    claims = folder / "series.yaml"
+    other = "    when: kernel<5.0\n    variants: [{when: kernel>=9.0, file: 0001-cow-1.patch}]\n"
+    claims.write_text(claims.read_text().replace("1.patch\n", f"1.patch\n{other}"))
+    before = read_folder(folder)
+    opened = find_worktree("cow", "partly", None, store)
+    open_worktree(base, load_series(folder), opened, store)
+    assert "entry + 2" in (opened.place / "mm/swap.c").read_text()
+    assert OLD in (opened.place / "mm/memory.c").read_text()
+    assert refresh(folder, opened, store) == []
+    commit_file(opened.place, "mm/new.c", "int new;\n", "mm: make room\n\nBecause.")
+    assert sorted(refresh(folder, opened, store)) == ["0003-mm-make-room.patch", "series"]
+    assert read_folder(folder).items() >= {name: before[name] for name in before if name != "series"}.items()
+
+
+def test_at_other_lines_of_another_kernel_a_patch_is_the_same(
+    base: Source, folder: Path, store: Store
+) -> None:
+    opened = find_worktree("cow", "moved", None, store)
+    open_worktree(base, Series("cow", "t"), opened, store)
+    swap = opened.place / "mm/swap.c"
+    swap.write_text("\n\n\n" + swap.read_text())
+    run_git(opened.place, "commit", "-q", "-a", "-m", "three lines more")
+    run_git(opened.place, "update-ref", opened.base_ref, "HEAD")
+    run_git(opened.place, "am", "-q", *(str(path) for path in sorted(folder.glob("*.patch"))))
+    assert refresh(folder, opened, store) == []
+
+
+def test_a_patch_of_another_series_is_not_written(
+    base: Source, folder: Path, opened: Worktree, store: Store
+) -> None:
+    other = folder.parent / "on-cow"
+    other.mkdir()
+    (other / "series").write_text(f"../{folder.name}/0001-cow-1.patch\n")
+    (other / "series.yaml").write_text("title: t\nwhen: kernel>=5.0\npatches: []\n")
+    before = read_folder(folder)
+    with pytest.raises(ExceptionGroup) as raised:
+        refresh_series(other, load_series(other), opened, store)
+    assert "0001-cow-1.patch: is of another folder" in str(raised.value.exceptions[0])
+    assert read_folder(folder) == before
+
+
 def test_open_worktree_is_never_overwritten(
     base: Source, folder: Path, opened: Worktree, store: Store, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ def test_folder(tmp_path: Path) -> None:
     about = (
         "  - file: 2.patch\n"
         "    flips: {odirect.rd-mprotect: pass, vmsplice.child-small: fail}\n"
-        "    variants: [{when: kernel<5.11, file: 2.5.10.patch}]\n"
+        "    variants: [{when: kernel<5.11, file: 2.5.10.patch, flips: {a.b: pass}}]\n"
     )
     folder = write_folder(
         tmp_path / "cow", about, series="# why\n1.patch\n2.patch -p1 # as quilt writes it\n",
@@ -56,6 +56,23 @@ def test_folder(tmp_path: Path) -> None:
         "5.11": ["1.patch", "2.patch"],
         "5.15.3": ["1.patch", "2.patch"],
     }
+    chosen = {v: series.patches[1].choose(Version.parse(v)) for v in ("5.10", "5.11")}
+    own = ["odirect.rd-mprotect", "vmsplice.child-small"]
+    assert {v: sorted(c.flips) for v, c in chosen.items() if c} == {"5.10": ["a.b", *own], "5.11": own}
+
+
+def test_a_patch_for_some_kernels(tmp_path: Path) -> None:
+    """Stable trees have a change since one release each, so it takes a range for each."""
+    about = (
+        "  - file: 2.patch\n"
+        "    when: kernel>=5.15.25\n"
+        "    flips: {a.b: pass}\n"
+        "    variants: [{when: kernel>=5.10.102 kernel<5.11, file: 2.patch}]\n"
+    )
+    files = {"1_patch": MAIL, "2_patch": render_patch("swap: two", EDIT)}
+    series = load_series(write_folder(tmp_path / "cow", about, series="1.patch\n2.patch\n", **files))
+    for version, number in {"5.10.101": 1, "5.10.102": 2, "5.11": 1, "5.15.24": 1, "5.15.25": 2}.items():
+        assert len(series.choose(Version.parse(version))) == number
 
 
 def test_everything_wrong_with_a_folder_at_once(tmp_path: Path) -> None:
@@ -81,6 +98,7 @@ def test_everything_wrong_with_a_folder_at_once(tmp_path: Path) -> None:
     [
         ("  - file: 1.patch\n    flips: {a.b: maybe}\n", "expected one of pass, fail, got maybe"),
         ("  - file: 1.patch\n    variants: [{when: kernel<5.11, file: no}]\n", "no does not exist"),
+        ("  - {file: 1.patch, when: arch=x86_64}\n", "chosen by kernel alone, got 'arch=x86_64'"),
         (
             "  - file: 1.patch\n    variants: [{when: arch=x86_64, file: 1.patch}]\n",
             "chosen by kernel alone, got 'arch=x86_64'",

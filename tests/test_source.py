@@ -18,7 +18,7 @@ from orchestrator.sources.debian import find_mirror
 from orchestrator.sources.fetch import fetch_tree, find_fetched
 from orchestrator.sources.fixup import Fixup, load_fixups
 from orchestrator.sources.repository import Source, checkout
-from orchestrator.sources.series import Series
+from orchestrator.sources.series import Series, Variant
 from orchestrator.sources.source import State, apply_series, find_source, try_series
 from orchestrator.sources.tree import DebianTree
 from tests.conftest import (
@@ -453,9 +453,9 @@ def test_variant_is_what_is_applied(
     series = make_series("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
     other = tmp_path / "0001-x.5.10.patch"
     other.write_text(render_patch("x 1", {"mm/swap.c": ("entry + 1", "entry + 3")}))
-    old = replace(series.patches[0], variants=((Condition.parse("kernel<5.11"), other),))
+    old = replace(series.patches[0], variants=(Variant(Condition.parse("kernel<5.11"), other),))
     src = apply_series(base, replace(series, patches=(old,)), (), store, progress)
     assert "entry + 3" in read_tree(src, store)["mm/swap.c"]
-    new = replace(series.patches[0], variants=((Condition.parse("kernel<5.4"), other),))
+    new = replace(series.patches[0], variants=(Variant(Condition.parse("kernel<5.4"), other),))
     src = apply_series(base, replace(series, patches=(new,)), (), store, progress)
     assert "entry + 2" in read_tree(src, store)["mm/swap.c"]

@@ -128,8 +128,10 @@ def _make_revert(git_dir: Path, commit: str, place: Workspace) -> Series:
 def make_series_line(job: Job, declared: Declarations, place: Workspace) -> Line:
     """From the tree without the job's series to all of it, patch by patch; raises as ``apply_series``."""
     base = fetch_tree(job.tree, place.store, place.progress)
+    patches = tuple(patch for patch in job.series.patches if patch.choose(base.version))
+    job = replace(job, series=replace(job.series, patches=patches))
     src = apply_job(job, base, declared, place)
-    number = len(job.series.patches)
+    number = len(patches)
     git_dir = open_repository(place.store)
     listed = git(git_dir, "rev-list", "--reverse", f"-n{number}", src.commit).output.split()
     old = git(git_dir, "rev-parse", f"{listed[0]}^").output

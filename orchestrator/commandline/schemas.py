@@ -59,13 +59,24 @@ class KernelConfig(TypedDict):
     symbols: list[Symbol]
 
 
+class VariantInfo(TypedDict):
+    """``flips`` are what cases should come to besides those of the patch."""
+
+    file: str
+    flips: dict[str, Status]
+
+
 class PatchInfo(TypedDict):
-    """``flips`` are what cases should come to with the patch, ``variants`` its files by condition."""
+    """``flips`` are what cases should come to with the patch, ``variants`` its files by condition.
+
+    ``when`` are the kernels that it is for, besides those of its variants; empty for all.
+    """
 
     file: str
     subject: str
+    when: str
     flips: dict[str, Status]
-    variants: dict[str, str]
+    variants: dict[str, VariantInfo]
 
 
 class SeriesInfo(TypedDict):

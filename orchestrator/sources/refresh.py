@@ -95,6 +95,13 @@ def refresh_series(
         raise UsageError(
             what, where=str(opened.place), hint=f"cowbell worktree SERIES={folder.name} KERNEL=..."
         )
+    strange = [patch for patch in series.patches if patch.path.resolve().parent != folder.resolve()]
+    raise_all(
+        [
+            UsageError("is of another folder: that series is the one to edit", where=str(patch.path))
+            for patch in strange
+        ]
+    )
     commits = _list_commits(opened.place, base)
     version = read_version(store, base, read_note(store, opened.base_ref))
     with store.scratch(f"refresh-{opened.branch}") as scratch:
@@ -133,21 +140,40 @@ def _place_files(
     exported: Sequence[Path], series: Series, folder: Path, version: Version
 ) -> dict[Path, tuple[str, bytes]]:
     """For each file of the series to be: the title it has in the old one, and its bytes."""
-    old = {patch.subject: patch for patch in series.patches}
     wanted: dict[Path, tuple[str, bytes]] = {}
-    for path in exported:
-        known = old.get(read_subject(path))
-        wanted[folder / path.name] = (known.name if known else "", path.read_bytes())
+    for number, (path, known) in enumerate(_merge(exported, series, version), 1):
+        made = folder / re.sub(r"^\d+", f"{number:04}", path.name)
+        data = path.read_bytes()
         if not known:
+            wanted[made] = ("", data)
             continue
         chosen = known.choose(version)
-        if chosen != known.path:
-            wanted[folder / path.name] = (known.name, known.path.read_bytes())
-        for _, variant in known.variants:
-            renamed = folder / _rename(variant.name, known, path)
-            data = path.read_bytes() if variant == chosen else variant.read_bytes()
-            wanted[renamed] = (variant.name, data)
+        for file in dict.fromkeys([known.path, *(variant.path for variant in known.variants)]):
+            renamed = made if file == known.path else folder / _rename(file.name, known, made)
+            old = file.read_bytes()
+            # the same change at other lines of another kernel is no edit
+            is_edited = chosen and chosen.path == file and _strip(data) != _strip(old)
+            wanted[renamed] = (file.name, data if is_edited else old)
     return wanted
+
+
+def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[tuple[Path, Patch | None]]:
+    """What is to be, in order, and which patch it was: those for other kernels stay behind what they
+    stood behind."""
+    old = {patch.subject: patch for patch in series.patches}
+    merged: list[tuple[Path, Patch | None]] = [(path, old.get(read_subject(path))) for path in exported]
+    before: list[Patch] = []
+    for patch in series.patches:
+        if not patch.choose(version):
+            places = [i for i, (_, known) in enumerate(merged, 1) if known in before]
+            merged.insert(max(places, default=0), (patch.path, patch))
+        before.append(patch)
+    return merged
+
+
+def _strip(mail: bytes) -> bytes:
+    """A patch without what depends on where in which kernel it is."""
+    return re.sub(rb"(?m)^(From|index|@@) .*$", rb"\1", mail)
 
 
 def _rename(variant: str, known: Patch, path: Path) -> str:
@@ -160,7 +186,9 @@ def _write_changes(
     folder: Path, series: Series, wanted: Mapping[Path, tuple[str, bytes]], *, is_dry: bool
 ) -> list[Path]:
     listing, claims = folder / "series", folder / "series.yaml"
-    variants = {variant.name for patch in series.patches for _, variant in patch.variants}
+    variants = {variant.path.name for patch in series.patches for variant in patch.variants}
+    # for some kernels a patch may be the same file as for others
+    variants -= {patch.name for patch in series.patches}
     names = [path.name for path, (old, _) in wanted.items() if old not in variants]
     heading = [line for line in listing.read_text().splitlines() if line.startswith("#")]
     texts = {path: data for path, (_, data) in wanted.items()}
@@ -174,7 +202,8 @@ def _write_changes(
             lambda match: match[1] + renamed.get(match[2], match[2]),
             claims.read_text(),
         ).encode()
-    gone = {patch.path for patch in series.patches} | {p for s in series.patches for _, p in s.variants}
+    gone = {patch.path for patch in series.patches}
+    gone |= {variant.path for patch in series.patches for variant in patch.variants}
     changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
     removed = sorted(gone - texts.keys())
     if not is_dry:

@@ -6,7 +6,7 @@ Whatever it comes as, it leaves as files that ``git am`` takes, in order. Nothin
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.declarations import document as doc
@@ -27,29 +27,41 @@ from orchestrator.sources.repository import find_commit, git
 from orchestrator.sources.tree import LocalTree
 
 _NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?P<m>\d+)\s*\]")
+_ALWAYS = Condition()
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Another file of a patch, for the kernels where ``when`` holds, and what it flips besides."""
+
+    when: Condition
+    path: Path
+    flips: Mapping[str, Status] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
     """One patch: a file as ``git am`` takes it, and the cases it should flip to a status.
 
-    ``where`` is the line that claims so. ``variants`` are other files of the same patch, each for the kernels
-    where its condition holds.
+    ``when`` are the kernels it is for, besides those of its variants; ``where`` is the line that claims so.
     """
 
     path: Path
     subject: str = ""
     flips: Mapping[str, Status] = field(default_factory=dict)
-    variants: tuple[tuple[Condition, Path], ...] = ()
+    variants: tuple[Variant, ...] = ()
+    when: Condition = _ALWAYS
     where: str = ""
 
     @property
     def name(self) -> str:
         return self.path.name
 
-    def choose(self, version: Version) -> Path:
-        """The file for a kernel: the first variant that is for it, else the patch itself."""
-        return next((path for when, path in self.variants if when.holds_for(version)), self.path)
+    def choose(self, version: Version) -> Variant | None:
+        """What a kernel gets: the first variant that is for it, else the patch itself, if that is."""
+        choices = (*self.variants, Variant(self.when, self.path))
+        chosen = next((choice for choice in choices if choice.when.holds_for(version)), None)
+        return replace(chosen, flips={**self.flips, **chosen.flips}) if chosen else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +70,12 @@ class Series:
 
     name: str = ""
     title: str = ""
-    when: Condition = Condition()
+    when: Condition = _ALWAYS
     patches: tuple[Patch, ...] = ()
 
     def choose(self, version: Version) -> tuple[Path, ...]:
         """The files to apply to a kernel."""
-        return tuple(patch.choose(version) for patch in self.patches)
+        return tuple(chosen.path for patch in self.patches if (chosen := patch.choose(version)))
 
 
 # --- a folder of patches/
@@ -104,14 +116,18 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
             for name, patch in about.patches.items()
             if name not in names
         ]
-    claims = {name: about.patches.get(name, _Claim("", {}, ())) for name in names}
+    claims = {name: about.patches.get(name, _Claim("", Condition(), {}, ())) for name in names}
     files = [
-        path for name, claim in claims.items() for path in (folder / name, *(p for _, p in claim.variants))
+        path
+        for name, claim in claims.items()
+        for path in (folder / name, *(variant.path for variant in claim.variants))
     ]
     errors += [error for path in files if path.is_file() for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
-        Patch(folder / name, read_subject(folder / name), claim.flips, claim.variants, claim.where)
+        Patch(
+            folder / name, read_subject(folder / name), claim.flips, claim.variants, claim.when, claim.where
+        )
         for name, claim in claims.items()
     )
     return Series(about.name, about.title, about.when, patches)
@@ -120,8 +136,9 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
 @dataclass(frozen=True, slots=True)
 class _Claim:
     where: str
+    when: Condition
     flips: Mapping[str, Status]
-    variants: tuple[tuple[Condition, Path], ...]
+    variants: tuple[Variant, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,31 +150,44 @@ class _About:
 
 
 def _make_shape(folder: Path) -> doc.Shape[_About]:
-    def make_variant(place: doc.Place, when: Condition, file: str) -> tuple[Condition, Path]:
+    def make_variant(
+        place: doc.Place, when: Condition, file: str, flips: Mapping[str, str] | None = None
+    ) -> Variant:
         if not (folder / file).is_file():
             raise ValueError(f"{file} does not exist")
-        if when.names_arch:
-            raise ValueError(f"a variant is chosen by kernel alone, got {when.text!r}")
-        return when, folder / file
+        return Variant(_by_kernel(when), folder / file, _read_flips(flips))
 
     def make_patch(
         place: doc.Place,
         file: str,
+        when: Condition = _ALWAYS,
         flips: Mapping[str, str] | None = None,
-        variants: tuple[tuple[Condition, Path], ...] = (),
+        variants: tuple[Variant, ...] = (),
     ) -> tuple[str, _Claim]:
-        return file, _Claim(str(place), {case: Status(s) for case, s in (flips or {}).items()}, variants)
+        return file, _Claim(str(place), _by_kernel(when), _read_flips(flips), variants)
 
     text = doc.scalar(doc.text)
-    outcome = doc.scalar(doc.one_of((Status.PASS.value, Status.FAIL.value)))
-    variant = doc.record(make_variant, {"when": doc.condition, "file": text})
+    flips = doc.mapping_of(doc.scalar(doc.one_of((Status.PASS.value, Status.FAIL.value))))
+    variant = doc.record(make_variant, {"when": doc.condition, "file": text}, {"flips": flips})
     patch = doc.record(
-        make_patch, {"file": text}, {"flips": doc.mapping_of(outcome), "variants": doc.list_of(variant)}
+        make_patch,
+        {"file": text},
+        {"when": doc.condition, "flips": flips, "variants": doc.list_of(variant)},
     )
     return doc.record(
         lambda place, title, when, patches: _About(folder.name, title, when, dict(patches)),
         {"title": text, "when": doc.condition, "patches": doc.list_of(patch)},
     )
+
+
+def _by_kernel(when: Condition) -> Condition:
+    if when.names_arch:
+        raise ValueError(f"a patch is chosen by kernel alone, got {when.text!r}")
+    return when
+
+
+def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
+    return {case: Status(status) for case, status in (flips or {}).items()}
 
 
 # --- what a user brings along

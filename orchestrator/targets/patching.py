@@ -18,7 +18,7 @@ from orchestrator.jobs.workspace import Workspace
 from orchestrator.sources.fetch import fetch_tree
 from orchestrator.sources.refresh import find_worktree, open_worktree, refresh_series
 from orchestrator.sources.repository import Source
-from orchestrator.sources.series import Series
+from orchestrator.sources.series import Patch, Series, Variant
 from orchestrator.sources.source import Outcome, State, apply_series, find_source, try_series
 from orchestrator.sources.tree import Tree, find_tree
 
@@ -89,8 +89,12 @@ def _describe(series: Series) -> Mapping[str, Any]:
             {
                 "file": patch.name,
                 "subject": patch.subject,
+                "when": patch.when.text,
                 "flips": dict(patch.flips),
-                "variants": {when.text: path.name for when, path in patch.variants},
+                "variants": {
+                    variant.when.text: {"file": variant.path.name, "flips": dict(variant.flips)}
+                    for variant in patch.variants
+                },
             }
             for patch in series.patches
         ],
@@ -103,9 +107,16 @@ def _render(series: Series) -> str:
         lines.append(f"  for {series.when.text}")
     for number, patch in enumerate(series.patches, 1):
         lines.append(f"  {number:3} {patch.subject}")
-        lines += [f"      {case} -> {status.value}" for case, status in patch.flips.items()]
-        lines += [f"      {path.name} where {when.text}" for when, path in patch.variants]
+        if patch.when.text:
+            lines.append(f"      for {patch.when.text}")
+        lines += _render_flips(patch)
+        for variant in patch.variants:
+            lines += [f"      {variant.path.name} where {variant.when.text}", *_render_flips(variant)]
     return "\n".join(lines) + "\n"
+
+
+def _render_flips(file: Patch | Variant) -> list[str]:
+    return [f"      {case} -> {status.value}" for case, status in file.flips.items()]
 
 
 def _render_outcomes(series: Series, base: Source, outcomes: Sequence[Outcome]) -> str:

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from orchestrator.bisects.line import make_prefix
+from orchestrator.declarations.condition import Version
 from orchestrator.ground.errors import UsageError
 from orchestrator.ground.status import Status
 from orchestrator.histories.entry import render_columns
 from orchestrator.jobs.plan import Job
+from orchestrator.parsers.printk import make_printable
 from orchestrator.runs.record import JobRecord, RunRecord
+from orchestrator.sources.series import Series
 from orchestrator.verdicts.verdict import WORST_FIRST, judge_job
 
 
@@ -34,10 +37,14 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class PatchFlips:
-    """A patch, why it could not be tested if so, and its flips, those that were claimed in vain too."""
+    """A patch, and its flips, those that were claimed in vain too.
+
+    ``meant_for`` says for which kernels it is if not for this one, ``trouble`` why it could not be tested.
+    """
 
     file: str
     subject: str
+    meant_for: str
     trouble: str
     flips: tuple[Flip, ...]
 
@@ -58,9 +65,16 @@ class SeriesMatrix:
         )
 
 
-def list_prefixes(jobs: Sequence[Job]) -> list[Job]:
-    """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for others."""
+def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]:
+    """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for others.
+
+    Where ``is_any_row``, the first row is taken that runs each case of which the series claims something.
+    """
     named = [job for job in jobs if job.series.name]
+    if is_any_row and len({job.series.name for job in named}) == 1:
+        claimed = _list_claimed(named[0].series)
+        whole = [job for job in named if claimed <= {case.id for case in job.cases}]
+        named = whole[:1] if claimed and whole else named
     if len(named) != 1:
         raise UsageError(
             f"is for one series on one row, and {len(named)} match",
@@ -71,6 +85,12 @@ def list_prefixes(jobs: Sequence[Job]) -> list[Job]:
     return [make_prefix(job, number) for number in range(len(job.series.patches) + 1)]
 
 
+def _list_claimed(series: Series) -> set[str]:
+    claims = [patch.flips for patch in series.patches]
+    claims += [variant.flips for patch in series.patches for variant in patch.variants]
+    return {case for flips in claims for case in flips}
+
+
 def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
     """What the kernels of ``list_prefixes`` came to; ``job`` is the last of them, with the whole series."""
     outcomes = [_sum_up(record) for record in run.jobs]
@@ -78,16 +98,21 @@ def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
     for number, patch in enumerate(job.series.patches, 1):
         before, after = outcomes[number - 1 : number + 1]
         record = run.jobs[number]
+        claimed, meant_for = patch.flips, ""
+        if record.version:
+            chosen = patch.choose(Version.parse(record.version))
+            claimed, meant_for = (chosen.flips, "") if chosen else ({}, patch.when.text)
         patches.append(
             PatchFlips(
                 patch.name,
                 patch.subject,
+                meant_for,
                 record.left_out or (record.failure.what if record.failure else ""),
                 tuple(
-                    Flip(case, str(one or "-"), str(other or "-"), str(patch.flips.get(case, "")))
+                    Flip(case, str(one or "-"), str(other or "-"), str(claimed.get(case, "")))
                     for case in record.cases
                     for one, other in [(before.get(case), after.get(case))]
-                    if case in patch.flips or (one and other and one is not other)
+                    if case in claimed or (one and other and one is not other)
                 ),
             )
         )
@@ -95,28 +120,38 @@ def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
 
 
 def _sum_up(record: JobRecord) -> Mapping[str, Status]:
-    """By case, pass or fail: the worst of its subtests; nothing for a case that did neither."""
-    found: dict[str, Status] = {}
+    """By case, pass or fail: the worst of its subtests; nothing for one with trouble."""
+    worst: dict[str, Status] = {}
     for verdict in sorted(judge_job(record), key=lambda v: WORST_FIRST.index(v.raw)):
-        if verdict.raw is Status.PASS or verdict.raw.is_kernel_fault:
-            found.setdefault(verdict.case, Status.PASS if verdict.raw is Status.PASS else Status.FAIL)
-    return found
+        if verdict.raw is not Status.SKIP:
+            worst.setdefault(verdict.case, verdict.raw)
+    return {
+        case: Status.FAIL if raw.is_kernel_fault else raw
+        for case, raw in worst.items()
+        if raw is not Status.BROKEN
+    }
 
 
 def render(matrix: SeriesMatrix) -> str:
-    """A line a flip, below its patch; what is not as claimed says so."""
-    lines = [("patch", "case", "flip", "claimed")]
+    """Each patch, and a line a flip below it; what is not as claimed says so."""
+    flips = [flip for patch in matrix.patches for flip in patch.flips]
+    told = iter(render_columns([_tell(flip) for flip in flips]).splitlines())
+    lines = []
     for patch in matrix.patches:
-        lines.append((patch.file, f"not tested: {patch.trouble}" if patch.trouble else "", "", ""))
-        for flip in patch.flips:
-            seen = f"{flip.before} -> {flip.after}" if flip.before != flip.after else f"stays {flip.after}"
-            claimed = "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
-            lines.append(("", flip.case, seen, claimed))
-        if not patch.flips and not patch.trouble:
-            lines.append(("", "flips nothing", "", ""))
+        lines.append(make_printable(patch.file))
+        if patch.trouble:
+            lines.append(f"  not tested: {make_printable(patch.trouble)}")
+        elif not patch.flips:
+            lines.append(f"  is for {patch.meant_for}" if patch.meant_for else "  flips nothing")
+        lines += [f"  {next(told)}" for _ in patch.flips]
     verb = "as" if matrix.is_as_claimed else "NOT as"
-    told = f"{matrix.series} on {matrix.tree} is {verb} series.yaml claims ({matrix.run_id})"
-    return f"{render_columns(lines)}\n{told}\n"
+    lines += ["", f"{matrix.series} on {matrix.tree} is {verb} series.yaml claims ({matrix.run_id})"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _tell(flip: Flip) -> tuple[str, str, str]:
+    seen = f"{flip.before} -> {flip.after}" if flip.before != flip.after else f"stays {flip.after}"
+    return flip.case, seen, "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
 
 
 def render_json(matrix: SeriesMatrix) -> str:
