@@ -121,8 +121,8 @@ static void run(void)
 {
 	bool migrates = !strcmp(gt_param("how"), "hugetlb-migration");
 	unsigned long rounds = 0, wide = 0, hits = 0, lost;
-	const time_t end = time(NULL) + SECONDS;
 	size_t length = page_size();
+	time_t end;
 
 	module_need("cowpin");
 	if (migrates) {
@@ -134,6 +134,7 @@ static void run(void)
 	for (int t = 0; t < THREADS; t++)
 		for (int i = 0; i < PINS; i++)
 			shared.pinners[t].fds[i] = module_open("cowpin");
+	end = time(NULL) + SECONDS;
 	for (; time(NULL) <= end; rounds++) {
 		wide += migrates ? race_with_migration(length) : race_with_exit();
 		lost = judge_pins();
