@@ -7,6 +7,7 @@ The kernels share the build folder of Debian's 5.10, so each costs what differs.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,14 @@ class Bench:
         (self.project / "patches").mkdir(parents=True)
         tree = f"trees:\n  debian-5.10: {{git: [{self.checkout}], ref: HEAD}}\n"
         (self.project / "patches/trees.yaml").write_text(tree)
+        # the whole series breaks nothing
+        early = self.project / "patches/early"
+        early.mkdir()
+        names = (ROOT / "patches/cow/series").read_text().split()[:2]
+        for name in names:
+            shutil.copy(ROOT / "patches/cow" / name, early)
+        (early / "series").write_text("".join(f"{name}\n" for name in names))
+        (early / "series.yaml").write_text("title: a beginning\nwhen: kernel>=5.10\npatches: []\n")
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -105,7 +114,7 @@ def test_a_race_is_found(bench: Bench) -> None:
 
 def test_a_patch_that_breaks_is_found_and_a_comment_is_no_new_kernel(bench: Bench) -> None:
     target = bench.project / "bisected"
-    told = bench.bisect("CASE=vmsplice.child-small", "SERIES=cow", "KERNEL=debian-5.10:v0", f"DIR={target}")
+    told = bench.bisect("CASE=vmsplice.child-small", "SERIES=early", "KERNEL=debian-5.10:v0", f"DIR={target}")
     assert {path.name for path in target.iterdir()} == {"report.txt", "evidence"}
     assert (told["find"], told["kind"], told["is_found"]) == ("break", "patch", True)
     images = {}
@@ -125,13 +134,21 @@ def test_the_matrix_of_a_series_is_as_claimed(bench: Bench) -> None:
     status, out, err = bench.run("--json", "series-matrix", "ROW=demo", "SERIES=cow", "KERNEL=debian-5.10:v0")
     told = read_product(out)
     assert status == 0, out + err
-    (patch,) = told["patches"]
-    assert {flip["case"]: flip["after"] for flip in patch["flips"]} == {
-        "iouring.fixed-mprotect": "pass",
-        "odirect.rd-mprotect": "pass",
-        "odirect.rd-softdirty": "pass",
-        "vmsplice.child-small": "fail",
-    }
+    flips = [{flip["case"]: flip["after"] for flip in patch["flips"]} for patch in told["patches"]]
+    assert flips == [
+        {
+            "iouring.fixed-mprotect": "pass",
+            "odirect.rd-mprotect": "pass",
+            "odirect.rd-softdirty": "pass",
+            "vmsplice.child-small": "fail",
+        },
+        {},
+        {},
+        {"vmsplice.child-small": "pass"},
+        {"vmsplice.child-thp": "pass"},
+        *([{}] * 7),
+    ]
+    assert told["patches"][-1]["meant_for"] == "kernel>=5.11"
 
 
 def test_by_hand(bench: Bench) -> None:
