@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``patches/cow`` costs where it costs: fork, write faults, references to pages; plain beside cow.
+
+The two kernels of the row demo take turns, each in a guest of its own, so that a busy host is busy for both.
+The best of each is told, in nanoseconds. ``KERNEL=`` chooses another tree, ``TURNS=`` how many turns.
+"""
+
+import os
+import re
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from orchestrator.commandline.terminal import Terminal
+from orchestrator.ground.store import Store, find_default_root
+from orchestrator.jobs import stages
+from orchestrator.jobs.declared import load_declarations
+from orchestrator.jobs.plan import Request, make_plan
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.runs.run import run_cases
+
+
+def main() -> None:
+    root = Path(__file__).with_suffix("")
+    declared = load_declarations(root)
+    request = Request(rows=("demo",), tests=("cost.paths",), tree=os.environ.get("KERNEL", ""))
+    jobs = make_plan(request, declared)
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
+        place = Workspace(root, Store(find_default_root()), terminal)
+        kernels = [stages.build_job(job, declared, place) for job in jobs]
+        for turn in range(int(os.environ.get("TURNS", "3"))):
+            for job, kernel in zip(jobs, kernels, strict=True):
+                machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+                programs = stages.compile_cases(job, kernel, place)
+                folder = Path(scratch) / f"{turn}-{job.cell.name}"
+                folder.mkdir()
+                (result,) = run_cases(machine, programs, place.lib_dir, folder, terminal)
+                for cost, name in re.findall(r"# cost: (\d+) ns (.*)", result.stdout):
+                    found[name][job.cell.name].append(int(cost))
+    terminal.console.print(f"{machine.accel}, load {os.getloadavg()[0]:.1f}, best of the turns, ns:")
+    print(f"{'':<52}{'plain':>10}{'cow':>10}{'cow/plain':>10}")
+    for name, costs in found.items():
+        plain, cow = (min(costs[job.cell.name]) for job in jobs)
+        print(f"{name:<52}{plain:>10}{cow:>10}{cow / plain:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
