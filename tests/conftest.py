@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("kernel"):
             item.add_marker(pytest.mark.xdist_group("kernel"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> Generator[None, tuple[str, str, str] | None, tuple[str, str, str] | None]:
+    """A test with a kernel takes minutes: it has a line with the time, so that a log cut short says where."""
+    status = yield
+    if status and status[1] and "kernel" in report.keywords:
+        at = time.strftime("%H:%M:%S")
+        return status[0], f"\n{at} {status[1]} {report.nodeid.removesuffix('@kernel')}\n", status[2]
+    return status
 
 
 @pytest.fixture(scope="session")
