@@ -20,6 +20,8 @@ import pytest
 
 from orchestrator.commandline.grammar import VARIABLES
 from orchestrator.ground.store import Store
+from orchestrator.guests.vng import FRAGMENT
+from orchestrator.jobs.declared import load_declarations
 from orchestrator.sources.series import Series, load_series
 from orchestrator.sources.tree import DebianTree
 
@@ -38,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Guests have the cores that they are measured with to themselves: one test with a kernel at a time."""
     for item in items:
-        if item.get_closest_marker("kernel"):
+        if item.get_closest_marker("kernel") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("kernel"))
 
 
@@ -75,6 +77,14 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def home(own_home: None, tmp_path: Path) -> Path:
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def lab_kconfig() -> tuple[str, ...]:
+    """What x86_64's laboratory and vng want of a kernel: tests of either share one, which takes minutes."""
+    rows = load_declarations(ROOT).rows.values()
+    (found,) = {row.kconfig for row in rows if row.name.startswith("x86_64-") and "raid5-swap" in row.kconfig}
+    return (*found, FRAGMENT)
 
 
 @pytest.fixture(scope="session")

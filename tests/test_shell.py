@@ -84,9 +84,10 @@ def run_script(store: Path, script: str, *words: str) -> subprocess.CompletedPro
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("boot", ["qemu", "vng"])
-def test_commands_from_a_file(kernel_store_root: Path, boot: str) -> None:
+def test_commands_from_a_file(kernel_store_root: Path, lab_kconfig: tuple[str, ...], boot: str) -> None:
     script = "nproc\nodirect.rd-control\necho said >&2\ncat /proc/cmdline\nexit 7\n"
-    done = run_script(kernel_store_root, script, f"BOOT={boot}")
+    words = (f"BOOT={boot}", f"CONFIG={','.join(lab_kconfig)}")
+    done = run_script(kernel_store_root, script, *words)
     assert done.returncode == 7, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "2"
