@@ -254,6 +254,18 @@ def test_what_a_kill_left_stops_no_series(
     assert read_tree(base, store) == before
 
 
+def test_a_store_that_was_copied_leaves_the_first_one_alone(
+    base: Source, store: Store, progress: QuietProgress, make_series: MakeSeries, tmp_path: Path
+) -> None:
+    other = Store(shutil.copytree(store.root, tmp_path / "copy", symlinks=True))
+    before = git_dir(store).joinpath("HEAD").read_text()
+    src = apply_series(base, make_series("cow", {"mm/memory.c": (OLD, NEW)}), (), other, progress)
+    assert NEW in read_tree(src, other)["mm/memory.c"]
+    assert git_dir(other).is_relative_to(other.root)
+    assert git_dir(store).joinpath("HEAD").read_text() == before
+    assert OLD in read_tree(base, store)["mm/memory.c"]
+
+
 def test_killed_fetch_is_done_again(
     mirror: Mirror, store: Store, progress: QuietProgress, tmp_path: Path
 ) -> None:

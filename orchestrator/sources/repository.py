@@ -166,7 +166,7 @@ def worktree(store: Store, folder: str) -> Iterator[Path]:
     """A tree's worktree, whatever it holds, under its lock."""
     place = store.path("worktrees", folder)
     with store.lock(f"worktree-{folder}"):
-        if not _clear_remains(place):
+        if not _clear_remains(store, place):
             _add_worktree(store, place)
         yield place
 
@@ -181,11 +181,16 @@ def find_git_dir(place: Path) -> Path:
     return Path(git(place, "rev-parse", "--absolute-git-dir").output)
 
 
-def _clear_remains(place: Path) -> bool:
-    """Clear what a killed git left in a worktree; whether git takes it now."""
+def _clear_remains(store: Store, place: Path) -> bool:
+    """Clear what a killed git left in a worktree; whether git takes it now.
+
+    In a store that was copied or moved, a worktree still names the repository of the first one.
+    """
     try:
         git_dir = Path((place / ".git").read_text().removeprefix("gitdir:").strip())
     except OSError:
+        return False
+    if not git_dir.resolve().is_relative_to(open_repository(store).resolve()):
         return False
     for lock in git_dir.glob("*.lock"):
         lock.unlink()
