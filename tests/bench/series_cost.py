@@ -2,7 +2,7 @@
 """What ``patches/cow`` costs where it costs: fork, write faults, references to pages; plain beside cow.
 
 The two kernels of the row demo take turns, each in a guest of its own, so that a busy host is busy for both.
-The best of each is told, in nanoseconds. ``KERNEL=`` chooses another tree, ``TURNS=`` how many turns.
+Of each the best mean is told, in nanoseconds. ``KERNEL=`` chooses another tree, ``TURNS=`` how many turns.
 """
 
 import os
