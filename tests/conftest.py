@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Guests have the cores that they are measured with to themselves: one test with a kernel at a time."""
     for item in items:
-        if item.get_closest_marker("kernel") and not item.get_closest_marker("xdist_group"):
+        if item.get_closest_marker("kernel"):
             item.add_marker(pytest.mark.xdist_group("kernel"))
 
 

@@ -22,7 +22,7 @@ from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.plan import Request, make_plan
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.runs.run import Program, compile_imports, make_case_line, push_cases, run_cases
-from tests.conftest import ROOT, QuietProgress
+from tests.conftest import ROOT, QuietProgress, wait_for
 
 pytestmark = pytest.mark.kernel
 
@@ -93,7 +93,7 @@ def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Arm
     with boot_guest(machine, tmp_path / "one", armed) as guest:
         with pytest.raises(Exception, match="lost|ended"):
             guest.run("echo c > /proc/sysrq-trigger; sleep 60", Deadline.after(60))
-        assert "Kernel panic" in guest.console.read_text(errors="replace")
+        wait_for(lambda: "Kernel panic" in guest.console.read_text(errors="replace"))
     with boot_guest(machine, tmp_path / "two", armed) as guest:
         assert run(guest, "cat /proc/sys/kernel/tainted") == "0\n"
 

@@ -49,11 +49,10 @@ def test_every_architecture_has_its_fragment() -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.xdist_group("trees")
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
 @pytest.mark.parametrize("tree", ["debian-5.10", "debian-6.12"])
 def test_every_requested_symbol_survives(tree: str, arch: Arch, kernel_store: Store, tmp_path: Path) -> None:
-    """Each fragment on top of base and cow, on the oldest and the newest tree, beside guests."""
+    """Each fragment on top of base and cow, on the oldest and the newest tree."""
     progress = QuietProgress()
     trees = load_trees(ROOT / "patches" / "trees.yaml")
     src = fetch_tree(trees[tree], kernel_store, progress)
