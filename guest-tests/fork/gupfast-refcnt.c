@@ -147,7 +147,7 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.cpus          = 2,
 	.kind          = "race",
-	.timeout_s     = 30,
+	.timeout_s     = 60,
 	.detects       = "a pin that is never given back, a page freed under a read, a complaint of the kernel",
 	.run           = run,
 };
