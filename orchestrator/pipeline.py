@@ -34,17 +34,17 @@ from orchestrator.jobs.manifest import (
 )
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.stages import (
+    Prepared,
     apply_job,
     build_job,
+    build_prepared,
     choose_machine,
     compile_cases,
-    find_base,
     find_reason_left_out,
     list_expected,
     list_known_splats,
-    make_build_request,
-    make_kernel,
     make_record,
+    prepare_job,
 )
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import find_kernel
@@ -106,6 +106,19 @@ def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Work
     return [make(job) for job in jobs]
 
 
+def prepare_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Prepared]:
+    """Every series applied and every config checked, before the first object is compiled.
+
+    Where something is wrong with some jobs, all of it is raised at once and the others are not built; with
+    ``-k``, or when there are no others, the failures are returned to be recorded.
+    """
+    prepared = [one for one in _work(jobs, place, lambda job, own: prepare_job(job, declared, own)) if one]
+    failures = [one.failure for one in prepared if one.failure]
+    if failures and not place.keep_going and any(one.request for one in prepared):
+        raise ExceptionGroup("jobs", failures)
+    return prepared
+
+
 def build_jobs(
     jobs: Sequence[Job],
     declared: Declarations,
@@ -118,17 +131,18 @@ def build_jobs(
 
     ``target`` is a folder that gets the kernels, for another machine.
     """
+    prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
 
     def build(job: Job, own: Workspace) -> Path | None:
-        base = find_base(job, own)
-        told = Handover(job.row.name, job.cell.name, job.series.name, base)
-        if reason := find_reason_left_out(job, base):
+        found = prepared[job.name]
+        told = Handover(job.row.name, job.cell.name, job.series.name, found.base)
+        if reason := found.left_out:
             own.progress.note(f"left out: {job.name}: {reason}")
             if target:
                 hand_over(replace(told, left_out=reason), None, target, place.store)
             return None
         try:
-            kernel = build_job(job, declared, own, redo=redo)
+            kernel = build_prepared(job, found, own, redo=redo)
         except StageFailure as error:
             if target:
                 trouble = Trouble(error.stage, error.what, error.where, error.hint)
@@ -157,8 +171,11 @@ def run_jobs(
     earned before an ``InfraError`` or an interrupt stays in the store; with ``-k`` it is a run, too.
     """
 
+    prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
+
     def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
-        return _run_job(job, declared, own, accel, earned.get(job.name), redo=redo and not earned)
+        known = earned.get(job.name)
+        return _run_job(job, prepared[job.name], declared, own, accel, known, redo=redo and not earned)
 
     errors: list[CowbellError] = []
     # by job, what it came to in the turn before
@@ -190,32 +207,39 @@ def run_jobs(
 
 
 def _run_job(
-    job: Job, declared: Declarations, place: Workspace, accel: str, earned: JobRecord | None, *, redo: bool
+    job: Job,
+    prepared: Prepared,
+    declared: Declarations,
+    place: Workspace,
+    accel: str,
+    earned: JobRecord | None,
+    *,
+    redo: bool,
 ) -> tuple[JobRecord, bool]:
     if earned and (earned.failure or earned.left_out):
         return earned, False
-    record = replace(make_record(job), sought=place.repeat.list_sought(job.cases))
     results: dict[str, list[CaseResult]] = {}
-    has_run = False
+    has_run, base = False, prepared.base
+    record = replace(
+        make_record(job),
+        sought=place.repeat.list_sought(job.cases),
+        version=str(base.version),
+        origin=base.origin,
+        base=base.commit,
+        expect=list_expected(job, base, place),
+        known=list_known_splats(job, base, declared, place),
+        left_out=prepared.left_out,
+    )
+    if record.left_out:
+        return record, False
     try:
-        base = find_base(job, place)
-        record = replace(
-            record,
-            version=str(base.version),
-            origin=base.origin,
-            base=base.commit,
-            expect=list_expected(job, base, place),
-            known=list_known_splats(job, base, declared, place),
-        )
-        if reason := find_reason_left_out(job, base):
-            return replace(record, left_out=reason), False
+        request = prepared.checked_request
         before = load_manifest(job, place.store)
-        request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
         made_of = list_kernel_files(job, base, request, declared)
         redo_kernel = bool(set(made_of) & set(place.what_if))
         if redo_kernel or not (job.built or find_kernel(request, place.store)):
             _expect(place, before.build_s, before.expect_cases_s(job.cases))
-        kernel = make_kernel(job, request, place, redo=redo_kernel)
+        kernel = build_prepared(job, prepared, place, redo=redo_kernel)
         record = replace(
             record,
             fixups=request.source.fixups,
@@ -310,8 +334,6 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
 
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
-    if reason := find_reason_left_out(job, find_base(job, place)):
-        raise StageFailure("source", f"left out: {reason}", where=job.name)
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
     programs = compile_cases(job, kernel, place)

@@ -427,7 +427,7 @@ def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Pat
 def test_set_up_that_does_not_is_a_failure_of_the_boot(guest_says: Say, said: str, hint: str) -> None:
     with pytest.raises(StageFailure, match="not the one that the row asks for") as raised:
         guest_says(said)
-    assert raised.value.stage == "boot"
+    assert raised.value.stage == "setup"
     assert raised.value.hint.endswith(hint)
 
 

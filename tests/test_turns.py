@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import pipeline
+from orchestrator.declarations.condition import Version
 from orchestrator.declarations.guesttest import GuestCase
 from orchestrator.declarations.matrix import Cell
 from orchestrator.declarations.shape import GuestShape
@@ -61,10 +62,12 @@ class Laboratory:
         with self._told.open("a") as told:
             told.write(f"{what}\n")
 
-    def make_request(self, job: Job, *rest: object) -> SimpleNamespace:
+    def prepare(self, job: Job, *rest: object) -> SimpleNamespace:
         source = SimpleNamespace(fixups=(), commit="c", tree_id="t", source_id="s")
         config = SimpleNamespace(config_id="k")
-        return SimpleNamespace(source=source, config=config, build_id=job.cell.name)
+        request = SimpleNamespace(source=source, config=config, build_id=job.cell.name)
+        base = SimpleNamespace(version=Version.parse("5.10"), origin="", commit="b")
+        return SimpleNamespace(base=base, checked_request=request, left_out="", failure=None, request=request)
 
     def build(self, job: Job, *rest: object, redo: bool) -> SimpleNamespace:
         self.tell(f"build {job.cell.name}{' again' if redo else ''}")
@@ -117,10 +120,10 @@ def lab(
 ) -> Laboratory:
     lab = Laboratory(tmp_path, store, progress)
     for name, pretended in {
-        "make_build_request": lab.make_request,
+        "prepare_job": lab.prepare,
         "list_kernel_files": lambda *rest: {"kconfigs/base": "1"},
         "find_kernel": lambda *rest: object(),
-        "make_kernel": lab.build,
+        "build_prepared": lab.build,
         "choose_machine": lab.choose_machine,
         "compile_cases": lambda *rest: [Program(lab.case, "0" * 12, lab.case.path)],
         "find_cell_dir": lambda machine, store: store.path("results", machine.cell),

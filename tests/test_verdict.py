@@ -253,6 +253,9 @@ def test_what_was_not_run() -> None:
     assert (broken.status, broken.stage) == (Status.BROKEN, "build")
     (crash,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="boot"))
     assert crash.status is Status.CRASH
+    # the guest is not the one that the row asks for
+    (other,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="setup"))
+    assert other.status is Status.BROKEN
     assert judge(cases={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []
     (lost,) = judge(cases={"a.b": ("a.b[x=1]",)})
     assert lost.status is Status.BROKEN

@@ -29,22 +29,34 @@ static void *reclaim_page(void *arg)
 	return NULL;
 }
 
-/* Within shrink_page_list, the call of add_to_swap comes after the look for a pin. */
+/* Within shrink_page_list, swap space is allocated after the look for a pin: by the name of the time. */
+static const char *arm_at_allocation(int hold, pid_t tid)
+{
+	static const char *const names[] = { "add_to_swap", "folio_alloc_swap" };
+	struct cowhold_arm arm = { .tid = tid, .limit_ms = COWHOLD_MOST_MS };
+
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(arm.symbol, sizeof(arm.symbol), "%s", names[i]);
+		if (!ioctl(hold, COWHOLD_IOC_ARM, &arm))
+			return names[i];
+	}
+	gt_skip("no probe where reclaim allocates swap space: %s", strerror(errno));
+}
+
 static void register_during_reclaim(struct uring *ring, char *buffer)
 {
-	struct cowhold_arm arm = { .symbol = "add_to_swap", .limit_ms = COWHOLD_MOST_MS };
 	int hold = cowhold_open();
+	const char *where;
 	pthread_t thread;
 
 	reclaim.page = buffer;
 	gt_need(!pipe(reclaim.go) && !pipe(reclaim.done) &&
 		!pthread_create(&thread, NULL, reclaim_page, NULL), "a thread");
-	while (!(arm.tid = __atomic_load_n(&reclaim.tid, __ATOMIC_ACQUIRE)))
+	while (!__atomic_load_n(&reclaim.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
-	if (ioctl(hold, COWHOLD_IOC_ARM, &arm))
-		gt_skip("no probe on add_to_swap: %s", strerror(errno));
+	where = arm_at_allocation(hold, reclaim.tid);
 	close(reclaim.go[1]);
-	gt_need(cowhold_wait(hold, reclaim.done[0]), "reclaim comes to add_to_swap");
+	gt_need(cowhold_wait(hold, reclaim.done[0]), "reclaim comes to %s", where);
 	uring_register_buffer(ring, buffer, page_size());
 	gt_need(!ioctl(hold, COWHOLD_IOC_RELEASE), "reclaim waited there until the buffer was registered");
 	gt_need(!pthread_join(thread, NULL), "pthread_join");

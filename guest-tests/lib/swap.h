@@ -24,6 +24,18 @@ static inline bool swap_writes(uint64_t frame)
 	return page_word("/proc/kpageflags", frame) >> PAGE_WRITEBACK & 1;
 }
 
+/* Reclaim is asked for the page until it has unmapped it, or for long enough. Whether it has. */
+static inline bool swap_ask(void *page)
+{
+	page_settle(page);
+	for (int i = 0; i < 200 && !(page_entry(page) & PAGE_SWAPPED); i++) {
+		if (madvise(page, page_size(), MADV_PAGEOUT) && errno == EINVAL)
+			gt_skip("the kernel has no MADV_PAGEOUT");
+		page_drain_vectors();
+	}
+	return page_entry(page) & PAGE_SWAPPED;
+}
+
 /*
  * Out to swap, proven by the pagemap, and written: a page under writeback to a device that needs it
  * stable is copied on write whoever else has it, and how long that lasts is the device's business.
@@ -32,19 +44,25 @@ static inline bool swap_writes(uint64_t frame)
  */
 static inline void swap_out(void *page)
 {
-	uint64_t frame;
+	uint64_t frame = page_frame(page);
 
-	page_settle(page);
-	frame = page_frame(page);
-	for (int i = 0; i < 200 && !(page_entry(page) & PAGE_SWAPPED); i++) {
-		if (madvise(page, page_size(), MADV_PAGEOUT) && errno == EINVAL)
-			gt_skip("the kernel has no MADV_PAGEOUT");
-		page_drain_vectors();
-	}
-	gt_need(page_entry(page) & PAGE_SWAPPED, "the page was not swapped out, pagemap entry 0x%llx",
+	gt_need(swap_ask(page), "the page was not swapped out, pagemap entry 0x%llx",
 		(unsigned long long)page_entry(page));
 	for (int i = 0; i < 5000 && swap_writes(frame); i++)
 		usleep(1000);
 	gt_need(!swap_writes(frame), "the page that was swapped out is not written yet");
+}
+
+/*
+ * Reclaim is asked for a page that may be pinned, and for one that is not: the second proves that it
+ * does its work when it passes over the first.
+ */
+static inline bool swap_out_unless_pinned(void *page)
+{
+	bool is_out = swap_ask(page);
+
+	swap_out(page_map(1, 'c'));
+	gt_note("reclaim %s", is_out ? "has unmapped the pinned page" : "passes over the pinned page, not over others");
+	return is_out;
 }
 #endif

@@ -8,54 +8,70 @@
 #include "guesttest.h"
 #include "pagestate.h"
 #include "rate.h"
-#include <pthread.h>
+#include <sched.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <time.h>
 
-static struct {
-	char *map;
+static char *map;
+/* Of the debugger, a child, and its parent, whose mapping it is. */
+static struct shared {
+	unsigned long writes, dropped;
+	bool is_racing;
+	int refused;		/* errno of the first write */
+} *shared;
+
+/* The debugger: since 7.3 by default nobody else may force a write. */
+static int attach_to_parent(void)
+{
+	char path[40];
 	int mem;
-	bool over;
-	unsigned long dropped;
-} shared;
 
-static void *drop_copies(void *arg)
+	gt_need(!ptrace(PTRACE_SEIZE, getppid(), NULL, NULL), "attaching to the parent");
+	snprintf(path, sizeof(path), "/proc/%d/mem", getppid());
+	mem = open(path, O_RDWR | O_CLOEXEC);
+	gt_need(mem >= 0, "%s", path);
+	return mem;
+}
+
+static bool force_write(int mem, char value)
 {
-	(void)arg;
-	while (!__atomic_load_n(&shared.over, __ATOMIC_RELAXED)) {
-		madvise(shared.map, page_size(), MADV_DONTNEED);
-		shared.dropped++;
+	return pwrite(mem, &value, 1, (uintptr_t)map) == 1;
+}
+
+/* Writes for two seconds, or as long as a busy host needs, while the parent drops what was written. */
+static void force_writes(bool is_race)
+{
+	int mem = attach_to_parent();
+	time_t end;
+
+	if (!force_write(mem, 'x')) {
+		shared->refused = errno;
+		_exit(0);
 	}
-	return NULL;
+	shared->writes = 1;
+	if (!is_race)
+		_exit(0);
+	__atomic_store_n(&shared->is_racing, true, __ATOMIC_RELEASE);
+	for (end = time(NULL) + 2; time(NULL) <= end || __atomic_load_n(&shared->dropped, __ATOMIC_RELAXED) <= 100;
+	     shared->writes++)
+		gt_need(force_write(mem, 'x'), "a forced write");
+	_exit(0);
 }
 
-static bool force_write(char value)
+static bool has_ended(pid_t pid)
 {
-	return pwrite(shared.mem, &value, 1, (uintptr_t)shared.map) == 1;
-}
+	siginfo_t info = { 0 };
 
-/* Writes for two seconds, or as long as a busy host needs, while another thread drops what was written. */
-static unsigned long race(void)
-{
-	const time_t end = time(NULL) + 2;
-	unsigned long writes = 0;
-	pthread_t dropper;
-
-	gt_need(!pthread_create(&dropper, NULL, drop_copies, NULL), "pthread_create");
-	for (; time(NULL) <= end || __atomic_load_n(&shared.dropped, __ATOMIC_RELAXED) <= 100; writes++)
-		gt_need(force_write('x'), "a forced write");
-	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
-	gt_need(!pthread_join(dropper, NULL), "pthread_join");
-	gt_need(shared.dropped > 100 && writes > 100, "enough of a race: %lu writes, %lu drops", writes,
-		shared.dropped);
-	return writes;
+	gt_need(!waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT), "waitid");
+	return info.si_pid == pid;
 }
 
 static void run(void)
 {
-	bool in_memory = !strcmp(gt_param("race"), "shmem");
+	bool in_memory = !strcmp(gt_param("race"), "shmem"), is_race = strcmp(gt_param("race"), "none");
 	char name[40], *original = malloc(page_size()), *now = malloc(page_size());
-	unsigned long writes = 1;
+	pid_t debugger;
 	int fd;
 
 	snprintf(name, sizeof(name), "%s/force-private.XXXXXX", in_memory ? "/dev/shm" : ".");
@@ -66,19 +82,30 @@ static void run(void)
 	close(fd);
 	fd = open(name, O_RDONLY | O_CLOEXEC);
 	unlink(name);
-	shared.map = mmap(NULL, page_size(), PROT_READ, MAP_PRIVATE, fd, 0);
-	gt_need(fd >= 0 && shared.map != MAP_FAILED, "mapping the file");
-	shared.mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
-	gt_need(shared.mem >= 0, "/proc/self/mem");
-	if (!force_write('x'))
-		gt_skip("writes to read-only mappings are refused here: %s", strerror(errno));
-	gt_need(*(volatile char *)shared.map == 'x', "the mapping shows what was written to it");
-	if (strcmp(gt_param("race"), "none"))
-		writes = race();
+	map = mmap(NULL, page_size(), PROT_READ, MAP_PRIVATE, fd, 0);
+	shared = mmap(NULL, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	gt_need(fd >= 0 && map != MAP_FAILED && shared != MAP_FAILED, "mapping the file");
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);	/* where Yama is */
+	debugger = gt_fork();
+	if (!debugger)
+		force_writes(is_race);
+	while (!__atomic_load_n(&shared->is_racing, __ATOMIC_ACQUIRE) && !has_ended(debugger))
+		sched_yield();
+	if (shared->refused)
+		gt_skip("writes to read-only mappings are refused here: %s", strerror(shared->refused));
+	gt_need(*(volatile char *)map == 'x', "the mapping shows what was written to it");
+	while (!has_ended(debugger)) {
+		madvise(map, page_size(), MADV_DONTNEED);
+		__atomic_add_fetch(&shared->dropped, 1, __ATOMIC_RELAXED);
+	}
+	gt_reap(debugger);
+	gt_need(!is_race || (shared->dropped > 100 && shared->writes > 100), "enough of a race: %lu writes, %lu drops",
+		shared->writes, shared->dropped);
 	gt_need(pread(fd, now, page_size(), 0) == (ssize_t)page_size(), "reading the file");
-	gt_rate(!!memcmp(original, now, page_size()), writes);	/* the file stays changed */
+	gt_rate(!!memcmp(original, now, page_size()), shared->writes);	/* the file stays changed */
 	gt_check_bytes(original, now, page_size(), "the file after a forced write to its private mapping");
-	gt_pass("%lu forced writes, %lu of the copies dropped, and the file is as it was", writes, shared.dropped);
+	gt_pass("%lu forced writes, %lu of the copies dropped, and the file is as it was", shared->writes,
+		shared->dropped);
 }
 
 GUEST_TEST = {

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import time
 from pathlib import Path
 
@@ -33,9 +34,16 @@ def swap_devices() -> "list[str]":
 
 
 def is_stable(name: str) -> bool:
-    """Whether a device asks for pages that do not change while they are written."""
-    queue = Path("/sys/class/block") / name / "queue/stable_writes"
-    return queue.exists() and queue.read_text().strip() == "1"
+    """Whether a device asks for pages that do not change while they are written.
+
+    Since 6.11 (c6e56cf6b2e7) one with checksums does whatever its attribute says.
+    """
+    device = Path("/sys/class/block") / name
+    queue, checksums = device / "queue/stable_writes", device / "integrity/format"
+    if queue.exists() and queue.read_text().strip() == "1":
+        return True
+    release = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    return release >= (6, 11) and checksums.exists() and "-DIF-" in checksums.read_text()
 
 
 def is_late(name: str) -> bool:

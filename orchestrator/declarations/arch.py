@@ -2,7 +2,7 @@
 """What differs between architectures, as an inert table: an architecture is one entry of data."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -44,9 +44,17 @@ class Arch:
     )
     append: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __reduce__(self) -> tuple[Callable[[str], "Arch"], tuple[str]]:
+        """A worker hands it on by its name: read-only mappings cannot be pickled."""
+        return _find_arch, (self.name,)
+
     @property
     def is_native(self) -> bool:
         return platform.machine() == self.name
+
+
+def _find_arch(name: str) -> Arch:
+    return ARCHES[name]
 
 
 ARCHES: Mapping[str, Arch] = MappingProxyType(

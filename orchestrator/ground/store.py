@@ -17,6 +17,7 @@ A folder of the store is whole or absent: it is filled under another name and re
     history.sqlite       every result that was ever earned, made again from results and runs if it is lost
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
     objects/, accel/     what was learned: how many objects a config has, whether KVM works
+    configs/             the configs that Kconfig took as they were requested, by tree and toolchain
     apt/, ccache/        caches of the tools'; locks/, scratch/, logs/ explain themselves
 """
 

@@ -67,9 +67,9 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 def boot_guest(machine: Machine, folder: Path, armed: Armed | None = None) -> Iterator[Guest]:
     """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
 
-    Raises ``StageFailure`` with the console's end when the kernel panics, hangs or is not the one that was
-    built, and ``InfraError`` when QEMU does not run. A QEMU that crashes before the guest is ready is started
-    once more, and ``Guest.trouble`` says so.
+    Raises ``StageFailure`` with the console's end when the kernel panics or hangs (of stage ``boot``) or the
+    guest is not the one that was described (``setup``), and ``InfraError`` when QEMU does not run. A QEMU
+    that crashes before the guest is ready is started once more, and ``Guest.trouble`` says so.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -236,14 +236,14 @@ def _check_identity(guest: Guest, deadline: Deadline) -> None:
     cpus, _, packed = seen.stdout.partition("\n")
     config_text, notes = _unpack(base64.b64decode(packed))
     if bytes.fromhex(kernel.gnu_build_id) not in notes:
-        raise StageFailure("boot", "the guest runs another kernel than the one built", log=guest.console)
+        raise StageFailure("setup", "the guest runs another kernel than the one built", log=guest.console)
     if cpus != str(shape.cpus):
-        raise StageFailure("boot", f"{shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console)
+        raise StageFailure("setup", f"{shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console)
     # make may have changed the .config while it built; without IKCONFIG there is nothing to see
     outcomes = compare_config(kernel.request.config, config_text) if config_text else ()
     if wrong := [str(outcome) for outcome in outcomes if outcome.is_error]:
         what = f"{len(wrong)} requested symbol(s) are not in the running kernel"
-        raise StageFailure("boot", what, hint="\n  ".join(wrong), log=guest.console)
+        raise StageFailure("setup", what, hint="\n  ".join(wrong), log=guest.console)
 
 
 def _unpack(data: bytes) -> tuple[str, bytes]:

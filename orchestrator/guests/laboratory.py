@@ -2,7 +2,7 @@
 """A guest that is ready in, one with what its row asks for out, each thing read back from inside.
 
 ``guest-lab`` does it in the guest; here its readings are compared with the description. What is not there
-as asked for is a failure of the boot, with the reason: no case runs on another machine than its row's.
+as asked for is a failure of the set-up, with the reason: no case runs on another machine than its row's.
 """
 
 import ast
@@ -66,7 +66,7 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
     wrong = [readings["error"]] if "error" in readings else list(find_differences(shape, readings))
     if wrong:
         raise StageFailure(
-            "boot",
+            "setup",
             "the guest is not the one that the row asks for",
             where=str(guest.machine.kernel.request.source.version),
             hint="\n  ".join(wrong),

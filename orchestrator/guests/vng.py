@@ -74,7 +74,7 @@ def read_argv(printed: str, qemu: str) -> list[str]:
     cmdline = argv[argv.index("-append") + 1]
     if len(cmdline) > _CMDLINE_LIMIT:
         what = f"the kernel command line has {len(cmdline)} characters, and only {_CMDLINE_LIMIT} are read"
-        raise StageFailure("boot", what, hint=cmdline)
+        raise StageFailure("setup", what, hint=cmdline)
     return argv
 
 

@@ -5,17 +5,18 @@ A kernel that was built elsewhere comes in here, and what comes after does not k
 """
 
 import datetime
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.guesttest import SELFTEST
+from orchestrator.ground.errors import StageFailure
 from orchestrator.guests.accel import choose_accel
 from orchestrator.guests.qemu import Machine
 from orchestrator.guests.rootfs import make_rootfs
 from orchestrator.guests.vng import find_reason_not
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain, build_kernel
+from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain, build_kernel, check_config
 from orchestrator.kernels.kconfig import make_config
 from orchestrator.runs.record import Expected, JobRecord, Known
 from orchestrator.runs.run import Program, compile_case
@@ -52,11 +53,51 @@ def apply_job(job: Job, base: Source, declared: Declarations, place: Workspace) 
     )
 
 
-def build_job(job: Job, declared: Declarations, place: Workspace, *, redo: bool = False) -> Kernel:
-    """Source, config, kernel."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job of which nothing is compiled yet: its tree, and what is to be built.
+
+    ``request`` is None where the job is ``left_out``, with the reason, or cannot be built: ``failure``.
+    """
+
+    base: Source
+    request: BuildRequest | None = None
+    left_out: str = ""
+    failure: StageFailure | None = None
+
+    @property
+    def checked_request(self) -> BuildRequest:
+        """Raises ``StageFailure`` where there is none."""
+        if self.left_out:
+            raise StageFailure("source", f"left out: {self.left_out}")
+        if self.failure:
+            raise self.failure
+        assert self.request
+        return self.request
+
+
+def prepare_job(job: Job, declared: Declarations, place: Workspace) -> Prepared:
+    """Fetch the tree, apply the series, have Kconfig check the config. Raises only what is the host's."""
     base = find_base(job, place)
-    request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
-    return make_kernel(job, request, place, redo=redo)
+    if reason := find_reason_left_out(job, base):
+        return Prepared(base, left_out=reason)
+    try:
+        request = make_build_request(job, apply_job(job, base, declared, place), declared, place)
+        if not job.built:
+            check_config(request, place.store, place.progress, place.budget)
+    except StageFailure as failure:
+        return Prepared(base, failure=failure)
+    return Prepared(base, request)
+
+
+def build_prepared(job: Job, prepared: Prepared, place: Workspace, *, redo: bool = False) -> Kernel:
+    """The kernel of a job; raises ``StageFailure`` where it is left out or there is none."""
+    return make_kernel(job, prepared.checked_request, place, redo=redo)
+
+
+def build_job(job: Job, declared: Declarations, place: Workspace) -> Kernel:
+    """Prepare and build one job."""
+    return build_prepared(job, prepare_job(job, declared, place), place)
 
 
 def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:

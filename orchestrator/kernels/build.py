@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.declarations.arch import Arch, Image
@@ -23,7 +23,7 @@ from orchestrator.ground.progress import Progress
 from orchestrator.ground.store import Store, make_id, make_tree_id, write_atomic, write_json
 from orchestrator.kernels.kconfig import Config, configure
 from orchestrator.kernels.warning import find_new_warnings
-from orchestrator.sources.repository import Source, checkout
+from orchestrator.sources.repository import Source, checkout, list_changed
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
@@ -37,6 +37,7 @@ _REPRODUCIBLE = (
     "LOCALVERSION=",
 )
 _NEEDED_MIB = 2048
+_STATISTICS = "ccache.log"
 # of a folder in kernels/; part of the identity, so that an older store is no trap
 _FORMAT = 3
 
@@ -187,24 +188,8 @@ def _build(
     if unclean.exists():
         progress.note("a build was killed here; its objects are not trusted and are built again")
         shutil.rmtree(build_dir)
-    build_dir.mkdir(exist_ok=True)
-    statistics = build_dir / "ccache.log"
-    statistics.unlink(missing_ok=True)
-    make = _Make(
-        (
-            command.find_tool("make", "make"),
-            *request.toolchain.make_words,
-            *_REPRODUCIBLE,
-            *request.source.make_words,
-            f"O={build_dir}",
-        ),
-        worktree,
-        {
-            "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
-            "CCACHE_STATSLOG": str(statistics),
-        },
-        share,
-    )
+    make = _prepare_make(request, worktree, store, share, build_dir)
+    (build_dir / _STATISTICS).unlink(missing_ok=True)
     progress.stage("kconfig", request.subject)
     text = configure(request.config, worktree, build_dir, make.argv, make.env)
     progress.stage("build", request.subject)
@@ -223,6 +208,42 @@ def _build(
         _build_guest_modules(request, make, build_dir, draft / "guest-modules")
     (draft / "config").write_text(text)
     _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
+
+
+def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE) -> None:
+    """Have Kconfig say, before anything is compiled, whether each requested symbol survives.
+
+    Raises ``StageFailure`` as ``configure`` does. A kernel that is built, or a config that was found good for
+    this tree, is not asked about again. A series that leaves Kconfig files alone is asked about at its base,
+    so that the worktree keeps its files and their times.
+    """
+    if find_kernel(request, store):
+        return
+    src = request.source
+    if src.commit != src.base and not list_changed(store, src.base, src.commit, "*Kconfig*"):
+        src = replace(src, commit=src.base)
+    checked = store.path("configs", make_id(src.commit, request.config.config_id, request.toolchain.identity))
+    if checked.exists():
+        return
+    progress.stage("kconfig", request.subject)
+    with checkout(src, store) as worktree, budget.build() as share:
+        build_dir = store.use("build", request.folder_id)
+        make = _prepare_make(request, worktree, store, share, build_dir)
+        configure(request.config, worktree, build_dir, make.argv, make.env)
+    write_atomic(checked, "")
+
+
+def _prepare_make(
+    request: BuildRequest, worktree: Path, store: Store, share: MakeShare, build_dir: Path
+) -> "_Make":
+    """How make is called in a build folder, which is there after that."""
+    build_dir.mkdir(exist_ok=True)
+    words = (*request.toolchain.make_words, *_REPRODUCIBLE, *request.source.make_words, f"O={build_dir}")
+    env = {
+        "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
+        "CCACHE_STATSLOG": str(build_dir / _STATISTICS),
+    }
+    return _Make((command.find_tool("make", "make"), *words), worktree, env, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +337,7 @@ def _describe(
             "vmlinux_sha256": hashlib.sha256(vmlinux.read_bytes()).hexdigest(),
             "wall_s": round(done.wall_s, 1),
             "cpu_s": round(done.cpu_s, 1),
-            "ccache": _count_ccache(build_dir / "ccache.log"),
+            "ccache": _count_ccache(build_dir / _STATISTICS),
             "make": done.line,
             "warnings": [line for line in lines if "warning:" in line],
             # with W=1, in the files that the series touches

@@ -149,6 +149,12 @@ def export_patches(store: Store, base: str, commit: str) -> bytes | None:
     return done.output.encode() if done.returncode == 0 and done.output else None
 
 
+def list_changed(store: Store, base: str, commit: str, glob: str) -> list[str]:
+    """The files that differ between two commits and match a glob; ``*`` matches ``/`` as well."""
+    words = ("diff", "--name-only", "--no-renames", base, commit, "--", f":(glob,top)**/{glob}")
+    return git(open_repository(store), *words).output.splitlines()
+
+
 def read_tree_id(store: Store, commit: str) -> str:
     return git(open_repository(store), "rev-parse", f"{commit}^{{tree}}").output
 

@@ -214,5 +214,5 @@ def _judge_lost(failure: Failure, finding: Finding, trials: int) -> Finding | No
 
 
 def _find_status(failure: Failure) -> Status:
-    """A kernel that does not boot is the kernel's fault; one that can not be had says nothing."""
+    """A kernel that does not boot is at fault; one that is missing, or another guest, says nothing."""
     return Status.CRASH if failure.stage == "boot" else Status.BROKEN

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every series is applied and every config is checked before the first object is compiled."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.declarations.matrix import Cell
+from orchestrator.ground.errors import StageFailure
+from orchestrator.ground.store import Store
+from orchestrator.ground.workers import Limits
+from orchestrator.jobs.plan import Declarations, Job
+from orchestrator.jobs.stages import prepare_job
+from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.kconfig import load_fragments
+from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.runs.record import load_run
+from orchestrator.sources.series import Series
+from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.test_plan import DECLARED, ROW
+
+SWAP = {"mm/swap.c": ("+ 1", "+ 2")}
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Declarations:
+    folder = tmp_path / "kconfigs"
+    folder.mkdir()
+    (folder / "base.config").write_text("#: about a\nCONFIG_BLOCK=y\n")
+    (folder / "lost.config").write_text("#: about a\nCONFIG_FROBNICATE=y\n")
+    return replace(DECLARED, fragments=load_fragments(folder))
+
+
+@pytest.fixture
+def place(tmp_path: Path, store: Store, progress: QuietProgress, mirror: Mirror) -> Workspace:
+    return Workspace(tmp_path, store, progress)
+
+
+def make_job(name: str, series: Series = Series(), config: str = "base") -> Job:  # noqa: B008
+    row = replace(ROW, tree=FAKE_TREE.name, kconfig=(config,))
+    return Job(row, Cell(name, series.name, ()), FAKE_TREE, series, DECLARED.cases)
+
+
+def list_compiled(store: Store) -> list[Path]:
+    return list(store.root.glob("build/*/**/*.o"))
+
+
+def test_all_that_is_wrong_is_told_and_nothing_is_built(
+    declared: Declarations, place: Workspace, store: Store, make_series: MakeSeries
+) -> None:
+    twice = make_series("twice", SWAP, SWAP | {"mm/memory.c": ("copies", "frobs")})
+    jobs = [make_job("plain"), make_job("twice", twice), make_job("lost", config="lost")]
+    with pytest.raises(ExceptionGroup) as raised:
+        run_jobs(jobs, declared, place, "tcg", "cowbell test")
+    applies, survives = raised.value.exceptions
+    assert isinstance(applies, StageFailure)
+    assert applies.what.startswith("0002-twice.patch does not apply")
+    assert isinstance(survives, StageFailure)
+    assert (survives.stage, survives.what) == ("kconfig", "1 requested symbol(s) did not survive")
+    assert "lost.config:2: FROBNICATE" in survives.hint
+    assert not list_compiled(store)
+    assert not list(store.root.glob("kernels/*"))
+
+
+def test_with_keep_going_the_others_are_built(
+    declared: Declarations, place: Workspace, make_series: MakeSeries
+) -> None:
+    twice = make_series("twice", SWAP, SWAP)
+    jobs = [make_job("plain"), make_job("twice", twice)]
+    going = replace(place, keep_going=True, limits=Limits(is_keeping_going=True))
+    with pytest.raises(ExceptionGroup, match="jobs") as raised:
+        build_jobs(jobs, declared, going, redo=False)
+    assert ["0002-twice.patch" in str(error) for error in raised.value.exceptions] == [True]
+    assert len(list((place.store.root / "kernels").iterdir())) == 1
+
+
+def test_a_job_that_is_alone_is_recorded(
+    declared: Declarations, place: Workspace, make_series: MakeSeries
+) -> None:
+    """There is nothing that it keeps from being built, and a bisection wants to know of it."""
+    run_id, _ = run_jobs(
+        [make_job("twice", make_series("twice", SWAP, SWAP))], declared, place, "tcg", "cowbell test"
+    )
+    (record,) = load_run(place.store.path("runs", run_id) / "record.json").jobs
+    assert record.failure
+    assert record.failure.stage == "source"
+    assert record.version == "5.10.226"
+
+
+def count_kconfig(progress: QuietProgress) -> int:
+    return len([subject for stage, subject in progress.stages if stage == "kconfig"])
+
+
+def test_kconfig_is_asked_once_for_a_tree(
+    declared: Declarations,
+    place: Workspace,
+    progress: QuietProgress,
+    make_series: MakeSeries,
+) -> None:
+    """A series that touches no Kconfig file is not asked about, one that does is."""
+    cow = make_series("cow", SWAP)
+    menu = make_series("menu", {"mm/Kconfig": ("", "config FROB\n")})
+    asked = [
+        (make_job("plain"), 1),
+        (make_job("cow", cow), 1),
+        (make_job("menu", menu), 2),
+        (make_job("plain"), 2),
+    ]
+    for job, times in asked:
+        assert not prepare_job(job, declared, place).failure
+        assert count_kconfig(progress) == times
