@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.declarations import document as doc
 from orchestrator.declarations.guesttest import load_cases, select_cases
-from orchestrator.declarations.matrix import load_matrix
+from orchestrator.declarations.matrix import load_expectations, load_matrix
 from orchestrator.ground.errors import UsageError
 from orchestrator.ground.status import Status
 from orchestrator.kernels.kconfig import load_fragments
@@ -28,7 +28,7 @@ rows:
     kernels:
       - name: plain
         expect:
-          - {case: a.b, status: fail, why: it is broken, when: kernel<5.19}
+          - {test: a.b, status: fail, why: it is broken, when: kernel<5.19}
       - {name: mended, series: cow}
 """
 
@@ -199,3 +199,27 @@ def test_shipped_series(file: Path) -> None:
     assert series.when.text
     for patch in series.patches:
         assert patch.path.read_text().startswith("From ")
+
+
+EXPECTATIONS = """\
+expectations:
+  - {test: a.b, status: fail, why: it is broken, when: kernel<5.19}
+  - {test: "a.*", status: skip, why: it is elsewhere, series: none cow}
+"""
+
+
+def test_expectations(tmp_path: Path) -> None:
+    file = tmp_path / "expectations.yaml"
+    file.write_text(EXPECTATIONS)
+    plain, both = load_expectations(file)
+    assert (plain.test, plain.status, plain.when.text) == ("a.b", Status.FAIL, "kernel<5.19")
+    assert plain.series == frozenset([""])
+    assert (both.status, both.series) == (Status.SKIP, frozenset(["", "cow"]))
+    file.write_text(EXPECTATIONS.replace("test: a.b", "case: a.b").replace("status: skip", "status: pass"))
+    with pytest.raises(ExceptionGroup) as raised:
+        load_expectations(file)
+    assert [str(error).removeprefix(f"{file}:") for error in raised.value.exceptions] == [
+        "2: expectations[0]: unknown key case",
+        "2: expectations[0]: missing test",
+        "3: expectations[1].status: expected one of fail, timeout, crash, skip, got pass",
+    ]

@@ -345,7 +345,12 @@ def find_touched(folder: Path, since: str, **words: Any) -> tuple[list[str], str
         ("kconfigs/mine.config", "about mine", "about yours", ["one"]),
         ("kconfigs/unused.config", "", "#: about nothing\nCONFIG_KSM=y\n", []),
         ("guest-tests/odirect/mine.c", "#include", "/* why */\n#include", ["two"]),
-        ("ci/matrix.yaml", "status: fail", "status: crash", ["one"]),
+        (
+            "ci/expectations.yaml",
+            "",
+            "expectations:\n  - {test: odirect.mine, status: fail, why: it is}\n",
+            ["two"],
+        ),
         ("ci/matrix.yaml", "boot: 20s", "boot: 21s", ["one"]),
         ("ci/matrix.yaml", "rows:\n", "rows:\n  # a comment, which moves all lines\n", []),
         ("ci/matrix.yaml", "name: two", "name: three", ["three"]),

@@ -90,7 +90,7 @@ def project(tmp_path: Path, kernel_store: Store) -> Iterator[Project]:
     folder = tmp_path / "project"
     (folder / "ci").mkdir(parents=True)
     shutil.copy(ROOT / "ci/gitlab-ci.yml", folder / "ci")
-    fails = "{case: odirect.rd-mprotect, status: fail, why: a write fault copies pages with a reference}"
+    fails = "{test: odirect.rd-mprotect, status: fail, why: a write fault copies pages with a reference}"
     good = ROW.format(name="good", tests="fork.basic-cow, odirect.rd-mprotect")
     good += f"      - name: plain\n        expect: [{fails}]\n      - {{name: cow, series: cow}}\n"
     bad = ROW.format(name="bad", tests="odirect.rd-control, iouring.fixed-mprotect")

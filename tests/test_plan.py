@@ -146,6 +146,23 @@ def test_wrong_glob_of_the_matrix_names_the_row() -> None:
     assert error == "matrix.yaml: row demo: no case matches 'frob.*'"
 
 
+def test_what_is_expected_in_every_row_comes_after_the_rows_own() -> None:
+    """By series, and of the tests of the job alone."""
+    every = tuple(
+        Expectation(test, Status.FAIL, "known", Condition(), series=frozenset(series))
+        for test, series in (("odirect.read", [""]), ("odirect.write", ["", "cow"]), ("vmsplice.*", ["cow"]))
+    )
+    declared = replace(DECLARED, expectations=every)
+    plain, mended, small = make_plan(Request(), declared)
+    assert [e.test for e in plain.cell.expect] == ["odirect.*", "odirect.read", "odirect.write"]
+    assert [e.test for e in mended.cell.expect] == ["odirect.write", "vmsplice.*"]
+    assert [e.test for e in small.cell.expect] == ["odirect.write"]
+    request = Request(rows=("demo",), series=("other",), tests=("vmsplice.child",))
+    plain, other = make_plan(request, declared)
+    assert [e.test for e in plain.cell.expect] == ["odirect.*"]
+    assert other.cell.expect == ()
+
+
 @pytest.fixture
 def job(make_series: MakeSeries) -> Job:
     series = make_series("young", {"mm/swap.c": ("+ 1", "+ 2")}, when="kernel>=5.15 kernel<5.16")
@@ -181,7 +198,7 @@ def test_expectation_for_another_kernel_is_not_expected(
     job: Job, mirror: Mirror, store: Store, progress: QuietProgress, tmp_path: Path
 ) -> None:
     old = replace(FAILS, when=Condition.parse("kernel<5.0"))
-    here = replace(FAILS, case="vmsplice.*", when=Condition.parse("kernel<5.19 arch=x86_64"))
+    here = replace(FAILS, test="vmsplice.*", when=Condition.parse("kernel<5.19 arch=x86_64"))
     job = replace(job, cell=replace(job.cell, expect=(old, here)))
     fetch_tree(FAKE_TREE, store, progress)
     (record,), _ = run_once(job, Workspace(tmp_path, store, progress))

@@ -67,7 +67,7 @@ MATRIX = """rows:
       - {name: cow, series: cow}
       - name: mine
         series: mine
-        expect: [{case: mine.header, status: fail, why: my patch breaks it}]
+        expect: [{test: mine.header, status: fail, why: my patch breaks it}]
 """
 FILES: Mapping[str, str] = {
     "guest-tests/lib/mine.h": "#define MINE 1\n",
@@ -81,6 +81,7 @@ FILES: Mapping[str, str] = {
     "patches/mine/series.yaml": "title: mine\nwhen: kernel>=5.0\npatches:\n"
     "  - {file: 0001-mine.patch, flips: {mine.header: fail}}\n",
     "ci/matrix.yaml": MATRIX,
+    "ci/expectations.yaml": "expectations:\n  - {test: mine.script, status: fail, series: mine, why: so}\n",
 }
 
 
@@ -256,7 +257,9 @@ def test_every_fault_is_told_where_it_is(own: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "place"),
     [
-        ("ci/matrix.yaml", "case: mine.header", "case: mine.haeder", "ci/matrix.yaml:15: "),
+        ("ci/matrix.yaml", "test: mine.header", "test: mine.haeder", "ci/matrix.yaml:15: "),
+        ("ci/expectations.yaml", "series: mine", "series: mien", "ci/expectations.yaml:2: mine.script: "),
+        ("ci/expectations.yaml", "mine.script", "mine.srcipt", "ci/expectations.yaml:2: expects "),
         ("patches/mine/series.yaml", "mine.header", "mine.haeder", "patches/mine/series.yaml:4: patches[0]"),
         ("ci/matrix.yaml", "cow, mine", "cow, mien", "ci/matrix.yaml:2: row mine"),
         ("ci/matrix.yaml", "series: cow", "series: cwo", "ci/matrix.yaml:2: row mine"),
@@ -314,7 +317,8 @@ def install(folder: Path) -> Path:
     for name in ("guest-tests", "kconfigs", "patches"):
         shutil.copytree(ROOT / name, folder / "orchestrator/data" / name)
     (folder / "orchestrator/data/ci").mkdir()
-    shutil.copyfile(ROOT / "ci/matrix.yaml", folder / "orchestrator/data/ci/matrix.yaml")
+    for name in ("matrix.yaml", "expectations.yaml"):
+        shutil.copyfile(ROOT / "ci" / name, folder / "orchestrator/data/ci" / name)
     return folder
 
 

@@ -103,7 +103,7 @@ def _explain_row(row: Row) -> Mapping[str, str]:
         "kernels": ", ".join(cells),
         "guest": f"{row.guest.cpus} CPUs, {row.guest.memory_mib} MiB",
         "tests": ", ".join(row.tests),
-        "expected failures": f"{expected}, each with its reason in the matrix" if expected else "",
+        "expected failures": f"{expected} of its own, beside ci/expectations.yaml" if expected else "",
         "run it": f"cowbell test ROW={row.name}",
     }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows that are tested: ``ci/matrix.yaml`` in, typed rows out. Knows nothing of what is built.
+"""The rows that are tested, and what is expected of tests: ``ci/matrix.yaml`` and ``ci/expectations.yaml``.
 
-A row is complete when read alone. Its ``kernels`` are the cells: one tree without and with series, each with
-what is expected of it. What is not listed is expected to pass.
+A row's ``kernels`` are the cells: one tree without and with series. Expectations of a cell go before those
+that hold in every row, which have a file of their own. What neither lists is expected to pass.
 """
 
 import datetime
@@ -23,19 +23,20 @@ _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a case (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
+    """What a test (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
 
-    After the day ``until`` it is expected no longer. A crash may have to be the one with a ``fingerprint``
-    (or a glob). ``where`` is the line that says so.
+    ``series`` are those that it holds for, an empty name is none. After the day ``until`` it is expected no
+    longer. A crash may have to be the one with a ``fingerprint`` (or a glob). ``where`` is its line.
     """
 
-    case: str
+    test: str
     status: Status
     why: str
     when: Condition
     where: str = ""
     until: datetime.date | None = None
     fingerprint: str = ""
+    series: frozenset[str] = frozenset([""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,19 @@ class Row:
 
 def _make_expectation(
     place: Place,
-    case: str,
+    test: str,
     status: str,
     why: str,
     when: Condition | None = None,
     until: datetime.date | None = None,
     fingerprint: str = "",
+    series: str = "none",
 ) -> Expectation:
     if fingerprint and status != Status.CRASH:
         raise ValueError(f"fingerprint: only a crash has one, and {status} is expected")
     where = f"{place.file}:{place.line}"
-    return Expectation(case, Status(status), why, when or Condition(), where, until, fingerprint)
+    names = frozenset("" if name == "none" else name for name in series.split())
+    return Expectation(test, Status(status), why, when or Condition(), where, until, fingerprint, names)
 
 
 def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
@@ -135,6 +138,16 @@ def _make_row(
 
 
 _TEXT = doc.scalar(doc.text)
+_EXPECTATION = {"test": _TEXT, "status": doc.scalar(doc.one_of([s.value for s in _EXPECTED])), "why": _TEXT}
+_OPTIONAL = {"when": doc.condition, "until": doc.scalar(doc.day), "fingerprint": _TEXT}
+_EXPECTATIONS: Shape[tuple[Expectation, ...]] = doc.record(
+    lambda place, expectations: expectations,
+    {
+        "expectations": doc.list_of(
+            doc.record(_make_expectation, _EXPECTATION, {**_OPTIONAL, "series": _TEXT})
+        )
+    },
+)
 _MATRIX: Shape[tuple[Row, ...]] = doc.record(
     lambda place, rows: rows,
     {
@@ -159,21 +172,7 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                             {"name": _TEXT},
                             {
                                 "series": _TEXT,
-                                "expect": doc.list_of(
-                                    doc.record(
-                                        _make_expectation,
-                                        {
-                                            "case": _TEXT,
-                                            "status": doc.scalar(doc.one_of([s.value for s in _EXPECTED])),
-                                            "why": _TEXT,
-                                        },
-                                        {
-                                            "when": doc.condition,
-                                            "until": doc.scalar(doc.day),
-                                            "fingerprint": _TEXT,
-                                        },
-                                    )
-                                ),
+                                "expect": doc.list_of(doc.record(_make_expectation, _EXPECTATION, _OPTIONAL)),
                             },
                         )
                     ),
@@ -202,3 +201,8 @@ def load_matrix(file: Path) -> dict[str, Row]:
             errors.append(UsageError(what, where=row.where, hint="rename one of them"))
     raise_all(errors)
     return found
+
+
+def load_expectations(file: Path) -> tuple[Expectation, ...]:
+    """What is expected in every row; raises ``UsageError`` for each thing wrong with it, all at once."""
+    return doc.load_document(file, _EXPECTATIONS)

@@ -21,7 +21,9 @@ from orchestrator.jobs.inputs import add_names
 from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
 from orchestrator.sources.repository import find_commit, git
 
-_DECLARING = ("guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/known-splats.yaml")
+_DECLARING = (
+    "guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/expectations.yaml", "ci/known-splats.yaml",
+)  # fmt: skip
 # neither built nor run
 _ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*", ".doc/*")
 _OWN_ASIDE = ("tests/*",)

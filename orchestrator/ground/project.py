@@ -12,6 +12,7 @@ SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
 
 # a folder that has one of these is somebody's project
 _MARKS = (
+    "ci/expectations.yaml",
     "ci/known-splats.yaml",
     "ci/matrix.yaml",
     "guest-tests",

@@ -10,7 +10,7 @@ from typing import TypeVar
 from orchestrator.declarations.document import suggest
 from orchestrator.declarations.guesttest import GuestCase, is_match, load_cases
 from orchestrator.declarations.knownsplats import load_known_splats
-from orchestrator.declarations.matrix import load_matrix
+from orchestrator.declarations.matrix import load_expectations, load_matrix
 from orchestrator.declarations.selftest import CASES
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.project import SHIPPED, list_layers
@@ -58,6 +58,7 @@ def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarati
     cases: tuple[GuestCase, ...] = load(lambda path: load_cases(path, lib), root / "guest-tests", ())
     return Declarations(
         rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
+        expectations=load(load_expectations, root / "ci" / "expectations.yaml", ()),
         trees=load(load_trees, root / "patches" / "trees.yaml", {}),
         series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
         fragments=load(load_fragments, root / "kconfigs", {}),
@@ -74,6 +75,7 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
     fixups = {fixup.name: fixup for fixup in (*below.fixups, *own.fixups)}
     return Declarations(
         rows={**below.rows, **own.rows},
+        expectations=(*own.expectations, *below.expectations),
         trees={**below.trees, **own.trees},
         series={**below.series, **own.series},
         fragments={**below.fragments, **own.fragments},
@@ -105,13 +107,17 @@ def _check_expectations(declared: Declarations, cases: Sequence[GuestCase]) -> I
     """One that speaks of no case is a misspelt one, and the failure that it excuses would come as news."""
     known = [name for case in cases for name in (case.id, *case.subtests)]
     undeclared = tuple(f"{case.id}/" for case in cases if not case.subtests)
-    for row in declared.rows.values():
-        for cell in row.cells:
-            for expected in cell.expect:
-                word = expected.case
-                if not (word.startswith(undeclared) or any(is_match(word, name) for name in known)):
-                    yield UsageError(
-                        f"{row.name}/{cell.name} expects something of {expected.case}, and there is no such "
-                        f"case{suggest(expected.case, known)}",
-                        where=expected.where,
-                    )
+    listed = [
+        (expected, f"{row.name}/{cell.name} expects")
+        for row in declared.rows.values()
+        for cell in row.cells
+        for expected in cell.expect
+    ]
+    for expected, who in [*listed, *((expected, "expects") for expected in declared.expectations)]:
+        word = expected.test
+        if not (word.startswith(undeclared) or any(is_match(word, name) for name in known)):
+            what = f"{who} something of {word}, and there is no such case{suggest(word, known)}"
+            yield UsageError(what, where=expected.where)
+        for name in sorted(expected.series - declared.series.keys() - {""}):
+            what = f"{word}: there is no series {name}{suggest(name, declared.series)}"
+            yield UsageError(what, where=expected.where)

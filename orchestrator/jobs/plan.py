@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.document import suggest
-from orchestrator.declarations.guesttest import SELFTEST, GuestCase, select_cases
+from orchestrator.declarations.guesttest import SELFTEST, GuestCase, is_match, select_cases
 from orchestrator.declarations.knownsplats import KnownSplat
-from orchestrator.declarations.matrix import Cell, Row
+from orchestrator.declarations.matrix import Cell, Expectation, Row
 from orchestrator.declarations.shape import find_misfits, list_needs
 from orchestrator.ground.errors import InfraError, UsageError, raise_all
 from orchestrator.guests.vng import FRAGMENT
@@ -56,6 +56,7 @@ class Declarations:
     series: Mapping[str, Series]
     fragments: Mapping[str, Fragment]
     cases: tuple[GuestCase, ...]
+    expectations: tuple[Expectation, ...] = ()
     fixups: tuple[Fixup, ...] = ()
     known_splats: tuple[KnownSplat, ...] = ()
     built: "Mapping[str, Handover]" = field(default_factory=dict)
@@ -137,11 +138,28 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 series = declared.series[cell.series] if cell.series else Series()
                 jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
     raise_all(list({str(error): error for error in errors}.values()))
+    jobs = [replace(job, cell=_add_expectations(job.cell, job.cases, declared)) for job in jobs]
     if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
         # where it was to be built something went wrong that was not the kernel's fault
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
         raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
     return tuple(jobs)
+
+
+def _add_expectations(cell: Cell, cases: Sequence[GuestCase], declared: Declarations) -> Cell:
+    """The cell with what is expected of its tests in every row, after what its own row says."""
+    names = [name for case in cases for name in (case.id, *case.subtests)]
+    undeclared = tuple(f"{case.id}/" for case in cases if not case.subtests)
+    return replace(
+        cell,
+        expect=cell.expect
+        + tuple(
+            expected
+            for expected in declared.expectations
+            if cell.series in expected.series
+            and (expected.test.startswith(undeclared) or any(is_match(expected.test, name) for name in names))
+        ),
+    )
 
 
 def _list_built(

@@ -150,8 +150,8 @@ def list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, .
     """What is expected of this kernel, today; what no longer is stays, to be told."""
     return tuple(
         Expected(
-            e.case, e.status, e.why, e.until.isoformat() if e.until else "",
-            _is_over(e.until, f"{e.case} to {e.status}", e.where, place), e.fingerprint,
+            e.test, e.status, e.why, e.until.isoformat() if e.until else "",
+            _is_over(e.until, f"{e.test} to {e.status}", e.where, place), e.fingerprint,
         )
         for e in job.cell.expect
         if e.when.holds(job.row.arch, base.version)
