@@ -64,3 +64,10 @@ class Condition:
             {"<": version < bound, "<=": version <= bound, ">": version > bound, ">=": version >= bound}[sign]
             for sign, bound in self.bounds
         )
+
+    def tell_end(self, version: Version) -> str:
+        """``since 7.0`` for a version past the upper bound, which says that something ended; else empty."""
+        for sign, bound in self.bounds:
+            if not Condition(bounds=((sign, bound),)).holds_for(version) and sign in ("<", "<="):
+                return f"{'since' if sign == '<' else 'after'} {str(bound).removesuffix('.0')}"
+        return ""

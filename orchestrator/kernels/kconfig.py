@@ -6,7 +6,9 @@ that name each symbol, all at once. Beside ``CONFIG_`` lines a fragment has head
 
     #: about    what it is for
     #: when     arch=aarch64 kernel>=5.13         where it may be used at all
-    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not asked for: unsupported, not dropped
+    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not requested: unsupported, not dropped
+    #: only     kernel<6.15 SYMBOL...  # why      a newer kernel has them no more: gone, not dropped
+    #: one-of   SYMBOL SYMBOL...                  the first of them that the kernel offers is set to y
     #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
     #: optional SYMBOL...                         may be dropped
     #: override SYMBOL...                         an earlier fragment's other value gives way
@@ -14,7 +16,7 @@ that name each symbol, all at once. Beside ``CONFIG_`` lines a fragment has head
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -28,14 +30,18 @@ from orchestrator.ground.store import make_id, write_atomic
 from orchestrator.kernels.kconfigtree import explain_symbols, make_environment
 
 _SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
-_KEYS = ("about", "when", "expect", "only", "optional", "append", "override")
+_KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")
 _MADE = ".config.made"
 _CONDITION = re.compile(r"(arch|kernel)[<>=]")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One symbol, the value it must have (``n`` for not set), and the line that says so."""
+    """One symbol, the value it must have (``n`` for not set), and the line that says so.
+
+    ``alternatives`` are taken in their order where the kernel does not offer this one. ``gone`` says since
+    when newer kernels have it no more, on a kernel that is one of those.
+    """
 
     symbol: str
     value: str
@@ -44,6 +50,12 @@ class Request:
     is_set: bool = True
     only: Condition = Condition()
     why_only: str = ""
+    alternatives: tuple["Request", ...] = ()
+    gone: str = ""
+
+    @property
+    def candidates(self) -> tuple["Request", ...]:
+        return (self, *self.alternatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +88,19 @@ class Config:
     unsupported: tuple[Request, ...] = ()
     family: str = ""
 
-    def render(self) -> str:
-        """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set."""
-        lines = [
-            f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}"
+    def render(self, passed_over: Set[str] = frozenset()) -> str:
+        """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set.
+
+        Of alternatives it has the first that is not ``passed_over``.
+        """
+        chosen = [
+            next((one for one in r.candidates if one.symbol not in passed_over), r.candidates[-1])
             for r in self.requests
             if r.is_set
+        ]
+        lines = [
+            f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}"
+            for r in chosen
         ]
         return "\n".join(lines) + "\n"
 
@@ -93,16 +112,21 @@ class State(StrEnum):
     CHANGED = "changed"
     DROPPED = "dropped"
     UNSUPPORTED = "unsupported"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested."""
+    """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested.
+
+    ``taken`` is the symbol that has the value: of alternatives, the one that the kernel offers.
+    """
 
     request: Request
     got: str
     state: State
     reason: str = ""
+    taken: str = ""
 
     @property
     def is_error(self) -> bool:
@@ -110,7 +134,8 @@ class Outcome:
 
     def __str__(self) -> str:
         asked = self.request
-        text = f"{asked.where}: {asked.symbol}: requested {asked.value}, got {self.got}"
+        names = " or ".join(one.symbol for one in asked.candidates)
+        text = f"{asked.where}: {names}: requested {asked.value}, got {self.got}"
         return f"{text}: {self.reason}" if self.reason else text
 
 
@@ -169,8 +194,17 @@ class _Reader:
                 self.requests.append(Request(symbol, wanted or "y", where, is_set=False))
         elif key == "only":
             self._read_only(value, why, where)
+        elif key == "one-of":
+            self._read_alternatives(value.split(), where)
         elif key in ("optional", "override"):
             self.named += [(symbol, key, where) for symbol in value.split()]
+
+    def _read_alternatives(self, symbols: list[str], where: str) -> None:
+        if len(symbols) < 2:
+            self._blame("expected two symbols or more", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
+            return
+        first, *others = (Request(symbol, "y", where) for symbol in symbols)
+        self.requests.append(replace(first, alternatives=tuple(others)))
 
     def _read_only(self, value: str, why: str, where: str) -> None:
         conditions = [word for word in value.split() if _CONDITION.match(word)]
@@ -201,7 +235,7 @@ class _Reader:
     def finish(self) -> Fragment:
         if not self._words("about"):
             self._blame("says not what it is for", f"{self.path}:1", "add '#: about ...'")
-        asked = {request.symbol for request in self.requests}
+        asked = {one.symbol for request in self.requests for one in request.candidates}
         for symbol, key, where in self.named:
             if symbol not in asked:
                 what = f"{key} {symbol}: this fragment does not ask for it"
@@ -218,7 +252,13 @@ class _Reader:
 
     def _bind(self, request: Request, optional: frozenset[str]) -> Request:
         only, why, _ = self.bounds.get(request.symbol, (Condition(), "", ""))
-        return replace(request, is_optional=request.symbol in optional, only=only, why_only=why)
+        return replace(
+            request,
+            is_optional=request.symbol in optional,
+            only=only,
+            why_only=why,
+            alternatives=tuple(self._bind(one, optional) for one in request.alternatives),
+        )
 
 
 def make_config(
@@ -234,10 +274,16 @@ def make_config(
     unsupported: list[Request] = []
     errors: list[UsageError] = []
     for fragment in used:
-        for request in fragment.requests:
-            if not request.only.holds(arch.name, version):
-                unsupported.append(request)
+        for written in fragment.requests:
+            offered = [one for one in written.candidates if one.only.holds(arch.name, version)]
+            unsupported += [
+                replace(one, gone=one.only.tell_end(version))
+                for one in written.candidates
+                if one not in offered
+            ]
+            if not offered:
                 continue
+            request = replace(offered[0], alternatives=tuple(offered[1:]))
             old = merged.get(request.symbol)
             if old and old.value != request.value and request.symbol not in fragment.override:
                 errors.append(
@@ -251,7 +297,10 @@ def make_config(
     raise_all(errors)
     append = " ".join(fragment.append for fragment in used if fragment.append)
     requests = tuple(merged.values())
-    asked = [(r.symbol, r.value, r.is_optional, r.is_set) for r in requests]
+    asked = [
+        (r.symbol, r.value, r.is_optional, r.is_set, *(one.symbol for one in r.alternatives))
+        for r in requests
+    ]
     family = "".join(fragment.family for fragment in used)
     return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported), family)
 
@@ -276,8 +325,13 @@ def choose_fragments(
 
 
 def _merge(old: Request, new: Request) -> Request:
-    """What two fragments ask together: set if either sets it, optional only if both say so."""
-    return replace(new, is_set=old.is_set or new.is_set, is_optional=old.is_optional and new.is_optional)
+    """What two fragments request together: set if either sets it, optional only if both say so."""
+    return replace(
+        new,
+        is_set=old.is_set or new.is_set,
+        is_optional=old.is_optional and new.is_optional,
+        alternatives=old.alternatives and new.alternatives,
+    )
 
 
 def configure(
@@ -316,8 +370,29 @@ def report_config(
 def _run_kconfig(
     config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
 ) -> str:
+    """The ``.config`` that Kconfig makes; it is run again where it took none of a request's alternatives."""
+    passed_over: set[str] = set()
+    while True:
+        text = _run_allnoconfig(config.render(passed_over), worktree, build_dir, make, env)
+        lost = [
+            request
+            for request in config.requests
+            if request.alternatives and not _find_taken(request, parse_config(text))
+        ]
+        more = {
+            next((one.symbol for one in request.candidates[:-1] if one.symbol not in passed_over), "")
+            for request in lost
+        } - {""}
+        if not more:
+            return text
+        passed_over |= more
+
+
+def _run_allnoconfig(
+    requests: str, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
     asked, made, log = build_dir / ".config.asked", build_dir / _MADE, build_dir / "kconfig.log"
-    write_atomic(asked, config.render())
+    write_atomic(asked, requests)
     for stale in (made, log):
         stale.unlink(missing_ok=True)
     done = command.run(
@@ -347,14 +422,27 @@ def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
     found = parse_config(text)
     outcomes = []
     for request in config.requests:
+        if taken := _find_taken(request, found):
+            names = ", ".join(one.symbol for one in request.candidates)
+            reason = "" if taken == request.symbol else f"the first of {names} that this kernel offers"
+            outcomes.append(Outcome(request, request.value, State.SURVIVED, reason, taken))
+            continue
         got = found.get(request.symbol, "n")
-        lost = State.DROPPED if got == "n" else State.CHANGED
-        outcomes.append(Outcome(request, got, State.SURVIVED if got == request.value else lost))
-    outcomes += [
-        Outcome(r, found.get(r.symbol, "n"), State.UNSUPPORTED, f"only {r.only.text}: {r.why_only}")
-        for r in config.unsupported
-    ]
+        outcomes.append(Outcome(request, got, State.DROPPED if got == "n" else State.CHANGED))
+    outcomes += [_tell_unsupported(request, found) for request in config.unsupported]
     return tuple(outcomes)
+
+
+def _find_taken(request: Request, found: Mapping[str, str]) -> str:
+    """The first of a request's alternatives that has the value in a ``.config``, or an empty string."""
+    return next((one.symbol for one in request.candidates if found.get(one.symbol, "n") == one.value), "")
+
+
+def _tell_unsupported(request: Request, found: Mapping[str, str]) -> Outcome:
+    got = found.get(request.symbol, "n")
+    if request.gone:
+        return Outcome(request, got, State.GONE, f"gone {request.gone}: {request.why_only}")
+    return Outcome(request, got, State.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
 
 
 def explain_outcomes(
