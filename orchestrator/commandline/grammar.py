@@ -11,11 +11,11 @@ from orchestrator.declarations.document import size_mib, suggest, time_s
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.glossary import EXITS
 
-KINDS = ("rows", "kernels", "series", "fragments", "cases", "targets", "variables", "schemas")
+KINDS = ("rows", "trees", "series", "fragments", "cases", "targets", "variables", "schemas")
 # of --json; what they look like is in schemas
 PRODUCTS = (
     "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
-    "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix",
+    "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix", "trees",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
 _MOST_REPEATS = 10_000
@@ -40,7 +40,10 @@ TARGETS: Mapping[str, Target] = {
     ),
     "report": Target("show a run again: RUN=ID, several in one report: RUN=ID,ID, or the last one"),
     "doctor": Target("what the rows need of this machine, and the command that installs what is missing"),
-    "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
+    "list": Target(
+        "what there is, of all kinds or one; trees -v: also Debian's versions; or --changelog",
+        takes="[KIND]",
+    ),
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
     "bisect": Target(
@@ -82,7 +85,9 @@ class Variable:
 
 VARIABLES: Mapping[str, Variable] = {
     "ROW": Variable("rows of ci/matrix.yaml, by name; all of them when empty"),
-    "KERNEL": Variable("a tree of patches/trees.yaml or a /path/to/one, with :REF if wanted"),
+    "KERNEL": Variable(
+        "a tree of patches/trees.yaml or a /path/to/one, with :REF if wanted; a Debian tree with :VERSION"
+    ),
     "SERIES": Variable(
         "series to compare the plain kernel with: names of patches/, folders, mboxes, patches, "
         "TREE:BASE..TIP; none for none"
