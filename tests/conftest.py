@@ -149,13 +149,14 @@ def fake_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_package(folder: Path, version: str) -> Path:
-    """A package of ``tests/fakelinux`` in a version, which the kernel has in a file of its own too."""
+    """A package of ``tests/fakelinux`` in a version, which the kernel of any but the first has in it."""
     tree = folder / FAKE_TREE.package
     shutil.copytree(FAKELINUX, tree)
     # what a kernel ships may match what it ignores
     (tree / ".gitignore").write_text("*.awk\n")
     if version != "5.10.226-1":
-        (tree / "debian-version").write_text(f"{version}\n")
+        with (tree / "init/main.c").open("a") as file:
+            file.write(f'\nconst char debian_version[] __attribute__((used)) = "{version}";\n')
     content = folder / "content"
     for name in ("DEBIAN", "usr/src"):
         (content / name).mkdir(parents=True)

@@ -42,7 +42,7 @@ from orchestrator.kernels.kconfig import Fragment
 from orchestrator.kernels.kconfig import Request as Ask
 from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
 from orchestrator.sources.series import Series, Variant
-from orchestrator.sources.tree import LocalTree
+from orchestrator.sources.tree import LocalTree, TarballTree
 from orchestrator.targets.bisect import Asked, choose_job, make_question
 from orchestrator.targets.seriesmatrix import list_prefixes, make_matrix, render
 from orchestrator.verdicts.verdict import Verdict, judge_job
@@ -301,6 +301,12 @@ def test_ends_that_are_none_are_told_before_any_time_is_lost(
         ground.bisect()
     assert told in str(error.value)
     assert len({line for line in ground.told if line.startswith("run")}) == 2
+
+
+def test_a_tree_without_a_history(ground: Ground) -> None:
+    job = replace(ground.make_line().make_job(ground.commits[0]), tree=TarballTree("x", "x.tar", "0"))
+    with pytest.raises(UsageError, match="x is not of git: it has no history"):
+        make_history_line(job, ("v1", "v2"), DECLARED, ground.place)
 
 
 def test_revs_that_are_not_there(ground: Ground) -> None:
@@ -612,7 +618,7 @@ def ask(**words: str) -> Asked:
         ({"good": "v1"}, "BAD: is missing"),
         ({"config_bad": ("base",)}, "CONFIG_GOOD: is missing"),
         ({"good": "v1", "bad": "v2", "config_good": ("a",), "config_bad": ("b",)}, "one at a time"),
-        ({"good": "v1", "bad": "v2"}, "is not of git"),
+        ({"good": "v1", "bad": "v2"}, "expected a Debian version such as 6.1.170-3, got v1"),
     ],
 )
 def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], told: str) -> None:

@@ -47,7 +47,8 @@ TARGETS: Mapping[str, Target] = {
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
     "bisect": Target(
-        "which commit (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) changed CASE="
+        "which commit or Debian version (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) "
+        "changed CASE="
     ),
     "bisect-step": Target("CASE= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
     "series-matrix": Target("what each patch of SERIES= flips, and what series.yaml claims of it"),
@@ -102,9 +103,11 @@ VARIABLES: Mapping[str, Variable] = {
         "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
     ),
     "CASE": Variable("the case to bisect, or one subtest of it", is_inherited=False),
-    "GOOD": Variable("a rev of KERNEL= on which it passes", is_inherited=False),
-    "BAD": Variable("a rev of KERNEL= on which it fails", is_inherited=False),
-    "FIND": Variable("break, or fix: then BAD is the older end", is_inherited=False),
+    "GOOD": Variable("a rev or Debian version of KERNEL= on which it passes", is_inherited=False),
+    "BAD": Variable("a rev or Debian version of KERNEL= on which it fails", is_inherited=False),
+    "FIND": Variable(
+        "break, or fix: then BAD is the older end; of versions the order says it", is_inherited=False
+    ),
     "PATHS": Variable("only commits that touch these files or folders of the tree", is_inherited=False),
     "CONFIG_GOOD": Variable("fragments with which it passes", is_inherited=False),
     "CONFIG_BAD": Variable("fragments with which it fails", is_inherited=False),

@@ -19,6 +19,8 @@ from orchestrator.ground.store import Store
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # package lists younger than this are used as they are
 FRESH_S = 3600.0
+# and those of this age are what the mirror has now
+CURRENT_S = 60.0
 VERSION = re.compile(r"(?:\d+:)?\d[A-Za-z0-9.+~-]*")
 _UPDATE_S = 300.0
 _DOWNLOAD_S = 900.0

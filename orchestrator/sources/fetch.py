@@ -29,8 +29,6 @@ from orchestrator.sources.tree import AbsentTree, DebianTree, GitTree, LocalTree
 _NEEDED_MIB = 3072
 # a server that says nothing for this long is one that can not be reached
 _STALL_S = 60
-# package lists of this age are what the mirror has now
-_CURRENT_S = 60.0
 _FETCHED = "refs/cowbell/fetched"
 
 
@@ -143,7 +141,7 @@ def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple
 def _fetch_debian(tree: DebianTree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
     """The version that is asked for, or the newest of all suites. It is kept under its version too."""
     # lists of an hour ago may not have it yet, or still have what has left the mirror
-    for max_age_s in (0.0,) if redo else (debian.FRESH_S, _CURRENT_S):
+    for max_age_s in (0.0,) if redo else (debian.FRESH_S, debian.CURRENT_S):
         offers = debian.find_offers(store, tree.package, tree.suites, max_age_s=max_age_s)
         try:
             offer = _choose_offer(tree, offers, progress)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The versions of Debian trees: those that the mirror offers, and those that are in the store."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ground.errors import InfraError
@@ -37,6 +37,14 @@ def list_versions(
         store, (suite for tree in trees for suite in tree.suites), max_age_s=max_age_s
     )
     return Versions({tree.name: read_versions(tree, store) for tree in trees}, errors)
+
+
+def find_versions(tree: DebianTree, wanted: Sequence[str], store: Store) -> Versions:
+    """The versions of a tree; where some that are wanted are not among them, from new lists."""
+    found = list_versions([tree], store)
+    if {version.version for version in found.trees[tree.name]}.issuperset(wanted):
+        return found
+    return list_versions([tree], store, max_age_s=debian.CURRENT_S)
 
 
 def read_versions(tree: DebianTree, store: Store) -> tuple[Version, ...]:
