@@ -629,13 +629,32 @@ def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], to
     assert any(told in str(each) for each in errors)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "TESTS: is required"),
+        ("odirect.read,odirect.write", "takes one test or subtest, got odirect.read,odirect.write"),
+        ("odirect.read odirect.write", "takes one test or subtest"),
+        ("odirect.*", "takes one test or subtest"),
+        ("odirect.read[a=1],odirect.read[a=2]", "takes one test or subtest"),
+        ("odirect.red", "nearest: odirect.read, odirect.write"),
+        ("odirect.read[a=1,b=2]", "odirect.read has no subtest odirect.read[a=1,b=2]"),
+    ],
+)
+def test_one_test_is_bisected(name: str, told: str) -> None:
+    with pytest.raises((UsageError, ExceptionGroup)) as error:
+        choose_job(name, Request(), DECLARED)
+    (found,) = getattr(error.value, "exceptions", [error.value])
+    assert told in str(found)
+
+
 def test_the_first_row_that_has_the_case_is_taken() -> None:
     case, job = choose_job("vmsplice.child", Request(), DECLARED)
     assert (case.id, job.row.name, job.cell.name) == ("vmsplice.child", "demo", "plain")
     with pytest.raises(ExceptionGroup) as group:
         choose_job("vmsplice.child[x]", Request(rows=("demo", "small")), DECLARED)
     told = [str(error).splitlines()[0] for error in group.value.exceptions]
-    assert told == ["CASE: vmsplice.child has no subtest vmsplice.child[x]", "ROW: takes one row"]
+    assert told == ["TESTS: vmsplice.child has no subtest vmsplice.child[x]", "ROW: takes one row"]
 
 
 # --- the commands
@@ -651,13 +670,13 @@ def cowbell(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        (("CASE=odirect.rd-mprotect",), 128),
+        (("TESTS=odirect.rd-mprotect",), 128),
         (("KERNEL=.",), 128),
-        (("CASE=no.such", "KERNEL=."), 128),
-        (("CASE=odirect.rd-mprotect", "KERNEL=/nowhere"), 128),
+        (("TESTS=no.such", "KERNEL=."), 128),
+        (("TESTS=odirect.rd-mprotect", "KERNEL=/nowhere"), 128),
         (("--no-such-option",), 128),
         (("NOPE=1",), 128),
-        (("CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "COWBELL"), 128),
+        (("TESTS=odirect.rd-mprotect", "KERNEL=debian-5.10", "COWBELL"), 128),
     ],
 )
 def test_nothing_but_an_answer_is_taken_for_one(words: tuple[str, ...], status: int) -> None:
@@ -667,7 +686,7 @@ def test_nothing_but_an_answer_is_taken_for_one(words: tuple[str, ...], status: 
 
 def test_the_host_s_trouble_stops_git(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no folder")
-    done = cowbell("bisect-step", "CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "ROW=demo")
+    done = cowbell("bisect-step", "TESTS=odirect.rd-mprotect", "KERNEL=debian-5.10", "ROW=demo")
     assert done.returncode == 129, done.stderr
 
 
@@ -713,9 +732,9 @@ def test_only_what_was_interrupted_is_resumed(tmp_path: Path) -> None:
                 raise error
         with pytest.raises(UsageError):
             find_interrupted(tmp_path)
-    with contextlib.suppress(KeyboardInterrupt), open_call(tmp_path / "two", ["bisect", "CASE=x"]):
+    with contextlib.suppress(KeyboardInterrupt), open_call(tmp_path / "two", ["bisect", "TESTS=x"]):
         raise KeyboardInterrupt
-    assert find_interrupted(tmp_path) == (Path.cwd(), ["bisect", "CASE=x"])
+    assert find_interrupted(tmp_path) == (Path.cwd(), ["bisect", "TESTS=x"])
 
 
 def read_steps(folder: Path) -> Iterator[str]:

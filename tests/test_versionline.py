@@ -305,7 +305,7 @@ def test_the_command(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "mine/patches").mkdir(parents=True)
     file = tmp_path / "mine/patches/trees.yaml"
     file.write_text(f"trees:\n  fake-5.10: {{debian: {FAKE_TREE.package}, suite: {TREE.suite}}}\n")
-    words = ("-n", "bisect", "ROW=demo", "CASE=odirect.rd-mprotect", "KERNEL=fake-5.10")
+    words = ("-n", "bisect", "ROW=demo", "TESTS=odirect.rd-mprotect", "KERNEL=fake-5.10")
     done = cowbell(*words, f"GOOD={NEW}", f"BAD={OLD}", cwd=tmp_path / "mine")
     assert (done.returncode, "version by version: 6 in question" in done.stdout) == (0, True), done.stderr
     for more, status, told in (

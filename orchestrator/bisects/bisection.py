@@ -153,7 +153,7 @@ class Bisection:
                 if found
                 else f"{self._question.name} does not pass at the one end and fail at the other",
                 where=f"{line.names[0]} .. {line.names[1]}",
-                hint="name one: CASE=CASE[PARAMETER], or say FIND=break or FIND=fix"
+                hint="name one: TESTS=TEST[PARAMETER], or say FIND=break or FIND=fix"
                 if found
                 else "\n  ".join(
                     f"{name}: {describe(verdicts[commit])}"

@@ -11,7 +11,7 @@ from orchestrator.commandline.grammar import CHOICES, KINDS, PRODUCTS, SHELLS, T
 
 # what names there are for a variable, by the kinds of list
 _NAMES = {
-    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "cases", "CASE": "cases",
+    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "cases",
     **dict.fromkeys(("CONFIG", "CONFIG_GOOD", "CONFIG_BAD"), "fragments"),
 }  # fmt: skip
 

@@ -48,9 +48,9 @@ TARGETS: Mapping[str, Target] = {
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
     "bisect": Target(
         "which commit or Debian version (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) "
-        "changed CASE="
+        "changed the result of TESTS="
     ),
-    "bisect-step": Target("CASE= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
+    "bisect-step": Target("TESTS= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
     "series-matrix": Target("what each patch of SERIES= flips, and what series.yaml claims of it"),
     "history": Target("what cases came to, newest last; ROW= and KERNEL= choose", takes="[CASE...]"),
     "diff": Target(
@@ -98,11 +98,12 @@ VARIABLES: Mapping[str, Variable] = {
     "CONFIG": Variable("fragments of kconfigs/, instead of the row's"),
     "CC": Variable("the compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
-    "TESTS": Variable("case ids or globs, instead of the row's"),
+    "TESTS": Variable(
+        "tests by name or glob, instead of the row's; for bisect and bisect-step one test or subtest"
+    ),
     "REPEAT": Variable(
         "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
     ),
-    "CASE": Variable("the case to bisect, or one subtest of it", is_inherited=False),
     "GOOD": Variable("a rev or Debian version of KERNEL= on which it passes", is_inherited=False),
     "BAD": Variable("a rev or Debian version of KERNEL= on which it fails", is_inherited=False),
     "FIND": Variable(

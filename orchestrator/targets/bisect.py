@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The words of ``bisect`` and ``bisect-step`` in, what is asked out, with every wrong word told at once."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ from orchestrator.verdicts.verdict import judge_job
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was typed: the values of ``CASE=`` and so on. ``confidence`` is from 0 to 1."""
+    """What was typed: the values of ``TESTS=`` and so on. ``confidence`` is from 0 to 1."""
 
     case: str
     good: str
@@ -43,14 +44,19 @@ def choose_job(name: str, request: Request, declared: Declarations) -> tuple[Gue
     """
     if not name:
         raise UsageError(
-            "which case is it?", where="CASE", hint="CASE=odirect.rd-mprotect; cowbell list cases"
+            "is required",
+            where="TESTS",
+            hint="one test or subtest, TESTS=odirect.rd-mprotect; cowbell list cases",
         )
-    # one case: a glob is none
-    (case,) = select_cases(declared.cases, [name.partition("[")[0].replace("*", " ")], "CASE")
+    test, bracket, _ = name.partition("[")
+    # the parameters of a subtest may have commas
+    if re.search(r"[\s,*?]", test) or (bracket and not re.fullmatch(r"\[[^\]]*\]", name[len(test) :])):
+        raise UsageError(f"takes one test or subtest, got {name}", where="TESTS")
+    (case,) = select_cases(declared.cases, [test], "TESTS")
     errors = []
     if name not in (case.id, *case.subtests):
         hint = f"there are: {', '.join(case.subtests)}"
-        errors.append(UsageError(f"{case.id} has no subtest {name}", where="CASE", hint=hint))
+        errors.append(UsageError(f"{case.id} has no subtest {name}", where="TESTS", hint=hint))
     if len(request.rows) > 1:
         errors.append(UsageError("takes one row", where="ROW"))
     if len(request.series) > 1:
