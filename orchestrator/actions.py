@@ -90,9 +90,10 @@ def bisect_line(call: Call) -> int:
     from orchestrator.bisects import bisection, outcome
     from orchestrator.targets import bisect
 
-    case, job = bisect.choose_job(call.value("CASE"), call.request, call.declared)
+    name = call.value("TESTS").strip()
+    case, job = bisect.choose_job(name, call.request, call.declared)
     asked = bisect.Asked(
-        call.value("CASE"),
+        name,
         call.value("GOOD"),
         call.value("BAD"),
         call.value("FIND"),
@@ -125,7 +126,7 @@ def bisect_line(call: Call) -> int:
 def take_step(call: Call) -> int:
     from orchestrator.targets import bisect
 
-    name, fingerprint = call.value("CASE"), call.value("FINGERPRINT")
+    name, fingerprint = call.value("TESTS").strip(), call.value("FINGERPRINT")
     if not call.request.tree:
         raise UsageError("which checkout is it?", where="KERNEL", hint="KERNEL=. where git bisect runs")
     _, job = bisect.choose_job(name, call.request, call.declared)

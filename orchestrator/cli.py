@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -127,9 +127,9 @@ def _run(words: list[str]) -> int:
     root = find_root(options.directory)
     declared = load_declarations(root)
     if targets == ("completion",):
-        return _complete(read.subjects, declared)
+        return _complete(read.subjects, declared, store)
     if targets == ("list",) and not options.changelog:
-        return _list(read.subjects, declared, as_json=options.json)
+        return _list(read.subjects, declared, store, options)
 
     from orchestrator.commandline.terminal import Terminal
     from orchestrator.jobs.inputs import add_inputs, add_names
@@ -174,10 +174,16 @@ def _print_settings(settings: Mapping[str, Setting], *, as_json: bool) -> int:
     return 0
 
 
-def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -> int:
+def _list(
+    subjects: Sequence[str], declared: "Declarations", store: Store, options: argparse.Namespace
+) -> int:
     from orchestrator.commandline import listing
 
-    if kind := choose_subject("list", subjects, KINDS):
+    as_json = options.json
+    kind = choose_subject("list", subjects, KINDS)
+    if kind == "trees" and options.verbose:
+        return _list_versions(declared, store, options)
+    if kind:
         names = listing.list_kind(kind, declared)
         print(listing.render_names_json(kind, names) if as_json else listing.render_names(names), end="")
         return 0
@@ -186,19 +192,52 @@ def _list(subjects: Sequence[str], declared: "Declarations", *, as_json: bool) -
     return 0
 
 
-def _complete(subjects: Sequence[str], declared: "Declarations") -> int:
+def _list_versions(declared: "Declarations", store: Store, options: argparse.Namespace) -> int:
+    """The trees with the versions that Debian's mirror offers."""
+    from orchestrator.commandline import listing
+    from orchestrator.sources import debian, versions
+    from orchestrator.sources.tree import DebianTree
+
+    trees = [tree for tree in declared.trees.values() if isinstance(tree, DebianTree)]
+    max_age_s = 0.0 if options.always_make else debian.FRESH_S
+    found = versions.list_versions(trees, store, max_age_s=max_age_s)
+    if found.errors and not any(found.trees.values()):
+        raise next(iter(found.errors.values()))
+    for error in found.errors.values():
+        _note(error.what)
+    names = listing.list_kind("trees", declared)
+    render = listing.render_versions_json if options.json else listing.render_versions
+    print(render(names, found), end="")
+    return 0
+
+
+def _complete(subjects: Sequence[str], declared: "Declarations", store: Store) -> int:
     """The script, or what the script asks for: the words that may stand where one was begun."""
     from orchestrator.commandline import completion, listing
 
     if subjects[:1] == ("words",):
         begun, first = (*subjects[1:], "", "")[:2]
-        for word in completion.complete(begun, first, listing.list_declared(declared), make_parser()):
+        names: Mapping[str, Iterable[str]] = listing.list_declared(declared)
+        if begun.startswith("KERNEL=") and ":" in begun:
+            names = {**names, "trees": _list_tree_words(begun, declared, store)}
+        for word in completion.complete(begun, first, names, make_parser()):
             print(word)
         return 0
     if not (shell := choose_subject("completion", subjects, SHELLS)):
         raise UsageError(f"expected {', '.join(SHELLS)}", where="completion")
     print(completion.render_script(shell), end="")
     return 0
+
+
+def _list_tree_words(begun: str, declared: "Declarations", store: Store) -> list[str]:
+    """TREE:VERSION for each version that is known without a network."""
+    from orchestrator.sources.tree import DebianTree
+    from orchestrator.sources.versions import read_versions
+
+    name = begun.removeprefix("KERNEL=").partition(":")[0]
+    tree = declared.trees.get(name)
+    known = read_versions(tree, store) if isinstance(tree, DebianTree) else ()
+    return [f"{name}:{version.version}" for version in known]
 
 
 def _show_page(target: str, subjects: Sequence[str]) -> int:

@@ -145,21 +145,28 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def fake_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tests/fakelinux`` the way Debian ships kernel sources: an archive inside a package."""
-    folder = tmp_path_factory.mktemp("package")
+    return make_package(tmp_path_factory.mktemp("package"), "5.10.226-1")
+
+
+def make_package(folder: Path, version: str) -> Path:
+    """A package of ``tests/fakelinux`` in a version, which the kernel of any but the first has in it."""
     tree = folder / FAKE_TREE.package
     shutil.copytree(FAKELINUX, tree)
     # what a kernel ships may match what it ignores
     (tree / ".gitignore").write_text("*.awk\n")
+    if version != "5.10.226-1":
+        with (tree / "init/main.c").open("a") as file:
+            file.write(f'\nconst char debian_version[] __attribute__((used)) = "{version}";\n')
     content = folder / "content"
     for name in ("DEBIAN", "usr/src"):
         (content / name).mkdir(parents=True)
     (content / "DEBIAN/control").write_text(
-        f"Package: {FAKE_TREE.package}\nVersion: 5.10.226-1\nArchitecture: all\n"
+        f"Package: {FAKE_TREE.package}\nVersion: {version}\nArchitecture: all\n"
         "Maintainer: nobody <nobody@example.org>\nDescription: a kernel of three files\n"
     )
     archive = content / f"usr/src/{FAKE_TREE.package}.tar.xz"
     subprocess.run(["tar", "-C", folder, "-cJf", archive, tree.name], check=True)
-    package = folder / f"{FAKE_TREE.package}_5.10.226-1_all.deb"
+    package = folder / f"{FAKE_TREE.package}_{version.replace(':', '%3a')}_all.deb"
     subprocess.run(
         ["dpkg-deb", "-b", "--root-owner-group", content, package], check=True, capture_output=True
     )
@@ -176,6 +183,33 @@ class Mirror:
     @property
     def asked(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+    @property
+    def verbs(self) -> list[str]:
+        """The last word of each call that needs the network: update, or PACKAGE=VERSION."""
+        return [line.split()[-1] for line in self.asked if "indextargets" not in line]
+
+    def add(self, version: str, suite: str = FAKE_TREE.suite) -> None:
+        """Serve a version in a suite; its content is what its version says."""
+        folder = self.folder.parent / suite
+        folder.mkdir(exist_ok=True)
+        made = self.log.parent / "packages" / version
+        if not made.exists():
+            make_package(made, version)
+        (package,) = made.glob("*.deb")
+        (folder / package.name).symlink_to(package)
+
+    def remove(self, version: str, suite: str = FAKE_TREE.suite) -> None:
+        (package,) = (self.folder.parent / suite).glob(f"*_{version}_*.deb")
+        package.unlink()
+
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Nothing can be updated or downloaded meanwhile."""
+        switch = self.log.with_name("no-network")
+        switch.touch()
+        yield
+        switch.unlink()
 
 
 @pytest.fixture

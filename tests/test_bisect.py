@@ -42,7 +42,7 @@ from orchestrator.kernels.kconfig import Fragment
 from orchestrator.kernels.kconfig import Request as Ask
 from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
 from orchestrator.sources.series import Series, Variant
-from orchestrator.sources.tree import LocalTree
+from orchestrator.sources.tree import LocalTree, TarballTree
 from orchestrator.targets.bisect import Asked, choose_job, make_question
 from orchestrator.targets.seriesmatrix import list_prefixes, make_matrix, render
 from orchestrator.verdicts.verdict import Verdict, judge_job
@@ -301,6 +301,12 @@ def test_ends_that_are_none_are_told_before_any_time_is_lost(
         ground.bisect()
     assert told in str(error.value)
     assert len({line for line in ground.told if line.startswith("run")}) == 2
+
+
+def test_a_tree_without_a_history(ground: Ground) -> None:
+    job = replace(ground.make_line().make_job(ground.commits[0]), tree=TarballTree("x", "x.tar", "0"))
+    with pytest.raises(UsageError, match="x is not of git: it has no history"):
+        make_history_line(job, ("v1", "v2"), DECLARED, ground.place)
 
 
 def test_revs_that_are_not_there(ground: Ground) -> None:
@@ -612,7 +618,7 @@ def ask(**words: str) -> Asked:
         ({"good": "v1"}, "BAD: is missing"),
         ({"config_bad": ("base",)}, "CONFIG_GOOD: is missing"),
         ({"good": "v1", "bad": "v2", "config_good": ("a",), "config_bad": ("b",)}, "one at a time"),
-        ({"good": "v1", "bad": "v2"}, "is not of git"),
+        ({"good": "v1", "bad": "v2"}, "expected a Debian version such as 6.1.170-3, got v1"),
     ],
 )
 def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], told: str) -> None:
@@ -623,13 +629,32 @@ def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], to
     assert any(told in str(each) for each in errors)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "TESTS: is required"),
+        ("odirect.read,odirect.write", "takes one test or subtest, got odirect.read,odirect.write"),
+        ("odirect.read odirect.write", "takes one test or subtest"),
+        ("odirect.*", "takes one test or subtest"),
+        ("odirect.read[a=1],odirect.read[a=2]", "takes one test or subtest"),
+        ("odirect.red", "nearest: odirect.read, odirect.write"),
+        ("odirect.read[a=1,b=2]", "odirect.read has no subtest odirect.read[a=1,b=2]"),
+    ],
+)
+def test_one_test_is_bisected(name: str, told: str) -> None:
+    with pytest.raises((UsageError, ExceptionGroup)) as error:
+        choose_job(name, Request(), DECLARED)
+    (found,) = getattr(error.value, "exceptions", [error.value])
+    assert told in str(found)
+
+
 def test_the_first_row_that_has_the_case_is_taken() -> None:
     case, job = choose_job("vmsplice.child", Request(), DECLARED)
     assert (case.id, job.row.name, job.cell.name) == ("vmsplice.child", "demo", "plain")
     with pytest.raises(ExceptionGroup) as group:
         choose_job("vmsplice.child[x]", Request(rows=("demo", "small")), DECLARED)
     told = [str(error).splitlines()[0] for error in group.value.exceptions]
-    assert told == ["CASE: vmsplice.child has no subtest vmsplice.child[x]", "ROW: takes one row"]
+    assert told == ["TESTS: vmsplice.child has no subtest vmsplice.child[x]", "ROW: takes one row"]
 
 
 # --- the commands
@@ -645,13 +670,13 @@ def cowbell(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        (("CASE=odirect.rd-mprotect",), 128),
+        (("TESTS=odirect.rd-mprotect",), 128),
         (("KERNEL=.",), 128),
-        (("CASE=no.such", "KERNEL=."), 128),
-        (("CASE=odirect.rd-mprotect", "KERNEL=/nowhere"), 128),
+        (("TESTS=no.such", "KERNEL=."), 128),
+        (("TESTS=odirect.rd-mprotect", "KERNEL=/nowhere"), 128),
         (("--no-such-option",), 128),
         (("NOPE=1",), 128),
-        (("CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "COWBELL"), 128),
+        (("TESTS=odirect.rd-mprotect", "KERNEL=debian-5.10", "COWBELL"), 128),
     ],
 )
 def test_nothing_but_an_answer_is_taken_for_one(words: tuple[str, ...], status: int) -> None:
@@ -661,7 +686,7 @@ def test_nothing_but_an_answer_is_taken_for_one(words: tuple[str, ...], status: 
 
 def test_the_host_s_trouble_stops_git(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no folder")
-    done = cowbell("bisect-step", "CASE=odirect.rd-mprotect", "KERNEL=debian-5.10", "ROW=demo")
+    done = cowbell("bisect-step", "TESTS=odirect.rd-mprotect", "KERNEL=debian-5.10", "ROW=demo")
     assert done.returncode == 129, done.stderr
 
 
@@ -707,9 +732,9 @@ def test_only_what_was_interrupted_is_resumed(tmp_path: Path) -> None:
                 raise error
         with pytest.raises(UsageError):
             find_interrupted(tmp_path)
-    with contextlib.suppress(KeyboardInterrupt), open_call(tmp_path / "two", ["bisect", "CASE=x"]):
+    with contextlib.suppress(KeyboardInterrupt), open_call(tmp_path / "two", ["bisect", "TESTS=x"]):
         raise KeyboardInterrupt
-    assert find_interrupted(tmp_path) == (Path.cwd(), ["bisect", "CASE=x"])
+    assert find_interrupted(tmp_path) == (Path.cwd(), ["bisect", "TESTS=x"])
 
 
 def read_steps(folder: Path) -> Iterator[str]:

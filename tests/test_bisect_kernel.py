@@ -79,7 +79,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory, kernel_store: Store) -> Benc
 
 def test_a_fix_is_found_past_what_is_in_the_way(bench: Bench) -> None:
     """Killed on its way, and resumed."""
-    process = bench.start("bisect", "ROW=demo", "CASE=odirect.rd-mprotect", "GOOD=main", "BAD=v0", "FIND=fix")
+    process = bench.start(
+        "bisect", "ROW=demo", "TESTS=odirect.rd-mprotect", "GOOD=main", "BAD=v0", "FIND=fix"
+    )
     assert process.stderr
     for line in process.stderr:
         if re.search(r"\bstep 3\b", line):
@@ -102,7 +104,7 @@ def test_a_fix_is_found_past_what_is_in_the_way(bench: Bench) -> None:
 
 def test_a_race_is_found(bench: Bench) -> None:
     name = "odirect.rd-stress[mode=softdirty]"
-    told = bench.bisect(f"CASE={name}", "GOOD=main", "BAD=v0", "FIND=fix")
+    told = bench.bisect(f"TESTS={name}", "GOOD=main", "BAD=v0", "FIND=fix")
     assert told["suspects"] == [bench.commits[FLIP]]
     assert told["is_found"]
     skipped = {step["commit"] for step in told["steps"] if step["answer"] == "skip"}
@@ -116,7 +118,9 @@ def test_a_race_is_found(bench: Bench) -> None:
 
 def test_a_patch_that_breaks_is_found_and_a_comment_is_no_new_kernel(bench: Bench) -> None:
     target = bench.project / "bisected"
-    told = bench.bisect("CASE=vmsplice.child-small", "SERIES=early", "KERNEL=debian-5.10:v0", f"DIR={target}")
+    told = bench.bisect(
+        "TESTS=vmsplice.child-small", "SERIES=early", "KERNEL=debian-5.10:v0", f"DIR={target}"
+    )
     assert {path.name for path in target.iterdir()} == {"report.txt", "evidence"}
     assert (told["find"], told["kind"], told["is_found"]) == ("break", "patch", True)
     images = {}
@@ -166,7 +170,7 @@ def test_by_hand(bench: Bench) -> None:
         "-C",
         str(bench.project),
         "ROW=demo",
-        "CASE=odirect.rd-softdirty",
+        "TESTS=odirect.rd-softdirty",
         "FIND=fix",
         "KERNEL=debian-5.10",
     ]

@@ -63,7 +63,7 @@ def test_every_fault_of_every_file_at_once(tmp_path: Path) -> None:
         file.write_text(file.read_text().replace(old, new, 1))
 
     spoil("ci/matrix.yaml", "memory: 1G", "memory: 1024")
-    spoil("patches/trees.yaml", "suite: trixie", "siute: trixie")
+    spoil("patches/trees.yaml", "suite: trixie ", "siute: trixie ")
     spoil("kconfigs/cow.config", "CONFIG_SWAP=y", "CONFIG_SWAP")
     spoil("guest-tests/odirect/rd-control.c", ".kind ", ".knid ")
     line = (tmp_path / "patches/trees.yaml").read_text().partition("siute")[0].count("\n") + 1
@@ -95,7 +95,7 @@ def test_some_targets_are_done_alone() -> None:
 def test_list_names_what_there_is() -> None:
     told = json.loads(cowbell("list", "--json").stdout)
     assert "demo" in told["rows"]
-    assert "debian-5.10" in told["kernels"]
+    assert "debian-5.10" in told["trees"]
     assert "cow" in told["series"]
     assert "odirect.rd-mprotect" in told["cases"]
 

@@ -47,7 +47,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell test ROW=catalogue TESTS='upstream/*'": "builds kernels",
         "cowbell test ROW=demo BOOT=vng": "tests/test_vng.py runs it",
         "cowbell series-matrix SERIES=cow KERNEL=debian-5.10": "takes an hour",
-        "cowbell bisect ROW=demo CASE=odirect.rd-mprotect KERNEL=~/linux GOOD=main~1 BAD=main": "builds them",
+        "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=~/linux GOOD=main~1 BAD=main": "builds",
         "cowbell gc SIZE=10G": "removes what other tests have built",
         "cowbell worktree SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
     },

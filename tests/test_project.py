@@ -108,7 +108,7 @@ def test_own_things_are_added_to_what_is_shipped(own: Path) -> None:
     declared = load_declarations(own)
     assert {kind: set(names) for kind, names in declared.own.items()} == {
         "rows": {"mine"},
-        "kernels": {"mine"},
+        "trees": {"mine"},
         "series": {"mine"},
         "fragments": {"mine"},
         "cases": {"mine.header", "mine.script"},
@@ -137,9 +137,9 @@ def test_own_rows_are_the_rows_and_shipped_ones_go_by_name(own: Path) -> None:
     [
         (["guest-tests"], {"cases"}),
         (["kconfigs"], {"fragments"}),
-        (["patches/trees.yaml"], {"kernels"}),
+        (["patches/trees.yaml"], {"trees"}),
         (["guest-tests", "patches/mine"], {"cases", "series"}),
-        (["guest-tests", "kconfigs", "patches", "ci"], {"rows", "kernels", "series", "fragments", "cases"}),
+        (["guest-tests", "kconfigs", "patches", "ci"], {"rows", "trees", "series", "fragments", "cases"}),
     ],
 )
 def test_any_part_may_be_missing(parts: list[str], kinds: set[str], tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from orchestrator.jobs.workspace import Workspace
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.reports.bundle import make_bundles
 from orchestrator.runs.record import JobRecord, Sought, load_run
+from orchestrator.sources.debian import UnavailableError
 from orchestrator.verdicts import odds
 from orchestrator.verdicts.trials import AUTO, Repeat
 from orchestrator.verdicts.verdict import Verdict, judge_job
@@ -59,7 +60,9 @@ def make_bisection_id(question: Question, job: Job) -> str:
     asked = (question.name, question.find or "", question.paths, question.case.content_id)
     row = (job.row.name, job.row.arch, job.row.kconfig, repr(job.row.guest), job.boot)
     patches = make_tree_id({str(i): patch.path for i, patch in enumerate(job.series.patches)})
-    return make_id(line.kind, line.old, line.new, asked, row, patches)
+    # what the mirror offers in between may change while the bisection goes on
+    ends = line.names if line.kind == "version" else (line.old, line.new)
+    return make_id(line.kind, *ends, asked, row, patches)
 
 
 class Bisection:
@@ -101,6 +104,7 @@ class Bisection:
                 tuple(doubts),
                 gitbisect.read_log(self._git_dir),
                 str(self._git_dir),
+                *self._find_difference(state.suspects),
             )
             for step in self._steps:
                 if step.role is Role.AGAIN and step.answer is Answer.BAD:
@@ -149,7 +153,7 @@ class Bisection:
                 if found
                 else f"{self._question.name} does not pass at the one end and fail at the other",
                 where=f"{line.names[0]} .. {line.names[1]}",
-                hint="name one: CASE=CASE[PARAMETER], or say FIND=break or FIND=fix"
+                hint="name one: TESTS=TEST[PARAMETER], or say FIND=break or FIND=fix"
                 if found
                 else "\n  ".join(
                     f"{name}: {describe(verdicts[commit])}"
@@ -205,7 +209,7 @@ class Bisection:
             number += 1
             spent = time.monotonic() - began
             left = f", about {spent / (number - 1) * (state.steps + 1):.0f} s left" if number > 1 else ""
-            what = f"{state.next[:12]} {line.describe(state.next)}"
+            what = f"{'' if line.is_symbolic else f'{state.next[:12]} '}{line.describe(state.next)}"
             self._place.progress.note(f"step {number}, about {state.steps} after it{left}: {what}")
             step = self._try(state.next, Role.STEP, self._make_repeat())
             self._keep(step)
@@ -231,6 +235,14 @@ class Bisection:
             # what was built upon it may not stand without it, and that is no doubt
             if step.answer is new:
                 yield f"without it {self._line.names[1]} is {step.answer} as well: {step.reason}"
+
+    def _find_difference(self, suspects: Sequence[str]) -> tuple[str, str]:
+        """Of versions, the one before the suspect, and the command that shows the changes between them."""
+        if self._line.kind != "version" or len(suspects) != 1:
+            return "", ""
+        (found,) = suspects
+        parent = gitbisect.find_parent(self._git_dir, found)
+        return self._line.describe(parent), self._line.tell_difference(parent, found)
 
     def _try_again(self, commit: str) -> Step:
         """As many trials as its answer took, once more; the ones that were there count as well."""
@@ -276,6 +288,15 @@ class Bisection:
             images = build_jobs([job], self._line.declared, self._place, redo=False)
         except* StageFailure as group:
             failures = [error for error in group.exceptions if isinstance(error, StageFailure)]
+        except* (UsageError, UnavailableError) as group:
+            # a version that has left the mirror since
+            if self._line.kind != "version":
+                raise
+            failures = [
+                StageFailure("source", error.what)
+                for error in group.exceptions
+                if isinstance(error, UsageError | UnavailableError)
+            ]
         return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
 
     def _find_twin(self, image_id: str) -> Step | None:

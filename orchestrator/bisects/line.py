@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is bisected, as a line of commits: a tree's history, a series' patches, symbols between two configs.
 
+The versions of Debian trees are in ``versionline``.
+
 Out comes the job that tests a commit of it, and the job that tests all but that commit.
 """
 
@@ -25,13 +27,17 @@ from orchestrator.sources.repository import Source, find_commit, git, make_folde
 from orchestrator.sources.series import Series, find_series
 from orchestrator.sources.tree import GitTree, LocalTree, find_tree
 
+# kinds of lines whose commits have no files
+SYMBOLIC = ("symbol", "version")
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """The commits from ``old`` to ``new``, in a git directory.
 
     ``kind`` is what one of them is, ``names`` what the user calls the ends. ``make_job`` makes the job of a
-    commit, ``leave_out`` that of the new end without it: None where that is nothing new.
+    commit, ``leave_out`` that of the new end without it: None where that is nothing new. ``tell_difference``
+    gives the command that shows the changes between a commit and its parent, where ``git show`` does not.
     """
 
     kind: str
@@ -42,6 +48,12 @@ class Line:
     declared: Declarations
     make_job: Callable[[str], Job]
     leave_out: Callable[[str], Job | None]
+    tell_difference: Callable[[str, str], str] = lambda parent, commit: ""
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether the commits only stand for something, so that nobody knows them by their ids."""
+        return self.kind in SYMBOLIC
 
     def count(self, paths: Sequence[str]) -> int:
         """How many commits are in question."""
@@ -51,7 +63,7 @@ class Line:
         return git(self.git_dir, "log", "-1", "--format=%s", commit).output
 
 
-def _name(job: Job, cell: str) -> Job:
+def name_job(job: Job, cell: str) -> Job:
     """The job with a name of its own; what its row expects is another question."""
     return replace(job, cell=Cell(cell, job.series.name, ()))
 
@@ -81,7 +93,7 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
     def make_job(commit: str) -> Job:
         tree = find_tree(f"{word}:{commit}", declared.trees)
         short = replace(tree, name=f"{make_folder(tree.name)}:{commit[:12]}")
-        return _name(replace(job, tree=short), commit[:12])
+        return name_job(replace(job, tree=short), commit[:12])
 
     def leave_out(commit: str) -> Job | None:
         parents = git(git_dir, "rev-list", "--parents", "-n1", commit).output.split()[1:]
@@ -89,7 +101,7 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
             return None
         revert = _make_revert(git_dir, commit, place)
         series = replace(job.series, name=revert.name, patches=(*revert.patches, *job.series.patches))
-        return _name(replace(make_job(new), series=series), f"without-{commit[:12]}")
+        return name_job(replace(make_job(new), series=series), f"without-{commit[:12]}")
 
     return Line("commit", git_dir, old, new, ends, declared, make_job, leave_out)
 
@@ -146,7 +158,7 @@ def make_series_line(job: Job, declared: Declarations, place: Workspace) -> Line
             return None
         patches = job.series.patches[:at] + job.series.patches[at + 1 :]
         series = replace(job.series, patches=patches)
-        return _name(replace(job, series=series), f"without-{at + 1:02}-of-{number:02}")
+        return name_job(replace(job, series=series), f"without-{at + 1:02}-of-{number:02}")
 
     names = (f"{job.tree.name} without {job.series.name}", f"{job.tree.name} with {job.series.name}")
     return Line("patch", git_dir, old, src.commit, names, declared, make_job, leave_out)
@@ -156,7 +168,7 @@ def make_prefix(job: Job, number: int) -> Job:
     """The job with only the first patches of its series."""
     patches = job.series.patches[:number]
     cell = f"{job.series.name}-{number:02}-of-{len(job.series.patches):02}"
-    return _name(replace(job, series=replace(job.series, patches=patches) if patches else Series()), cell)
+    return name_job(replace(job, series=replace(job.series, patches=patches) if patches else Series()), cell)
 
 
 # --- the symbols between two configs
@@ -213,11 +225,11 @@ def make_config_line(
     }
     git_dir = open_repository(place.store)
     messages = [f"{symbol}: {_tell(symbol, asked, appends)}" for symbol in changes]
-    commits = list(_commit_chain(git_dir, [f"{' '.join(good)}", *messages]))
+    commits = list(commit_chain(git_dir, [f"{' '.join(good)}", *messages]))
     places = {commit: i for i, commit in enumerate(commits)}
 
     def use(fragment: str) -> Job:
-        return _name(replace(job, row=replace(job.row, kconfig=(fragment,))), fragment)
+        return name_job(replace(job, row=replace(job.row, kconfig=(fragment,))), fragment)
 
     def leave_out(commit: str) -> Job | None:
         at = places[commit] - 1
@@ -254,7 +266,7 @@ def _tell(symbol: str, asked: Sequence[_Ask], appends: Sequence[str]) -> str:
     return f"{told[0]} becomes {told[1]}"
 
 
-def _commit_chain(git_dir: Path, messages: Sequence[str]) -> Iterator[str]:
+def commit_chain(git_dir: Path, messages: Sequence[str]) -> Iterator[str]:
     """A commit for each message, one upon the other; the same messages make the same commits."""
     tree = git(git_dir, "mktree").output
     parent: list[str] = []

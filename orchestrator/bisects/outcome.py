@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.bisects.answer import Answer
 from orchestrator.bisects.gitbisect import Find
+from orchestrator.bisects.line import SYMBOLIC
 from orchestrator.ground.errors import UsageError
 from orchestrator.ground.store import write_json
 from orchestrator.histories.entry import render_columns
@@ -56,7 +57,8 @@ class Outcome:
     """What came of it. ``suspects`` is the one commit, or those that skips leave in question.
 
     ``doubts`` say why it is not confirmed: there are none if it is. ``sought`` are the rates that races were
-    tried for, ``log`` is git bisect's, ``git_dir`` where git knows of it.
+    tried for, ``log`` is git bisect's, ``git_dir`` where git knows of it. For versions, ``previous``
+    comes before the suspect, and ``difference`` the command that shows the changes between them.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Outcome:
     doubts: tuple[str, ...]
     log: str
     git_dir: str
+    previous: str = ""
+    difference: str = ""
 
     @property
     def is_found(self) -> bool:
@@ -122,7 +126,12 @@ def render_text(outcome: Outcome) -> str:
     lines: list[str] = []
     if len(outcome.suspects) == 1:
         (found,) = outcome.suspects
-        lines += [f"the first {outcome.kind} that {verb} {what}:", f"  {_name(outcome, found, subjects)}"]
+        after = f", after {outcome.previous}" if outcome.kind == "version" else ""
+        lines += [
+            f"the first {outcome.kind} that {verb} {what}:",
+            f"  {_name(outcome, found, subjects)}{after}",
+        ]
+        lines += [outcome.difference] if outcome.difference else []
         lines += [f"NOT CONFIRMED: {doubt}" for doubt in outcome.doubts] or [_tell_confirmed(outcome)]
     else:
         lines.append(f"one of these {len(outcome.suspects)} {verb} {what}; the others can not be tested:")
@@ -134,22 +143,32 @@ def render_text(outcome: Outcome) -> str:
             f"{name} is a race, {sought.origin}: what misses {tries} times is good, as a bad kernel is hit "
             f"at {rate} or more; the whole is right with {odds.percent(outcome.confidence)} confidence"
         )
-    text = "\n".join(textwrap.fill(line, 120, subsequent_indent="    ") for line in lines)
+    text = "\n".join(
+        # a command is pasted as it is
+        f"  {line}" if line == outcome.difference else textwrap.fill(line, 120, subsequent_indent="    ")
+        for line in lines
+    )
+    is_version = outcome.kind == "version"
+
+    def label(commit: str) -> str:
+        return subjects.get(commit, "") if is_version else commit[:_SHORT]
+
     steps = [
         (
             step.role,
-            step.commit[:_SHORT],
+            label(step.commit),
             step.answer,
             ", ".join(step.rates.values()) or "-",
             f"{step.duration_s:.0f} s",
-            f"as {step.same_as[:_SHORT]}, the same image" if step.same_as else step.run_id or "-",
-            step.subject,
+            f"as {label(step.same_as)}, the same image" if step.same_as else step.run_id or "-",
+            *(() if is_version else (step.subject,)),
         )
         for step in outcome.steps
     ]
-    table = render_columns([("step", outcome.kind, "answer", "hits", "took", "run", "subject"), *steps])
+    head = ("step", outcome.kind, "answer", "hits", "took", "run", *(() if is_version else ("subject",)))
+    table = render_columns([head, *steps])
     skips = [
-        f"skipped {step.commit[:_SHORT]}: {make_printable(step.reason.splitlines()[0])}\n"
+        f"skipped {label(step.commit)}: {make_printable(step.reason.splitlines()[0])}\n"
         for step in outcome.steps
         if step.answer is Answer.SKIP
     ]
@@ -158,12 +177,13 @@ def render_text(outcome: Outcome) -> str:
 
 
 def _name(outcome: Outcome, commit: str, subjects: Mapping[str, str]) -> str:
-    short = "" if outcome.kind == "symbol" else f"{commit[:_SHORT]} "
+    short = "" if outcome.kind in SYMBOLIC else f"{commit[:_SHORT]} "
     return f"{short}{make_printable(subjects.get(commit, ''))}".rstrip()
 
 
 def _tell_confirmed(outcome: Outcome) -> str:
-    told = "confirmed: it and its parent came to the same when tested again"
+    parent = outcome.previous if outcome.kind == "version" else "its parent"
+    told = f"confirmed: it and {parent} came to the same when tested again"
     without = [step for step in outcome.steps if step.role == Role.WITHOUT]
     if not without:
         return told

@@ -11,7 +11,7 @@ from orchestrator.commandline.grammar import CHOICES, KINDS, PRODUCTS, SHELLS, T
 
 # what names there are for a variable, by the kinds of list
 _NAMES = {
-    "ROW": "rows", "KERNEL": "kernels", "SERIES": "series", "TESTS": "cases", "CASE": "cases",
+    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "cases",
     **dict.fromkeys(("CONFIG", "CONFIG_GOOD", "CONFIG_BAD"), "fragments"),
 }  # fmt: skip
 
@@ -22,7 +22,7 @@ _cowbell() {
     local cur=${COMP_LINE:0:COMP_POINT} keep
     cur=${cur##*[[:space:]]}
     keep=${cur%"${COMP_WORDS[COMP_CWORD]}"}
-    [[ ${COMP_WORDS[COMP_CWORD]} == = ]] && keep=$cur
+    [[ ${COMP_WORDS[COMP_CWORD]} == [=:] ]] && keep=$cur
     mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" completion words -- "$cur" "${COMP_WORDS[1]}" 2>/dev/null)
     COMPREPLY=("${COMPREPLY[@]#"$keep"}")
     [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
@@ -55,7 +55,8 @@ def complete(
 ) -> list[str]:
     """The words that may stand where ``begun`` is, ``first`` being the first word of the command line.
 
-    ``names`` has what there is by the kinds of ``list``. Lists go on after a comma.
+    ``names`` has what there is by the kinds of ``list``, its trees also as TREE:VERSION. Lists go on after a
+    comma.
     """
     variable, is_setting, value = begun.partition("=")
     if is_setting:

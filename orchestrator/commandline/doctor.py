@@ -102,14 +102,25 @@ def _examine_trees(jobs: Sequence[Job]) -> Iterator[Finding]:
     for name, tree in {job.tree.name: job.tree for job in jobs}.items():
         rows = tuple(dict.fromkeys(job.row.name for job in jobs if job.tree.name == name))
         if isinstance(tree, DebianTree):
-            try:
-                debian.make_source_line(tree.suite)
-            except InfraError as error:
-                yield Finding(f"a mirror for {tree.suite}: {error.what}", rows, False, help=error.hint)
-            else:
-                yield Finding(f"a mirror for {tree.suite}", rows, True)
+            yield from _examine_suites(tree, rows)
         elif isinstance(tree, GitTree):
             yield Finding(f"the network, or a checkout, for {name}", rows, True, is_needed=False)
+
+
+def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[Finding]:
+    """A mirror for each suite; one suite is enough to have a kernel."""
+    errors: dict[str, InfraError] = {}
+    for suite in tree.suites:
+        try:
+            debian.make_source_line(suite)
+        except InfraError as error:
+            errors[suite] = error
+        else:
+            yield Finding(f"a mirror for {suite}", rows, True)
+    is_needed = len(errors) == len(tree.suites)
+    for suite, missing in errors.items():
+        what = f"a mirror for {suite}: {missing.what}"
+        yield Finding(what, rows, False, help=missing.hint, is_needed=is_needed)
 
 
 def render(findings: Sequence[Finding]) -> str:

@@ -11,11 +11,11 @@ from orchestrator.declarations.document import size_mib, suggest, time_s
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.glossary import EXITS
 
-KINDS = ("rows", "kernels", "series", "fragments", "cases", "targets", "variables", "schemas")
+KINDS = ("rows", "trees", "series", "fragments", "cases", "targets", "variables", "schemas")
 # of --json; what they look like is in schemas
 PRODUCTS = (
     "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
-    "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix",
+    "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix", "trees",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
 _MOST_REPEATS = 10_000
@@ -40,13 +40,17 @@ TARGETS: Mapping[str, Target] = {
     ),
     "report": Target("show a run again: RUN=ID, several in one report: RUN=ID,ID, or the last one"),
     "doctor": Target("what the rows need of this machine, and the command that installs what is missing"),
-    "list": Target("what there is, of all kinds or one; or --changelog", takes="[KIND]"),
+    "list": Target(
+        "what there is, of all kinds or one; trees -v: also Debian's versions; or --changelog",
+        takes="[KIND]",
+    ),
     "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
     "bisect": Target(
-        "which commit (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) changed CASE="
+        "which commit or Debian version (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) "
+        "changed the result of TESTS="
     ),
-    "bisect-step": Target("CASE= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
+    "bisect-step": Target("TESTS= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
     "series-matrix": Target("what each patch of SERIES= flips, and what series.yaml claims of it"),
     "history": Target("what cases came to, newest last; ROW= and KERNEL= choose", takes="[CASE...]"),
     "diff": Target(
@@ -82,7 +86,9 @@ class Variable:
 
 VARIABLES: Mapping[str, Variable] = {
     "ROW": Variable("rows of ci/matrix.yaml, by name; all of them when empty"),
-    "KERNEL": Variable("a tree of patches/trees.yaml or a /path/to/one, with :REF if wanted"),
+    "KERNEL": Variable(
+        "a tree of patches/trees.yaml or a /path/to/one, with :REF if wanted; a Debian tree with :VERSION"
+    ),
     "SERIES": Variable(
         "series to compare the plain kernel with: names of patches/, folders, mboxes, patches, "
         "TREE:BASE..TIP; none for none"
@@ -92,14 +98,17 @@ VARIABLES: Mapping[str, Variable] = {
     "CONFIG": Variable("fragments of kconfigs/, instead of the row's"),
     "CC": Variable("the compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
     "LLVM": Variable("1 builds kernels with clang and LLVM's tools"),
-    "TESTS": Variable("case ids or globs, instead of the row's"),
+    "TESTS": Variable(
+        "tests by name or glob, instead of the row's; for bisect and bisect-step one test or subtest"
+    ),
     "REPEAT": Variable(
         "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
     ),
-    "CASE": Variable("the case to bisect, or one subtest of it", is_inherited=False),
-    "GOOD": Variable("a rev of KERNEL= on which it passes", is_inherited=False),
-    "BAD": Variable("a rev of KERNEL= on which it fails", is_inherited=False),
-    "FIND": Variable("break, or fix: then BAD is the older end", is_inherited=False),
+    "GOOD": Variable("a rev or Debian version of KERNEL= on which it passes", is_inherited=False),
+    "BAD": Variable("a rev or Debian version of KERNEL= on which it fails", is_inherited=False),
+    "FIND": Variable(
+        "break, or fix: then BAD is the older end; of versions the order says it", is_inherited=False
+    ),
     "PATHS": Variable("only commits that touch these files or folders of the tree", is_inherited=False),
     "CONFIG_GOOD": Variable("fragments with which it passes", is_inherited=False),
     "CONFIG_BAD": Variable("fragments with which it fails", is_inherited=False),

@@ -11,6 +11,7 @@ from orchestrator.commandline.grammar import PRODUCTS, TARGETS, VARIABLES, Setti
 if TYPE_CHECKING:
     from orchestrator.declarations.guesttest import GuestCase
     from orchestrator.jobs.plan import Declarations
+    from orchestrator.sources.versions import Versions
     from orchestrator.targets.dryrun import Step
 
 
@@ -37,7 +38,7 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
     """What there is of each kind: by name, what it is in a line."""
     return {
         "rows": {name: row.about for name, row in declared.rows.items()},
-        "kernels": {name: str(tree) for name, tree in declared.trees.items()},
+        "trees": {name: str(tree) for name, tree in declared.trees.items()},
         "series": {
             name: f"{len(series.patches)} patch(es), {series.title}"
             for name, series in declared.series.items()
@@ -86,6 +87,32 @@ def render_names(names: Mapping[str, str]) -> str:
 
 def render_names_json(kind: str, names: Mapping[str, str]) -> str:
     return json.dumps({"schema": "cowbell-names-1", "kind": kind, "names": names}, indent=1) + "\n"
+
+
+def render_versions(trees: Mapping[str, str], found: "Versions") -> str:
+    """The trees, and below each of Debian its versions with their suites."""
+    listed = [version for versions in found.trees.values() for version in versions]
+    width = max((len(version.version) for version in listed), default=0)
+    names = render_names(trees).splitlines()
+    lines = []
+    for name, line in zip(trees, names, strict=True):
+        lines.append(line)
+        for version in found.trees.get(name, ()):
+            suites = ", ".join(version.suites) or "no longer offered"
+            state = ", fetched" if version.is_fetched else ""
+            lines.append(f"    {version.version:<{width}}  {suites}{state}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def render_versions_json(trees: Mapping[str, str], found: "Versions") -> str:
+    listed = {
+        name: {
+            "about": about,
+            "versions": [dataclasses.asdict(version) for version in found.trees.get(name, ())],
+        }
+        for name, about in trees.items()
+    }
+    return json.dumps({"schema": "cowbell-trees-1", "trees": listed}, indent=1) + "\n"
 
 
 def describe_case(case: "GuestCase") -> str:

@@ -24,6 +24,7 @@ from orchestrator.histories.merge import Merged
 from orchestrator.parsers.ktap import Rate
 from orchestrator.runs.record import JobRecord
 from orchestrator.sources.source import Outcome as PatchOutcome
+from orchestrator.sources.versions import Version
 from orchestrator.targets.changelog import Entry
 from orchestrator.targets.dryrun import Step
 from orchestrator.targets.ledger import Sighting
@@ -96,6 +97,13 @@ class ProofInfo(TypedDict):
     passed_on: list[str]
 
 
+class TreeInfo(TypedDict):
+    """A tree and its versions, newest first; only Debian trees have versions."""
+
+    about: str
+    versions: list[Version]
+
+
 class Explained(TypedDict):
     word: str
     kind: str
@@ -123,11 +131,12 @@ _ENTRY = _take_fields("Entry", Entry, (), cases=dict[str, dict[str, list[Status]
 _JOB = _take_fields("Job", JobRecord, ("results", "expect", "cases"), verdicts=list[Verdict])
 _PARTS: Mapping[str, Mapping[str, object]] = {
     "list": {
-        **dict.fromkeys(("rows", "kernels", "series", "fragments", "cases"), _NAMES),
+        **dict.fromkeys(("rows", "trees", "series", "fragments", "cases"), _NAMES),
         # by kind, the names that are of the user's own folder
         "own": dict[str, list[str]],
     },
     "names": {"kind": str, "names": _NAMES},
+    "trees": {"trees": dict[str, TreeInfo]},
     "variables": {"variables": dict[str, Value]},
     "steps": {"steps": list[Step]},
     "config": {"kernels": list[KernelConfig]},

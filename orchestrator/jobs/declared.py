@@ -84,7 +84,7 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
         known_splats=(*own.known_splats, *below.known_splats),
         own={
             "rows": frozenset(own.rows),
-            "kernels": frozenset(own.trees),
+            "trees": frozenset(own.trees),
             "series": frozenset(own.series),
             "fragments": frozenset(own.fragments),
             "cases": frozenset(case.id for case in own.cases),

@@ -11,9 +11,10 @@ import gzip
 import hashlib
 import lzma
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from orchestrator.ground import command
 from orchestrator.ground.errors import InfraError, UsageError
@@ -28,14 +29,16 @@ from orchestrator.sources.tree import AbsentTree, DebianTree, GitTree, LocalTree
 _NEEDED_MIB = 3072
 # a server that says nothing for this long is one that can not be reached
 _STALL_S = 60
+_FETCHED = "refs/cowbell/fetched"
 
 
 def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
     """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is.
 
-    A local tree is always looked at anew. Raises ``InfraError`` when it can not be had and was not before,
-    ``UsageError`` when it is no kernel, or what is declared of it is wrong.
+    A local tree is always looked at anew, an exact Debian version never. Raises ``InfraError`` when it can
+    not be had and was not before, ``UsageError`` when it is no kernel, or what is declared of it is wrong.
     """
+    redo = redo and not (isinstance(tree, DebianTree) and tree.version)
     known = find_fetched(tree, store)
     if known and not redo:
         return known
@@ -47,7 +50,7 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
         store.check_space(_NEEDED_MIB, "a kernel tree")
         progress.stage("source", f"{tree.name}: {tree}")
         try:
-            commit, origin = _fetch(tree, store, progress)
+            commit, origin = _fetch(tree, store, progress, redo=redo)
         except InfraError as error:
             if not known:
                 raise
@@ -77,8 +80,23 @@ def find_fetched(tree: Tree, store: Store) -> Source | None:
     return known
 
 
+def list_fetched_versions(tree: DebianTree, store: Store) -> Mapping[str, str]:
+    """The versions of a Debian tree that are in the store, and their refs."""
+    notes = repository.list_notes(store, f"{_FETCHED}/{repository.make_folder(tree.name)}/")
+    found = {}
+    for ref, note in notes.items():
+        package, _, rest = note.partition("_")
+        if package == tree.package:
+            found[unquote(rest.partition("_")[0])] = ref
+    return found
+
+
 def _find_saved(tree: Tree, store: Store) -> Source | None:
-    commit = find_commit(open_repository(store), _ref(tree))
+    ref = _ref(tree)
+    if isinstance(tree, DebianTree) and tree.version:
+        # also what was fetched as the newest
+        ref = list_fetched_versions(tree, store).get(tree.version, "")
+    commit = find_commit(open_repository(store), ref) if ref else ""
     if not commit:
         return None
     return Source(
@@ -89,21 +107,24 @@ def _find_saved(tree: Tree, store: Store) -> Source | None:
         base=commit,
         commit=commit,
         tree_id=repository.read_tree_id(store, commit),
-        origin=repository.read_note(store, _ref(tree)),
+        origin=repository.read_note(store, ref),
     )
 
 
 def _ref(tree: Tree) -> str:
-    """A declaration that says something else is another tree."""
-    declared = make_id(type(tree).__name__, dataclasses.asdict(tree))
-    return f"refs/cowbell/fetched/{repository.make_folder(tree.name)}/{declared}"
+    """A declaration that says something else is another tree; a version is the same in every suite."""
+    fields = dataclasses.asdict(tree)
+    if isinstance(tree, DebianTree):
+        fields.pop("version")
+        fields = {"package": tree.package, "version": tree.version} if tree.version else fields
+    return f"{_FETCHED}/{repository.make_folder(tree.name)}/{make_id(type(tree).__name__, fields)}"
 
 
-def _fetch(tree: Tree, store: Store, progress: Progress) -> tuple[str, str]:
+def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
     """The commit, and where it came from."""
     match tree:
         case DebianTree():
-            return _fetch_debian(tree, store)
+            return _fetch_debian(tree, store, progress, redo=redo)
         case GitTree():
             return fetch_git(tree, store, progress)
         case TarballTree():
@@ -117,9 +138,55 @@ def _fetch(tree: Tree, store: Store, progress: Progress) -> tuple[str, str]:
 # --- Debian packages and archives
 
 
-def _fetch_debian(tree: DebianTree, store: Store) -> tuple[str, str]:
+def _fetch_debian(tree: DebianTree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
+    """The version that is asked for, or the newest of all suites. It is kept under its version too."""
+    # lists of an hour ago may not have it yet, or still have what has left the mirror
+    for max_age_s in (0.0,) if redo else (debian.FRESH_S, debian.CURRENT_S):
+        offers = debian.find_offers(store, tree.package, tree.suites, max_age_s=max_age_s)
+        try:
+            offer = _choose_offer(tree, offers, progress)
+            exact = tree.at(offer.version)
+            if known := _find_saved(exact, store):
+                return known.commit, known.origin
+            commit, origin = _import_package(tree, offer, store)
+        except (InfraError, UsageError):
+            if max_age_s == debian.FRESH_S:
+                continue
+            raise
+        break
+    repository.read_version(store, commit, tree.name)
+    repository.save_ref(store, _ref(exact), commit, origin)
+    return commit, origin
+
+
+def _choose_offer(tree: DebianTree, offers: debian.Offers, progress: Progress) -> debian.Offer:
+    errors = list(offers.errors.values())
+    if offer := offers.find(tree.version):
+        return offer
+    if not tree.version and offers.versions and len(errors) < len(tree.suites):
+        for error in errors:
+            progress.note(f"{tree.name}: {error.what}")
+        return offers.versions[0]
+    if errors:
+        raise InfraError(
+            f"{tree.package} can not be looked up: {errors[0].what}", where=tree.name, hint=errors[0].hint
+        )
+    if not offers.versions:
+        raise InfraError(
+            f"this machine's mirror has no {tree.package} in {', '.join(tree.suites)}",
+            where=tree.name,
+            hint="another tree may be there: cowbell list trees -v",
+        )
+    raise UsageError(
+        f"the mirror has no version {tree.version} of {tree.package}",
+        where="KERNEL",
+        hint=f"it has: {', '.join(offer.version for offer in offers.versions)}",
+    )
+
+
+def _import_package(tree: DebianTree, offer: debian.Offer, store: Store) -> tuple[str, str]:
     with store.scratch(f"fetch-{tree.name}") as scratch:
-        package = debian.download_package(store, tree.package, tree.suite, scratch)
+        package = debian.download_package(store, tree.package, offer, scratch)
         command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
         archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
         if archive is None:
@@ -198,19 +265,24 @@ def _check_signature(tree: TarballTree, archive: Path, store: Store) -> None:
 
 
 def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> str:
-    """Commit the content of a source archive."""
-    with repository.worktree(store, tree.name) as place:
+    """Commit the content of a source archive.
+
+    Its files get the present time instead of the archive's, so that make does not take objects of another
+    version in the build folder for newer ones.
+    """
+    name = repository.make_folder(tree.name)
+    with repository.worktree(store, name) as place:
         git(place, "read-tree", "--empty")
         for old in place.iterdir():
             if old.name != ".git":
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         tar = [command.find_tool("tar", "tar"), "-xf", str(archive), "-C", str(place)]
-        done = command.run([*tar, "--strip-components=1", "--no-same-owner"], check=False)
+        done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
         if done.returncode:
             raise command.find_host_trouble(done, done.output.splitlines()) or UsageError(
                 "is not a whole archive", where=str(archive), hint=done.output
             )
-        return _commit_files(place, f"{tree.name}: {message}", "--force")
+        return _commit_files(place, f"{name}: {message}", "--force")
 
 
 def _commit_files(place: Path, message: str, *options: str, parent: str = "", **env: str) -> str:

@@ -130,6 +130,13 @@ def read_note(store: Store, ref: str) -> str:
     return git(open_repository(store), "for-each-ref", "--format=%(contents:subject)", ref).output
 
 
+def list_notes(store: Store, prefix: str) -> dict[str, str]:
+    """The refs below a prefix that ends in a slash, and their notes."""
+    words = ("for-each-ref", "--format=%(refname) %(contents:subject)", prefix)
+    listed = git(open_repository(store), *words).output.splitlines()
+    return dict(line.split(" ", 1) for line in listed)
+
+
 def read_version(store: Store, commit: str, tree: str) -> Version:
     """The version that a commit's Makefile states; raises ``UsageError`` when it states none."""
     makefile = git(open_repository(store), "cat-file", "blob", f"{commit}:Makefile", check=False).output

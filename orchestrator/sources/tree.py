@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where kernels come from: ``patches/trees.yaml`` and ``KERNEL=`` in, typed trees out.
 
-Nothing is fetched here. A name may carry a ref: ``stable-5.15:v5.15.100``, ``/path/to/linux:topic``.
+Nothing is fetched here. A name may carry a ref, ``stable-5.15:v5.15.100``, ``/path/to/linux:topic``, or a
+Debian version: ``debian-6.1:6.1.170-3``.
 """
 
 import re
@@ -14,6 +15,7 @@ from orchestrator.declarations import document as doc
 from orchestrator.declarations.document import suggest
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.store import make_id
+from orchestrator.sources.debian import VERSION
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -22,14 +24,27 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 @dataclass(frozen=True, slots=True)
 class DebianTree:
-    """A kernel from a Debian package with its source, and the suite that has it."""
+    """A kernel from a Debian package with its source, and the suites that have it, separated by spaces.
+
+    Without a ``version`` the newest of all suites is meant.
+    """
 
     name: str
     package: str
     suite: str
+    version: str = ""
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        return tuple(self.suite.split())
+
+    def at(self, version: str) -> "DebianTree":
+        """The tree at one version, under a name of its own."""
+        return replace(self, name=f"{self.name.split(':')[0]}:{version}", version=version)
 
     def __str__(self) -> str:
-        return f"{self.package} from {self.suite}"
+        version = f" {self.version}" if self.version else ""
+        return f"{self.package}{version} from {', '.join(self.suites)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +152,15 @@ def load_trees(file: Path) -> dict[str, Tree]:
 
 _KINDS = (
     "expected {git: [URL, MIRROR...], ref: REF} (with commit: if one of its history is meant), "
-    "{debian: PACKAGE, suite: SUITE}, {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or {dir: PATH}"
+    "{debian: PACKAGE, suite: SUITE...}, {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
+    "{dir: PATH}"
 )
 
 
 def _make_tree(name: str, values: Mapping[str, Any], here: Path) -> Tree | None:
     """The tree of an entry; None for keys that do not belong together."""
     keys = set(values)
-    if keys == {"debian", "suite"}:
+    if keys == {"debian", "suite"} and values["suite"].split():
         return DebianTree(name, values["debian"], values["suite"])
     if keys == {"dir"}:
         return LocalTree(name, _resolve(values["dir"], here))
@@ -193,6 +209,8 @@ def name_folder(top: Path) -> str:
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
     """The tree that a word of the command line means: ``NAME``, ``/path``, and either with ``:REF``.
 
+    Of a Debian tree the ref is a version.
+
     Raises ``UsageError`` when there is none. ``is_dirty`` takes a checkout as it lies there.
     """
     name, _, ref = word.partition(":")
@@ -215,6 +233,14 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
                 tree = replace(tree, name=f"{tree.name}:{ref}", ref=ref, commit="")
             case LocalTree() if tree.is_checkout:
                 tree = replace(tree, name=f"{tree.name}:{ref}", ref=ref)
+            case DebianTree() if VERSION.fullmatch(ref):
+                tree = tree.at(ref)
+            case DebianTree():
+                raise UsageError(
+                    f"expected a Debian version of {name}, such as 6.1.170-3, got {ref}",
+                    where="KERNEL",
+                    hint="cowbell list trees -v shows the versions that the mirror offers",
+                )
             case _:
                 raise UsageError(f"{name} is not of git, so it has no ref {ref}", where="KERNEL")
     if isinstance(tree, LocalTree):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The words of ``bisect`` and ``bisect-step`` in, what is asked out, with every wrong word told at once."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ from orchestrator.bisects.answer import Answer, find_answer, make_default_failin
 from orchestrator.bisects.bisection import Question
 from orchestrator.bisects.gitbisect import Find
 from orchestrator.bisects.line import Line, make_config_line, make_history_line, make_series_line
+from orchestrator.bisects.versionline import make_version_line
 from orchestrator.declarations.guesttest import GuestCase, select_cases
 from orchestrator.declarations.matrix import Row
 from orchestrator.ground.errors import UsageError, raise_all
@@ -16,12 +18,14 @@ from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.pipeline import run_jobs
 from orchestrator.runs.record import load_run
+from orchestrator.sources.debian import VERSION, make_key
+from orchestrator.sources.tree import DebianTree
 from orchestrator.verdicts.verdict import judge_job
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was typed: the values of ``CASE=`` and so on. ``confidence`` is from 0 to 1."""
+    """What was typed: the values of ``TESTS=`` and so on. ``confidence`` is from 0 to 1."""
 
     case: str
     good: str
@@ -40,14 +44,19 @@ def choose_job(name: str, request: Request, declared: Declarations) -> tuple[Gue
     """
     if not name:
         raise UsageError(
-            "which case is it?", where="CASE", hint="CASE=odirect.rd-mprotect; cowbell list cases"
+            "is required",
+            where="TESTS",
+            hint="one test or subtest, TESTS=odirect.rd-mprotect; cowbell list cases",
         )
-    # one case: a glob is none
-    (case,) = select_cases(declared.cases, [name.partition("[")[0].replace("*", " ")], "CASE")
+    test, bracket, _ = name.partition("[")
+    # the parameters of a subtest may have commas
+    if re.search(r"[\s,*?]", test) or (bracket and not re.fullmatch(r"\[[^\]]*\]", name[len(test) :])):
+        raise UsageError(f"takes one test or subtest, got {name}", where="TESTS")
+    (case,) = select_cases(declared.cases, [test], "TESTS")
     errors = []
     if name not in (case.id, *case.subtests):
         hint = f"there are: {', '.join(case.subtests)}"
-        errors.append(UsageError(f"{case.id} has no subtest {name}", where="CASE", hint=hint))
+        errors.append(UsageError(f"{case.id} has no subtest {name}", where="TESTS", hint=hint))
     if len(request.rows) > 1:
         errors.append(UsageError("takes one row", where="ROW"))
     if len(request.series) > 1:
@@ -72,7 +81,14 @@ def make_question(
     """Raises ``UsageError`` for all that does not go together, and as the lines do."""
     line = _make_line(asked, job, declared, place)
     find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
+    if line.kind == "version":
+        find = _find_direction(asked)
     return Question(asked.case, case, line, find, asked.paths, asked.confidence)
+
+
+def _find_direction(asked: Asked) -> Find:
+    """Versions have an order, so it is clear what is looked for."""
+    return Find.BREAK if make_key(asked.good) < make_key(asked.bad) else Find.FIX
 
 
 def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace) -> Line:
@@ -97,7 +113,12 @@ def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace)
                 hint="GOOD=REV BAD=REV, or SERIES=NAME, or CONFIG_GOOD=FRAGMENTS CONFIG_BAD=FRAGMENTS",
             )
         )
+    is_version = asked.good and asked.bad and isinstance(job.tree, DebianTree)
+    if is_version:
+        errors += _check_versions(asked)
     raise_all(errors)
+    if is_version:
+        return make_version_line(job, asked.good, asked.bad, declared, place)
     if asked.good:
         is_fix = asked.find == Find.FIX
         return make_history_line(
@@ -106,6 +127,25 @@ def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace)
     if asked.config_good:
         return make_config_line(job, asked.config_good, asked.config_bad, declared, place)
     return make_series_line(job, declared, place)
+
+
+def _check_versions(asked: Asked) -> Iterator[UsageError]:
+    wrong = [
+        (name, value)
+        for name, value in (("GOOD", asked.good), ("BAD", asked.bad))
+        if not VERSION.fullmatch(value)
+    ]
+    for name, value in wrong:
+        yield UsageError(f"expected a Debian version such as 6.1.170-3, got {value}", where=name)
+    if asked.paths:
+        yield UsageError("is for commits, and versions of a Debian tree are bisected", where="PATHS")
+    if asked.find and not wrong and asked.good != asked.bad and asked.find != _find_direction(asked):
+        newer = "GOOD" if _find_direction(asked) is Find.FIX else "BAD"
+        yield UsageError(
+            f"contradicts the versions: {newer}= is the newer one",
+            where="FIND",
+            hint="leave FIND= out; the order of the versions says whether a break or a fix is looked for",
+        )
 
 
 def _find_odd(pair: Mapping[str, object]) -> Iterator[UsageError]:

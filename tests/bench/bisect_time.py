@@ -42,7 +42,7 @@ def main() -> None:
         (scratch / "eight.mbox").write_text(run_git(linux, "format-patch", "--stdout", "v0..main") + "\n")
         terminal.stage("bisect", "ours")
         began = time.monotonic()
-        argv = [sys.executable, "-m", "orchestrator", "-s", "bisect", "ROW=demo", f"CASE={CASE}"]
+        argv = [sys.executable, "-m", "orchestrator", "-s", "bisect", "ROW=demo", f"TESTS={CASE}"]
         command.run(
             [*argv, f"SERIES={scratch / 'eight.mbox'}"],
             cwd=ROOT,
