@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -424,7 +425,7 @@ def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Pat
         (repr({**GOT, "swaps": [], "thp": "never"}), "active is: none\n  thp: asked for madvise, got never"),
     ],
 )
-def test_set_up_that_does_not_is_a_failure_of_the_boot(guest_says: Say, said: str, hint: str) -> None:
+def test_set_up_that_does_not_is_no_fault_of_the_kernel(guest_says: Say, said: str, hint: str) -> None:
     with pytest.raises(StageFailure, match="not the one that the row asks for") as raised:
         guest_says(said)
     assert raised.value.stage == "setup"
@@ -435,6 +436,36 @@ def test_plain_guest_is_asked_nothing(guest_says: Say, tmp_path: Path) -> None:
     """Its boot takes no longer."""
     assert guest_says("") == []
     assert load_readings(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("release", "attribute", "checksums", "is_stable"),
+    [
+        ("5.10.262", "1", "T10-DIF-TYPE1-CRC", True),
+        # it can be switched off there, and then the kernel does not keep them stable
+        ("5.10.262", "0", "T10-DIF-TYPE1-CRC", False),
+        ("6.12.118", "0", "T10-DIF-TYPE1-CRC", True),
+        ("7.3.4-cowbell", "0", "EXT-DIF-TYPE1-CRC64", True),
+        ("7.3.4", "0", "nop", False),
+        ("7.3.4", "0", "", False),
+        ("7.3.4", "1", "", True),
+    ],
+)
+def test_what_a_device_with_checksums_wants_is_not_in_its_attribute_since_6_11(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    release: str,
+    attribute: str,
+    checksums: str,
+    is_stable: bool,
+) -> None:
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue/stable_writes").write_text(f"{attribute}\n")
+    script = (ROOT / "orchestrator/guests/guest-lab").read_text()
+    functions: dict[str, Any] = {}
+    exec(script.partition("\ntry:\n")[0], functions)  # noqa: S102
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release=release))
+    assert functions["wants_stable"](str(tmp_path), checksums) is is_stable
 
 
 def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
