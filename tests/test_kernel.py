@@ -327,3 +327,10 @@ GUEST_TEST = {{
 def test_fault(faults: dict[str, tuple[str, str]], case: str, status: str) -> None:
     assert faults[case][0] == status, faults[case]
     assert faults[case][1]
+
+
+def test_demo_row_on_the_newest_kernel(kernel_store_root: Path) -> None:
+    """Fragments, Kconfig's language, the guest's set-up and the tests hold on the kernel of the day."""
+    done = cowbell(kernel_store_root, "test", "ROW=demo", "KERNEL=debian-7.3", "SERIES=none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 verdicts: 12 pass: every verdict is the expected one" in done.stdout
