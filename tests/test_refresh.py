@@ -165,6 +165,28 @@ def test_at_other_lines_of_another_kernel_a_patch_is_the_same(
     assert refresh(folder, opened, store) == []
 
 
+def test_a_patch_with_less_context_is_the_same(base: Source, folder: Path, store: Store) -> None:
+    """It may leave out lines that differ on other kernels; an edit is written with all of its context."""
+    patch = folder / "0002-cow-2.patch"
+    head, _, hunk = patch.read_text().partition("@@")
+    lines = hunk.splitlines(keepends=True)
+    change = [i for i, line in enumerate(lines) if line[:1] in "+-" and not line.startswith("-- ")]
+    first, last = change[0], change[-1] + 1
+    kept = [*lines[first - 1 : last], lines[last]]
+    assert len(kept) == 4 < len(lines) - 3
+    patch.write_text(f"{head}@@ -{int(lines[0].split('-')[1].split(',')[0]) + 2},3 +1,3 @@\n" + "".join(kept))
+    before = read_folder(folder)
+    opened = find_worktree("cow", "less", None, store)
+    open_worktree(base, load_series(folder), opened, store)
+    assert refresh(folder, opened, store) == []
+    assert read_folder(folder) == before
+
+    swap = opened.place / "mm/swap.c"
+    swap.write_text(swap.read_text().replace("entry + 2", "entry + 4"))
+    run_git(opened.place, "commit", "-q", "-a", "--amend", "--no-edit")
+    assert refresh(folder, opened, store) == ["0002-cow-2.patch"]
+
+
 def test_a_patch_of_another_series_is_not_written(
     base: Source, folder: Path, opened: Worktree, store: Store
 ) -> None:

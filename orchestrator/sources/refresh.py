@@ -6,7 +6,7 @@ files as before. Nothing that a person may have edited is ever overwritten by op
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +107,12 @@ def refresh_series(
     with store.scratch(f"refresh-{opened.branch}") as scratch:
         exported = [export_commit(opened.place, commit, scratch, i) for i, commit in enumerate(commits, 1)]
         raise_all([error for path in exported for error in check_patch(path)])
-        wanted = _place_files(exported, series, folder, version)
+        made_of = dict(zip(exported, commits, strict=True))
+
+        def is_same(path: Path, old: Path) -> bool:
+            return _is_same(opened.place, made_of[path], path, old, scratch / "index")
+
+        wanted = _place_files(exported, series, folder, version, is_same)
     return _write_changes(folder, series, wanted, is_dry=is_dry)
 
 
@@ -137,7 +142,11 @@ def _list_commits(place: Path, base: str) -> list[str]:
 
 
 def _place_files(
-    exported: Sequence[Path], series: Series, folder: Path, version: Version
+    exported: Sequence[Path],
+    series: Series,
+    folder: Path,
+    version: Version,
+    is_same: Callable[[Path, Path], bool],
 ) -> dict[Path, tuple[str, bytes]]:
     """For each file of the series to be: the title it has in the old one, and its bytes."""
     wanted: dict[Path, tuple[str, bytes]] = {}
@@ -151,8 +160,8 @@ def _place_files(
         for file in dict.fromkeys([known.path, *(variant.path for variant in known.variants)]):
             renamed = made if file == known.path else folder / _rename(file.name, known, made)
             old = file.read_bytes()
-            # the same change at other lines of another kernel is no edit
-            is_edited = chosen and chosen.path == file and _strip(data) != _strip(old)
+            # the same change at other lines of another kernel, or with less context, is no edit
+            is_edited = chosen and chosen.path == file and not is_same(path, file)
             wanted[renamed] = (file.name, data if is_edited else old)
     return wanted
 
@@ -169,6 +178,22 @@ def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[t
             merged.insert(max(places, default=0), (patch.path, patch))
         before.append(patch)
     return merged
+
+
+def _is_same(place: Path, commit: str, made: Path, old: Path, index: Path) -> bool:
+    """Whether ``old`` makes the commit that ``made`` was exported from, whatever context its hunks have."""
+    new_mail, old_mail = _strip(made.read_bytes()), _strip(old.read_bytes())
+    if new_mail == old_mail:
+        return True
+    if new_mail.split(b"\n---\n")[0] != old_mail.split(b"\n---\n")[0]:
+        return False
+    if new_mail.count(b"\nindex\n") != old_mail.count(b"\nindex\n"):
+        return False  # a three-way merge needs them
+    env = {"GIT_INDEX_FILE": str(index)}
+    git(place, "read-tree", f"{commit}^", env=env)
+    if git(place, "apply", "--cached", str(old.resolve()), env=env, check=False).returncode:
+        return False
+    return git(place, "write-tree", env=env).output == git(place, "rev-parse", f"{commit}^{{tree}}").output
 
 
 def _strip(mail: bytes) -> bytes:
