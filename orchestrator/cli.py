@@ -199,8 +199,11 @@ def _list_versions(declared: "Declarations", store: Store, options: argparse.Nam
     from orchestrator.sources.tree import DebianTree
 
     trees = [tree for tree in declared.trees.values() if isinstance(tree, DebianTree)]
-    max_age_s = 0.0 if options.always_make else debian.FRESH_S
-    found = versions.list_versions(trees, store, max_age_s=max_age_s)
+    if options.dry_run:
+        found = versions.Versions({tree.name: versions.read_versions(tree, store) for tree in trees}, {})
+    else:
+        max_age_s = 0.0 if options.always_make else debian.FRESH_S
+        found = versions.list_versions(trees, store, max_age_s=max_age_s)
     if found.errors and not any(found.trees.values()):
         raise next(iter(found.errors.values()))
     for error in found.errors.values():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.conftest import Mirror
 from tests.test_cli import cowbell
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,42 @@ def test_bash_completes(bash: "pexpect.spawn[str]", typed: str, completed: str) 
     bash.send(f"{typed}\t")
     bash.expect_exact(completed)
     bash.sendintr()
+
+
+@pytest.fixture
+def listed(mirror: Mirror) -> None:
+    """The versions are known that the pretended mirror has."""
+    assert cowbell("list", "trees", "-v").returncode == 0
+
+
+VERSION = pytest.mark.parametrize(
+    "typed", ["cowbell KERNEL=debian-5.10:", "cowbell KERNEL=debian-5.10:5.10.2"]
+)
+COMPLETED = "KERNEL=debian-5.10:5.10.226-1"
+
+
+@VERSION
+def test_bash_completes_a_version(listed: None, bash: "pexpect.spawn[str]", typed: str) -> None:
+    bash.send(f"{typed}\t")
+    bash.expect_exact(COMPLETED)
+    bash.sendintr()
+
+
+@VERSION
+def test_zsh_completes_a_version(listed: None, zsh: "pexpect.spawn[str]", typed: str) -> None:
+    zsh.send(f"{typed}\t")
+    zsh.expect_exact(COMPLETED)
+    zsh.sendintr()
+
+
+@VERSION
+def test_fish_completes_a_version(listed: None, path: str, tmp_path: Path, typed: str) -> None:
+    ask = f"cowbell completion fish | source; complete -C '{typed}'"
+    env = os.environ | {"PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "-N", "-c", ask], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [COMPLETED]
 
 
 def test_bash_shows_what_there_is_to_choose(bash: "pexpect.spawn[str]") -> None:

@@ -37,6 +37,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell test ROW=demo KERNEL=~/linux": "builds kernels",
         "cowbell test ROW=demo KERNEL=~/linux:main~1 SERIES=none": "builds a kernel",
         "cowbell test ROW=demo KERNEL=~/linux DIRTY=1": "builds kernels",
+        "cowbell test ROW=demo KERNEL=debian-6.1:6.1.170-3 SERIES=none": "builds a kernel",
         "cowbell test ROW=demo SERIES=~/fix.mbox KERNEL=~/linux:main~1": "builds kernels",
         "cowbell test ROW=x86_64-raid5 SERIES=none": "builds a kernel",
         "cowbell test ROW=x86_64-raid5": "builds kernels",
@@ -52,6 +53,9 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell worktree SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
     },
     "-p": {
+        "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=debian-6.1 GOOD=6.1.192-1 BAD=6.1.170-3": (
+            "builds kernels, and the mirror may not have these versions any more"
+        ),
         "cowbell refresh SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
     },
 }

@@ -19,6 +19,8 @@ from tests.test_cli import ROOT, cowbell
         ("XPASS", "verdict", "the expectation is wrong"),
         ("3", "exit status", EXITS[3]),
         ("demo", "row", "cowbell test ROW=demo"),
+        ("debian-6.1", "tree", "KERNEL=debian-6.1:VERSION; cowbell list trees -v"),
+        ("mainline", "tree", "KERNEL=mainline:REF"),
         ("ACCEL", "variable", "auto, kvm, tcg"),
         ("build", "target", TARGETS["build"].about),
     ],

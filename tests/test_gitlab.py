@@ -22,12 +22,12 @@ from orchestrator.gitlab.child import Setup, make_pipeline, render
 from orchestrator.gitlab.shares import divide, estimate, find_times
 from orchestrator.gitlab.touched import choose_touched
 from orchestrator.ground.errors import InfraError, UsageError
-from orchestrator.ground.store import Store
+from orchestrator.ground.store import Store, make_id
 from orchestrator.histories.entry import make_entries
 from orchestrator.jobs.declared import load_declarations
 from orchestrator.jobs.inputs import add_names
 from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
-from orchestrator.sources.tree import GitTree, LocalTree, TarballTree
+from orchestrator.sources.tree import DebianTree, GitTree, LocalTree, TarballTree
 from tests.conftest import ROOT
 from tests.gitserver import run_git
 from tests.test_cli import cowbell
@@ -165,6 +165,10 @@ def test_a_package_is_looked_for_each_week() -> None:
         for day in (TODAY, TODAY + datetime.timedelta(6), TODAY + datetime.timedelta(7))
     ]
     assert keys[0] == keys[1] != keys[2]
+    jobs = [replace(job, tree=DebianTree("x:1-1", "x", "y", "1-1")) for job in plan("demo")]
+    for day in (TODAY, TODAY + datetime.timedelta(7)):
+        made = make_pipeline(jobs, Setup({}), {}, day)["build demo"]
+        assert made["cache"][0]["key"] == f"cowbell-source-{make_id('x:1-1', 'x 1-1 from y')}"
 
 
 def test_rows_say_which_runners_they_need(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.commandline import doctor
 from orchestrator.ground.errors import InfraError, UsageError
 from orchestrator.ground.store import Store, make_id
 from orchestrator.sources import debian
@@ -239,6 +240,26 @@ def test_one_suite_of_several_can_not_be_reached(
         fetch_tree(tree.at("5.10.209-2"), store, progress)
 
 
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ({"bookworm"}, {"bullseye-security": (True, True), "bookworm": (False, False)}),
+        ({"bookworm", "bullseye-security"}, dict.fromkeys(TREE.suites, (False, True))),
+    ],
+)
+def test_a_mirror_for_one_suite_of_several_is_enough(
+    missing: set[str], expected: dict[str, tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_source_line(suite: str) -> str:
+        if suite in missing:
+            raise InfraError("there is none", hint="add one")
+        return suite
+
+    monkeypatch.setattr(debian, "make_source_line", make_source_line)
+    found = list(doctor._examine_suites(TREE, ("demo",)))
+    assert {f.need.split()[3].rstrip(":"): (f.is_met, f.is_needed) for f in found} == expected
+
+
 # --- lists
 
 
@@ -305,6 +326,10 @@ def test_trees_are_listed_with_their_versions(project: Path, offered: Mirror) ->
         "is_fetched": False,
     }
     assert product["trees"]["mainline"]["versions"] == []
+    assert cowbell("-n", "list", "trees", "-v", cwd=project).stdout == done.stdout
+    other = cowbell("-n", "list", "trees", "-v", cwd=project, COWBELL_STORE=f"{project}/other")
+    assert (other.returncode, "bookworm\n" in other.stdout.partition("fake-5.10")[2]) == (0, True)
+    assert "5.10.227-1" not in other.stdout
     assert offered.verbs == ["update"] * len(SUITES)
     with offered.unreachable():
         done = cowbell("-B", "list", "trees", "-v", cwd=project)

@@ -83,6 +83,12 @@ def _list_subjects(target: str, names: Mapping[str, Iterable[str]]) -> Sequence[
         case "completion":
             return SHELLS
         case "explain":
-            return [*names.get("cases", ()), *names.get("rows", ()), *TARGETS, *VARIABLES]
+            return [
+                *names.get("cases", ()),
+                *names.get("rows", ()),
+                *names.get("trees", ()),
+                *TARGETS,
+                *VARIABLES,
+            ]
         case _:
             return PRODUCTS

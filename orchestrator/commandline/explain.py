@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words in, what they mean here out: rows, targets, variables, verdicts, exit statuses, and cases."""
+"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and cases."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from orchestrator.declarations.matrix import Row
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.glossary import EXITS, VERDICTS
 from orchestrator.jobs.plan import Declarations
+from orchestrator.sources.tree import DebianTree, GitTree, LocalTree, Tree
 from orchestrator.targets import ledger
 from orchestrator.targets.ledger import Sighting
 
@@ -32,7 +33,9 @@ def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[st
         elif matched:
             cases |= matched
         else:
-            hint = "cases (also by * and ?), rows, targets, variables, verdicts and exit statuses are known"
+            hint = (
+                "known are cases (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
+            )
             errors.append(UsageError(f"there is no {word}{suggest(word, known)}", where="explain", hint=hint))
     if not words:
         errors.append(UsageError("expected what to explain, such as a case or a verdict", where="explain"))
@@ -41,7 +44,7 @@ def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[st
 
 
 def _list_words(declared: Declarations) -> list[str]:
-    return [*declared.rows, *TARGETS, *VARIABLES, *VERDICTS, *map(str, EXITS)]
+    return [*declared.rows, *declared.trees, *TARGETS, *VARIABLES, *VERDICTS, *map(str, EXITS)]
 
 
 def render(
@@ -68,6 +71,8 @@ def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str
     found: dict[str, Mapping[str, str]] = {}
     if word in declared.rows:
         found["row"] = _explain_row(declared.rows[word])
+    if word in declared.trees:
+        found["tree"] = _explain_tree(declared.trees[word])
     if word in TARGETS:
         target = TARGETS[word]
         more = target.takes if target.is_alone else "[TARGET...] [VAR=value...]"
@@ -91,6 +96,17 @@ def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str
     if re.fullmatch(r"\d+", word) and int(word) in EXITS:
         found["exit status"] = {"means": EXITS[int(word)]}
     return found
+
+
+def _explain_tree(tree: Tree) -> Mapping[str, str]:
+    match tree:
+        case DebianTree():
+            more = f"KERNEL={tree.name}:VERSION; cowbell list trees -v lists the versions"
+        case GitTree() | LocalTree():
+            more = f"KERNEL={tree.name}:REF for another branch, tag or commit"
+        case _:
+            more = ""
+    return {"source": str(tree), "use it": f"KERNEL={tree.name}", "or": more}
 
 
 def _explain_row(row: Row) -> Mapping[str, str]:

@@ -44,7 +44,9 @@ TARGETS: Mapping[str, Target] = {
         "what there is, of all kinds or one; trees -v: also Debian's versions; or --changelog",
         takes="[KIND]",
     ),
-    "explain": Target("all about a case, row, target, variable, verdict or exit status", takes="WORD..."),
+    "explain": Target(
+        "all about a case, row, tree, target, variable, verdict or exit status", takes="WORD..."
+    ),
     "proof": Target("which kernels every case was seen to fail on, and to pass on"),
     "bisect": Target(
         "which commit or Debian version (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) "
@@ -107,7 +109,7 @@ VARIABLES: Mapping[str, Variable] = {
     "GOOD": Variable("a rev or Debian version of KERNEL= on which it passes", is_inherited=False),
     "BAD": Variable("a rev or Debian version of KERNEL= on which it fails", is_inherited=False),
     "FIND": Variable(
-        "break, or fix: then BAD is the older end; of versions the order says it", is_inherited=False
+        "break, or fix: then BAD is the older end; not needed for Debian versions", is_inherited=False
     ),
     "PATHS": Variable("only commits that touch these files or folders of the tree", is_inherited=False),
     "CONFIG_GOOD": Variable("fragments with which it passes", is_inherited=False),

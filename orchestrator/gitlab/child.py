@@ -150,9 +150,11 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
     objects = {"key": f"cowbell-ccache-{_identify_build(job)}", "paths": [f"{setup.store}/ccache/"]}
     if isinstance(job.tree, LocalTree):
         return [objects | {"when": "always"}]
-    # a package has no name for a newer one: it is looked for each week
+    # a package has no name for a newer one: it is looked for each week, but for an exact version
     year, week, _ = today.isocalendar()
-    when = f"-{year}-{week}" if isinstance(job.tree, DebianTree | TarballTree) else ""
+    is_exact = isinstance(job.tree, DebianTree) and job.tree.version
+    is_weekly = isinstance(job.tree, DebianTree | TarballTree) and not is_exact
+    when = f"-{year}-{week}" if is_weekly else ""
     source = f"cowbell-source-{make_id(job.tree.name, str(job.tree))}{when}"
     return [
         {"key": source, "paths": [f"{setup.store}/git/"], "when": "always"},
