@@ -27,7 +27,7 @@ _DOWNLOAD_S = 900.0
 
 
 class UnavailableError(InfraError):
-    """The mirror lists a file that it has not got, or not any more."""
+    """The mirror has not got a package, or a file that it lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,13 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
                 (root / "updated").touch()
                 continue
             text = (root / "update.log").read_text(errors="replace")
+            lines = text.splitlines()[-command.TAIL_LINES :]
             done = command.Completed(tuple(argv), process.returncode or 0, text, 0.0, 0.0)
-            said = command.make_failure(done).hint if is_over else f"did not end within {_UPDATE_S:.0f} s"
             what = f"the package lists of {suite} can not be updated from this machine's mirror"
-            errors[suite] = InfraError(what, hint=f"what apt said:\n{said}")
+            why = "what apt said" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
+            errors[suite] = command.find_host_trouble(done, lines) or InfraError(
+                what, hint="\n    ".join([f"{why}:", *lines])
+            )
     return errors
 
 

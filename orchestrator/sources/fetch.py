@@ -149,11 +149,10 @@ def _fetch_debian(tree: DebianTree, store: Store, progress: Progress, *, redo: b
             if known := _find_saved(exact, store):
                 return known.commit, known.origin
             commit, origin = _import_package(tree, offer, store)
-        except (InfraError, UsageError):
-            if max_age_s == debian.FRESH_S:
-                continue
-            raise
-        break
+            break
+        except (debian.UnavailableError, UsageError):
+            if max_age_s != debian.FRESH_S:
+                raise
     repository.read_version(store, commit, tree.name)
     repository.save_ref(store, _ref(exact), commit, origin)
     return commit, origin
@@ -172,7 +171,7 @@ def _choose_offer(tree: DebianTree, offers: debian.Offers, progress: Progress) -
             f"{tree.package} can not be looked up: {errors[0].what}", where=tree.name, hint=errors[0].hint
         )
     if not offers.versions:
-        raise InfraError(
+        raise debian.UnavailableError(
             f"this machine's mirror has no {tree.package} in {', '.join(tree.suites)}",
             where=tree.name,
             hint="another tree may be there: cowbell list trees -v",
