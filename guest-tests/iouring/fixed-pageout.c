@@ -43,25 +43,52 @@ static const char *arm_at_allocation(int hold, pid_t tid)
 	gt_skip("no probe where reclaim allocates swap space: %s", strerror(errno));
 }
 
-static void register_during_reclaim(struct uring *ring, char *buffer)
+/* False where a busy host let reclaim go before the buffer was registered: then nothing was raced with. */
+static bool register_during_reclaim(struct uring *ring, char *buffer)
 {
 	int hold = cowhold_open();
 	const char *where;
 	pthread_t thread;
+	bool in_time;
 
 	reclaim.page = buffer;
+	reclaim.tid = 0;
 	gt_need(!pipe(reclaim.go) && !pipe(reclaim.done) &&
 		!pthread_create(&thread, NULL, reclaim_page, NULL), "a thread");
 	while (!__atomic_load_n(&reclaim.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
 	where = arm_at_allocation(hold, reclaim.tid);
 	close(reclaim.go[1]);
-	gt_need(cowhold_wait(hold, reclaim.done[0]), "reclaim comes to %s", where);
-	uring_register_buffer(ring, buffer, page_size());
-	gt_need(!ioctl(hold, COWHOLD_IOC_RELEASE), "reclaim waited there until the buffer was registered");
+	if (cowhold_wait(hold, reclaim.done[0])) {
+		uring_register_buffer(ring, buffer, page_size());
+		in_time = !ioctl(hold, COWHOLD_IOC_RELEASE);
+		if (!in_time)
+			uring_unregister_buffer(ring);
+	} else {
+		in_time = false;
+		gt_need(ioctl(hold, COWHOLD_IOC_LOOK) && errno == ETIME, "reclaim comes to %s", where);
+	}
 	gt_need(!pthread_join(thread, NULL), "pthread_join");
-	gt_note("the page %s", page_entry(buffer) & PAGE_SWAPPED ? "was unmapped all the same" :
-		"was left alone: reclaim looks again when it unmaps");
+	close(reclaim.go[0]);
+	close(reclaim.done[0]);
+	close(hold);
+	return in_time;
+}
+
+/* Each time with a page that has not been in swap: one in the swap cache needs no space. */
+static char *race(struct uring *ring)
+{
+	char *buffer;
+	int attempts = 0;
+
+	do {
+		gt_need(++attempts <= 20, "a host that leaves time for a race");
+		buffer = page_map(1, 'o');
+		page_settle(buffer);
+	} while (!register_during_reclaim(ring, buffer));
+	gt_note("the page %s, in attempt %d", page_entry(buffer) & PAGE_SWAPPED ? "was unmapped all the same" :
+		"was left alone: reclaim looks again when it unmaps", attempts);
+	return buffer;
 }
 
 static void reclaim_registered(char *buffer, char *control)
@@ -82,13 +109,12 @@ static void run(void)
 
 	swap_need();
 	page_stay_on_cpu();
-	buffer = page_map(1, 'o');
-	control = page_map(1, 'o');
 	uring_open(&ring);
 	if (!strcmp(gt_param("how"), "race")) {
-		page_settle(buffer);
-		register_during_reclaim(&ring, buffer);
+		buffer = race(&ring);
 	} else {
+		buffer = page_map(1, 'o');
+		control = page_map(1, 'o');
 		uring_register_buffer(&ring, buffer, page_size());
 		page_settle(buffer);
 		reclaim_registered(buffer, control);

@@ -52,6 +52,11 @@ static inline void uring_register_buffer(struct uring *u, void *start, size_t le
 		"registering a buffer of %zu bytes", length);
 }
 
+static inline void uring_unregister_buffer(struct uring *u)
+{
+	gt_need(!syscall(SYS_io_uring_register, u->fd, IORING_UNREGISTER_BUFFERS, NULL, 0), "unregistering a buffer");
+}
+
 /* opcode: IORING_OP_WRITE_FIXED or IORING_OP_READ_FIXED, within the registered buffer. */
 static inline int uring_transfer_fixed(struct uring *u, int opcode, int fd, void *start, size_t length)
 {
