@@ -42,11 +42,18 @@ static inline uint64_t page_entry(const volatile void *address)
 	return page_word("/proc/self/pagemap", (uintptr_t)address / page_size());
 }
 
-/* The number of the page frame behind an address that is mapped. */
+/*
+ * The number of the page frame behind an address that is mapped. A page on its way to another node, as NUMA
+ * balancing has it, looks for a moment as if it were in swap.
+ */
 static inline uint64_t page_frame(const volatile void *address)
 {
 	uint64_t entry = page_entry(address);
 
+	for (int i = 0; i < 200 && entry & PAGE_SWAPPED; i++) {
+		usleep(1000);
+		entry = page_entry(address);
+	}
 	gt_need(entry & PAGE_PRESENT, "a page mapped at %p, pagemap entry 0x%llx", address,
 		(unsigned long long)entry);
 	if (!PAGE_PFN(entry))

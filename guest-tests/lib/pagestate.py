@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 import re
+import time
 from pathlib import Path
 
 from guesttest import gt_need, gt_skip, libc
@@ -42,8 +43,16 @@ class Memory:
             os.close(fd)
 
     def frame(self, page: int) -> int:
-        """The number of the page frame of a page that is mapped."""
+        """The number of the page frame of a page that is mapped.
+
+        A page on its way to another node looks for a moment as if it were in swap.
+        """
         entry = self.entry(page)
+        for _ in range(200):
+            if not entry & SWAPPED:
+                break
+            time.sleep(0.001)
+            entry = self.entry(page)
         gt_need(entry & PRESENT, f"page {page} is mapped, pagemap entry {entry:#x}")
         if not entry & FRAME:
             gt_skip("page frame numbers are hidden from us")
