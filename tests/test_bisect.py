@@ -38,8 +38,8 @@ from orchestrator.ground.status import Status
 from orchestrator.ground.store import Store
 from orchestrator.jobs.plan import Declarations, Job, Request
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.kconfig import Fragment
-from orchestrator.kernels.kconfig import Request as Ask
+from orchestrator.kernels.fragment import Fragment
+from orchestrator.kernels.fragment import Request as Ask
 from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
 from orchestrator.sources.series import Series, Variant
 from orchestrator.sources.tree import LocalTree, TarballTree

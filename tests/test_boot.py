@@ -29,7 +29,8 @@ from orchestrator.guests.guest import Answer, Guest, Keys, connect
 from orchestrator.guests.qemu import Machine, make_argv, make_cmdline
 from orchestrator.guests.rootfs import Rootfs
 from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernels.kconfig import Config, Request
+from orchestrator.kernels.fragment import Request
+from orchestrator.kernels.kconfig import Config
 from orchestrator.sources.repository import Source
 from tests.conftest import QuietProgress, find_processes
 

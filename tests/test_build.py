@@ -13,7 +13,7 @@ import pytest
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.ground.errors import InfraError, StageFailure
 from orchestrator.ground.store import Store
-from orchestrator.kernels import kconfig
+from orchestrator.kernels import fragment
 from orchestrator.kernels.build import (
     BuildRequest,
     Kernel,
@@ -50,7 +50,7 @@ def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
 def ask(folder: Path, src: Source, text: str = "CONFIG_PVH=y\nCONFIG_BLOCK=y\nCONFIG_SWAP=y\n") -> Config:
     folder.mkdir(exist_ok=True)
     (folder / "a.config").write_text(f"#: about a\n{text}")
-    return make_config(["a"], kconfig.load_fragments(folder), X86, src.version)
+    return make_config(["a"], fragment.load_fragments(folder), X86, src.version)
 
 
 @pytest.fixture

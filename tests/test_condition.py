@@ -79,3 +79,29 @@ def test_architecture_that_does_not_exist_is_refused() -> None:
     """``arch=amd64`` would never hold, and what it guards would be left out without a word."""
     with pytest.raises(ValueError, match="amd64"):
         Condition.parse("arch=amd64")
+
+
+def test_one_of_several_conditions() -> None:
+    """Each architecture may have a version of its own."""
+    both = Condition.parse("arch=x86_64 kernel>=5.19").either(Condition.parse("arch=aarch64 kernel>=6.10"))
+    assert both.text == "arch=x86_64 kernel>=5.19 or arch=aarch64 kernel>=6.10"
+    held = [both.holds(arch, Version.parse("6.1")) for arch in ("x86_64", "aarch64", "riscv64")]
+    assert held == [True, False, False]
+    assert both.holds("aarch64", Version.parse("6.12"))
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "told"),
+    [
+        ("kernel<7.0", "7.0", "since 7.0"),
+        ("kernel<7.0", "6.19", ""),
+        ("kernel<5.10.3", "7.0", "since 5.10.3"),
+        ("kernel<=6.12", "6.12.1", "after 6.12"),
+        ("kernel<=6.12", "6.12", ""),
+        ("kernel>=5.13 kernel<6.15", "5.10", ""),
+        ("kernel>=5.13 kernel<6.15", "7.0", "since 6.15"),
+        ("arch=aarch64 kernel<6.15", "7.0", ""),
+    ],
+)
+def test_end_of_what_older_kernels_have(text: str, version: str, told: str) -> None:
+    assert Condition.parse(text).tell_end("x86_64", Version.parse(version)) == told

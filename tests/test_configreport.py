@@ -76,6 +76,27 @@ def test_config_tells_every_symbol_and_why(project: Path) -> None:
     assert not list(project.rglob("*.o"))
 
 
+def test_config_names_the_alternative_and_what_is_gone(project: Path) -> None:
+    file = project / "kconfigs/base.config"
+    file.write_text(
+        "#: about base\n#: only kernel<5.0 OLD  # nobody needs it\n#: one-of NEW KSM\nCONFIG_OLD=y\n"
+    )
+    done = cowbell(project, "config")
+    assert done.returncode == 0, done.stderr
+    assert [line.strip() for line in done.stdout.splitlines()] == [
+        "small/plain: fake-5.10 5.10.226, x86_64: 1 survived, 1 gone",
+        f"survived    KSM=y  # {file}:3",
+        "the first of NEW, KSM that this kernel offers",
+        f"gone        OLD=y, got n  # {file}:4",
+        "gone since 5.0: nobody needs it",
+    ]
+    (report,) = read_product(cowbell(project, "config", "--json").stdout)["kernels"]
+    assert [(s["symbol"], s["taken"], s["state"]) for s in report["symbols"]] == [
+        ("NEW", "KSM", "survived"),
+        ("OLD", "", "gone"),
+    ]
+
+
 def test_config_of_the_row_as_json(project: Path) -> None:
     done = cowbell(project, "config", "--json")
     assert done.returncode == 0, done.stderr

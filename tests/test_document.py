@@ -10,7 +10,7 @@ from orchestrator.declarations.guesttest import load_cases, select_cases
 from orchestrator.declarations.matrix import load_expectations, load_matrix
 from orchestrator.ground.errors import UsageError
 from orchestrator.ground.status import Status
-from orchestrator.kernels.kconfig import load_fragments
+from orchestrator.kernels.fragment import load_fragments
 from orchestrator.sources.series import load_series
 from orchestrator.sources.tree import load_trees
 from tests.conftest import ROOT

@@ -16,8 +16,8 @@ from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
 from orchestrator.jobs.stages import build_job
 from orchestrator.jobs.workspace import Workspace
 from orchestrator.kernels.build import Kernel
+from orchestrator.kernels.fragment import load_fragments
 from orchestrator.kernels.handover import PATCHES, load_handovers
-from orchestrator.kernels.kconfig import load_fragments
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.runs.record import JobRecord, load_run
 from orchestrator.sources.series import Series

@@ -9,13 +9,12 @@ import pytest
 from orchestrator.declarations.arch import ARCHES
 from orchestrator.declarations.condition import Version
 from orchestrator.ground.errors import StageFailure, UsageError
+from orchestrator.kernels.fragment import Fragment, load_fragments
 from orchestrator.kernels.kconfig import (
     Config,
-    Fragment,
     State,
     compare_config,
     configure,
-    load_fragments,
     make_config,
     parse_config,
 )
@@ -252,11 +251,127 @@ def test_configure(tmp_path: Path, kernel: Path) -> None:
     )
     text = run_kconfig(config, kernel)
     assert parse_config(text).items() >= {"BLOCK": "y", "SWAP": "y", "MMU": "y", "KSM": "n"}.items()
-    final = tmp_path / "build" / ".config"
-    assert final.read_text() == text
-    before = final.stat()
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "set_symbols"),
+    [
+        ("#: one-of KSM DEBUG_VM\n", "KSM", {"KSM"}),
+        ("#: one-of FROB KSM\n", "KSM", {"KSM"}),
+        # it is there, but what it depends on is not
+        ("#: one-of SWAP FROB KSM DEBUG_VM\n", "KSM", {"KSM"}),
+        # another line of the fragment has decided already
+        ("#: one-of FROB KSM DEBUG_VM\nCONFIG_DEBUG_VM=y\n", "DEBUG_VM", {"DEBUG_VM"}),
+        ("#: one-of FROB KSM\n#: only kernel>=6.0 FROB  # since v6.0\n", "KSM", {"KSM"}),
+    ],
+)
+def test_first_alternative_that_the_kernel_offers(
+    tmp_path: Path, kernel: Path, text: str, taken: str, set_symbols: set[str]
+) -> None:
+    config = merge(tmp_path / "f", a=text)
+    made = run_kconfig(config, kernel)
+    assert {name for name, value in parse_config(made).items() if value == "y"} == {"MMU", *set_symbols}
+    outcome = compare_config(config, made)[0]
+    assert (outcome.state, outcome.got, outcome.taken) == (State.SURVIVED, "y", taken)
+
+
+def test_alternatives_of_which_none_survives(tmp_path: Path, kernel: Path) -> None:
+    config = merge(tmp_path / "f", a="#: one-of SWAP FROB\nCONFIG_SMP=y\n")
+    with pytest.raises(StageFailure) as raised:
+        run_kconfig(config, kernel)
+    assert raised.value.hint == (
+        f"{tmp_path}/f/a.config:2: SWAP or FROB: requested y, got n: "
+        "SWAP: it needs BLOCK (add CONFIG_BLOCK=y); FROB: there is no such symbol in this kernel"
+    )
+
+
+def test_alternatives_of_two_fragments(tmp_path: Path) -> None:
+    """One that demands a symbol leaves no choice; other bounds are another config."""
+    plain = merge(tmp_path / "1", a="CONFIG_KSM=y\n")
+    both = merge(tmp_path / "2", a="#: one-of KSM SWAP\n", b="CONFIG_KSM=y\n")
+    assert both.config_id == plain.config_id
+    alone = merge(tmp_path / "3", a="#: one-of KSM SWAP\n")
+    assert alone.config_id != plain.config_id
+    bounded = merge(tmp_path / "4", a="#: one-of KSM SWAP\n#: only kernel>=6.0 SWAP  # since v6.0\n")
+    assert bounded.config_id == plain.config_id
+    with pytest.raises(ExceptionGroup) as raised:
+        load(tmp_path / "5", a="#: one-of KSM\n")
+    assert "a.config:2: expected two symbols or more" in told(raised)[0]
+
+
+def test_symbol_that_a_newer_kernel_dropped_is_gone(tmp_path: Path) -> None:
+    text = (
+        "#: only kernel<6.15 SCHED  # always there since v6.15\n#: only kernel<=5.9.3 OLD  # why\n"
+        "#: only kernel>=5.8 kernel<5.10 SHORT  # why\n#: only arch=x86_64 kernel>=6.0 NEW  # since v6.0\n"
+        "#: only arch=aarch64 kernel<6.0 ARM  # why\n"
+        "CONFIG_SCHED=y\nCONFIG_OLD=y\nCONFIG_SHORT=y\nCONFIG_NEW=y\nCONFIG_ARM=y\n"
+    )
+    outcomes = compare_config(merge(tmp_path, a=text), "CONFIG_SCHED=y\n")
+    assert [(o.request.symbol, o.state, o.reason) for o in outcomes] == [
+        ("SCHED", State.SURVIVED, ""),
+        ("OLD", State.GONE, "gone after 5.9.3: why"),
+        ("SHORT", State.GONE, "gone since 5.10: why"),
+        ("NEW", State.UNSUPPORTED, "only arch=x86_64 kernel>=6.0: since v6.0"),
+        ("ARM", State.UNSUPPORTED, "only arch=aarch64 kernel<6.0: why"),
+    ]
+    assert not [outcome for outcome in outcomes if outcome.is_error]
+
+
+def test_bounds_of_each_architecture(tmp_path: Path) -> None:
+    text = (
+        "#: only arch=x86_64 kernel>=5.0 WP  # since v5.0\n"
+        "#: only arch=aarch64 kernel>=6.10 WP  # since v6.10\nCONFIG_WP=y\n"
+    )
+    fragments = load(tmp_path, a=text)
+    assert make_config(["a"], fragments, X86, V5_10).requests
+    config = make_config(["a"], fragments, ARCHES["aarch64"], V5_10)
+    (outcome,) = compare_config(config, "")
+    assert outcome.state is State.UNSUPPORTED
+    assert outcome.reason == (
+        "only arch=x86_64 kernel>=5.0 or arch=aarch64 kernel>=6.10: since v5.0; since v6.10"
+    )
+    assert make_config(["a"], fragments, ARCHES["aarch64"], Version.parse("6.12")).requests
+
+
+def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
+    text = 'CONFIG_START=0x01000000\nCONFIG_CPUS=008\nCONFIG_NAME="08"\n'
+    again = "CONFIG_START=0x1000000\nCONFIG_CPUS=8\n"
+    config = merge(tmp_path, a=text, b=again)
+    assert list_wrong(config, 'CONFIG_START=0x1000000\nCONFIG_CPUS=8\nCONFIG_NAME="08"\n') == set()
+    assert list_wrong(config, 'CONFIG_START=0x1000\nCONFIG_CPUS=8\nCONFIG_NAME="8"\n') == {
+        ("START", "0x1000000", "0x1000", State.CHANGED),
+        ("NAME", '"08"', '"8"', State.CHANGED),
+    }
+
+
+def test_prose_may_name_symbols(tmp_path: Path) -> None:
+    text = "# slow with CONFIG_KASAN=y\n# CONFIG_SWAP is what reclaim needs\n#CONFIG_KSM=y\nCONFIG_SMP=y\n"
+    assert [request.symbol for request in load(tmp_path, a=text)["a"].requests] == ["SMP"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["# CONFIG_BAR is unset", "#CONFIG_BAR is not set", "# CONFIG_BAR not set.", "# CONFIG_BAR is Not Set"],
+)
+def test_misspelt_order_to_unset_is_no_prose(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        load(tmp_path, a=f"{line}\n")
+    assert f"a.config:2: not understood: {line}" in told(raised)[0]
+
+
+def test_unsetting_a_symbol_that_no_kconfig_file_has(tmp_path: Path, kernel: Path) -> None:
+    """A typo; what only another architecture has is unset indeed."""
+    (kernel / "arch/arm64").mkdir(parents=True)
+    (kernel / "arch/arm64/Kconfig").write_text("config ARM64_FROB\n\tbool\n")
+    config = merge(tmp_path / "1", a="# CONFIG_ARM64_FROB is not set\n# CONFIG_KSM is not set\n")
     run_kconfig(config, kernel)
-    assert final.stat() == before, "an untouched .config costs no rebuild"
+    with pytest.raises(StageFailure) as raised:
+        run_kconfig(merge(tmp_path / "2", a="# CONFIG_SWAPP is not set\n"), kernel)
+    assert raised.value.hint == (
+        f"{tmp_path}/2/a.config:2: SWAPP: requested n, got n: "
+        "there is no such symbol in this kernel; did you mean SWAP?"
+    )
+    run_kconfig(merge(tmp_path / "3", a="#: optional SWAPP\n# CONFIG_SWAPP is not set\n"), kernel)
 
 
 def test_dropped_symbols_are_named_with_line_requested_and_got(tmp_path: Path, kernel: Path) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Why Kconfig did not do as asked: each reason names what would."""
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.kernels.kconfigtree import explain_symbols, make_environment
+from orchestrator.kernels.kconfigtree import _Kconfig, explain_symbols, make_environment
 
 KCONFIG = """
 config MODULES
@@ -71,6 +72,26 @@ config NAME
 config FOUND
 	bool "What the compiler has"
 	depends on $(shell,test "$(CC)" = has-it && echo y || echo n)
+
+config LTO_CLANG
+	bool
+	transitional
+	help
+		Its new name is LTO.
+
+config BUS
+	tristate "Bus"
+
+config PEER
+	tristate "Peer"
+
+config CARD
+	tristate "Card"
+	depends on BUS if PEER
+
+config BOTH
+	tristate "Both"
+	depends on (BUS) if PEER && !CRYPTO # said so
 
 choice
 	prompt "Page size"
@@ -142,6 +163,14 @@ def explain(tmp_path: Path) -> Explain:
         ("ZRAM", "m", [], "modules are off: add CONFIG_MODULES=y"),
         ("CRYPTO", "m", ["CONFIG_MODULES=y"], "it is bool, m is no value of it"),
         ("CRYPTO", "y", [], "add CONFIG_CRYPTO=y, nothing else sets it"),
+        ("LTO_CLANG", "y", [], "it has no prompt, so it can not be set: its default holds"),
+        # BUS || PEER = n
+        ("CARD", "y", [], "add CONFIG_CARD=y, nothing else sets it"),
+        ("CARD", "y", ["CONFIG_PEER=y"], "it needs BUS || PEER = n (add CONFIG_BUS=y)"),
+        ("CARD", "m", ["CONFIG_MODULES=y", "CONFIG_PEER=m"], "it needs BUS || PEER = n (add CONFIG_BUS=y)"),
+        ("CARD", "y", ["CONFIG_PEER=y", "CONFIG_BUS=y"], "add CONFIG_CARD=y, nothing else sets it"),
+        ("BOTH", "y", ["CONFIG_PEER=y", "CONFIG_CRYPTO=y"], "add CONFIG_BOTH=y, nothing else sets it"),
+        ("BOTH", "y", ["CONFIG_PEER=y"], "it needs BUS || PEER = n || CRYPTO = y (add CONFIG_BUS=y)"),
     ],
 )
 def test_reason(explain: Explain, symbol: str, wanted: str, lines: list[str], reason: str) -> None:
@@ -158,9 +187,70 @@ def test_our_environment_is_left_as_it_was(explain: Explain) -> None:
     assert dict(os.environ) == before
 
 
+def test_conditional_dependencies_are_those_of_the_kernel(tmp_path: Path) -> None:
+    """Every value of three tristates, by the truth table of ``X || Y = n``: one of ``m`` is no ``n``."""
+    names = ("X", "Y", "Z")
+    head = "".join(f'config {name}\n\ttristate "{name}"\n\n' for name in names)
+    conditions: dict[str, Callable[[int, int], int]] = {
+        "Y": lambda y, z: y,
+        "Y && Z": min,
+        "Y || Z": max,
+        "!Y": lambda y, z: 2 - y,
+    }
+    body = "".join(
+        f'config C{number}\n\ttristate "C"\n\tdepends on X if {condition}\n\n'
+        for number, condition in enumerate(conditions)
+    )
+    (tmp_path / "Kconfig").write_text(f"config MODULES\n\tdef_bool y\n\tmodules\n\n{head}{body}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        kconf = _Kconfig("Kconfig", warn=False)
+    for values in itertools.product(range(3), repeat=3):
+        for name, value in zip(names, values, strict=True):
+            kconf.syms[name].set_value(value)
+        x, y, z = values
+        for number, value_of in enumerate(conditions.values()):
+            wanted = x if value_of(y, z) else 2
+            assert kconf.syms[f"C{number}"].visibility == wanted, (number, values)
+
+
+def test_tree_with_an_invented_keyword(tmp_path: Path) -> None:
+    """The next kernel may have one: what its Kconfig files say of a symbol is quoted then."""
+    (tmp_path / "mm").mkdir()
+    (tmp_path / "arch/x86").mkdir(parents=True)
+    (tmp_path / "arch/s390").mkdir()
+    (tmp_path / "Kconfig").write_text('source "mm/Kconfig"\n')
+    (tmp_path / "mm/Kconfig").write_text(
+        'config SWAP\n\tbool "Swap" # of pages\n\tdepends on BLOCK \\\n\t\t&& MMU\n\n\tfrobnicate BLOCK\n'
+        '\thelp\n\t  depends on nothing\n\nconfig SWAPFILE\n\tbool\n\nmenuconfig NUMA\n\tbool "NUMA"\n'
+    )
+    (tmp_path / "arch/x86/Kconfig").write_text("config NUMA\n\tdepends on SMP\n")
+    (tmp_path / "arch/s390/Kconfig").write_text("config NUMA\n\tdef_bool y\n\nconfig S390\n\tdef_bool y\n")
+    (tmp_path / "config").write_text("")
+    environment = make_environment(tmp_path, "9.0", ["ARCH=x86_64"])
+    wanted = {"SWAP": "y", "NUMA": "y", "S390": "y", "FROB": "y"}
+    told = explain_symbols(wanted, tmp_path / "config", environment)
+    assert [line.strip() for line in told["SWAP"].splitlines()[:-1]] == [
+        "its definition may tell why:",
+        "mm/Kconfig:1:",
+        "config SWAP",
+        'bool "Swap" # of pages',
+        "depends on BLOCK \\",
+        "&& MMU",
+        "frobnicate BLOCK",
+    ]
+    assert "Kconfiglib can not read this tree: mm/Kconfig:6" in told["SWAP"].splitlines()[-1]
+    assert "arch/x86/Kconfig:1:" in told["NUMA"]
+    assert "mm/Kconfig:13:" in told["NUMA"]
+    assert "s390" not in told["NUMA"]
+    assert told["S390"] == "no symbol of this architecture: it is defined in arch/s390/Kconfig:4"
+    assert told["FROB"] == "there is no such symbol in 9.0"
+
+
 def test_tree_that_is_not_understood(tmp_path: Path) -> None:
     (tmp_path / "Kconfig").write_text("frobnicate\n")
     (tmp_path / "config").write_text("")
     environment = make_environment(tmp_path, "9.0", ["ARCH=x86_64"])
     told = explain_symbols({"A": "y"}, tmp_path / "config", environment)
-    assert told["A"].startswith("no reason known, its Kconfig files can not be read: Kconfig:1")
+    assert told["A"].startswith("there is no such symbol in 9.0\n")
+    assert "Kconfiglib can not read this tree: Kconfig:1" in told["A"]

@@ -15,7 +15,7 @@ from orchestrator.ground.status import Status
 from orchestrator.ground.store import Store
 from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.kconfig import Fragment
+from orchestrator.kernels.fragment import Fragment
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.runs.record import JobRecord, load_run
 from orchestrator.sources.fetch import fetch_tree

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every series is applied and every config is checked before the first object is compiled."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from orchestrator.ground.errors import StageFailure
 from orchestrator.ground.store import Store
 from orchestrator.ground.workers import Limits
 from orchestrator.jobs.plan import Declarations, Job
-from orchestrator.jobs.stages import prepare_job
+from orchestrator.jobs.stages import build_prepared, prepare_job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.kconfig import load_fragments
+from orchestrator.kernels.fragment import load_fragments
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.runs.record import load_run
 from orchestrator.sources.series import Series
@@ -110,3 +111,37 @@ def test_kconfig_is_asked_once_for_a_tree(
     for job, times in asked:
         assert not prepare_job(job, declared, place).failure
         assert count_kconfig(progress) == times
+
+
+def test_kconfig_leaves_the_worktree_alone(
+    declared: Declarations, place: Workspace, progress: QuietProgress, make_series: MakeSeries
+) -> None:
+    """A worktree that goes to and fro is compiled again. The build takes the config that was made."""
+    jobs = [
+        make_job("menu", make_series("menu", SWAP | {"mm/Kconfig": ("", "config FROB\n")})),
+        make_job("plain"),
+    ]
+    for job in jobs:
+        prepare_job(job, declared, place)
+    shutil.rmtree(place.store.path("configs"))
+    (swap,) = place.store.root.glob("worktrees/*/mm/swap.c")
+    before = swap.stat().st_mtime_ns
+    progress.stages.clear()
+    *_, prepared = [prepare_job(job, declared, place) for job in jobs]
+    assert swap.stat().st_mtime_ns == before
+    assert count_kconfig(progress) == 2
+    made = {path.read_text() for path in place.store.root.glob("configs/*/config")}
+    kernel = build_prepared(jobs[-1], prepared, place)
+    assert count_kconfig(progress) == 2
+    assert (kernel.folder / "config").read_text() in made
+
+
+def test_log_of_a_kconfig_that_fails_is_kept(
+    declared: Declarations, place: Workspace, make_series: MakeSeries
+) -> None:
+    broken = make_series("broken", {"FAIL": ("", "kconfig\n")})
+    failure = prepare_job(make_job("broken", broken), declared, place).failure
+    assert failure
+    assert failure.stage == "kconfig"
+    assert failure.log
+    assert "Kconfig:12: syntax error" in failure.log.read_text()

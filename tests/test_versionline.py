@@ -23,7 +23,7 @@ from orchestrator.ground.errors import InfraError, UsageError
 from orchestrator.ground.store import Store
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.kconfig import Fragment, Request
+from orchestrator.kernels.fragment import Fragment, Request
 from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, save_run
 from orchestrator.sources.debian import make_key
 from orchestrator.sources.fetch import fetch_tree, find_fetched, list_fetched_versions

@@ -19,7 +19,8 @@ from orchestrator.ground.store import make_id
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.stages import apply_job
 from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.kconfig import Fragment, Request, make_config
+from orchestrator.kernels.fragment import Fragment, Request
+from orchestrator.kernels.kconfig import make_config
 from orchestrator.sources.fetch import fetch_tree
 from orchestrator.sources.patch import make_mail
 from orchestrator.sources.remote import fetch_range

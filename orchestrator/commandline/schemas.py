@@ -45,6 +45,7 @@ class Symbol(TypedDict):
     """What became of a config symbol. ``state`` is in words, ``where`` the file and line that ask for it."""
 
     symbol: str
+    taken: str
     requested: str
     got: str
     state: str

@@ -2,7 +2,7 @@
 """When a declaration holds: ``arch=x86_64,aarch64 kernel>=5.0 kernel<5.19``, one word a requirement."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.declarations.arch import ARCHES
 
@@ -27,11 +27,12 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """All words must hold; no word always holds. ``text`` is as written, for reasons shown to people."""
+    """All words must hold, or one of ``others``; no word always holds. ``text`` is as written, for people."""
 
     text: str = ""
     arches: frozenset[str] = frozenset(ARCHES)
     bounds: tuple[tuple[str, Version], ...] = ()
+    others: tuple["Condition", ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -56,7 +57,12 @@ class Condition:
         return "arch=" in self.text
 
     def holds(self, arch: str, version: Version) -> bool:
-        return arch in self.arches and self.holds_for(version)
+        is_own = arch in self.arches and self.holds_for(version)
+        return is_own or any(other.holds(arch, version) for other in self.others)
+
+    def either(self, other: "Condition") -> "Condition":
+        """It or another condition."""
+        return replace(self, text=f"{self.text} or {other.text}", others=(*self.others, other))
 
     def holds_for(self, version: Version) -> bool:
         """Whether it holds for a kernel of any architecture."""
@@ -65,9 +71,11 @@ class Condition:
             for sign, bound in self.bounds
         )
 
-    def tell_end(self, version: Version) -> str:
-        """``since 7.0`` for a version past the upper bound, which says that something ended; else empty."""
-        for sign, bound in self.bounds:
-            if not Condition(bounds=((sign, bound),)).holds_for(version) and sign in ("<", "<="):
-                return f"{'since' if sign == '<' else 'after'} {str(bound).removesuffix('.0')}"
+    def tell_end(self, arch: str, version: Version) -> str:
+        """``since 7.0`` for a version past an upper bound of an architecture, else an empty string."""
+        for condition in (self, *self.others):
+            for sign, bound in condition.bounds:
+                is_past = version >= bound if sign == "<" else version > bound
+                if arch in condition.arches and sign in ("<", "<=") and is_past:
+                    return f"{'since' if sign == '<' else 'after'} {str(bound).removesuffix('.0')}"
         return ""

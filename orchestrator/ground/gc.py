@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.ground.store import Store
 
-KINDS = ("build", "kernels", "rootfs", "programs", "worktrees")
+KINDS = ("build", "configs", "kernels", "rootfs", "programs", "worktrees")
 # what make clean would remove: what only makes the next build faster
 CLEANED = ("build", "programs", "worktrees")
 

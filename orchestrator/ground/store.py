@@ -9,6 +9,7 @@ A folder of the store is whole or absent: it is filled under another name and re
     edit/SERIES-on-TREE/ a series opened by cowbell worktree; yours, never overwritten
     series/ID/           patches of an mbox or a range of commits
     downloads/, index/   archives on their way; what is known of the files of a local tree
+    configs/ID/          the .config of a source and its fragments, as Kconfig made it
     build/ID/            object files, reused from commit to commit
     kernels/BUILD_ID/    what a build leaves: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
@@ -17,7 +18,6 @@ A folder of the store is whole or absent: it is filled under another name and re
     history.sqlite       every result that was ever earned, made again from results and runs if it is lost
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
     objects/, accel/     what was learned: how many objects a config has, whether KVM works
-    configs/             the configs that Kconfig took as they were requested, by tree and toolchain
     apt/, ccache/        caches of the tools'; locks/, scratch/, logs/ explain themselves
 """
 

@@ -15,7 +15,7 @@ from orchestrator.declarations.selftest import CASES
 from orchestrator.ground.errors import UsageError, raise_all
 from orchestrator.ground.project import SHIPPED, list_layers
 from orchestrator.jobs.plan import Declarations, check_machine
-from orchestrator.kernels.kconfig import load_fragments
+from orchestrator.kernels.fragment import load_fragments
 from orchestrator.sources.fixup import load_fixups
 from orchestrator.sources.series import Series, load_series
 from orchestrator.sources.tree import load_trees

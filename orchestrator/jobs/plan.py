@@ -16,7 +16,7 @@ from orchestrator.declarations.matrix import Cell, Expectation, Row
 from orchestrator.declarations.shape import find_misfits, list_needs
 from orchestrator.ground.errors import InfraError, UsageError, raise_all
 from orchestrator.guests.vng import FRAGMENT
-from orchestrator.kernels.kconfig import Fragment
+from orchestrator.kernels.fragment import Fragment
 from orchestrator.sources.fixup import Fixup
 from orchestrator.sources.series import Series
 from orchestrator.sources.tree import AbsentTree, Tree

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.declarations.arch import Arch, Image
@@ -21,9 +21,10 @@ from orchestrator.ground.budget import WHOLE, Budget, MakeShare
 from orchestrator.ground.errors import InfraError, StageFailure
 from orchestrator.ground.progress import Progress
 from orchestrator.ground.store import Store, make_id, make_tree_id, write_atomic, write_json
-from orchestrator.kernels.kconfig import Config, configure
+from orchestrator.kernels.configcheck import make_dotconfig
+from orchestrator.kernels.kconfig import Config
 from orchestrator.kernels.warning import find_new_warnings
-from orchestrator.sources.repository import Source, checkout, list_changed
+from orchestrator.sources.repository import Source, checkout
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
@@ -163,9 +164,10 @@ def build_kernel(
         shutil.rmtree(known.folder)
 
     def fill(draft: Path) -> None:
+        text = _make_config(request, store, progress, budget)
         # waiting for a worktree or for who builds the same costs no core
         with checkout(request.source, store) as worktree, budget.build() as share:
-            _build(request, worktree, store, progress, share, limit_s, draft)
+            _build(request, text, worktree, store, progress, share, limit_s, draft)
 
     store.publish("kernels", request.build_id, fill)
     made = find_kernel(request, store)
@@ -175,6 +177,7 @@ def build_kernel(
 
 def _build(
     request: BuildRequest,
+    text: str,
     worktree: Path,
     store: Store,
     progress: Progress,
@@ -190,8 +193,10 @@ def _build(
         shutil.rmtree(build_dir)
     make = _prepare_make(request, worktree, store, share, build_dir)
     (build_dir / _STATISTICS).unlink(missing_ok=True)
-    progress.stage("kconfig", request.subject)
-    text = configure(request.config, worktree, build_dir, make.argv, make.env)
+    final = build_dir / ".config"
+    # an untouched .config costs no rebuild
+    if not final.exists() or final.read_text() != text:
+        write_atomic(final, text)
     progress.stage("build", request.subject)
     unclean.touch()
     counted = store.path("objects", request.config.config_id)
@@ -213,24 +218,32 @@ def _build(
 def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE) -> None:
     """Have Kconfig say, before anything is compiled, whether each requested symbol survives.
 
-    Raises ``StageFailure`` as ``configure`` does. A kernel that is built, or a config that was found good for
-    this tree, is not asked about again. A series that leaves Kconfig files alone is asked about at its base,
-    so that the worktree keeps its files and their times.
+    Raises ``StageFailure`` as ``configure`` does. A kernel that is built is not asked about again.
     """
-    if find_kernel(request, store):
-        return
-    src = request.source
-    if src.commit != src.base and not list_changed(store, src.base, src.commit, "*Kconfig*"):
-        src = replace(src, commit=src.base)
-    checked = store.path("configs", make_id(src.commit, request.config.config_id, request.toolchain.identity))
-    if checked.exists():
-        return
-    progress.stage("kconfig", request.subject)
-    with checkout(src, store) as worktree, budget.build() as share:
-        build_dir = store.use("build", request.folder_id)
-        make = _prepare_make(request, worktree, store, share, build_dir)
-        configure(request.config, worktree, build_dir, make.argv, make.env)
-    write_atomic(checked, "")
+    if not find_kernel(request, store):
+        _make_config(request, store, progress, budget)
+
+
+def _make_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget) -> str:
+    """The ``.config``; Kconfig runs once for all sources that have the same Kconfig files."""
+
+    def run_kconfig(call: Callable[[], str]) -> str:
+        progress.stage("kconfig", request.subject)
+        with budget.build():
+            return call()
+
+    words, env = _list_make_words(request), _make_ccache_env(store)
+    identity = request.toolchain.identity
+    return make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+
+
+def _list_make_words(request: BuildRequest) -> tuple[str, ...]:
+    make = command.find_tool("make", "make")
+    return (make, *request.toolchain.make_words, *_REPRODUCIBLE, *request.source.make_words)
+
+
+def _make_ccache_env(store: Store) -> dict[str, str]:
+    return {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
 
 
 def _prepare_make(
@@ -238,12 +251,8 @@ def _prepare_make(
 ) -> "_Make":
     """How make is called in a build folder, which is there after that."""
     build_dir.mkdir(exist_ok=True)
-    words = (*request.toolchain.make_words, *_REPRODUCIBLE, *request.source.make_words, f"O={build_dir}")
-    env = {
-        "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
-        "CCACHE_STATSLOG": str(build_dir / _STATISTICS),
-    }
-    return _Make((command.find_tool("make", "make"), *words), worktree, env, share)
+    env = {**_make_ccache_env(store), "CCACHE_STATSLOG": str(build_dir / _STATISTICS)}
+    return _Make((*_list_make_words(request), f"O={build_dir}"), worktree, env, share)
 
 
 @dataclass(frozen=True, slots=True)

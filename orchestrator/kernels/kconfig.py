@@ -2,17 +2,7 @@
 """Config fragments in, a ``.config`` out in which every requested symbol survived.
 
 Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are errors
-that name each symbol, all at once. Beside ``CONFIG_`` lines a fragment has header lines::
-
-    #: about    what it is for
-    #: when     arch=aarch64 kernel>=5.13         where it may be used at all
-    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not requested: unsupported, not dropped
-    #: only     kernel<6.15 SYMBOL...  # why      a newer kernel has them no more: gone, not dropped
-    #: one-of   SYMBOL SYMBOL...                  the first of them that the kernel offers is set to y
-    #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
-    #: optional SYMBOL...                         may be dropped
-    #: override SYMBOL...                         an earlier fragment's other value gives way
-    #: append   words                             for the guest's kernel command line
+that name each symbol, all at once.
 """
 
 import re
@@ -22,56 +12,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.declarations.arch import ARCHES, Arch
-from orchestrator.declarations.condition import Condition, Version
+from orchestrator.declarations.condition import Version
 from orchestrator.declarations.document import suggest
 from orchestrator.ground import command
 from orchestrator.ground.errors import StageFailure, UsageError, raise_all
 from orchestrator.ground.store import make_id, write_atomic
-from orchestrator.kernels.kconfigtree import explain_symbols, make_environment
+from orchestrator.kernels.fragment import SETTING, Fragment, Request
+from orchestrator.kernels.kconfigtree import explain_symbols, find_entries, make_environment
 
-_SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
-_KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")
 _MADE = ".config.made"
-_CONDITION = re.compile(r"(arch|kernel)[<>=]")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One symbol, the value it must have (``n`` for not set), and the line that says so.
-
-    ``alternatives`` are taken in their order where the kernel does not offer this one. ``gone`` says since
-    when newer kernels have it no more, on a kernel that is one of those.
-    """
-
-    symbol: str
-    value: str
-    where: str
-    is_optional: bool = False
-    is_set: bool = True
-    only: Condition = Condition()
-    why_only: str = ""
-    alternatives: tuple["Request", ...] = ()
-    gone: str = ""
-
-    @property
-    def candidates(self) -> tuple["Request", ...]:
-        return (self, *self.alternatives)
-
-
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line.
-
-    Configs that differ in little may share a build folder, if their fragments have the same ``family``.
-    """
-
-    name: str
-    about: str
-    when: Condition
-    requests: tuple[Request, ...]
-    append: str
-    override: frozenset[str]
-    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +55,17 @@ class Config:
 
 
 class State(StrEnum):
-    """What became of a requested symbol."""
+    """What became of a requested symbol; ``unknown`` is one to be unset that the tree does not have."""
 
     SURVIVED = "survived"
     CHANGED = "changed"
     DROPPED = "dropped"
+    UNKNOWN = "unknown"
     UNSUPPORTED = "unsupported"
     GONE = "gone"
+
+
+_LOST = (State.CHANGED, State.DROPPED, State.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,135 +83,13 @@ class Outcome:
 
     @property
     def is_error(self) -> bool:
-        return self.state in (State.CHANGED, State.DROPPED) and not self.request.is_optional
+        return self.state in _LOST and not self.request.is_optional
 
     def __str__(self) -> str:
         asked = self.request
         names = " or ".join(one.symbol for one in asked.candidates)
         text = f"{asked.where}: {names}: requested {asked.value}, got {self.got}"
         return f"{text}: {self.reason}" if self.reason else text
-
-
-def load_fragments(folder: Path) -> dict[str, Fragment]:
-    """Every fragment of a folder by name; raises ``UsageError`` for each faulty line, all at once."""
-    errors: list[UsageError] = []
-    found = {path.stem: _load_fragment(path, errors) for path in sorted(folder.glob("*.config"))}
-    raise_all(errors)
-    return found
-
-
-def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
-    reader = _Reader(path, errors)
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError:
-        errors.append(UsageError("is not UTF-8 text", where=str(path)))
-        lines = ["#: about"]
-    for number, line in enumerate(map(str.rstrip, lines), 1):
-        reader.read(line, f"{path}:{number}")
-    return reader.finish()
-
-
-class _Reader:
-    """Reads a fragment line by line and keeps what is wrong with it."""
-
-    def __init__(self, path: Path, errors: list[UsageError]) -> None:
-        self.path = path
-        self.errors = errors
-        self.values: dict[str, list[str]] = {}
-        self.requests: list[Request] = []
-        self.when = Condition()
-        self.bounds: dict[str, tuple[Condition, str, str]] = {}
-        self.named: list[tuple[str, str, str]] = []
-
-    def read(self, line: str, where: str) -> None:
-        if line.startswith("#:"):
-            key, _, value = line[2:].strip().partition(" ")
-            value, _, why = map(str.strip, value.partition("#"))
-            self._read_header(key, value, why, where)
-        elif match := _SETTING.fullmatch(line):
-            self.requests.append(Request(match[1] or match[3], match[2] or "n", where))
-        elif line.strip() and (not line.startswith("#") or "CONFIG_" in line):
-            hint = "write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line"
-            self._blame(f"not understood: {line}", where, hint)
-
-    def _read_header(self, key: str, value: str, why: str, where: str) -> None:
-        if key not in _KEYS:
-            self._blame(f"unknown header {key!r}{suggest(key, _KEYS)}", where)
-        self.values.setdefault(key, []).append(value)
-        if key == "when":
-            self.when = self._read_condition(" ".join(self.values["when"]), where)
-        elif key == "expect":
-            for word in value.split():
-                symbol, _, wanted = word.partition("=")
-                self.requests.append(Request(symbol, wanted or "y", where, is_set=False))
-        elif key == "only":
-            self._read_only(value, why, where)
-        elif key == "one-of":
-            self._read_alternatives(value.split(), where)
-        elif key in ("optional", "override"):
-            self.named += [(symbol, key, where) for symbol in value.split()]
-
-    def _read_alternatives(self, symbols: list[str], where: str) -> None:
-        if len(symbols) < 2:
-            self._blame("expected two symbols or more", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
-            return
-        first, *others = (Request(symbol, "y", where) for symbol in symbols)
-        self.requests.append(replace(first, alternatives=tuple(others)))
-
-    def _read_only(self, value: str, why: str, where: str) -> None:
-        conditions = [word for word in value.split() if _CONDITION.match(word)]
-        symbols = [word for word in value.split() if not _CONDITION.match(word)]
-        if not conditions or not symbols or not why:
-            example = "#: only arch=x86_64 kernel>=5.13 SYMBOL  # why"
-            self._blame("expected conditions, symbols and a reason", where, f"as in '{example}'")
-        condition = self._read_condition(" ".join(conditions), where)
-        for symbol in symbols:
-            if symbol in self.bounds:
-                self._blame(f"{symbol} is bounded twice", where, f"first in {self.bounds[symbol][2]}")
-            self.bounds[symbol] = (condition, why, where)
-            self.named.append((symbol, "only", where))
-
-    def _read_condition(self, text: str, where: str) -> Condition:
-        try:
-            return Condition.parse(text)
-        except ValueError as error:
-            self._blame(str(error), where)
-        return Condition()
-
-    def _blame(self, what: str, where: str, hint: str = "") -> None:
-        self.errors.append(UsageError(what, where=where, hint=hint))
-
-    def _words(self, key: str) -> frozenset[str]:
-        return frozenset(" ".join(self.values.get(key, [])).split())
-
-    def finish(self) -> Fragment:
-        if not self._words("about"):
-            self._blame("says not what it is for", f"{self.path}:1", "add '#: about ...'")
-        asked = {one.symbol for request in self.requests for one in request.candidates}
-        for symbol, key, where in self.named:
-            if symbol not in asked:
-                what = f"{key} {symbol}: this fragment does not ask for it"
-                self._blame(what + suggest(symbol, asked), where)
-        optional = self._words("optional")
-        return Fragment(
-            self.path.stem,
-            " ".join(self.values.get("about", [])),
-            self.when,
-            tuple(self._bind(request, optional) for request in self.requests),
-            " ".join(self.values.get("append", [])),
-            self._words("override"),
-        )
-
-    def _bind(self, request: Request, optional: frozenset[str]) -> Request:
-        only, why, _ = self.bounds.get(request.symbol, (Condition(), "", ""))
-        return replace(
-            request,
-            is_optional=request.symbol in optional,
-            only=only,
-            why_only=why,
-            alternatives=tuple(self._bind(one, optional) for one in request.alternatives),
-        )
 
 
 def make_config(
@@ -277,7 +108,7 @@ def make_config(
         for written in fragment.requests:
             offered = [one for one in written.candidates if one.only.holds(arch.name, version)]
             unsupported += [
-                replace(one, gone=one.only.tell_end(version))
+                replace(one, gone=one.only.tell_end(arch.name, version))
                 for one in written.candidates
                 if one not in offered
             ]
@@ -285,7 +116,8 @@ def make_config(
                 continue
             request = replace(offered[0], alternatives=tuple(offered[1:]))
             old = merged.get(request.symbol)
-            if old and old.value != request.value and request.symbol not in fragment.override:
+            is_same = old is None or _is_same(old.value, request.value)
+            if old and not is_same and request.symbol not in fragment.override:
                 errors.append(
                     UsageError(
                         f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
@@ -337,21 +169,19 @@ def _merge(old: Request, new: Request) -> Request:
 def configure(
     config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
 ) -> str:
-    """Let Kconfig make the ``.config`` of a build folder and return it; untouched when nothing changed.
+    """Let Kconfig make the ``.config`` of a build folder, and return it.
 
     Raises ``StageFailure`` naming every requested symbol that did not survive, with the reason.
     """
     text = _run_kconfig(config, worktree, build_dir, make, env)
-    if wrong := [outcome for outcome in compare_config(config, text) if outcome.is_error]:
+    outcomes = find_unknown(compare_config(config, text), text, worktree)
+    if wrong := [outcome for outcome in outcomes if outcome.is_error]:
         told = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
         raise StageFailure(
             "kconfig",
             f"{len(told)} requested symbol(s) did not survive",
             hint="\n  ".join(map(str, told)),
         )
-    final = build_dir / ".config"
-    if not final.exists() or final.read_text() != text:
-        write_atomic(final, text)
     return text
 
 
@@ -364,7 +194,8 @@ def report_config(
     """
     make = [command.find_tool("make", "make"), *words, f"O={build_dir}"]
     text = _run_kconfig(config, worktree, build_dir, make, {})
-    return explain_outcomes(compare_config(config, text), worktree, build_dir / _MADE, make)
+    outcomes = find_unknown(compare_config(config, text), text, worktree)
+    return explain_outcomes(outcomes, worktree, build_dir / _MADE, make)
 
 
 def _run_kconfig(
@@ -413,7 +244,7 @@ def _run_allnoconfig(
 
 def parse_config(text: str) -> dict[str, str]:
     """Symbols of a ``.config`` and their values; what is not set is ``n``."""
-    found = (_SETTING.fullmatch(line) for line in text.splitlines())
+    found = (SETTING.fullmatch(line) for line in text.splitlines())
     return {match[1] or match[3]: match[2] or "n" for match in found if match}
 
 
@@ -435,7 +266,20 @@ def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
 
 def _find_taken(request: Request, found: Mapping[str, str]) -> str:
     """The first of a request's alternatives that has the value in a ``.config``, or an empty string."""
-    return next((one.symbol for one in request.candidates if found.get(one.symbol, "n") == one.value), "")
+    return next(
+        (one.symbol for one in request.candidates if _is_same(found.get(one.symbol, "n"), one.value)), ""
+    )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two values are the same text or number: Kconfig keeps ``0x01000`` as it was written."""
+    if one == other:
+        return True
+    base = 16 if any(value[:2].lower() == "0x" for value in (one, other)) else 10
+    try:
+        return int(one, base) == int(other, base)
+    except ValueError:
+        return False
 
 
 def _tell_unsupported(request: Request, found: Mapping[str, str]) -> Outcome:
@@ -445,16 +289,30 @@ def _tell_unsupported(request: Request, found: Mapping[str, str]) -> Outcome:
     return Outcome(request, got, State.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
 
 
+def find_unknown(outcomes: Sequence[Outcome], text: str, worktree: Path) -> tuple[Outcome, ...]:
+    """The outcomes, with those marked as unknown that unset a symbol which the tree does not have: a typo."""
+    named = parse_config(text)
+    unnamed = {
+        o.taken for o in outcomes if o.state is State.SURVIVED and o.got == "n" and o.taken not in named
+    }
+    unknown = unnamed - set(find_entries(unnamed, worktree))
+    return tuple(replace(o, state=State.UNKNOWN) if o.taken in unknown else o for o in outcomes)
+
+
 def explain_outcomes(
     outcomes: Sequence[Outcome], worktree: Path, made: Path, make: Sequence[str]
 ) -> tuple[Outcome, ...]:
     """The outcomes with the reason of each that is not as requested, as Kconfig has it."""
-    wanted = {
-        o.request.symbol: o.request.value for o in outcomes if o.state in (State.CHANGED, State.DROPPED)
-    }
+    wanted = {one.symbol: one.value for o in outcomes if o.state in _LOST for one in o.request.candidates}
     if not wanted:
         return tuple(outcomes)
     head = re.search(r"^# Linux/\S+ (\S+) Kernel Configuration$", made.read_text(), re.M)
     environment = make_environment(worktree, head[1] if head else "this kernel", make)
     reasons = explain_symbols(wanted, made, environment)
-    return tuple(replace(o, reason=o.reason or reasons.get(o.request.symbol, "")) for o in outcomes)
+
+    def tell(request: Request) -> str:
+        if not request.alternatives:
+            return reasons.get(request.symbol, "")
+        return "; ".join(f"{one.symbol}: {reasons[one.symbol]}" for one in request.candidates)
+
+    return tuple(replace(o, reason=tell(o.request)) if o.state in _LOST else o for o in outcomes)

@@ -2,13 +2,16 @@
 """A kernel's Kconfig files and a ``.config`` in, out why a symbol did not get the value asked for.
 
 Kconfiglib reads the files, with the compiler that the build uses. It is asked only when something did not
-survive, so its second or two is paid for errors alone.
+survive, so its second or two is paid for errors alone. Of the parsers on PyPI it is the only one for Linux;
+its last release, of 2020, is taught here the few words that Kconfig has learned since. Where a newer kernel
+has yet another one, the reasons are quotations of its Kconfig files.
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,75 @@ _BASES = {kconfiglib.INT: 10, kconfiglib.HEX: 16}
 _Expr = Any
 
 
+# lines of definitions that a reason quotes
+_QUOTED = 16
+
+
 class _Kconfig(kconfiglib.Kconfig):  # type: ignore[misc]
-    """Kconfiglib knows what since Linux 5.13 is the line ``modules`` by its older name."""
+    """Kconfiglib, and what Kconfig has learned since.
+
+    Since Linux 5.13 a line ``modules``; since 6.18 ``transitional`` for a symbol that is read from an old
+    ``.config`` and does nothing else; since 7.0 conditions of a dependency, ``depends on X if Y``.
+    """
 
     def _tokenize(self, s: str) -> object:
-        return super()._tokenize("option modules\n" if s.strip() == "modules" else s)
+        return super()._tokenize({"modules": "option modules\n", "transitional": "\n"}.get(s.strip(), s))
+
+    def _expect_expr_and_eol(self) -> _Expr:
+        """``X if Y`` is ``X || Y = n``, as in ``menu_add_dep`` of the kernel's ``scripts/kconfig/menu.c``."""
+        if self._tokens[0] is not kconfiglib._T_DEPENDS:
+            return super()._expect_expr_and_eol()
+        wanted = self._parse_expr(True)
+        if self._check_token(kconfiglib._T_IF):
+            wanted = self._make_or(wanted, self._compare(self._parse_expr(True), self.n))
+        if self._tokens[self._tokens_i] is not None:
+            self._trailing_tokens_error()
+        return wanted
+
+    def _compare(self, expr: _Expr, value: kconfiglib.Symbol) -> _Expr:
+        """An expression that holds where another one is ``n``, or ``y``."""
+        if not isinstance(expr, tuple):
+            return (kconfiglib.EQUAL, expr, value)
+        operator, *parts = expr
+        if operator is kconfiglib.NOT:
+            return self._compare(parts[0], self.y if value is self.n else self.n)
+        if operator in (kconfiglib.AND, kconfiglib.OR):
+            both = (operator is kconfiglib.AND) == (value is self.y)
+            return (
+                kconfiglib.AND if both else kconfiglib.OR,
+                *(self._compare(part, value) for part in parts),
+            )
+        return expr if value is self.y else (kconfiglib.NOT, expr)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A definition of a symbol: its file and line, and its text without the help."""
+
+    where: str
+    text: str
+
+
+def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[Entry]]:
+    """The definitions of symbols, by a search in all Kconfig files, which nothing has to understand."""
+    names = "|".join(map(re.escape, symbols))
+    if not names:
+        return {}
+    body = r"(?:\n(?![ \t]*help\b)(?:[ \t].*)?$)*"
+    pattern = re.compile(rf"^[ \t]*(?:menu)?config[ \t]+({names})[ \t]*(?:#.*)?${body}", re.M)
+    found: dict[str, list[Entry]] = {}
+    for folder, folders, files in os.walk(worktree):
+        # Kconfig's own tests are among the scripts
+        folders[:] = [name for name in folders if name not in (".git", "Documentation", "scripts")]
+        for name in files:
+            if name.startswith("Kconfig"):
+                path = Path(folder, name)
+                text = path.read_text(errors="replace")
+                for match in pattern.finditer(text):
+                    line = text.count("\n", 0, match.start()) + 1
+                    where = f"{path.relative_to(worktree)}:{line}"
+                    found.setdefault(match[1], []).append(Entry(where, match[0].strip()))
+    return found
 
 
 def make_environment(worktree: Path, version: str, words: Sequence[str]) -> dict[str, str]:
@@ -66,16 +133,43 @@ def explain_symbols(
 ) -> dict[str, str]:
     """Why each symbol does not have the value ``wanted`` in ``config``, and what would give it.
 
-    Where Kconfiglib can not read the tree, that is every symbol's reason.
+    Where Kconfiglib can not read the tree, the reasons quote what its Kconfig files say of each symbol.
     """
     with _environment(environment):
         try:
             kconf = _Kconfig("Kconfig", warn=False)
             kconf.load_config(str(config))
         except (kconfiglib.KconfigError, OSError) as error:
-            return dict.fromkeys(wanted, f"no reason known, its Kconfig files can not be read: {error}")
+            return _quote_entries(wanted, environment, str(error))
         explain = _Explainer(kconf, environment, frozenset(wanted))
         return {symbol: explain.symbol(symbol, value) for symbol, value in wanted.items()}
+
+
+def _quote_entries(wanted: Iterable[str], environment: Mapping[str, str], why: str) -> dict[str, str]:
+    """Each symbol's definitions, those of other architectures left out where there are others."""
+    own = f"arch/{environment['SRCARCH']}/"
+    found = find_entries(wanted, Path(environment["srctree"]))
+    reasons: dict[str, str] = {}
+    for symbol in wanted:
+        entries = found.get(symbol, [])
+        here = [
+            entry for entry in entries if entry.where.startswith(own) or not entry.where.startswith("arch/")
+        ]
+        if not entries:
+            reasons[symbol] = f"there is no such symbol in {environment['KERNELVERSION']}"
+        elif not here:
+            where = ", ".join(entry.where for entry in entries[:_SHOWN])
+            reasons[symbol] = f"no symbol of this architecture: it is defined in {where}"
+        else:
+            lines = [
+                line for one in here for line in (f"{one.where}:", *one.text.splitlines()) if line.strip()
+            ]
+            cut = [*lines[:_QUOTED], *(["..."] if lines[_QUOTED:] else [])]
+            reasons[symbol] = "\n      ".join(["its definition may tell why:", *cut])
+    first = next(iter(reasons), "")
+    if first:
+        reasons[first] += f"\n      Kconfiglib can not read this tree: {' '.join(why.split())}"
+    return reasons
 
 
 @contextlib.contextmanager

@@ -156,14 +156,22 @@ def export_patches(store: Store, base: str, commit: str) -> bytes | None:
     return done.output.encode() if done.returncode == 0 and done.output else None
 
 
-def list_changed(store: Store, base: str, commit: str, glob: str) -> list[str]:
-    """The files that differ between two commits and match a glob; ``*`` matches ``/`` as well."""
-    words = ("diff", "--name-only", "--no-renames", base, commit, "--", f":(glob,top)**/{glob}")
-    return git(open_repository(store), *words).output.splitlines()
-
-
 def read_tree_id(store: Store, commit: str) -> str:
     return git(open_repository(store), "rev-parse", f"{commit}^{{tree}}").output
+
+
+def list_files(store: Store, commit: str) -> str:
+    """The files of a commit, a line each, as ``git ls-tree`` has them."""
+    return git(open_repository(store), "ls-tree", "-r", "--full-tree", commit).output
+
+
+def export_files(store: Store, listing: str, folder: Path) -> None:
+    """Write the files of some lines of ``list_files`` into an empty folder."""
+    env = {"GIT_INDEX_FILE": str(folder / ".index")}
+    repository = open_repository(store)
+    git(repository, "update-index", "--index-info", env=env, stdin=f"{listing}\n")
+    git(repository, f"--work-tree={folder}", "checkout-index", "-a", f"--prefix={folder}/", env=env)
+    (folder / ".index").unlink()
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from orchestrator.declarations.arch import ARCHES
 from orchestrator.jobs.plan import Declarations, Job
 from orchestrator.jobs.stages import apply_job, find_reason_left_out
 from orchestrator.jobs.workspace import Workspace
+from orchestrator.kernels.configcheck import open_kconfig_tree
 from orchestrator.kernels.kconfig import Outcome, make_config, report_config
 from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.repository import checkout
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) 
         src = apply_job(job, base, declared, place)
         config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
         words = place.find_toolchain(arch).make_words
-        with checkout(src, place.store) as worktree, place.store.scratch("config") as folder:
-            outcomes = report_config(config, worktree, folder, words)
+        with open_kconfig_tree(src, place.store) as tree, place.store.scratch("config") as folder:
+            outcomes = report_config(config, tree, folder, words)
         name = f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
         yield ConfigReport(f"{job.row.name}/{job.cell.name}", arch.name, name, outcomes)
 
@@ -60,12 +60,12 @@ def render_text(reports: Sequence[ConfigReport]) -> str:
         for outcome in report.outcomes:
             asked = outcome.request
             mark = "ERROR" if outcome.is_error else ""
-            told = f"{asked.symbol}={asked.value}"
+            told = f"{outcome.taken or asked.symbol}={asked.value}"
             if outcome.got != asked.value:
                 told += f", got {outcome.got}"
             lines.append(f"  {mark:<5} {outcome.state:<11} {told}  # {asked.where}")
             if outcome.reason:
-                lines.append(f"{'':<20}{outcome.reason}")
+                lines += [f"{'':<20}{line}" for line in outcome.reason.splitlines()]
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +78,8 @@ def render_json(reports: Sequence[ConfigReport]) -> str:
             "symbols": [
                 {
                     "symbol": outcome.request.symbol,
+                    # another one than "symbol" where the fragment names alternatives
+                    "taken": outcome.taken,
                     "requested": outcome.request.value,
                     "got": outcome.got,
                     "state": outcome.state,
