@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * mremap() takes a mapping away from userfaultfd unless the monitor asked for remap events, and its
+ * page table entries must forget their write protection then: nobody is left to lift it. Where they
+ * keep it, /proc/self/pagemap goes on calling the page protected, and the write fault on a page of
+ * hugetlbfs, for which there is nothing to do, is taken for ever.
+ */
+#include "guesttest.h"
+#include "hugetlb.h"
+#include "thp.h"
+#include "uffd.h"
+
+#define PAGE_UFFD_WP (1ULL << 57)
+
+enum { STORE_MS = 10000 };
+
+static char *map_page(const char *kind, size_t *length)
+{
+	*length = page_size();
+	if (!strcmp(kind, "thp"))
+		return page_map_thp(length, 'o');
+	if (strcmp(kind, "hugetlb"))
+		return page_map(1, 'o');
+	*length = hugetlb_usual_size();
+	hugetlb_make_pool(*length, 2);
+	return hugetlb_map(*length, 'o');
+}
+
+static char *move(char *page, size_t length)
+{
+	char *room = mmap(NULL, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *target = (char *)(((uintptr_t)room + length - 1) & -length);
+
+	gt_need(room != MAP_FAILED, "room for the page");
+	gt_need(mremap(page, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target) == target, "mremap");
+	return target;
+}
+
+static bool store_returns(char *byte)
+{
+	struct uffd_writer writer = { .byte = byte };
+	struct pollfd done;
+
+	gt_need(!pipe2(writer.done, O_CLOEXEC) && !pthread_create(&writer.thread, NULL, uffd_writer_thread, &writer),
+		"a thread that writes");
+	done = (struct pollfd){ .fd = writer.done[0], .events = POLLIN };
+	return poll(&done, 1, STORE_MS) == 1 && !pthread_join(writer.thread, NULL);
+}
+
+static void run(void)
+{
+	size_t length;
+	char *page = map_page(gt_param("page"), &length);
+	int fd = uffd_open();
+
+	uffd_register(fd, page, length, UFFDIO_REGISTER_MODE_WP);
+	uffd_write_protect(fd, page, length, true);
+	gt_need(page_entry(page) & PAGE_UFFD_WP, "the page is write-protected, pagemap entry 0x%llx",
+		(unsigned long long)page_entry(page));
+	page = move(page, length);
+	gt_need(*(volatile char *)page == 'o', "the page has moved");
+	gt_check(!(page_entry(page) & PAGE_UFFD_WP), "the moved page is not write-protected by userfaultfd");
+	gt_check(store_returns(page), "a store to the moved page returns within %d s", STORE_MS / 1000);
+	gt_check(page_entry(page) & PAGE_PRESENT && *(volatile char *)page == 'w', "the store is there");
+	gt_pass("the moved page is not protected any more, and takes a store");
+}
+
+GUEST_TEST = {
+	.summary       = "mremap() out of a userfaultfd leaves no write protection behind",
+	.contract      = "C-TRACK",
+	.mechanism     = "move_ptes and its kin copy the write-protect bit of userfaultfd to a mapping without one",
+	.fixes         = "0cef0bb836e3",
+	.cve           = "CVE-2025-21696",
+	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
+	.min_kernel    = "5.14",
+	.params        = "page: small thp hugetlb",
+	.needs_root    = true,
+	.kind          = "deterministic",
+	.timeout_s     = 30,
+	.detects       = "a page that stays protected, a store that never returns",
+	.run           = run,
+};
