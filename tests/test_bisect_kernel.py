@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bisections of a real 5.10 with 64 commits upon it, one of which flips cases while others are in the way.
+"""Bisections of a real 5.10 with 64 commits upon it, one of which flips tests while others are in the way.
 
 The kernels share the build folder of Debian's 5.10, so each costs what differs.
 """
@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.ground.store import Store
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.sources.fetch import fetch_tree
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, find_processes, wait_for
 from tests.gitserver import run_git
 from tests.longhistory import BROKEN_BUILD, FLIP, PANICS, make_long_history
@@ -142,7 +142,7 @@ def test_the_matrix_of_a_series_is_as_claimed(bench: Bench) -> None:
     status, out, err = bench.run("--json", *words)
     told = read_product(out)
     assert status == 0, out + err
-    flips = [{flip["case"]: flip["after"] for flip in patch["flips"]} for patch in told["patches"]]
+    flips = [{flip["test"]: flip["after"] for flip in patch["flips"]} for patch in told["patches"]]
     assert flips == [
         {
             "iouring.fixed-mprotect": "pass",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground import command
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import InfraError
+from orchestrator.errors import InfraError
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
 from tests.conftest import is_running, read_line, start_python, wait_for
 
 # a child and a grandchild write their pids and stay
@@ -179,7 +179,7 @@ def test_child_that_ignores_sigterm_ends(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("death_signal", ["TERM", "KILL"])
 def test_child_dies_with_us(death_signal: str) -> None:
     script = (
-        "from orchestrator.ground import command; import signal\n"
+        "from orchestrator.process import command; import signal\n"
         f"with command.start(['sleep', '600'], death_signal={death_signal!r}) as process:\n"
         "    print(process.pid, flush=True); signal.pause()\n"
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.command import Deadline
-from orchestrator.guests.monitor import Monitor, MonitorGone
-from orchestrator.guests.serial import SerialLine
+from orchestrator.guest.qmp import Monitor, MonitorGone
+from orchestrator.guest.serial import SerialLine
+from orchestrator.process.command import Deadline
 from tests.conftest import wait_for
 
 MakeLine = Callable[..., tuple[SerialLine, socket.socket]]
@@ -47,7 +47,7 @@ def test_flood_is_bounded_and_counted(make_line: MakeLine) -> None:
         guest.sendall(bytes(1 << 16))
     wait_for(lambda: line.dropped == (100 << 16) - 1000)
     assert line.log.stat().st_size == 1000
-    # the next case has as much for itself
+    # the next test has as much for itself
     line.allow()
     guest.sendall(b"x" * 1001)
     guest.close()

@@ -126,7 +126,7 @@ def test_wrong_words(words: list[str], told: list[str], project: Path) -> None:
         assert text in done.stderr
 
 
-def test_case_that_a_patch_can_not_flip(project: Path) -> None:
+def test_test_that_a_patch_can_not_flip(project: Path) -> None:
     claims = project / "patches/swap/series.yaml"
     claims.write_text(claims.read_text().replace("rd-mprotect", "rd-mprotct"))
     done = cowbell("list", cwd=project)
@@ -135,7 +135,7 @@ def test_case_that_a_patch_can_not_flip(project: Path) -> None:
     assert "did you mean odirect.rd-mprotect?" in done.stderr
 
 
-def test_expectation_of_no_case(project: Path) -> None:
+def test_expectation_of_no_test(project: Path) -> None:
     file = project / "ci/expectations.yaml"
     file.write_text(
         (ROOT / "ci/expectations.yaml")
@@ -144,7 +144,7 @@ def test_expectation_of_no_case(project: Path) -> None:
     )
     done = cowbell("list", cwd=project)
     assert done.returncode == 2
-    assert "expects something of vmsplice.child-tph, and there is no such case" in done.stderr
+    assert "expects something of vmsplice.child-tph, and there is no such test" in done.stderr
     assert "did you mean vmsplice.child-thp?" in done.stderr
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.errors import UsageError
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.targets.shell import choose_job
+from orchestrator.cli.shell import choose_job
+from orchestrator.errors import UsageError
+from orchestrator.plan.plan import Request, make_plan
 from tests.conftest import ROOT, find_processes, wait_for
 from tests.test_plan import DECLARED
 
@@ -34,7 +34,7 @@ WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none
 )
 def test_one_kernel_is_chosen(request_: Request, chosen: str) -> None:
     job = choose_job(make_plan(request_, DECLARED), request_.series)
-    assert f"{job.row.name}/{job.cell.name}" == chosen
+    assert f"{job.row.name}/{job.variant.name}" == chosen
 
 
 @pytest.mark.parametrize("series", [(), ("cow", "other")])

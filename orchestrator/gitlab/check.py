@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from orchestrator.declarations.document import suggest
-from orchestrator.ground import command
-from orchestrator.ground.errors import InfraError, UsageError
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
+from orchestrator.project.yamlfile import suggest
 
 # limits of an instance as it is installed
 _MOST_NEEDS = 50

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.ground import command
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.project import IS_CHECKOUT, SHIPPED
-from orchestrator.ground.store import make_id
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.inputs import add_names
-from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
-from orchestrator.sources.repository import find_commit, git
+from orchestrator.errors import UsageError
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.inputs import add_names
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.process import command
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED
+from orchestrator.source.repository import find_commit, git
+from orchestrator.store.store import make_id
 
 _DECLARING = (
     "guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/expectations.yaml", "ci/known-splats.yaml",
@@ -27,7 +27,7 @@ _DECLARING = (
 # neither built nor run
 _ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*", ".doc/*")
 _OWN_ASIDE = ("tests/*",)
-# where a thing is written is no part of what it says; a case's content has an identity
+# where a thing is written is no part of what it says; a test's content has an identity
 _PLACES = ("where", "place", "places", "libs")
 
 
@@ -108,12 +108,12 @@ def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Ma
 
 
 def _identify_rows(jobs: Sequence[Job], declared: Declarations) -> dict[str, str]:
-    """The identity of each row: all that is declared of its kernels, their guests and its cases."""
+    """The identity of each row: all that is declared of its kernels, their guests and its tests."""
     common = _identify((declared.fixups, declared.known_splats))
     rows: dict[str, list[object]] = {}
     for job in jobs:
         fragments = [_identify(declared.fragments[name]) for name in job.row.kconfig]
-        parts = (job.row, job.cell, job.tree, job.series, job.cases, job.boot)
+        parts = (job.row, job.variant, job.tree, job.series, job.tests, job.boot)
         rows.setdefault(job.row.name, [common]).append([fragments, *map(_identify, parts)])
     return {row: make_id(said) for row, said in rows.items()}
 

@@ -14,22 +14,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground import command
-from orchestrator.ground.store import Store, find_default_root
-from orchestrator.guests.armed import Armed, arm
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.qemu import Machine
-from orchestrator.jobs import stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import Kernel
+from orchestrator.cli.terminal import Terminal
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
+from orchestrator.kernel.build import Kernel
+from orchestrator.plan import stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.process import command
+from orchestrator.store.store import Store, find_default_root
 
 ROUNDS = 7
 
 
-def boot_ours(machine: Machine, folder: Path, armed: Armed | None = None) -> float:
+def boot_ours(machine: Machine, folder: Path, armed: Snapshot | None = None) -> float:
     began = time.monotonic()
     with boot_guest(machine, folder, armed):
         return time.monotonic() - began
@@ -66,7 +66,7 @@ def main() -> None:
         machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")
         with boot_guest(own, scratch / "first") as guest:
-            armed = arm(guest, scratch / "armed")
+            armed = save_snapshot(guest, scratch / "armed")
         names = ("cowbell", "cowbell, saved guest", "cowbell BOOT=vng", "vng -- true")
         took: dict[str, list[float]] = {name: [] for name in names}
         for number in range(ROUNDS):

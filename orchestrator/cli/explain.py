@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and tests."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from orchestrator.cli.glossary import EXITS, VERDICTS
+from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.history import coverage
+from orchestrator.history.coverage import Sighting
+from orchestrator.plan.plan import Declarations
+from orchestrator.project.guesttest import GuestTest, is_match
+from orchestrator.project.matrix import Row
+from orchestrator.project.yamlfile import suggest
+from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
+
+
+def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestTest]]:
+    """The words that are not of tests, and the tests that the others name.
+
+    Raises ``UsageError`` for each word that is neither, all at once.
+    """
+    plain: list[str] = []
+    tests: dict[str, GuestTest] = {}
+    errors: list[UsageError] = []
+    known = [*_list_words(declared), *(test.id for test in declared.tests)]
+    for word in words:
+        matched = {test.id: test for test in declared.tests if is_match(word, test.id)}
+        if _explain(word, declared):
+            plain.append(word)
+        elif matched:
+            tests |= matched
+        else:
+            hint = (
+                "known are tests (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
+            )
+            errors.append(UsageError(f"there is no {word}{suggest(word, known)}", where="explain", hint=hint))
+    if not words:
+        errors.append(UsageError("expected what to explain, such as a test or a verdict", where="explain"))
+    raise_all(errors)
+    return plain, list(tests.values())
+
+
+def _list_words(declared: Declarations) -> list[str]:
+    return [*declared.rows, *declared.trees, *TARGETS, *VARIABLES, *VERDICTS, *map(str, EXITS)]
+
+
+def render(
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
+) -> str:
+    parts = [_render(kind, word, told) for word in plain for kind, told in _explain(word, declared).items()]
+    return "\n".join([*parts, *([coverage.explain_tests(tests, seen)] if tests else [])])
+
+
+def render_json(
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
+) -> str:
+    product = json.loads(coverage.explain_tests_json(tests, seen))
+    words = [
+        {"word": word, "kind": kind, "told": told}
+        for word in plain
+        for kind, told in _explain(word, declared).items()
+    ]
+    return json.dumps(product | {"words": words}, indent=1) + "\n"
+
+
+def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str]]:
+    """By kind, what is known of a word; a word may be of several kinds."""
+    found: dict[str, Mapping[str, str]] = {}
+    if word in declared.rows:
+        found["row"] = _explain_row(declared.rows[word])
+    if word in declared.trees:
+        found["tree"] = _explain_tree(declared.trees[word])
+    if word in TARGETS:
+        target = TARGETS[word]
+        more = target.takes if target.is_alone else "[TARGET...] [VAR=value...]"
+        found["target"] = {"does": target.about, "usage": f"cowbell {word} {more}".rstrip()}
+    if word in VARIABLES:
+        variable = VARIABLES[word]
+        sources = ["the command line", *(["the environment"] if variable.is_inherited else [])]
+        found["variable"] = {
+            "means": variable.about,
+            "default": variable.default,
+            "one of": ", ".join(CHOICES.get(word, ())),
+            "taken from": ", ".join([*sources, "~/.config/cowbell.yaml", "the row"]),
+        }
+    # also without what stands in brackets: both sides of an expectation are worth reading together
+    verdicts = {name: said for name, said in VERDICTS.items() if word.upper() in (name, name.split(" (")[0])}
+    aliases = {"XFAIL": "FAIL (expected)", "XPASS": "PASS (expected to fail)"}
+    if name := aliases.get(word.upper()):
+        verdicts = {name: VERDICTS[name]}
+    if verdicts:
+        found["verdict"] = verdicts
+    if re.fullmatch(r"\d+", word) and int(word) in EXITS:
+        found["exit status"] = {"means": EXITS[int(word)]}
+    return found
+
+
+def _explain_tree(tree: Tree) -> Mapping[str, str]:
+    match tree:
+        case DebianTree():
+            more = f"KERNEL={tree.name}:VERSION; cowbell list trees -v lists the versions"
+        case GitTree() | LocalTree():
+            more = f"KERNEL={tree.name}:REF for another branch, tag or commit"
+        case _:
+            more = ""
+    return {"source": str(tree), "use it": f"KERNEL={tree.name}", "or": more}
+
+
+def _explain_row(row: Row) -> Mapping[str, str]:
+    variants = [
+        f"{variant.name} ({variant.series})" if variant.series else variant.name for variant in row.variants
+    ]
+    expected = sum(len(variant.expect) for variant in row.variants)
+    return {
+        "about": row.about,
+        "kernel": f"{row.tree}, {row.arch}",
+        "config": ", ".join(row.kconfig),
+        "kernels": ", ".join(variants),
+        "guest": f"{row.guest.cpus} CPUs, {row.guest.memory_mib} MiB",
+        "tests": ", ".join(row.tests),
+        "expected failures": f"{expected} of its own, beside ci/expectations.yaml" if expected else "",
+        "run it": f"cowbell test ROW={row.name}",
+    }
+
+
+def _render(kind: str, word: str, told: Mapping[str, str]) -> str:
+    width = max(len(key) for key in told) + 1
+    lines = [f"    {key:<{width}} {value}" for key, value in told.items() if value]
+    return "\n".join([f"{word}: {kind}", *lines]) + "\n"

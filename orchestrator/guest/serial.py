@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest's serial line: what it says goes to a file that stays bounded, what we type goes to the guest.
+
+A thread reads all the time, so that a guest never waits for us. Nothing of what it says is believed here.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+# how much a guest may say between two calls of ``allow``; four times what is kept of a test
+LIMIT = 1 << 20
+_PANIC = b"Kernel panic - not syncing"
+
+
+class SerialLine:
+    """The line of one guest and the file that takes what it says.
+
+    ``dropped`` counts the bytes that were too many, ``panicked_at`` is when a panic was first seen
+    (``time.monotonic``), ``trouble`` is why the file could not be written.
+    """
+
+    def __init__(self, channel: socket.socket, log: Path, limit: int = LIMIT) -> None:
+        self.log = log
+        self.dropped = 0
+        self.panicked_at: float | None = None
+        self.trouble: OSError | None = None
+        self._channel = channel
+        self._limit = limit
+        self._size = 0
+        self._allowed = limit
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def allow(self) -> None:
+        """The guest may say as much again."""
+        self._allowed = self._size + self._limit
+
+    def type(self, text: str) -> None:
+        """Send input, if the guest still takes any."""
+        with contextlib.suppress(OSError):
+            self._channel.send(text.encode(), socket.MSG_DONTWAIT)
+
+    def read_from(self, begin: int) -> str:
+        """What stands in the file from an offset on."""
+        with self.log.open("rb") as file:
+            file.seek(begin)
+            return file.read(self._limit).decode(errors="replace")
+
+    def wait_answer(self, first_s: float, quiet_s: float) -> None:
+        """Wait so long for the first word, then until nothing has come for ``quiet_s``; at most a minute."""
+        began, size = time.monotonic(), self._size
+        end = began + first_s
+        while time.monotonic() < min(end, began + 60) and self._thread.is_alive():
+            time.sleep(0.01)
+            if self._size != size:
+                size, end = self._size, time.monotonic() + quiet_s
+
+    def finish(self, limit_s: float) -> None:
+        """After QEMU's end: wait until its last words are in the file."""
+        self._thread.join(limit_s)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._channel.close()
+
+    def _read(self) -> None:
+        last = b""
+        with self.log.open("ab", buffering=0) as file:
+            while block := self._receive():
+                if self.panicked_at is None and _PANIC in last + block:
+                    self.panicked_at = time.monotonic()
+                last = (last + block)[-len(_PANIC) :]
+                self._keep(file.fileno(), block)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._channel.recv(1 << 16)
+        except OSError:
+            return b""
+
+    def _keep(self, descriptor: int, block: bytes) -> None:
+        kept = block[: max(0, self._allowed - self._size)]
+        self.dropped += len(block) - len(kept)
+        try:
+            while kept and not self.trouble:
+                written = os.write(descriptor, kept)
+                self._size += written
+                kept = kept[written:]
+        except OSError as error:
+            self.trouble = error

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All that the project's files declare, the user's own over what is shipped."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.plan.plan import Declarations, check_machine
+from orchestrator.project.guesttest import GuestTest, is_match, load_tests
+from orchestrator.project.knownissues import load_known_issues
+from orchestrator.project.matrix import load_expectations, load_matrix
+from orchestrator.project.root import SHIPPED, list_layers
+from orchestrator.project.selftest import TESTS
+from orchestrator.project.yamlfile import suggest
+from orchestrator.source.fixup import load_fixups
+from orchestrator.source.series import Series, load_series
+from orchestrator.source.tree import load_trees
+
+T = TypeVar("T")
+
+
+def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
+    """Read all that is shipped and, in its place or added to it, what is declared below ``root``.
+
+    Of ``root`` any part may be missing. Raises every ``UsageError`` of every file at once.
+    """
+    errors: list[Exception] = []
+    layers = [_load_layer(folder, shipped, errors) for folder in list_layers(root, shipped)]
+    raise_all([error for error in errors if isinstance(error, UsageError)])
+    # what is shipped speaks of the shipped tests, also where one of the user's own has taken a name
+    tests = [test for layer in layers for test in layer.tests]
+    declared = functools.reduce(_lay_over, layers)
+    machines = (check_machine(declared.rows[name], declared.fragments) for name in declared.usual_rows)
+    raise_all(
+        [*_check_flips(declared, tests), *_check_expectations(declared, tests), *itertools.chain(*machines)]
+    )
+    return declared
+
+
+def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarations:
+    """What one folder declares; whatever it has not got is empty."""
+
+    def load(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
+        try:
+            # of a link that leads nowhere the reader tells
+            is_there = path.exists() or path.is_symlink()
+            return read(path) if is_there or root == shipped else otherwise
+        except* UsageError as group:
+            errors.extend(group.exceptions)
+        return otherwise
+
+    folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
+    lib = shipped / "guest-tests" / "lib"
+    tests: tuple[GuestTest, ...] = load(lambda path: load_tests(path, lib), root / "guest-tests", ())
+    return Declarations(
+        rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
+        expectations=load(load_expectations, root / "ci" / "expectations.yaml", ()),
+        trees=load(load_trees, root / "patches" / "trees.yaml", {}),
+        series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
+        fragments=load(load_fragments, root / "kconfigs", {}),
+        # the kernel's own are not files of ours
+        tests=(*tests, *(TESTS if root == shipped else ())),
+        fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
+        known_splats=load(load_known_issues, root / "ci" / "known-splats.yaml", ()),
+    )
+
+
+def _lay_over(below: Declarations, own: Declarations) -> Declarations:
+    """What is shipped with the user's own over it; one of the same name takes the place."""
+    tests = {test.id: test for test in (*below.tests, *own.tests)}
+    fixups = {fixup.name: fixup for fixup in (*below.fixups, *own.fixups)}
+    return Declarations(
+        rows={**below.rows, **own.rows},
+        expectations=(*own.expectations, *below.expectations),
+        trees={**below.trees, **own.trees},
+        series={**below.series, **own.series},
+        fragments={**below.fragments, **own.fragments},
+        tests=tuple(test for _, test in sorted(tests.items())),
+        fixups=tuple(fixups.values()),
+        known_splats=(*own.known_splats, *below.known_splats),
+        own={
+            "rows": frozenset(own.rows),
+            "trees": frozenset(own.trees),
+            "series": frozenset(own.series),
+            "fragments": frozenset(own.fragments),
+            "tests": frozenset(test.id for test in own.tests),
+        },
+    )
+
+
+def _check_flips(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[UsageError]:
+    known = {test.id for test in tests}
+    for series in declared.series.values():
+        for patch in series.patches:
+            for test in sorted(patch.flips.keys() - known):
+                yield UsageError(
+                    f"{patch.name} flips {test}, and there is no such test{suggest(test, known)}",
+                    where=patch.where,
+                )
+
+
+def _check_expectations(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[UsageError]:
+    """One that speaks of no test is a misspelt one, and the failure that it excuses would come as news."""
+    known = [name for test in tests for name in (test.id, *test.subtests)]
+    undeclared = tuple(f"{test.id}/" for test in tests if not test.subtests)
+    listed = [
+        (expected, f"{row.name}/{variant.name} expects")
+        for row in declared.rows.values()
+        for variant in row.variants
+        for expected in variant.expect
+    ]
+    for expected, who in [*listed, *((expected, "expects") for expected in declared.expectations)]:
+        word = expected.test
+        if not (word.startswith(undeclared) or any(is_match(word, name) for name in known)):
+            what = f"{who} something of {word}, and there is no such test{suggest(word, known)}"
+            yield UsageError(what, where=expected.where)
+        for name in sorted(expected.series - declared.series.keys() - {""}):
+            what = f"{word}: there is no series {name}{suggest(name, declared.series)}"
+            yield UsageError(what, where=expected.where)

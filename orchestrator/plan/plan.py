@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A request and the declarations in, jobs out, with every wrong word of the request told at once.
+
+Nothing is fetched, built or looked up in the store here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import InfraError, UsageError, raise_all
+from orchestrator.guest.vng import FRAGMENT
+from orchestrator.kernel.fragment import Fragment
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guest import find_misfits, list_needs
+from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
+from orchestrator.project.knownissues import KnownIssue
+from orchestrator.project.matrix import Expectation, Row, Variant
+from orchestrator.project.yamlfile import suggest
+from orchestrator.source.fixup import Fixup
+from orchestrator.source.series import Series
+from orchestrator.source.tree import AbsentTree, Tree
+
+if TYPE_CHECKING:
+    # pydantic takes a while, and who lists rows has no use for it
+    from orchestrator.kernel.prebuilt import Prebuilt
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, in the words of the command line; empty means the row's own.
+
+    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it.
+    """
+
+    rows: tuple[str, ...] = ()
+    tree: str = ""
+    series: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    arch: str = ""
+    config: tuple[str, ...] = ()
+    accel: str = "auto"
+    boot: str = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """All that the project's files declare, by name.
+
+    ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``. ``built`` are kernels
+    that were built elsewhere, by ROW/VARIANT; where there are any, they alone are meant.
+    """
+
+    rows: Mapping[str, Row]
+    trees: Mapping[str, Tree]
+    series: Mapping[str, Series]
+    fragments: Mapping[str, Fragment]
+    tests: tuple[GuestTest, ...]
+    expectations: tuple[Expectation, ...] = ()
+    fixups: tuple[Fixup, ...] = ()
+    known_splats: tuple[KnownIssue, ...] = ()
+    built: "Mapping[str, Prebuilt]" = field(default_factory=dict)
+    own: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def usual_rows(self) -> tuple[str, ...]:
+        """The rows that are meant where none is named: the user's own where there are any."""
+        own = self.own.get("rows")
+        return tuple(name for name in self.rows if not own or name in own)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kernel of one row, who boots it, and the tests to run on it.
+
+    ``built`` is the kernel, where it comes from elsewhere.
+    """
+
+    row: Row
+    variant: Variant
+    tree: Tree
+    series: Series
+    tests: tuple[GuestTest, ...]
+    boot: str = "qemu"
+    built: "Prebuilt | None" = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}/{self.variant.name}"
+
+
+def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
+    """The jobs in the order of the matrix, a row's kernel without series first.
+
+    Raises ``UsageError`` for every unknown row, tree, series, fragment or test at once, and ``InfraError``
+    where kernels of ``BUILT=`` are asked for that are not there.
+    """
+    errors: list[UsageError] = []
+    rows = [
+        declared.rows[name]
+        for name in dict.fromkeys(request.rows or declared.usual_rows)
+        if _is_known(name, declared.rows, "row", "ROW", errors)
+    ]
+    if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
+        rows = [replace(row, tree=request.tree) for row in rows]
+    if request.arch and _is_known(request.arch, ARCHES, "architecture", "ARCH", errors):
+        rows = [replace(row, arch=request.arch) for row in rows]
+    if request.config:
+        rows = [replace(row, kconfig=request.config) for row in rows]
+    if request.boot == "vng":
+        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
+    wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
+    for name in wanted:
+        _is_known(name, declared.series, "series", "SERIES", errors)
+    asked = _choose_tests(declared, request.tests, "TESTS", errors) if request.tests else ()
+    jobs: list[Job] = []
+    for row in rows:
+        where = f"{row.where or 'matrix.yaml'}: row {row.name}"
+        for name in row.kconfig:
+            blamed = "CONFIG" if request.config else where
+            _is_known(name, declared.fragments, "fragment", blamed, errors)
+        changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
+        blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
+        errors += check_machine(row, declared.fragments, blamed)
+        tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
+        boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
+        if declared.built:
+            jobs += _list_built(row, tests, boot, declared.built, errors)
+            continue
+        variants = _choose_variants(row, request.series, wanted)
+        for variant in variants:
+            # an unknown word of the request has been told already
+            blame = errors if variant in row.variants else []
+            known = _is_known(row.tree, declared.trees, "kernel", where, errors)
+            if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
+                continue
+            if known:
+                series = declared.series[variant.series] if variant.series else Series()
+                jobs.append(Job(row, variant, declared.trees[row.tree], series, tests, boot))
+    raise_all(list({str(error): error for error in errors}.values()))
+    jobs = [replace(job, variant=_add_expectations(job.variant, job.tests, declared)) for job in jobs]
+    if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
+        # where it was to be built something went wrong that was not the kernel's fault
+        told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
+        raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
+    return tuple(jobs)
+
+
+def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
+    """The variant with what is expected of its tests in every row, after what its own row says."""
+    names = [name for test in tests for name in (test.id, *test.subtests)]
+    undeclared = tuple(f"{test.id}/" for test in tests if not test.subtests)
+    return replace(
+        variant,
+        expect=variant.expect
+        + tuple(
+            expected
+            for expected in declared.expectations
+            if variant.series in expected.series
+            and (expected.test.startswith(undeclared) or any(is_match(expected.test, name) for name in names))
+        ),
+    )
+
+
+def _list_built(
+    row: Row,
+    tests: tuple[GuestTest, ...],
+    boot: str,
+    built: "Mapping[str, Prebuilt]",
+    errors: list[UsageError],
+) -> Iterator[Job]:
+    """A job for each kernel of the row that was built elsewhere."""
+    own = [handover for handover in built.values() if handover.row == row.name]
+    for test in tests:
+        if test.language == SELFTEST:
+            what = f"{test.id} is compiled from the kernel's source, and only kernels are here"
+            errors.append(UsageError(what, where="BUILT"))
+    variants = {variant.name: variant for variant in row.variants}
+    # in the order of the row, the kernel without series first
+    own.sort(
+        key=lambda one: (
+            list(variants).index(one.variant) if one.variant in variants else len(variants),
+            one.variant,
+        )
+    )
+    for handover in sorted(own, key=lambda one: bool(one.series)):
+        variant = variants.get(handover.variant, Variant(handover.variant, handover.series, ()))
+        yield Job(
+            row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover
+        )
+
+
+def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:
+    """What the row's guest asks for, and its config or its architecture's page size can not give.
+
+    Each is told where the row says it, or ``blamed`` for it.
+    """
+    known = [fragments[name] for name in row.kconfig if name in fragments]
+    symbols = {request.symbol: request.value for fragment in known for request in fragment.requests}
+
+    def where(key: str) -> str:
+        return blamed or str(row.places.get(key, row.places[""]))
+
+    for need in list_needs(row.guest):
+        if symbols.get(need.symbol) != "y":
+            having = [
+                fragment.name
+                for fragment in fragments.values()
+                if any((need.symbol, "y") == (r.symbol, r.value) for r in fragment.requests)
+            ]
+            yield UsageError(
+                f"{need.key}: needs {need.symbol}, and no fragment of the row asks for it",
+                where=where(need.key),
+                hint=f"add to kconfig: {' or '.join(having) or 'a fragment that sets it'}",
+            )
+    for key, what in find_misfits(row.guest, row.arch, symbols):
+        yield UsageError(what, where=where(key))
+
+
+def _choose_tests(
+    declared: Declarations, globs: Sequence[str], where: str, errors: list[UsageError]
+) -> tuple[GuestTest, ...]:
+    try:
+        return select_tests(declared.tests, globs, where)
+    except* UsageError as group:
+        errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    return ()
+
+
+def _choose_variants(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Variant, ...]:
+    """The row's variants; with SERIES= the one without series, and one for each series asked for."""
+    if not asked:
+        return row.variants
+    plain = [variant for variant in row.variants if not variant.series] or [Variant("plain", "", ())]
+    known = {variant.series: variant for variant in row.variants}
+    return (*plain, *(known.get(name, Variant(name, name, ())) for name in wanted))
+
+
+def _is_known(
+    name: str, known: Mapping[str, object], kind: str, where: str, errors: list[UsageError]
+) -> bool:
+    if name in known:
+        return True
+    hint = f"there are: {', '.join(known)}"
+    errors.append(UsageError(f"there is no {kind} {name}{suggest(name, known)}", where=where, hint=hint))
+    return False

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test can come to, and what each outcome means to a reader, to KTAP and to an exit code."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Outcome of one test. FAIL is the kernel's fault, BROKEN the test's or the host's own trouble."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+    XFAIL = "xfail"
+    XPASS = "xpass"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    BROKEN = "broken"
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether a run with this outcome exits 1. An unexpected pass is bad: the expectation is wrong."""
+        return self not in (Status.PASS, Status.SKIP, Status.XFAIL)
+
+    @property
+    def is_kernel_fault(self) -> bool:
+        """Whether the outcome is evidence against the kernel."""
+        return self in (Status.FAIL, Status.XFAIL, Status.TIMEOUT, Status.CRASH)
+
+    @property
+    def ktap(self) -> tuple[bool, str]:
+        """``ok`` or not, and the KTAP directive."""
+        match self:
+            case Status.PASS:
+                return True, ""
+            case Status.SKIP:
+                return True, "SKIP"
+            case Status.XFAIL:
+                return True, "XFAIL"
+            case Status.TIMEOUT:
+                return False, "TIMEOUT"
+            case Status.CRASH | Status.BROKEN:
+                return False, "ERROR"
+            case _:
+                return False, ""
+
+    def against(self, expected: "Status") -> "Status":
+        """The outcome seen through an expectation: FAIL expected is XFAIL, PASS instead of FAIL is XPASS.
+
+        A crash or a timeout counts as the expected failure only when it is what was expected.
+        """
+        if expected is Status.PASS or self in (Status.SKIP, Status.BROKEN):
+            return self
+        if self is expected:
+            return Status.XFAIL
+        return Status.XPASS if self is Status.PASS else self

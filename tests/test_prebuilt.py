@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels that are built on one machine and tested on another: what goes along, and what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InfraError, StageFailure, UsageError
+from orchestrator.kernel.build import Kernel
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
+from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.plan.inputs import add_inputs
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.stages import build_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.project.matrix import Variant
+from orchestrator.result.record import JobRecord, load_run
+from orchestrator.source.series import Series
+from orchestrator.store.store import Store
+from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.test_plan import DECLARED, ROW
+
+MORE = {"mm/swap.c": ("+ 1", "+ 2")}
+WRONG = {"mm/memory.c": ("references != 1", "preferences != 1")}
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Declarations:
+    folder = tmp_path / "kconfigs"
+    folder.mkdir()
+    (folder / "base.config").write_text("#: about a\nCONFIG_PVH=y\nCONFIG_BLOCK=y\n")
+    (folder / "more.config").write_text("#: about a\nCONFIG_SWAP=y\n")
+    row = replace(ROW, tree=FAKE_TREE.name, tests=("odirect.*",))
+    trees = {FAKE_TREE.name: FAKE_TREE}
+    return replace(DECLARED, rows={"demo": row}, trees=trees, fragments=load_fragments(folder), series={})
+
+
+@pytest.fixture
+def place(tmp_path: Path, progress: QuietProgress) -> Workspace:
+    """Another machine than the one that builds."""
+    return Workspace(tmp_path, Store(tmp_path / "there"), progress)
+
+
+@pytest.fixture
+def build(mirror: Mirror, declared: Declarations, store: Store, tmp_path: Path) -> Build:
+    """``build(series...)``: kernels of the row demo, plain and with each series, as a folder."""
+
+    def build(*series: Series) -> Path:
+        variants = (Variant("plain", "", ()), *(Variant(one.name, one.name, ()) for one in series))
+        row = replace(declared.rows["demo"], variants=variants)
+        asked = replace(declared, rows={"demo": row}, series={one.name: one for one in series})
+        here = Workspace(tmp_path, store, QuietProgress())
+        jobs, target = make_plan(Request(), asked), tmp_path / "built"
+        images = []
+        for job in jobs:
+            try:
+                images += build_jobs([job], asked, here, redo=False, target=target)
+            except ExceptionGroup as failed:
+                assert all(isinstance(error, StageFailure) for error in failed.exceptions)
+        assert all(image.is_file() and image.is_relative_to(target) for image in images)
+        return target
+
+    return build
+
+
+def take(declared: Declarations, place: Workspace, built: Path) -> tuple[Declarations, tuple[Job, ...]]:
+    taken = add_inputs(declared, "", (), place, built=[built])
+    return taken, make_plan(Request(rows=("demo",)), taken)
+
+
+def test_a_kernel_is_what_it_was_where_it_was_built(
+    build: Build,
+    declared: Declarations,
+    place: Workspace,
+    store: Store,
+    make_series: MakeSeries,
+    progress: QuietProgress,
+) -> None:
+    built = build(make_series("cow", MORE))
+    taken, jobs = take(declared, place, built)
+    # the kernel without series first, though its name comes later
+    assert [(job.name, job.series.name, job.tree.name) for job in jobs] == [
+        ("demo/plain", "", FAKE_TREE.name),
+        ("demo/cow", "cow", FAKE_TREE.name),
+    ]
+    assert jobs[0].variant.expect == ROW.variants[0].expect
+    kernels: list[Kernel] = [build_job(job, taken, place) for job in jobs]
+    assert [kernel.folder.parent for kernel in kernels] == [place.store.root / "kernels"] * 2
+    for kernel, series in zip(kernels, ("", "cow"), strict=True):
+        there = store.root / "kernels" / kernel.request.build_id
+        assert kernel.image.read_bytes() == (there / "vmlinux").read_bytes()
+        assert kernel.request.source.series == series
+        assert (kernel.folder / PATCHES).exists() == bool(series)
+    assert "Subject: [PATCH] cow 1" in (kernels[1].folder / PATCHES).read_text()
+    # neither fetched nor compiled
+    assert not (place.store.root / "git").exists()
+    assert not (place.store.root / "build").exists()
+    assert not [stage for stage, _ in progress.stages if stage in ("source", "kconfig", "build")]
+    steps = [step for step in explain_jobs(jobs, taken, place, "tcg") if step.stage == "build"]
+    assert [step.why for step in steps] == ["", ""]
+
+
+def test_what_was_built_is_not_built_for_another_row(
+    build: Build, declared: Declarations, place: Workspace
+) -> None:
+    built = build()
+    row = replace(declared.rows["demo"], kconfig=("base", "more"))
+    taken, (job,) = take(replace(declared, rows={"demo": row}), place, built)
+    with pytest.raises(UsageError, match="the kernel of demo/plain has another config than its row") as told:
+        build_job(job, taken, place)
+    assert f"cowbell build ROW=demo DIR={built}" in told.value.hint
+
+
+def test_modules_of_another_cowbell_are_told(build: Build, declared: Declarations, place: Workspace) -> None:
+    built = build()
+    path = built / "demo.plain.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"toolchain": "another compiler"}))
+    taken, (job,) = take(declared, place, built)
+    with pytest.raises(UsageError, match="was built by another cowbell"):
+        build_job(job, taken, place)
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "no image"])
+def test_a_kernel_that_did_not_arrive_whole_is_the_hosts(
+    build: Build, declared: Declarations, place: Workspace, damage: str
+) -> None:
+    built = build()
+    taken, (job,) = take(declared, place, built)
+    assert job.built
+    folder = built / job.built.build_id
+    if damage == "cut":
+        (folder / "vmlinux").write_bytes((folder / "vmlinux").read_bytes()[:-1])
+    elif damage == "lost":
+        (folder / "build.json").unlink()
+    else:
+        told = json.loads((folder / "build.json").read_text())
+        (folder / "build.json").write_text(json.dumps(told | {"image": "bzImage"}))
+    with pytest.raises(InfraError, match="the kernel of demo/plain is not whole"):
+        build_job(job, taken, place)
+
+
+def run_once(jobs: tuple[Job, ...], taken: Declarations, place: Workspace) -> tuple[JobRecord, ...]:
+    run_id, _ = run_jobs(jobs, taken, place, "tcg", "cowbell test")
+    return load_run(place.store.path("runs", run_id) / "record.json").jobs
+
+
+def test_what_could_not_be_built_is_told_as_where_it_was_tried(
+    build: Build,
+    declared: Declarations,
+    place: Workspace,
+    store: Store,
+    make_series: MakeSeries,
+    tmp_path: Path,
+) -> None:
+    """A test that has only what was handed over records what one that built itself would have."""
+    young = make_series("young", MORE, when="kernel>=5.15")
+    wrong = make_series("wrong", WRONG)
+    far = replace(wrong, name="far", patches=(*wrong.patches, *wrong.patches))
+    built = build(young, wrong, far)
+    taken, jobs = take(declared, place, built)
+    by_name = {job.variant.name: job for job in jobs}
+    assert list(by_name) == ["plain", "far", "wrong", "young"]
+    records = run_once((by_name["young"], by_name["wrong"], by_name["far"]), taken, place)
+    young_record, wrong_record, far_record = records
+    assert young_record.left_out == "series young is for kernel>=5.15, fake-5.10 is 5.10.226"
+    assert wrong_record.failure
+    assert (wrong_record.failure.stage, wrong_record.failure.what) == ("build", "the kernel does not build")
+    assert "preferences" in wrong_record.failure.hint
+    assert far_record.failure
+    assert far_record.failure.stage == "source"
+    steps = list(explain_jobs([by_name["wrong"]], taken, place, "tcg"))
+    assert steps[-1].why == "it could not be built where that was tried"
+    here = Workspace(tmp_path, store, QuietProgress())
+    row = replace(declared.rows["demo"], variants=tuple(by_name[name].variant for name in ("young", "wrong")))
+    asked = replace(declared, rows={"demo": row}, series={one.name: one for one in (young, wrong)})
+    alone = run_once(make_plan(Request(), asked), asked, here)
+    assert [record.left_out for record in alone] == [young_record.left_out, ""]
+    assert alone[1].failure
+    assert alone[1].failure.what == wrong_record.failure.what
+    assert (alone[1].version, alone[1].base) == (wrong_record.version, wrong_record.base)
+
+
+def test_words_that_are_of_the_build(build: Build, declared: Declarations, place: Workspace) -> None:
+    built = build()
+    with pytest.raises(ExceptionGroup) as raised:
+        add_inputs(declared, "debian-5.10", ("cow",), place, built=[built])
+    assert [str(error).partition("\n")[0] for error in raised.value.exceptions] == [
+        "KERNEL: is of the build, and kernels of BUILT= are built",
+        "SERIES: is of the build, and kernels of BUILT= are built",
+    ]
+
+
+def test_a_row_of_which_nothing_was_built(build: Build, declared: Declarations, place: Workspace) -> None:
+    built = build()
+    both = replace(declared, rows={**declared.rows, "other": replace(ROW, name="other")})
+    taken = add_inputs(both, "", (), place, built=[built])
+    with pytest.raises(InfraError, match="there is no kernel of row other, nor a reason why") as told:
+        make_plan(Request(rows=("demo", "other")), taken)
+    assert told.value.hint == "there are: demo/plain"
+
+
+def test_folders_with_nothing_or_with_something_else(
+    build: Build, declared: Declarations, place: Workspace, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    # of a build that died: that is no fault of who calls
+    with pytest.raises(InfraError, match="there is no kernel"):
+        add_inputs(declared, "", (), place, built=[empty])
+    built, other = build(), tmp_path / "other"
+    other.mkdir()
+    (other / "demo.plain.json").write_bytes((built / "demo.plain.json").read_bytes())
+    (other / "list.json").write_text("[]")
+    (other / "old.json").write_text(
+        json.dumps(json.loads((built / "demo.plain.json").read_text()) | {"schema": "cowbell-built-0"})
+    )
+    with pytest.raises(ExceptionGroup) as raised:
+        load_prebuilt([built, other, tmp_path / "nowhere"])
+    told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
+    assert told[0] == (f"{other}/demo.plain.json: is the kernel of demo/plain, and {built} has one, too")
+    assert told[1].startswith(f"{other}/list.json: is not a kernel that was handed over: ")
+    assert told[2] == f"{other}/old.json: has schema cowbell-built-0, expected cowbell-built-1"
+    assert told[-1] == f"BUILT={tmp_path}/nowhere: there is no such folder"
+
+
+def test_again_takes_the_place_of_what_was_there(build: Build) -> None:
+    built = build()
+    (half := built / ".left").mkdir()
+    before = (built / "demo.plain.json").read_text()
+    assert build() == built
+    assert (built / "demo.plain.json").read_text() == before
+    half.rmdir()
+    assert sorted(path.name for path in built.iterdir()) == sorted(
+        [json.loads(before)["build_id"], "demo.plain.json"]
+    )
