@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The two commands of a first day. Everything else is the cowbell command: .venv/bin/cowbell --help
 
-.PHONY: check test lint bench clean
+.PHONY: check test bench picture clean
 check: .venv/ready
 	.venv/bin/cowbell test ROW=demo $(ARGS)
 
@@ -17,6 +17,10 @@ bench: .venv/ready-dev
 	.venv/bin/python tests/bench/build_time.py
 	.venv/bin/python tests/bench/catalogue_time.py
 	.venv/bin/python tests/bench/series_cost.py
+
+# docs/report.png of the last stored run of ROW=demo; RUN=ID chooses another one
+picture: .venv/ready-dev
+	.venv/bin/python -m tests.picture $(RUN)
 
 # what was built lives in the user's cache directory and stays
 clean:
