@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The documents say what is so: every command in them is run as written, section by section.
+"""Execute every command of the documents, section by section, and compare the output.
 
-In a fenced ``console`` block what a command prints is compared, ``...`` standing for anything; of ``sh``
-blocks the exit status counts. It is 0 wherever the document does not say otherwise. A command in the midst of
-text is run with ``-n``.
+In a fenced ``console`` block the output is compared; ``...`` stands for any text. Of a command in an ``sh``
+block only the exit status counts. It must be 0. A command inside a sentence is run with ``-n``.
 
-``python -m tests.test_documents`` writes the house map of CONTRIBUTING.md anew.
+``python -m tests.test_documents`` writes the list of modules in docs/design.md.
 """
 
 import ast
@@ -25,15 +24,19 @@ import pytest
 from tests.conftest import BIN, ROOT
 from tests.test_house import LAYERS, MODULES, PACKAGE, find_path
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", ".doc/examples.md", ".doc/reference.md")
+DESIGN = ROOT / "docs/design.md"
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DESIGN.parent.glob("*.md"))),
+)  # fmt: skip
 
-# These are not run as written, but with an option that does all but the work; everything else is.
+# These commands are run with an option that does everything except the work; all others as written.
 INSTEAD: Mapping[str, Mapping[str, str]] = {
     "-n": {
-        "make check": "is the first section's test ROW=demo, after a setup of the machine",
-        "make test": "is what runs here",
-        "make test ARGS=\"-m 'not kernel'\"": "is what runs here",
+        "make check": "sets up the machine; the test ROW=demo of README is its second half",
+        "make test": "runs these tests",
+        "make test ARGS=\"-m 'not kernel'\"": "runs these tests",
         "make bench": "takes a quarter of an hour",
+        "make picture": "needs a stored run of the row demo",
         "cowbell test ROW=demo KERNEL=~/linux": "builds kernels",
         "cowbell test ROW=demo KERNEL=~/linux:main~1 SERIES=none": "builds a kernel",
         "cowbell test ROW=demo KERNEL=~/linux DIRTY=1": "builds kernels",
@@ -61,17 +64,25 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
 }
 # sections that boot the demo's kernels, or need its source
 KERNEL = {
-    "README.md: Two commands",
-    "README.md: What to do next",
-    "README.md: The command",
-    "CONTRIBUTING.md: A test",
-    "CONTRIBUTING.md: A fragment",
-    "CONTRIBUTING.md: A row",
-    ".doc/examples.md: Which flaw, and what mends it",
-    ".doc/examples.md: A look into the guest",
-    ".doc/examples.md: For scripts",
-    ".doc/examples.md: A row of your own",
-    ".doc/reference.md: A shell in the guest",
+    "README.md: First run",
+    "docs/bisect.md: Choose what to bisect",
+    "docs/command.md: Common calls",
+    "docs/debian-versions.md: Test a version",
+    "docs/extend.md: Add a fragment",
+    "docs/extend.md: Add a row",
+    "docs/extend.md: Add rows in your own folder",
+    "docs/history.md: Show and compare",
+    "docs/prebuilt.md: Prebuilt kernels",
+    "docs/quickstart.md: Quick start",
+    "docs/read-a-report.md: Find out why a test fails",
+    "docs/read-a-report.md: Look at the evidence",
+    "docs/read-a-report.md: Use the results in scripts",
+    "docs/test-a-kernel.md: Check the config first",
+    "docs/test-a-kernel.md: Choose tests",
+    "docs/test-a-kernel.md: Open a shell in the guest",
+    "docs/test-a-series.md: See what each patch changes",
+    "docs/write-a-test.md: A test in your own folder",
+    "docs/write-a-test.md: A test with a child process",
 }
 
 
@@ -94,17 +105,18 @@ class Command:
 def read_commands(name: str) -> dict[str, list[Command]]:
     """By section of a document, in their order."""
     found: dict[str, list[Command]] = {}
-    section, kind, block, start = "", "", "", 0
+    section, kind, block, start, indent = "", "", "", 0, ""
     for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
         where = f"{name}:{number}"
         if not kind and (match := re.match(r"#+ (.*)", line)):
             section = f"{name}: {match[1]}"
-        elif match := re.match(r"```(\w*)$", line):
+        elif match := re.match(r"( *)```(\w*)$", line):
             if kind:
                 found.setdefault(section, []).extend(read_block(kind, block, f"{name}:{start}"))
-            kind, block, start = "" if kind else match[1] or "text", "", number + 1
+            # a block in a list is indented as its item
+            kind, block, start, indent = "" if kind else match[2] or "text", "", number + 1, match[1]
         elif kind:
-            block += line + "\n"
+            block += line.removeprefix(indent) + "\n"
         else:
             spans = re.findall(r"`((?:cowbell|make) [^`[]+)`", line)
             found.setdefault(section, []).extend(Command(where, span, None, "-n") for span in spans)
@@ -171,7 +183,7 @@ def reader(home: Path, tmp_path: Path, history: Path) -> Path:
 
 @pytest.fixture
 def kernels(kernel_store_root: Path, tmp_path: Path, reader: Path) -> Path:
-    """A store with what the tests have built, and of its own the run with which README begins."""
+    """A store with everything that the tests have built, and with the run of README's first command."""
     store = tmp_path / "kernels"
     store.mkdir()
     for kind in (
@@ -234,7 +246,7 @@ def test_output_that_is_unlike() -> None:
 
 
 def render_map() -> str:
-    """A line a package and a module, layer by layer: the first sentence of each docstring."""
+    """A line per package and module, layer by layer: the first sentence of each docstring."""
     lines = []
     for package in itertools.chain(*LAYERS):
         names = [name for name in MODULES if name.startswith(f"{package}.")]
@@ -258,18 +270,35 @@ def find_sentence(path: Path) -> str:
 MAP = re.compile(r"(?<=<!-- the map -->\n).*?(?=<!-- its end -->)", re.S)
 
 
-def test_house_map_names_every_module() -> None:
-    (found,) = MAP.findall((ROOT / "CONTRIBUTING.md").read_text())
-    assert found == render_map(), "python -m tests.test_documents writes it anew"
+def test_design_lists_every_module() -> None:
+    (found,) = MAP.findall(DESIGN.read_text())
+    assert found == render_map(), "python -m tests.test_documents writes it"
+
+
+def list_anchors(path: Path) -> set[str]:
+    """The headings of a page as GitLab and GitHub make links of them."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_lead_somewhere(name: str) -> None:
-    place = ROOT / name
-    for target in re.findall(r"\]\(([^)#]+)\)", place.read_text()):
-        assert (place.parent / target).is_file(), f"{name}: {target}"
+def test_links_lead_to_a_page_and_a_heading(name: str) -> None:
+    page = ROOT / name
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+        place = page.parent / target if target else page
+        assert place.is_file(), f"{name}: {target}"
+        assert not anchor or anchor in list_anchors(place), f"{name}: {target}#{anchor}"
+
+
+def test_readme_links_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in DOCUMENTS[1:] if f"({name}" not in text] == []
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("CONTRIBUTING.md", 120)])
+def test_first_pages_stay_short(name: str, most: int) -> None:
+    assert len((ROOT / name).read_text().splitlines()) <= most
 
 
 if __name__ == "__main__":
-    page = ROOT / "CONTRIBUTING.md"
-    page.write_text(MAP.sub(lambda _: render_map(), page.read_text()))
+    DESIGN.write_text(MAP.sub(lambda _: render_map(), DESIGN.read_text()))

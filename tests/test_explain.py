@@ -16,7 +16,7 @@ from tests.test_cli import ROOT, cowbell
     [
         ("BROKEN", "verdict", VERDICTS["BROKEN"]),
         ("fail", "verdict", "KTAP calls it XFAIL"),
-        ("XPASS", "verdict", "the expectation is wrong"),
+        ("XPASS", "verdict", "update the expectation"),
         ("3", "exit status", EXITS[3]),
         ("demo", "row", "cowbell test ROW=demo"),
         ("debian-6.1", "tree", "KERNEL=debian-6.1:VERSION; cowbell list trees -v"),

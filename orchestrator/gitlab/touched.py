@@ -25,8 +25,8 @@ _DECLARING = (
     "guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/expectations.yaml", "ci/known-splats.yaml",
 )  # fmt: skip
 # neither built nor run
-_ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*", ".doc/*")
-_OWN_ASIDE = ("tests/*",)
+_ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*")
+_OWN_ASIDE = ("tests/*", "docs/*")
 # where a thing is written is no part of what it says; a test's content has an identity
 _PLACES = ("where", "place", "places", "libs")
 
