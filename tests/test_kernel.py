@@ -282,8 +282,8 @@ def faults(
         (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_test(test, body))
     (project / "ci").mkdir()
     matrix = (ROOT / "ci" / "matrix.yaml").read_text()
-    head = matrix[: matrix.index("    kernels:")]
-    (project / "ci" / "matrix.yaml").write_text(head + "    kernels: [{name: plain}]\n")
+    head = matrix[: matrix.index("    variants:")]
+    (project / "ci" / "matrix.yaml").write_text(head + "    variants: [{name: plain}]\n")
     done = cowbell(store, "-B", "test", "--json", "TESTS=fault.*", root=project)
     assert done.returncode == 1, done.stdout + done.stderr
     (job,) = read_product(done.stdout)["jobs"]
