@@ -93,7 +93,7 @@ def test_a_fix_is_found_past_what_is_in_the_way(bench: Bench) -> None:
     assert status == 0, out + err
     assert "the first commit that fixes odirect.rd-mprotect (fail):" in out
     assert "confirmed" in out
-    assert f"{bench.commits[FLIP][:12]} mm: restore mapcount-accurate" in out.splitlines()[1]
+    assert f"{bench.commits[FLIP][:12]} mm: reuse anonymous pages by" in out.splitlines()[1]
     assert "build: the kernel does not build" in out
     assert "Kernel panic - not syncing: in the way" in out
     where = re.search(r"git -C (\S+) bisect log", out)
