@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-from orchestrator.cli import main
+from orchestrator.cli.main import main
 
 main()

@@ -13,59 +13,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.ground import command
-from orchestrator.ground.budget import Budget
-from orchestrator.ground.errors import CowbellError, StageFailure
-from orchestrator.ground.progress import Board
-from orchestrator.ground.store import make_id
-from orchestrator.ground.workers import Stopped, Task, work
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.guest import Guest
-from orchestrator.guests.laboratory import load_readings
-from orchestrator.guests.qemu import Machine
-from orchestrator.histories.history import CELL_FILE, add_result
-from orchestrator.jobs.manifest import (
-    Manifest,
-    list_case_files,
-    list_guest_files,
-    list_kernel_files,
-    load_manifest,
-    save_manifest,
-)
-from orchestrator.jobs.plan import Declarations, Job
-from orchestrator.jobs.stages import (
-    Prepared,
-    apply_job,
-    build_job,
-    build_prepared,
-    choose_machine,
-    compile_cases,
-    find_reason_left_out,
-    list_expected,
-    list_known_splats,
-    make_record,
-    prepare_job,
-)
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import find_kernel
-from orchestrator.kernels.handover import Handover, Trouble, hand_over
-from orchestrator.runs.record import (
-    CaseResult,
-    Failure,
-    JobRecord,
-    RunRecord,
-    save_job,
-    save_run,
-)
-from orchestrator.runs.run import (
-    Program,
-    make_boot_dir,
-    push_cases,
-    run_cases,
-)
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.repository import Source
-from orchestrator.verdicts.cell import find_cell_dir, find_results, forget_results, keep_result
+from orchestrator.process import command
+from orchestrator.process.budget import Budget
+from orchestrator.errors import CowbellError, StageFailure
+from orchestrator.process.progress import Board
+from orchestrator.store.store import make_id
+from orchestrator.process.workers import Stopped, Task, work
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.connection import Guest
+from orchestrator.guest.setup import load_readings
+from orchestrator.guest.qemu import Machine
+from orchestrator.history.database import CELL_FILE, add_result
+from orchestrator.plan.manifest import (Manifest, list_case_files, list_guest_files, list_kernel_files, load_manifest, save_manifest)
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.stages import (Prepared, apply_job, build_job, build_prepared, choose_machine, compile_cases, find_reason_left_out, list_expected, list_known_splats, make_record, prepare_job)
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import find_kernel
+from orchestrator.kernel.prebuilt import Handover, Trouble, hand_over
+from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord, save_job, save_run
+from orchestrator.run.runner import Program, make_boot_dir, push_cases, run_cases
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source
+from orchestrator.result.kept import find_cell_dir, find_results, forget_results, keep_result
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commandline.grammar import VARIABLES
-from orchestrator.ground.store import Store
-from orchestrator.guests.vng import FRAGMENT
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.sources.series import Series, load_series
-from orchestrator.sources.tree import DebianTree
+from orchestrator.cli.grammar import VARIABLES
+from orchestrator.store.store import Store
+from orchestrator.guest.vng import FRAGMENT
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.series import Series, load_series
+from orchestrator.source.tree import DebianTree
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.sources import repository
+from orchestrator.source import repository
 from tests.conftest import FAKELINUX, wait_for
 
 COMMITS = 70

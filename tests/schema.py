@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 
-from orchestrator.commandline.schemas import make_schema
+from orchestrator.cli.schemas import make_schema
 
 
 def read_product(text: str) -> dict[str, Any]:

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import StageFailure
-from orchestrator.ground.store import Store
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.laboratory import load_readings
-from orchestrator.guests.qemu import Machine
-from orchestrator.guests.rootfs import make_rootfs
-from orchestrator.jobs import plan, stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import Kernel
-from orchestrator.kernels.kconfig import make_config, parse_config
+from orchestrator.project.arch import ARCHES
+from orchestrator.process.command import Deadline
+from orchestrator.errors import StageFailure
+from orchestrator.store.store import Store
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.setup import load_readings
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.rootfs import make_rootfs
+from orchestrator.plan import plan, stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import Kernel
+from orchestrator.kernel.kconfig import make_config, parse_config
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import load_cases
-from orchestrator.declarations.shape import Disk
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import InfraError
-from orchestrator.ground.store import Store
-from orchestrator.guests.armed import Armed, arm, keep_images, list_images
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.guest import Guest
-from orchestrator.guests.qemu import Machine
-from orchestrator.jobs import stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.runs.run import Program, compile_imports, make_case_line, push_cases, run_cases
+from orchestrator.project.guesttest import load_cases
+from orchestrator.project.guest import Disk
+from orchestrator.process.command import Deadline
+from orchestrator.errors import InfraError
+from orchestrator.store.store import Store
+from orchestrator.guest.snapshot import Armed, arm, keep_images, list_images
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.connection import Guest
+from orchestrator.guest.qemu import Machine
+from orchestrator.plan import stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.run.runner import Program, compile_imports, make_case_line, push_cases, run_cases
 from tests.conftest import ROOT, QuietProgress, wait_for
 
 pytestmark = pytest.mark.kernel

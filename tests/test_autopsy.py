@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.condition import Version
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground import command
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import InfraError
-from orchestrator.guests.guest import Guest, Keys, Lines, Loss
-from orchestrator.guests.monitor import Monitor
-from orchestrator.guests.qemu import Machine, count_oom_kills, make_argv
-from orchestrator.guests.rootfs import Rootfs
-from orchestrator.guests.serial import SerialLine
-from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernels.kconfig import Config
-from orchestrator.runs import autopsy
-from orchestrator.runs.autopsy import find_ending
-from orchestrator.runs.record import Ended
-from orchestrator.sources.repository import Source
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.errors import InfraError
+from orchestrator.guest.connection import Guest, Keys, Lines, Loss
+from orchestrator.guest.qmp import Monitor
+from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
+from orchestrator.guest.rootfs import Rootfs
+from orchestrator.guest.serial import SerialLine
+from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernel.kconfig import Config
+from orchestrator.run import postmortem
+from orchestrator.run.postmortem import find_ending
+from orchestrator.result.record import Ended
+from orchestrator.source.repository import Source
 from tests.conftest import wait_for
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
@@ -136,7 +136,7 @@ def test_kernel_that_refuses_ssh_lives(make_guest: MakeGuest, loss: Loss, ended:
 def test_kernel_that_takes_a_connection_lives(
     make_guest: MakeGuest, mute_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autopsy, "_LOGIN_S", 0.1)
+    monkeypatch.setattr(postmortem, "_LOGIN_S", 0.1)
     ending = find_ending(make_guest("hang\n", mute_port), Loss.TIMEOUT)
     assert ending.ended is Ended.TIMEOUT
     assert ending.how.startswith("its network answers, its SSH is mute")

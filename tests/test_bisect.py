@@ -17,35 +17,28 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bisects import bisection, line
-from orchestrator.bisects.answer import Answer, Failing, find_answer, make_default_failing
-from orchestrator.bisects.bisection import Bisection, Question
-from orchestrator.bisects.gitbisect import Find
-from orchestrator.bisects.line import Line, make_config_line, make_history_line
-from orchestrator.bisects.outcome import (
-    Outcome,
-    find_interrupted,
-    open_call,
-    render_json,
-    render_mail,
-    render_text,
-)
-from orchestrator.declarations.condition import Condition
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.declarations.matrix import Cell
-from orchestrator.ground.errors import StageFailure, UsageError
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.jobs.plan import Declarations, Job, Request
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.fragment import Fragment
-from orchestrator.kernels.fragment import Request as Ask
-from orchestrator.runs.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
-from orchestrator.sources.series import Series, Variant
-from orchestrator.sources.tree import LocalTree, TarballTree
-from orchestrator.targets.bisect import Asked, choose_job, make_question
-from orchestrator.targets.seriesmatrix import list_prefixes, make_matrix, render
-from orchestrator.verdicts.verdict import Verdict, judge_job
+from orchestrator.bisect import bisection, line
+from orchestrator.bisect.answer import Answer, Failing, find_answer, make_default_failing
+from orchestrator.bisect.bisection import Bisection, Question
+from orchestrator.bisect.gitbisect import Find
+from orchestrator.bisect.line import Line, make_config_line, make_history_line
+from orchestrator.bisect.outcome import Outcome, find_interrupted, open_call, render_json, render_mail, render_text
+from orchestrator.project.condition import Condition
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.matrix import Cell
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.plan.plan import Declarations, Job, Request
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.fragment import Fragment
+from orchestrator.kernel.fragment import Request as Ask
+from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
+from orchestrator.source.series import Series, Variant
+from orchestrator.source.tree import LocalTree, TarballTree
+from orchestrator.cli.bisect import Asked, choose_job, make_question
+from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
+from orchestrator.result.verdict import Verdict, judge_job
 from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
 from tests.gitserver import commit_file, run_git
 from tests.schema import read_product

@@ -16,22 +16,22 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from orchestrator.declarations.arch import ARCHES, Arch
-from orchestrator.declarations.condition import Version
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import InfraError, StageFailure
-from orchestrator.ground.store import Store
-from orchestrator.guests import accel, boot, qemu
-from orchestrator.guests.accel import choose_accel, find_accel
-from orchestrator.guests.boot import READY, Phase, boot_guest, find_phase
-from orchestrator.guests.guest import Answer, Guest, Keys, connect
-from orchestrator.guests.qemu import Machine, make_argv, make_cmdline
-from orchestrator.guests.rootfs import Rootfs
-from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernels.fragment import Request
-from orchestrator.kernels.kconfig import Config
-from orchestrator.sources.repository import Source
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
+from orchestrator.process.command import Deadline
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.store.store import Store
+from orchestrator.guest import accel, boot, qemu
+from orchestrator.guest.accel import choose_accel, find_accel
+from orchestrator.guest.boot import READY, Phase, boot_guest, find_phase
+from orchestrator.guest.connection import Answer, Guest, Keys, connect
+from orchestrator.guest.qemu import Machine, make_argv, make_cmdline
+from orchestrator.guest.rootfs import Rootfs
+from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernel.fragment import Request
+from orchestrator.kernel.kconfig import Config
+from orchestrator.source.repository import Source
 from tests.conftest import QuietProgress, find_processes
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")

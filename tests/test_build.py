@@ -10,22 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.ground.errors import InfraError, StageFailure
-from orchestrator.ground.store import Store
-from orchestrator.kernels import fragment
-from orchestrator.kernels.build import (
-    BuildRequest,
-    Kernel,
-    build_kernel,
-    find_kernel,
-    find_toolchain,
-    read_gnu_build_id,
-)
-from orchestrator.kernels.kconfig import Config, make_config
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.repository import Source
-from orchestrator.sources.source import apply_series
+from orchestrator.project.arch import ARCHES
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.store.store import Store
+from orchestrator.kernel import fragment
+from orchestrator.kernel.build import (BuildRequest, Kernel, build_kernel, find_kernel, find_toolchain, read_gnu_build_id)
+from orchestrator.kernel.kconfig import Config, make_config
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source
+from orchestrator.source.apply import apply_series
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,
@@ -308,10 +301,10 @@ def test_objects_of_a_killed_build_are_not_trusted(
     hanging = make_series("hang", {"FAIL": ("", "hang\n")})
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.sources.fetch import fetch_tree\n"
-        "from orchestrator.sources.series import load_series\n"
-        "from orchestrator.sources.source import apply_series\n"
-        "from orchestrator.ground.store import Store; from tests import conftest, test_build\n"
+        "from orchestrator.source.fetch import fetch_tree\n"
+        "from orchestrator.source.series import load_series\n"
+        "from orchestrator.source.apply import apply_series\n"
+        "from orchestrator.store.store import Store; from tests import conftest, test_build\n"
         "store, progress = Store(Path(sys.argv[1])), conftest.QuietProgress()\n"
         "base = fetch_tree(conftest.FAKE_TREE, store, progress)\n"
         "src = apply_series(base, load_series(Path(sys.argv[2])), (), store, progress)\n"

@@ -101,7 +101,7 @@ def test_list_names_what_there_is() -> None:
 
 
 def test_help_shows_every_target_and_variable() -> None:
-    from orchestrator.commandline.grammar import TARGETS, VARIABLES
+    from orchestrator.cli.grammar import TARGETS, VARIABLES
 
     text = cowbell("--help").stdout
     assert all(name in text for name in (*TARGETS, *VARIABLES))

@@ -3,9 +3,9 @@
 
 import pytest
 
-from orchestrator.declarations import condition
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.condition import Condition, Version
+from orchestrator.project import condition
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Condition, Version
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commandline import doctor
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.ground.store import Store
-from orchestrator.guests.rootfs import make_rootfs
+from orchestrator.cli import doctor
+from orchestrator.project.arch import ARCHES
+from orchestrator.store.store import Store
+from orchestrator.guest.rootfs import make_rootfs
 from tests.conftest import ROOT, QuietProgress
 
 FILE = (ROOT / "ci/Containerfile").read_text()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.declarations.condition import Condition, Version
-from orchestrator.sources.patch import Hunk, parse_hunks
-from orchestrator.sources.series import Series, load_series
+from orchestrator.project.condition import Condition, Version
+from orchestrator.source.patch import Hunk, parse_hunks
+from orchestrator.source.series import Series, load_series
 from tests.conftest import ROOT
 
 CONTEXTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "series_contexts.yaml").read_text())

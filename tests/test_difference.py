@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.histories.difference import Change, Difference, Side, compare, find_sides, render
-from orchestrator.histories.entry import Entry, make_entries
-from orchestrator.histories.history import open_history
-from orchestrator.runs.record import Failure
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.history.diff import Change, Difference, Side, compare, find_sides, render
+from orchestrator.history.entry import Entry, make_entries
+from orchestrator.history.database import open_history
+from orchestrator.result.record import Failure
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import FAILED, JOB, RESULT, earn, save

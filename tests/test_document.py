@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations import document as doc
-from orchestrator.declarations.guesttest import load_cases, select_cases
-from orchestrator.declarations.matrix import load_expectations, load_matrix
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.kernels.fragment import load_fragments
-from orchestrator.sources.series import load_series
-from orchestrator.sources.tree import load_trees
+from orchestrator.project import yamlfile as doc
+from orchestrator.project.guesttest import load_cases, select_cases
+from orchestrator.project.matrix import load_expectations, load_matrix
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.source.series import load_series
+from orchestrator.source.tree import load_trees
 from tests.conftest import ROOT
 
 ROW = """\

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.gc import collect, measure
-from orchestrator.ground.store import Store
+from orchestrator.store.gc import collect, measure
+from orchestrator.store.store import Store
 from tests.conftest import read_line, start_python
 
 MIB = 1 << 20
 USE = (
-    "import sys, time; from pathlib import Path; from orchestrator.ground.store import Store\n"
+    "import sys, time; from pathlib import Path; from orchestrator.store.store import Store\n"
     "Store(Path(sys.argv[1])).use(sys.argv[2], sys.argv[3]); print('used', flush=True); time.sleep(60)\n"
 )
 
@@ -90,7 +90,7 @@ def test_collected_entry_is_made_again(store: Store) -> None:
         (draft / "file").write_text("1")
 
     with start_python(
-        "import sys; from pathlib import Path; from orchestrator.ground.store import Store\n"
+        "import sys; from pathlib import Path; from orchestrator.store.store import Store\n"
         "Store(Path(sys.argv[1])).publish('kernels', 'a', lambda draft: (draft / 'file').touch())\n",
         store.root,
     ) as process:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import GuestCase, compile_command, load_cases
-from orchestrator.parsers.ktap import Rate, parse_ktap
+from orchestrator.project.guesttest import GuestCase, compile_command, load_cases
+from orchestrator.parse.ktap import Rate, parse_ktap
 from tests.conftest import ROOT
 from tests.test_guesttest import make_argv, make_case, run_case
 

@@ -9,14 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import (
-    GuestCase,
-    compile_command,
-    load_cases,
-    parse_params,
-    select_cases,
-)
-from orchestrator.ground.errors import UsageError
+from orchestrator.project.guesttest import GuestCase, compile_command, load_cases, parse_params, select_cases
+from orchestrator.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent / "guest-tests"
 LIB = ROOT / "lib"

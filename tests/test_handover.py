@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.matrix import Cell
-from orchestrator.ground.errors import InfraError, StageFailure, UsageError
-from orchestrator.ground.store import Store
-from orchestrator.jobs.inputs import add_inputs
-from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
-from orchestrator.jobs.stages import build_job
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import Kernel
-from orchestrator.kernels.fragment import load_fragments
-from orchestrator.kernels.handover import PATCHES, load_handovers
+from orchestrator.project.matrix import Cell
+from orchestrator.errors import InfraError, StageFailure, UsageError
+from orchestrator.store.store import Store
+from orchestrator.plan.inputs import add_inputs
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.stages import build_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import Kernel
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.kernel.prebuilt import PATCHES, load_handovers
 from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.runs.record import JobRecord, load_run
-from orchestrator.sources.series import Series
-from orchestrator.targets.dryrun import explain_jobs
+from orchestrator.result.record import JobRecord, load_run
+from orchestrator.source.series import Series
+from orchestrator.plan.dryrun import explain_jobs
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 

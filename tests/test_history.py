@@ -15,37 +15,13 @@ from threading import Barrier
 
 import pytest
 
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.histories import history
-from orchestrator.histories.entry import (
-    Entry,
-    describe_outcome,
-    list_outcomes,
-    make_entries,
-    make_result_id,
-    render,
-)
-from orchestrator.histories.history import (
-    CELL_FILE,
-    FILE,
-    add_result,
-    choose_entries,
-    find_entries,
-    open_history,
-)
-from orchestrator.runs.record import (
-    CaseResult,
-    Ended,
-    Expected,
-    Failure,
-    JobRecord,
-    RunRecord,
-    save_job,
-    save_result,
-    save_run,
-)
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.history import database
+from orchestrator.history.entry import Entry, describe_outcome, list_outcomes, make_entries, make_result_id, render
+from orchestrator.history.database import CELL_FILE, FILE, add_result, choose_entries, find_entries, open_history
+from orchestrator.result.record import (CaseResult, Ended, Expected, Failure, JobRecord, RunRecord, save_job, save_result, save_run)
 from tests.conftest import ROOT, QuietProgress
 from tests.schema import read_product
 from tests.test_cli import cowbell
@@ -240,7 +216,7 @@ def test_a_damaged_page_is_found(store: Store) -> None:
 def test_a_run_goes_on_without_its_history(
     store: Store, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "_told", set())
+    monkeypatch.setattr(database, "_told", set())
     where = store.path(FILE)
     if trouble == "folder":
         where.mkdir()
@@ -266,9 +242,9 @@ def test_a_run_goes_on_without_its_history(
 FULL = """
 import resource, sys
 from pathlib import Path
-from orchestrator.runs.record import save_result
-from orchestrator.histories.history import add_result
-from orchestrator.ground.store import Store
+from orchestrator.result.record import save_result
+from orchestrator.history.database import add_result
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress
 from tests.test_history import CELL, JOB, RESULT
 from dataclasses import replace
@@ -314,7 +290,7 @@ def test_a_store_that_can_not_be_written_is_read(store: Store, monkeypatch: pyte
 def test_an_older_file_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     earn(store, RESULT)
     next_step = "ALTER TABLE entries ADD COLUMN weather TEXT NOT NULL DEFAULT 'fine'"
-    monkeypatch.setattr(history, "_STEPS", (*history._STEPS, next_step))
+    monkeypatch.setattr(database, "_STEPS", (*database._STEPS, next_step))
     with open_history(store, pytest.fail) as db:
         assert db.execute("SELECT weather FROM entries").fetchall() == [("fine",)]
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
@@ -322,7 +298,7 @@ def test_an_older_file_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "_told", set())
+    monkeypatch.setattr(database, "_told", set())
     earn(store, RESULT)
     db = sqlite3.connect(store.root / FILE)
     db.execute("PRAGMA user_version = 99")
@@ -345,8 +321,8 @@ WRITER = """
 import os, sys
 from pathlib import Path
 from dataclasses import replace
-from orchestrator.ground.store import Store
-from orchestrator.histories.entry import make_result_id
+from orchestrator.store.store import Store
+from orchestrator.history.entry import make_result_id
 from tests.test_history import RESULT, earn
 
 store, name = Store(Path(sys.argv[1])), sys.argv[2]

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.condition import Version
-from orchestrator.ground.errors import StageFailure, UsageError
-from orchestrator.kernels.fragment import Fragment, load_fragments
-from orchestrator.kernels.kconfig import (
-    Config,
-    State,
-    compare_config,
-    configure,
-    make_config,
-    parse_config,
-)
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.kernel.fragment import Fragment, load_fragments
+from orchestrator.kernel.kconfig import Config, State, compare_config, configure, make_config, parse_config
 from tests.conftest import FAKELINUX, ROOT
 
 X86 = ARCHES["x86_64"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kernels.kconfigtree import _Kconfig, explain_symbols, make_environment
+from orchestrator.kernel.kconfigreason import _Kconfig, explain_symbols, make_environment
 
 KCONFIG = """
 config MODULES

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.declarations.knownsplats import load_known_splats
-from orchestrator.declarations.matrix import load_matrix
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.parsers.console import parse_console
-from orchestrator.reports.report import Judged, list_explanations
-from orchestrator.runs.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
-from orchestrator.verdicts.trials import AUTO, Repeat
-from orchestrator.verdicts.verdict import is_conclusive
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.knownissues import load_known_splats
+from orchestrator.project.matrix import load_matrix
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.parse.console import parse_console
+from orchestrator.report.report import Judged, list_explanations
+from orchestrator.result.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
+from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.verdict import is_conclusive
 from tests.test_console import LOGS, read_log
 from tests.test_verdict import GOOD, WARNING, judge
 

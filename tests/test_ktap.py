@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ground.status import Status
-from orchestrator.parsers.ktap import Ktap, KtapParser, Rate, Result, parse_ktap
+from orchestrator.result.status import Status
+from orchestrator.parse.ktap import Ktap, KtapParser, Rate, Result, parse_ktap
 
 LOGS = Path(__file__).parent / "logs"
 FAST = settings(max_examples=150, deadline=None, database=None)

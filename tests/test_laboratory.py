@@ -14,43 +14,27 @@ from typing import Any
 
 import pytest
 
-from orchestrator.declarations import document
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.condition import Version
-from orchestrator.declarations.matrix import load_matrix
-from orchestrator.declarations.shape import (
-    Declared,
-    Disk,
-    GuestShape,
-    Io,
-    Node,
-    Swap,
-    find_misfits,
-    guest,
-    list_needs,
-)
-from orchestrator.ground.command import Deadline
-from orchestrator.ground.errors import StageFailure, UsageError
-from orchestrator.ground.store import Store
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.guest import Answer, Guest
-from orchestrator.guests.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
-from orchestrator.guests.laboratory import (
-    describe_readings,
-    find_differences,
-    load_readings,
-    make_laboratory_id,
-    set_up,
-)
-from orchestrator.guests.qemu import Machine
-from orchestrator.guests.rootfs import Rootfs, make_rootfs
-from orchestrator.jobs import plan, stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernels.kconfig import Config
-from orchestrator.sources.repository import Source
-from orchestrator.verdicts.cell import find_cell_dir
+from orchestrator.project import yamlfile
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.project.matrix import load_matrix
+from orchestrator.project.guest import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
+from orchestrator.process.command import Deadline
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.store.store import Store
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.connection import Answer, Guest
+from orchestrator.guest.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
+from orchestrator.guest.setup import describe_readings, find_differences, load_readings, make_laboratory_id, set_up
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.rootfs import Rootfs, make_rootfs
+from orchestrator.plan import plan, stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernel.kconfig import Config
+from orchestrator.source.repository import Source
+from orchestrator.result.kept import find_cell_dir
 from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
@@ -61,7 +45,7 @@ FRAGMENTS = load_declarations(ROOT).fragments
 def read(tmp_path: Path, text: str) -> Declared:
     file = tmp_path / "guest.yaml"
     file.write_text(text)
-    return document.load_document(file, guest)
+    return yamlfile.load_document(file, guest)
 
 
 def told(tmp_path: Path, text: str) -> list[str]:
@@ -461,7 +445,7 @@ def test_what_a_device_with_checksums_wants_is_not_in_its_attribute_since_6_11(
 ) -> None:
     (tmp_path / "queue").mkdir()
     (tmp_path / "queue/stable_writes").write_text(f"{attribute}\n")
-    script = (ROOT / "orchestrator/guests/guest-lab").read_text()
+    script = (ROOT / "orchestrator/guest/guest-setup").read_text()
     functions: dict[str, Any] = {}
     exec(script.partition("\ntry:\n")[0], functions)  # noqa: S102
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release=release))
@@ -469,7 +453,7 @@ def test_what_a_device_with_checksums_wants_is_not_in_its_attribute_since_6_11(
 
 
 def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
-    tree = ast.parse((ROOT / "orchestrator/guests/guest-lab").read_text())
+    tree = ast.parse((ROOT / "orchestrator/guest/guest-setup").read_text())
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert found <= {"mmap", "os", "sys", "time"}
     assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))

@@ -7,23 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import SELFTEST, GuestCase, load_cases
-from orchestrator.ground.errors import UsageError
-from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, save_run
-from orchestrator.targets.changelog import Entry, load_changelog
-from orchestrator.targets.ledger import (
-    explain_cases,
-    explain_cases_json,
-    find_sightings,
-    find_sought,
-    load_runs,
-    make_coverage,
-    make_proofs,
-    render_coverage,
-    render_coverage_json,
-    render_proofs,
-    render_proofs_json,
-)
+from orchestrator.project.guesttest import SELFTEST, GuestCase, load_cases
+from orchestrator.errors import UsageError
+from orchestrator.result.record import CaseResult, JobRecord, RunRecord, save_run
+from orchestrator.cli.changelog import Entry, load_changelog
+from orchestrator.history.coverage import (explain_cases, explain_cases_json, find_sightings, find_sought, load_runs, make_coverage, make_proofs, render_coverage, render_coverage_json, render_proofs, render_proofs_json)
 from tests.conftest import ROOT
 from tests.test_verdict import GOOD
 

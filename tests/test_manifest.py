@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.ground.errors import UsageError
-from orchestrator.jobs import manifest
-from orchestrator.jobs.manifest import Manifest
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.errors import UsageError
+from orchestrator.plan import manifest
+from orchestrator.plan.manifest import Manifest
 
 
 def make_case(path: Path) -> GuestCase:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.histories.entry import make_result_id
-from orchestrator.histories.history import CELL_FILE, FILE
-from orchestrator.histories.merge import Merged, merge
-from orchestrator.runs.record import JobRecord, load_result, load_run, save_job
-from orchestrator.verdicts.verdict import judge_job
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.history.entry import make_result_id
+from orchestrator.history.database import CELL_FILE, FILE
+from orchestrator.history.merge import Merged, merge
+from orchestrator.result.record import JobRecord, load_result, load_run, save_job
+from orchestrator.result.verdict import judge_job
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import CELL, FAILED, JOB, RESULT, earn, read, save

@@ -6,15 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from orchestrator.parsers.ktap import Rate
-from orchestrator.verdicts.odds import (
-    CONFIDENCE,
-    describe,
-    find_difference,
-    find_interval,
-    find_tries,
-    percent,
-)
+from orchestrator.parse.ktap import Rate
+from orchestrator.result.statistics import CONFIDENCE, describe, find_difference, find_interval, find_tries, percent
 
 
 @pytest.mark.parametrize(

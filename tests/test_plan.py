@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.condition import Condition
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.declarations.matrix import Cell, Expectation, Limits, Row
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.jobs.plan import Declarations, Job, Request, make_plan
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.fragment import Fragment
+from orchestrator.project.condition import Condition
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.matrix import Cell, Expectation, Limits, Row
+from orchestrator.project.guest import GuestShape
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.fragment import Fragment
 from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.runs.record import JobRecord, load_run
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.series import Patch, Series
-from orchestrator.sources.tree import DebianTree
-from orchestrator.targets.dryrun import explain_jobs
+from orchestrator.result.record import JobRecord, load_run
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.series import Patch, Series
+from orchestrator.source.tree import DebianTree
+from orchestrator.plan.dryrun import explain_jobs
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 

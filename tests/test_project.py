@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.guesttest import GuestCase, compile_command
-from orchestrator.ground import project
-from orchestrator.ground.errors import UsageError
-from orchestrator.ground.store import Store
-from orchestrator.jobs import plan
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Declarations, Request
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import find_toolchain
-from orchestrator.runs.run import compile_case, make_case_line
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import GuestCase, compile_command
+from orchestrator.project import root
+from orchestrator.errors import UsageError
+from orchestrator.store.store import Store
+from orchestrator.plan import plan
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Declarations, Request
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import find_toolchain
+from orchestrator.run.runner import compile_case, make_case_line
 from tests.conftest import ROOT, QuietProgress, render_patch
 from tests.test_cli import cowbell
 
@@ -146,7 +146,7 @@ def test_any_part_may_be_missing(parts: list[str], kinds: set[str], tmp_path: Pa
     files = {name: text for name, text in FILES.items() if name.startswith(tuple(parts))}
     declared = load_declarations(write(tmp_path, files))
     assert {kind for kind, names in declared.own.items() if names} == kinds
-    assert project.is_project(tmp_path)
+    assert root.is_project(tmp_path)
     assert declared.usual_rows == (("mine",) if "ci" in parts else tuple(SHIPPED.rows))
 
 
@@ -328,12 +328,12 @@ from orchestrator.ground import project, store
 from orchestrator.jobs import workspace
 from orchestrator.kernels import kconfig
 from orchestrator.sources import fixup, patch
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.condition import Version
-from orchestrator.jobs.declared import load_declarations
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.plan.declarations import load_declarations
 
-declared = load_declarations(project.SHIPPED)
-place = workspace.Workspace(project.SHIPPED, None, None)
+declared = load_declarations(root.SHIPPED)
+place = workspace.Workspace(root.SHIPPED, None, None)
 version = Version.parse("5.10.226")
 configs = [
     kconfig.make_config(row.kconfig, declared.fragments, ARCHES[row.arch], version).config_id
@@ -427,5 +427,5 @@ def test_the_wheel_works_from_another_folder(wheel: Path, own: Path, tmp_path: P
 
 
 def test_a_checkout_is_read_where_it_is() -> None:
-    assert project.SHIPPED == ROOT
-    assert project.IS_CHECKOUT
+    assert root.SHIPPED == ROOT
+    assert root.IS_CHECKOUT

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.errors import UsageError
-from orchestrator.runs.record import SCHEMA, load_result, load_run, save_result, save_run
-from orchestrator.verdicts.verdict import judge_job
+from orchestrator.errors import UsageError
+from orchestrator.result.record import SCHEMA, load_result, load_run, save_result, save_run
+from orchestrator.result.verdict import judge_job
 from tests.test_report import make_run
 
 

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bisects.line import make_history_line
-from orchestrator.declarations.matrix import Cell
-from orchestrator.ground.errors import InfraError, UsageError
-from orchestrator.ground.store import Store
-from orchestrator.jobs.inputs import add_inputs
-from orchestrator.jobs.plan import Declarations, Job
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.sources import fetch, remote
-from orchestrator.sources.fetch import fetch_tree, find_fetched
-from orchestrator.sources.remote import fetch_range
-from orchestrator.sources.repository import Source, checkout, open_repository
-from orchestrator.sources.series import Series, export_range
-from orchestrator.sources.source import State, apply_series, try_series
-from orchestrator.sources.tree import GitTree, LocalTree, find_tree
+from orchestrator.bisect.line import make_history_line
+from orchestrator.project.matrix import Cell
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.store.store import Store
+from orchestrator.plan.inputs import add_inputs
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.source import fetch, remote
+from orchestrator.source.fetch import fetch_tree, find_fetched
+from orchestrator.source.remote import fetch_range
+from orchestrator.source.repository import Source, checkout, open_repository
+from orchestrator.source.series import Series, export_range
+from orchestrator.source.apply import State, apply_series, try_series
+from orchestrator.source.tree import GitTree, LocalTree, find_tree
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
 from tests.test_plan import DECLARED, ROW
@@ -165,8 +165,8 @@ def test_fetch_at_once_is_done_once(
 ) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.sources.fetch import fetch_tree; from orchestrator.ground.store import Store\n"
-        "from orchestrator.sources.tree import GitTree; from tests.conftest import QuietProgress\n"
+        "from orchestrator.source.fetch import fetch_tree; from orchestrator.store.store import Store\n"
+        "from orchestrator.source.tree import GitTree; from tests.conftest import QuietProgress\n"
         "tree = GitTree('fake', (sys.argv[2],), 'main')\n"
         "print(fetch_tree(tree, Store(Path(sys.argv[1])), QuietProgress()).commit)\n"
     )

@@ -6,8 +6,8 @@ import json
 import jsonschema
 import pytest
 
-from orchestrator.commandline.grammar import PRODUCTS
-from orchestrator.commandline.schemas import make_schema
+from orchestrator.cli.grammar import PRODUCTS
+from orchestrator.cli.schemas import make_schema
 from tests.schema import read_product
 from tests.test_cli import cowbell
 

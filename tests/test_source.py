@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.condition import Condition
-from orchestrator.ground.errors import InfraError, StageFailure
-from orchestrator.ground.store import Store
-from orchestrator.sources import repository
-from orchestrator.sources.debian import find_mirror
-from orchestrator.sources.fetch import fetch_tree, find_fetched
-from orchestrator.sources.fixup import Fixup, load_fixups
-from orchestrator.sources.repository import Source, checkout
-from orchestrator.sources.series import Series, Variant
-from orchestrator.sources.source import State, apply_series, find_source, try_series
-from orchestrator.sources.tree import DebianTree
+from orchestrator.project.condition import Condition
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.store.store import Store
+from orchestrator.source import repository
+from orchestrator.source.debian import find_mirror
+from orchestrator.source.fetch import fetch_tree, find_fetched
+from orchestrator.source.fixup import Fixup, load_fixups
+from orchestrator.source.repository import Source, checkout
+from orchestrator.source.series import Series, Variant
+from orchestrator.source.apply import State, apply_series, find_source, try_series
+from orchestrator.source.tree import DebianTree
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,
@@ -274,7 +274,7 @@ def test_killed_fetch_is_done_again(
     (slow / "tar").chmod(0o755)
     script = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.sources.fetch import fetch_tree; from orchestrator.ground.store import Store\n"
+        "from orchestrator.source.fetch import fetch_tree; from orchestrator.store.store import Store\n"
         "from tests.conftest import FAKE_TREE, QuietProgress\n"
         "fetch_tree(FAKE_TREE, Store(Path(sys.argv[1])), QuietProgress())\n"
     )

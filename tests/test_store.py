@@ -8,17 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground.errors import InfraError
-from orchestrator.ground.store import (
-    Store,
-    disk_trouble,
-    find_default_root,
-    make_id,
-    make_tree_id,
-    open_default,
-    write_atomic,
-    write_json,
-)
+from orchestrator.errors import InfraError
+from orchestrator.store.store import (Store, disk_trouble, find_default_root, make_id, make_tree_id, open_default, write_atomic, write_json)
 from tests.conftest import ROOT, read_line, start_python, wait_for
 
 
@@ -93,7 +84,7 @@ def test_fill_that_raises_leaves_nothing(store: Store) -> None:
 
 def test_killed_fill_leaves_nothing_that_counts(store: Store) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.ground.store import Store\n"
+        "import sys, time; from pathlib import Path; from orchestrator.store.store import Store\n"
         "def fill(draft): (draft / 'half').write_text('half'); print('half', flush=True); time.sleep(600)\n"
         "Store(Path(sys.argv[1])).publish('kind', 'name', fill)\n"
     )
@@ -106,7 +97,7 @@ def test_killed_fill_leaves_nothing_that_counts(store: Store) -> None:
 
 def test_two_processes_publish_one_entry(store: Store, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.ground.store import Store\n"
+        "import sys, time; from pathlib import Path; from orchestrator.store.store import Store\n"
         "def fill(draft):\n"
         "    with open(sys.argv[2], 'a') as log: log.write('filled\\n')\n"
         "    time.sleep(0.3); (draft / 'file').write_text('whole')\n"
@@ -132,7 +123,7 @@ def test_scratch_is_empty_and_goes(store: Store) -> None:
 
 def test_lock_is_waited_for_and_dies_with_its_holder(store: Store, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.ground.store import Store\n"
+        "import sys, time; from pathlib import Path; from orchestrator.store.store import Store\n"
         "with Store(Path(sys.argv[1])).lock('name'):\n"
         "    print('mine', flush=True); time.sleep(float(sys.argv[2]))\n"
     )
@@ -198,8 +189,8 @@ def run_on_disk(tmp_path: Path, options: str, script: str) -> str:
     mount = f'mount -t tmpfs -o {options} none "$1" && exec "$2" -c "$3" "$1"'
     given = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.ground.errors import InfraError\n"
-        "from orchestrator.ground.store import Store, write_atomic\n"
+        "from orchestrator.errors import InfraError\n"
+        "from orchestrator.store.store import Store, write_atomic\n"
         "root = Path(sys.argv[1]); store = Store(root)\n"
     )
     done = subprocess.run(

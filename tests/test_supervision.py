@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.guesttest import load_cases
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground.errors import InfraError, StageFailure
-from orchestrator.ground.store import Store
-from orchestrator.guests.qemu import Machine
-from orchestrator.guests.rootfs import Rootfs, make_rootfs
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.stages import build_job
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.runs.record import CaseResult, JobRecord
-from orchestrator.runs.run import compile_case, run_cases
-from orchestrator.verdicts.verdict import Verdict, judge_job
+from orchestrator.project.guesttest import load_cases
+from orchestrator.project.guest import GuestShape
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.store.store import Store
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.rootfs import Rootfs, make_rootfs
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.stages import build_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.result.record import CaseResult, JobRecord
+from orchestrator.run.runner import compile_case, run_cases
+from orchestrator.result.verdict import Verdict, judge_job
 from tests.conftest import QuietProgress, find_processes, wait_for
 
 pytestmark = pytest.mark.kernel

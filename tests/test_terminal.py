@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 # two jobs at a time for as long as the test needs, then the product
 DRIVER = """
 import sys, time
-from orchestrator.ground.jobserver import Jobserver
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground.workers import Limits, Task, work
+from orchestrator.process.jobserver import Jobserver
+from orchestrator.cli.terminal import Terminal
+from orchestrator.process.workers import Limits, Task, work
 
 def build(board, budget):
     board.stage("build", "linux 5.10 [bold]")
@@ -109,7 +109,7 @@ def test_silent_says_nothing() -> None:
 
 SECTIONS = """
 import sys
-from orchestrator.commandline.terminal import Terminal
+from orchestrator.cli.terminal import Terminal
 with Terminal(is_silent="-s" in sys.argv) as terminal:
     job = terminal.for_job("demo/plain")
     job.stage("build", "linux 5.10")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commandline.grammar import read_repeat
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.ground.status import Status
-from orchestrator.reports.page import render_html
-from orchestrator.reports.report import Judged, list_explanations
-from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, Sought
-from orchestrator.verdicts.cell import forget_results, keep_result
-from orchestrator.verdicts.trials import AUTO, Repeat
-from orchestrator.verdicts.verdict import judge_job
+from orchestrator.cli.grammar import read_repeat
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.result.status import Status
+from orchestrator.report.page import render_html
+from orchestrator.report.report import Judged, list_explanations
+from orchestrator.result.record import CaseResult, JobRecord, RunRecord, Sought
+from orchestrator.result.kept import forget_results, keep_result
+from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.verdict import judge_job
 from tests.test_cli import cowbell
 from tests.test_verdict import GOOD, WARNING
 

@@ -12,23 +12,23 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import pipeline
-from orchestrator.declarations.condition import Version
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.declarations.matrix import Cell
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground.errors import StageFailure
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.histories.entry import list_missing
-from orchestrator.jobs.plan import Job
-from orchestrator.jobs.workspace import Workspace
+from orchestrator.project.condition import Version
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.matrix import Cell
+from orchestrator.project.guest import GuestShape
+from orchestrator.errors import StageFailure
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.history.entry import list_missing
+from orchestrator.plan.plan import Job
+from orchestrator.plan.workspace import Workspace
 from orchestrator.pipeline import run_jobs
-from orchestrator.reports.bundle import _judge_one, is_failing
-from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, load_run
-from orchestrator.runs.run import Program
-from orchestrator.sources.series import Series
-from orchestrator.verdicts.trials import AUTO, Repeat
-from orchestrator.verdicts.verdict import judge_job
+from orchestrator.report.bundle import _judge_one, is_failing
+from orchestrator.result.record import CaseResult, JobRecord, RunRecord, load_run
+from orchestrator.run.runner import Program
+from orchestrator.source.series import Series
+from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.verdict import judge_job
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 from tests.test_verdict import GOOD

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.declarations.guesttest import load_cases, select_cases
-from orchestrator.declarations.selftest import CASES
-from orchestrator.ground.status import Status
-from orchestrator.ground.store import Store
-from orchestrator.kernels.build import BuildRequest, find_toolchain
-from orchestrator.parsers.ktap import parse_ktap
-from orchestrator.runs.record import CaseResult, Failure, JobRecord
-from orchestrator.runs.run import Program
-from orchestrator.runs.upstream import compile_selftests
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.source import apply_series
-from orchestrator.verdicts.verdict import Verdict, is_conclusive, judge_job
+from orchestrator.project.guesttest import load_cases, select_cases
+from orchestrator.project.selftest import CASES
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store
+from orchestrator.kernel.build import BuildRequest, find_toolchain
+from orchestrator.parse.ktap import parse_ktap
+from orchestrator.result.record import CaseResult, Failure, JobRecord
+from orchestrator.run.runner import Program
+from orchestrator.run.selftests import compile_selftests
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.apply import apply_series
+from orchestrator.result.verdict import Verdict, is_conclusive, judge_job
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress
 from tests.test_build import X86, ask
 from tests.test_verdict import CONSOLE, GOOD, WARNING

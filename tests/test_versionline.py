@@ -11,26 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bisects import bisection
-from orchestrator.bisects.answer import Answer
-from orchestrator.bisects.bisection import Bisection
-from orchestrator.bisects.gitbisect import Find
-from orchestrator.bisects.outcome import Outcome, render_json, render_mail, render_text
-from orchestrator.bisects.versionline import choose_between
-from orchestrator.declarations.condition import Condition
-from orchestrator.declarations.matrix import Cell
-from orchestrator.ground.errors import InfraError, UsageError
-from orchestrator.ground.store import Store
-from orchestrator.jobs.plan import Declarations, Job
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.fragment import Fragment, Request
-from orchestrator.runs.record import CaseResult, JobRecord, RunRecord, save_run
-from orchestrator.sources.debian import make_key
-from orchestrator.sources.fetch import fetch_tree, find_fetched, list_fetched_versions
-from orchestrator.sources.series import Series
-from orchestrator.sources.tree import DebianTree
-from orchestrator.sources.versions import Version
-from orchestrator.targets.bisect import Asked, make_question
+from orchestrator.bisect import bisection
+from orchestrator.bisect.answer import Answer
+from orchestrator.bisect.bisection import Bisection
+from orchestrator.bisect.gitbisect import Find
+from orchestrator.bisect.outcome import Outcome, render_json, render_mail, render_text
+from orchestrator.bisect.versionline import choose_between
+from orchestrator.project.condition import Condition
+from orchestrator.project.matrix import Cell
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.store.store import Store
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.fragment import Fragment, Request
+from orchestrator.result.record import CaseResult, JobRecord, RunRecord, save_run
+from orchestrator.source.debian import make_key
+from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
+from orchestrator.source.series import Series
+from orchestrator.source.tree import DebianTree
+from orchestrator.source.versions import Version
+from orchestrator.cli.bisect import Asked, make_question
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.gitserver import run_git
 from tests.schema import read_product

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.declarations.arch import ARCHES, Arch
-from orchestrator.declarations.condition import Version
-from orchestrator.declarations.shape import GuestShape
-from orchestrator.ground.errors import InfraError, StageFailure
-from orchestrator.guests.qemu import Machine
-from orchestrator.guests.rootfs import Rootfs
-from orchestrator.guests.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
-from orchestrator.kernels.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernels.kconfig import Config
-from orchestrator.sources.repository import Source
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.rootfs import Rootfs
+from orchestrator.guest.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
+from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernel.kconfig import Config
+from orchestrator.source.repository import Source
 from tests.conftest import ROOT, find_processes, is_running, wait_for
 
 # a shell would start something at each of these

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ground import workers
-from orchestrator.ground.budget import Budget
-from orchestrator.ground.errors import CowbellError, InfraError, StageFailure, UsageError
-from orchestrator.ground.jobserver import Jobserver, read_options
-from orchestrator.ground.progress import Board
-from orchestrator.ground.workers import Limits, Stopped, Task, work
+from orchestrator.process import workers
+from orchestrator.process.budget import Budget
+from orchestrator.errors import CowbellError, InfraError, StageFailure, UsageError
+from orchestrator.process.jobserver import Jobserver, read_options
+from orchestrator.process.progress import Board
+from orchestrator.process.workers import Limits, Stopped, Task, work
 from tests.conftest import QuietProgress
 
 ROOT = Path(__file__).parents[1]
@@ -188,8 +188,8 @@ def test_a_worker_that_is_killed_gives_back_what_it_had(progress: QuietProgress)
 DRIVER = """
 import sys, time
 from orchestrator.ground import command
-from orchestrator.ground.jobserver import Jobserver
-from orchestrator.ground.workers import Limits, Task, work
+from orchestrator.process.jobserver import Jobserver
+from orchestrator.process.workers import Limits, Task, work
 from tests.conftest import QuietProgress
 
 def run(board, budget):
@@ -272,7 +272,7 @@ def test_make_takes_its_further_cores_from_us(tmp_path: Path) -> None:
 
 INHERITS = """
 import os, sys
-from orchestrator.ground.jobserver import Jobserver
+from orchestrator.process.jobserver import Jobserver
 server = Jobserver.inherit(os.environ)
 print(server and [server.cores, server.try_take(2), server.try_take(1)])
 if server:

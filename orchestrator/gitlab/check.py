@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from orchestrator.declarations.document import suggest
-from orchestrator.ground import command
-from orchestrator.ground.errors import InfraError, UsageError
+from orchestrator.project.yamlfile import suggest
+from orchestrator.process import command
+from orchestrator.errors import InfraError, UsageError
 
 # limits of an instance as it is installed
 _MOST_NEEDS = 50

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.declarations.guesttest import GuestCase
-from orchestrator.declarations.matrix import Row
-from orchestrator.gitlab.shares import divide, estimate
-from orchestrator.ground.store import make_id
-from orchestrator.jobs.plan import Job
-from orchestrator.sources.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.matrix import Row
+from orchestrator.gitlab.shards import divide, estimate
+from orchestrator.store.store import make_id
+from orchestrator.plan.plan import Job
+from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
 
 Yaml = dict[str, Any]
 # what is no fault of a kernel, a case or a job: another runner may do better. Never a job that failed

@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground import command
-from orchestrator.ground.store import Store, find_default_root
-from orchestrator.jobs import stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.workspace import Workspace
+from orchestrator.cli.terminal import Terminal
+from orchestrator.process import command
+from orchestrator.store.store import Store, find_default_root
+from orchestrator.plan import stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.workspace import Workspace
 from tests.gitserver import run_git
 from tests.longhistory import make_short_history
 

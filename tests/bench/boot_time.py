@@ -14,17 +14,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground import command
-from orchestrator.ground.store import Store, find_default_root
-from orchestrator.guests.armed import Armed, arm
-from orchestrator.guests.boot import boot_guest
-from orchestrator.guests.qemu import Machine
-from orchestrator.jobs import stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.kernels.build import Kernel
+from orchestrator.cli.terminal import Terminal
+from orchestrator.process import command
+from orchestrator.store.store import Store, find_default_root
+from orchestrator.guest.snapshot import Armed, arm
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.qemu import Machine
+from orchestrator.plan import stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.build import Kernel
 
 ROUNDS = 7
 

@@ -11,15 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.declarations.arch import ARCHES
-from orchestrator.ground import command
-from orchestrator.ground.store import Store
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.kernels.build import BuildRequest, build_kernel, find_toolchain
-from orchestrator.kernels.kconfig import make_config
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.repository import checkout
+from orchestrator.cli.terminal import Terminal
+from orchestrator.project.arch import ARCHES
+from orchestrator.process import command
+from orchestrator.store.store import Store
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.kernel.build import BuildRequest, build_kernel, find_toolchain
+from orchestrator.kernel.kconfig import make_config
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import checkout
 
 
 def main() -> None:

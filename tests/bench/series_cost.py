@@ -11,13 +11,13 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground.store import Store, find_default_root
-from orchestrator.jobs import stages
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.jobs.plan import Request, make_plan
-from orchestrator.jobs.workspace import Workspace
-from orchestrator.runs.run import run_cases
+from orchestrator.cli.terminal import Terminal
+from orchestrator.store.store import Store, find_default_root
+from orchestrator.plan import stages
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.run.runner import run_cases
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.commandline.terminal import Terminal
-from orchestrator.ground.store import Store
-from orchestrator.jobs.declared import load_declarations
-from orchestrator.sources.fetch import fetch_tree
-from orchestrator.sources.repository import Source, checkout, git
-from orchestrator.sources.series import Series, export_range
-from orchestrator.sources.source import apply_series
+from orchestrator.cli.terminal import Terminal
+from orchestrator.store.store import Store
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source, checkout, git
+from orchestrator.source.series import Series, export_range
+from orchestrator.source.apply import apply_series
 
 T = TypeVar("T")
 COMMITS = 70

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verdicts of a step in, good, bad or skip out: a pure function, so that stored steps can be asked again.
+
+A step is bad only where it fails as the bad end does: another failure is another bug, and a skip.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.result.status import Status
+from orchestrator.result.record import Sought
+from orchestrator.result import statistics
+from orchestrator.result.verdict import Verdict
+
+
+class Answer(StrEnum):
+    """What ``git bisect`` is told. What says nothing, of whatever reason, is a skip."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SKIP = "skip"
+
+    @property
+    def other(self) -> "Answer":
+        """Seen by who looks for a fix."""
+        return {Answer.GOOD: Answer.BAD, Answer.BAD: Answer.GOOD, Answer.SKIP: Answer.SKIP}[self]
+
+    @property
+    def exit_status(self) -> int:
+        """As ``git bisect run`` reads it."""
+        return {Answer.GOOD: 0, Answer.BAD: 1, Answer.SKIP: 125}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """How a subtest fails. ``fingerprint`` is a crash's, or a glob: None is any, empty is a mute one's."""
+
+    status: Status
+    stage: str = "run"
+    fingerprint: str | None = None
+
+    def is_like(self, verdict: Verdict) -> bool:
+        return (
+            verdict.raw is self.status
+            and verdict.stage == self.stage
+            and (self.fingerprint is None or fnmatch.fnmatchcase(verdict.fingerprint, self.fingerprint))
+        )
+
+    def __str__(self) -> str:
+        where = "" if self.stage == "run" else f" at {self.stage}"
+        return f"{self.status}{where}{f' {self.fingerprint}' if self.fingerprint else ''}"
+
+
+def find_failing(good: Sequence[Verdict], bad: Sequence[Verdict]) -> dict[str, Failing]:
+    """The subtests that pass at the good end and fail at the bad one, and how they do."""
+    passing = {verdict.name for verdict in good if verdict.raw is Status.PASS}
+    return {
+        verdict.name: Failing(verdict.raw, verdict.stage, verdict.fingerprint)
+        for verdict in bad
+        if verdict.raw.is_kernel_fault and verdict.name in passing
+    }
+
+
+def describe(verdicts: Iterable[Verdict]) -> str:
+    return "; ".join(
+        f"{verdict.name} {verdict.raw}{f', {verdict.reason}' if verdict.reason else ''}"
+        for verdict in verdicts
+    )
+
+
+def find_answer(
+    verdicts: Sequence[Verdict], failing: Mapping[str, Failing], sought: Mapping[str, Sought]
+) -> tuple[Answer, str]:
+    """The answer and why. Good is what passes all of ``failing``, and a race as often as ``sought`` asks."""
+    found = {verdict.name: verdict for verdict in verdicts}
+    doubts: list[str] = []
+    told: list[str] = []
+    for name, how in failing.items():
+        verdict = found.get(name)
+        if verdict is None:
+            doubts.append(f"{name} is not there")
+        elif how.is_like(verdict):
+            return Answer.BAD, f"{name}: {verdict.reason or verdict.raw}"
+        elif verdict.raw is not Status.PASS:
+            what = f"{name}: {verdict.raw}: {verdict.reason}"
+            doubts.append(f"{what}, and not {how}" if verdict.raw.is_kernel_fault else what)
+        elif verdict.rate and name in sought and verdict.rate.tries < _find_tries(sought[name]):
+            doubts.append(f"{name}: {verdict.reason}")
+        else:
+            told.append(verdict.reason or f"{name}: {verdict.raw}")
+    return (Answer.SKIP, "; ".join(doubts)) if doubts else (Answer.GOOD, "; ".join(told))
+
+
+def _find_tries(sought: Sought) -> int:
+    return statistics.find_tries(sought.rate, sought.risk)
+
+
+def make_default_failing(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, Failing]:
+    """What a step by hand calls bad: that a subtest fails, in any way; or only one crash, by its fingerprint.
+
+    A kernel that does not boot is a skip, as it says nothing of the case.
+    """
+    if fingerprint:
+        return {verdict.name: Failing(Status.CRASH, "run", fingerprint) for verdict in verdicts}
+    return {
+        verdict.name: Failing(verdict.raw if verdict.raw.is_kernel_fault else Status.FAIL)
+        for verdict in verdicts
+    }

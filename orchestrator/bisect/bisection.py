@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A line of commits and a case in, the one commit that made the difference out, with all that shows it.
+
+The ends are tested first, then what ``git bisect`` asks for, then the found commit and its parent once more
+and the new end without it. Every step is kept in the moment when it is done, and results and kernels are in
+the store: the same command goes on from what was done.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.bisect import gitbisect
+from orchestrator.bisect.answer import Answer, Failing, describe, find_answer, find_failing
+from orchestrator.bisect.gitbisect import Find
+from orchestrator.bisect.line import Line
+from orchestrator.bisect.outcome import Outcome, Role, Step, load_steps, render_mail, render_text
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.result.status import Status
+from orchestrator.store.store import make_id, make_tree_id, write_atomic, write_json
+from orchestrator.plan.plan import Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.report.bundle import make_bundles
+from orchestrator.result.record import JobRecord, Sought, load_run
+from orchestrator.source.debian import UnavailableError
+from orchestrator.result import statistics
+from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.verdict import Verdict, judge_job
+
+# a rate is known well enough to look for once it was hit so often; by then its lower bound is a third of it
+_ENOUGH_HITS = 5
+_MOST_BAD_TRIALS = 10
+_MORE_TRIALS = (4, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: of which subtests of a case, along which line, how sure the answer must be (0 to 1).
+
+    An empty ``find`` is whatever the ends show. ``name`` is the case, or one subtest of it.
+    """
+
+    name: str
+    case: GuestCase
+    line: Line
+    find: Find | None
+    paths: tuple[str, ...]
+    confidence: float
+
+
+def make_bisection_id(question: Question, job: Job) -> str:
+    """Names a bisection by all that decides what its steps come to."""
+    line = question.line
+    asked = (question.name, question.find or "", question.paths, question.case.content_id)
+    row = (job.row.name, job.row.arch, job.row.kconfig, repr(job.row.guest), job.boot)
+    patches = make_tree_id({str(i): patch.path for i, patch in enumerate(job.series.patches)})
+    # what the mirror offers in between may change while the bisection goes on
+    ends = line.names if line.kind == "version" else (line.old, line.new)
+    return make_id(line.kind, *ends, asked, row, patches)
+
+
+class Bisection:
+    """One bisection on its way; see ``run``."""
+
+    def __init__(
+        self, question: Question, job: Job, place: Workspace, accel: str, command: str, *, redo: bool = False
+    ) -> None:
+        self._question, self._line = question, question.line
+        self._place, self._accel, self._command = place, accel, command
+        self.folder = place.store.path("bisects", make_bisection_id(question, job))
+        self._steps: list[Step] = []
+        # with redo, the jobs that have been done again, each once
+        self._redone: set[str] | None = set() if redo else None
+        known = [] if redo else load_steps(self.folder)
+        # what was tried without a commit says nothing of the commit
+        self._failed = {step.commit: step for step in known if step.stage and step.role is Role.STEP}
+        self._failing: Mapping[str, Failing] = {}
+        self._sought: Mapping[str, Sought] = {}
+        # seconds that the ends took before it was clear what they are ends of
+        self._spent: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        """Find it. Raises ``UsageError`` when the ends do not differ, ``InfraError`` when the host fails."""
+        with self._place.store.lock(f"bisect-{self.folder.name}"):
+            find = self._look_at_ends()
+            state = self._walk(find)
+            doubts = list(self._confirm(state.suspects, find))
+            outcome = Outcome(
+                self._question.name,
+                self._line.kind,
+                find,
+                self._line.names,
+                state.suspects,
+                self._question.confidence,
+                {name: str(how) for name, how in self._failing.items()},
+                self._sought,
+                tuple(self._steps),
+                tuple(doubts),
+                gitbisect.read_log(self._git_dir),
+                str(self._git_dir),
+                *self._find_difference(state.suspects),
+            )
+            for step in self._steps:
+                if step.role is Role.AGAIN and step.answer is Answer.BAD:
+                    run = load_run(self._place.store.path("runs", step.run_id) / "record.json")
+                    make_bundles(run, self._place.store, self.folder / "evidence")
+            write_atomic(self.folder / "report.txt", render_text(outcome))
+            if mail := render_mail(outcome):
+                write_atomic(self.folder / "mail.txt", mail)
+        return outcome
+
+    def describe(self) -> str:
+        """What ``run`` would do, for a dry run."""
+        number = self._line.count(self._question.paths)
+        ends = " and ".join(self._line.names)
+        steps = math.ceil(math.log2(number)) if number > 1 else 0
+        kind = self._line.kind
+        return f"test {ends}, then {kind} by {kind}: {number} in question, about {steps} steps"
+
+    @property
+    def _is_race(self) -> bool:
+        return self._question.case.kind == "race"
+
+    @property
+    def _git_dir(self) -> Path:
+        return self.folder / "git"
+
+    def _look_at_ends(self) -> Find:
+        """Which end fails, and how; of a race, how often. Nothing is bisected before that is known."""
+        line = self._line
+        commits = (line.old, line.new)
+        self._place.progress.stage("bisect", "the ends")
+        asked = [self._question.find] if self._question.find else list(Find)
+        found: dict[Find, Mapping[str, Failing]] = {}
+        # a race may be too rare for the rate that others have, and here somebody says that it is there
+        for repeat in (self._make_repeat(), *map(Repeat, _MORE_TRIALS if self._is_race else ())):
+            verdicts = {commit: self._test_end(commit, repeat) for commit in commits}
+            for find in asked:
+                good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
+                if failing := find_failing(verdicts[good], verdicts[bad]):
+                    found[find] = failing
+            if found or not all(v.raw is Status.PASS for each in verdicts.values() for v in each):
+                break
+        if len(found) != 1:
+            raise UsageError(
+                "some subtests break on the way and others are fixed"
+                if found
+                else f"{self._question.name} does not pass at the one end and fail at the other",
+                where=f"{line.names[0]} .. {line.names[1]}",
+                hint="name one: TESTS=TEST[PARAMETER], or say FIND=break or FIND=fix"
+                if found
+                else "\n  ".join(
+                    f"{name}: {describe(verdicts[commit])}"
+                    for name, commit in zip(line.names, commits, strict=True)
+                ),
+            )
+        ((find, self._failing),) = found.items()
+        good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
+        if self._is_race:
+            self._sought = self._measure(bad)
+        for commit in commits:
+            ended = self._try(commit, Role.END, self._make_repeat())
+            if ended.answer is not (Answer.GOOD if commit == good else Answer.BAD):
+                raise UsageError(f"is no end: {ended.reason}", where=line.names[commits.index(commit)])
+            self._keep(ended)
+        return find
+
+    def _test_end(self, commit: str, repeat: Repeat) -> list[Verdict]:
+        """The verdicts of an end; one that is not for testing is no end."""
+        began = time.monotonic()
+        _, record = self._run(self._line.make_job(commit), repeat)
+        self._spent[commit] = self._spent.get(commit, 0.0) + time.monotonic() - began
+        if record.left_out:
+            name = self._line.names[commit == self._line.new]
+            raise UsageError(f"can not be tested: {record.left_out}", where=name)
+        return self._judge(record)
+
+    def _measure(self, bad: str) -> dict[str, Sought]:
+        """At what rate, at least, the bad end fails: that is what steps are tried for."""
+        verdicts: Sequence[Verdict] = ()
+        for count in range(1, _MOST_BAD_TRIALS + 1):
+            verdicts = [v for v in self._test_end(bad, Repeat(count)) if v.name in self._failing]
+            if all(not v.rate or v.rate.hits >= _ENOUGH_HITS for v in verdicts):
+                break
+        number = self._line.count(self._question.paths)
+        # half of what may go wrong is that the rate is lower than that, half that it is not seen in a step
+        half = (1 - self._question.confidence) / 2
+        risk = half / (math.ceil(math.log2(number + 1)) + 2)
+        return {
+            v.name: Sought(statistics.find_floor(v.rate, half), f"{v.rate} at the bad end", risk)
+            for v in verdicts
+            if v.rate and v.rate.hits
+        }
+
+    def _make_repeat(self) -> Repeat:
+        return Repeat(AUTO, self._sought or self._place.repeat.sought)
+
+    def _walk(self, find: Find) -> gitbisect.State:
+        line, began = self._line, time.monotonic()
+        state = gitbisect.start(self._git_dir, line.git_dir, line.old, line.new, self._question.paths, find)
+        number = 0
+        while state.next:
+            number += 1
+            spent = time.monotonic() - began
+            left = f", about {spent / (number - 1) * (state.steps + 1):.0f} s left" if number > 1 else ""
+            what = f"{'' if line.is_symbolic else f'{state.next[:12]} '}{line.describe(state.next)}"
+            self._place.progress.note(f"step {number}, about {state.steps} after it{left}: {what}")
+            step = self._try(state.next, Role.STEP, self._make_repeat())
+            self._keep(step)
+            state = gitbisect.tell(self._git_dir, find, step.commit, step.answer)
+        return state
+
+    def _confirm(self, suspects: Sequence[str], find: Find) -> Iterator[str]:
+        """Test what was found, its parent, and the new end without it; what speaks against it."""
+        if len(suspects) != 1:
+            return
+        old, new = find.ends
+        (found,) = suspects
+        parent = gitbisect.find_parent(self._git_dir, found)
+        for commit, wanted, what in ((found, new, "it"), (parent, old, "its parent")):
+            step = self._try_again(commit)
+            self._keep(step)
+            if step.answer is not wanted:
+                yield f"{what} was {step.answer} when tested again: {step.reason}"
+        job = self._line.leave_out(found)
+        if job:
+            step = self._try(found, Role.WITHOUT, self._make_repeat(), job)
+            self._keep(step)
+            # what was built upon it may not stand without it, and that is no doubt
+            if step.answer is new:
+                yield f"without it {self._line.names[1]} is {step.answer} as well: {step.reason}"
+
+    def _find_difference(self, suspects: Sequence[str]) -> tuple[str, str]:
+        """Of versions, the one before the suspect, and the command that shows the changes between them."""
+        if self._line.kind != "version" or len(suspects) != 1:
+            return "", ""
+        (found,) = suspects
+        parent = gitbisect.find_parent(self._git_dir, found)
+        return self._line.describe(parent), self._line.tell_difference(parent, found)
+
+    def _try_again(self, commit: str) -> Step:
+        """As many trials as its answer took, once more; the ones that were there count as well."""
+        repeat, case = self._make_repeat(), self._question.case
+        _, record = self._run(self._line.make_job(commit), repeat)
+        took = 1
+        while took < len(record.results) and repeat.wants_more(case, record.results[:took], record.known):
+            took += 1
+        return self._try(commit, Role.AGAIN, Repeat(2 * took))
+
+    def _try(self, commit: str, role: Role, repeat: Repeat, job: Job | None = None) -> Step:
+        """Build, boot, run and answer; what fails before the case has run is a skip."""
+        began = time.monotonic() - (self._spent.get(commit, 0.0) if role is Role.END else 0.0)
+        step = Step(commit, self._line.describe(commit), role, Answer.SKIP, "")
+        if role is Role.STEP and (known := self._failed.get(commit)):
+            return known
+        job = job or self._line.make_job(commit)
+        image_id, failure = self._build(job)
+        if failure:
+            took = time.monotonic() - began
+            reason = f"{failure.stage}: {failure.what}"
+            return replace(step, reason=reason, stage=failure.stage, duration_s=took)
+        if role is Role.STEP and (twin := self._find_twin(image_id)):
+            took = time.monotonic() - began
+            return replace(
+                twin, commit=commit, subject=step.subject, role=role, same_as=twin.commit, duration_s=took
+            )
+        run_id, record = self._run(job, repeat)
+        step = replace(step, run_id=run_id, image_id=image_id, duration_s=time.monotonic() - began)
+        if record.left_out:
+            return replace(step, reason=record.left_out)
+        verdicts = self._judge(record)
+        answer, reason = find_answer(verdicts, self._failing, self._sought)
+        rates = {v.name: str(v.rate) for v in verdicts if v.rate and v.name in self._failing}
+        stage = record.failure.stage if record.failure and answer is Answer.SKIP else ""
+        return replace(step, answer=answer, reason=reason, rates=rates, stage=stage)
+
+    def _build(self, job: Job) -> tuple[str, StageFailure | None]:
+        """What was built, or why it was not; neither for a job that is left out."""
+        failures: list[StageFailure] = []
+        images: list[Path] = []
+        try:
+            images = build_jobs([job], self._line.declared, self._place, redo=False)
+        except* StageFailure as group:
+            failures = [error for error in group.exceptions if isinstance(error, StageFailure)]
+        except* (UsageError, UnavailableError) as group:
+            # a version that has left the mirror since
+            if self._line.kind != "version":
+                raise
+            failures = [
+                StageFailure("source", error.what)
+                for error in group.exceptions
+                if isinstance(error, UsageError | UnavailableError)
+            ]
+        return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
+
+    def _find_twin(self, image_id: str) -> Step | None:
+        """A step with the same image, and an answer."""
+        known = (step for step in self._steps if image_id and step.image_id == image_id)
+        return next((step for step in known if step.answer is not Answer.SKIP), None)
+
+    def _run(self, job: Job, repeat: Repeat) -> tuple[str, JobRecord]:
+        place = replace(self._place, repeat=repeat)
+        redo = self._redone is not None and job.name not in self._redone
+        if self._redone is not None:
+            self._redone.add(job.name)
+        run_id, _ = run_jobs([job], self._line.declared, place, self._accel, self._command, redo=redo)
+        record = load_run(place.store.path("runs", run_id) / "record.json")
+        return run_id, record.jobs[0]
+
+    def _judge(self, record: JobRecord) -> list[Verdict]:
+        name = self._question.name
+        return [v for v in judge_job(record) if name in (v.case, v.name)]
+
+    def _keep(self, step: Step) -> None:
+        self._steps.append(step)
+        # what failed in an earlier call and has not been come to yet is not forgotten
+        later = [known for known in self._failed.values() if known not in self._steps]
+        kept = [dataclasses.asdict(each) for each in (*self._steps, *later)]
+        write_json(self.folder / "steps.json", kept)
+
+
+def find_image_id(folder: Path) -> str:
+    """What a built kernel is, by content: image, debugging data and modules."""
+    told = json.loads((folder / "build.json").read_text())
+    modules = {
+        str(path.relative_to(folder)): path
+        for name in ("modules", "guest-modules")
+        for path in sorted((folder / name).rglob("*.ko"))
+    }
+    return make_id(told["vmlinux_sha256"], make_tree_id(modules))

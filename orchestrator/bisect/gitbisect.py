@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two commits and the answers so far in, the next commit to test or the one that did it out.
+
+``git bisect`` itself does it, in a repository without files that borrows the objects of another, so that its
+refs and its log are what people know: ``git -C PLACE bisect log``.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.bisect.answer import Answer
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.source.repository import git
+
+_FOUND = re.compile(r"^([0-9a-f]{40}) is the first \S+ commit$", re.M)
+_SUSPECTS = re.compile(r"^The first \S+ commit could be any of:\n((?:[0-9a-f]{40}\n)+)", re.M)
+_LEFT = re.compile(r"^Bisecting: (\d+) revisions? left to test after this \(roughly (\d+) steps?\)", re.M)
+
+
+class Find(StrEnum):
+    """What is looked for: the change that broke it, or the one that fixed it."""
+
+    BREAK = "break"
+    FIX = "fix"
+
+    @property
+    def terms(self) -> tuple[str, str]:
+        """The words for old and new. git takes good for nothing but old."""
+        return ("good", "bad") if self is Find.BREAK else ("broken", "fixed")
+
+    @property
+    def ends(self) -> tuple[Answer, Answer]:
+        """What the old end comes to, and the new one."""
+        return (Answer.GOOD, Answer.BAD) if self is Find.BREAK else (Answer.BAD, Answer.GOOD)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a bisection stands: the next commit to test, or what it ended with.
+
+    ``suspects`` are the commit that was found, or those among which skipped ones leave no choice, the newest
+    first. ``steps`` are about how many answers are still wanted after this one.
+    """
+
+    next: str = ""
+    suspects: tuple[str, ...] = ()
+    steps: int = 0
+
+
+def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str], find: Find) -> State:
+    """Begin anew in a folder, whatever was there, with the history of the git directory ``borrowed``.
+
+    Raises ``UsageError`` when no commit in between touches ``paths``.
+    """
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    git(place, "init", "-q", "--bare", ".")
+    (place / "objects/info/alternates").write_text(f"{borrowed / 'objects'}\n")
+    if (borrowed / "shallow").is_file():
+        shutil.copyfile(borrowed / "shallow", place / "shallow")
+    git(place, "update-ref", "--no-deref", "HEAD", old)
+    term_old, term_new = find.terms
+    words = ("--no-checkout", f"--term-old={term_old}", f"--term-new={term_new}")
+    return _bisect(place, "start", *words, new, old, *(("--", *paths) if paths else ()))
+
+
+def tell(place: Path, find: Find, commit: str, answer: Answer) -> State:
+    """Say what a commit came to; where the bisection stands after that."""
+    words = {**dict(zip(find.ends, find.terms, strict=True)), Answer.SKIP: "skip"}
+    return _bisect(place, words[answer], commit)
+
+
+def read_log(place: Path) -> str:
+    return git(place, "bisect", "log").output + "\n"
+
+
+def find_parent(place: Path, commit: str) -> str:
+    """The first parent."""
+    return git(place, "rev-parse", f"{commit}^").output
+
+
+def _bisect(place: Path, *words: str) -> State:
+    done = git(place, "bisect", *words, check=False)
+    said = f"{done.output}\n"
+    if found := _FOUND.search(said):
+        return State(suspects=(found[1],))
+    if left := _SUSPECTS.search(said):
+        return State(suspects=tuple(left[1].split()))
+    if "No testable commit found" in said:
+        raise UsageError("no commit in between touches them", where="PATHS")
+    if re.search(r"^The merge base \w+ is ", said, re.M):
+        raise UsageError(
+            "neither end is in the history of the other, and what they have in common is already as the "
+            "new end is",
+            where="GOOD, BAD",
+            hint="take an end that is older, or turn the question round with FIND=",
+        )
+    if done.returncode:
+        raise InfraError(f"git bisect {words[0]} failed", where=str(place), hint=done.output)
+    counts = _LEFT.search(said)
+    commit = git(place, "rev-parse", "--verify", "BISECT_HEAD").output
+    return State(commit, (), int(counts[2]) if counts else 0)

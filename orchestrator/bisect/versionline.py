@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The versions of a Debian tree as a line of commits: each stands for a version, and has no files.
+
+Only the versions that a bisection asks for are fetched.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.bisect.line import Line, commit_chain, name_job
+from orchestrator.errors import InfraError, UsageError, raise_all
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.source.debian import make_key
+from orchestrator.source.fetch import find_fetched
+from orchestrator.source.repository import make_folder, open_repository
+from orchestrator.source.tree import DebianTree
+from orchestrator.source.versions import Version, find_versions
+
+# of a version that was built again for an older release, without a change of the kernel
+_REBUILD = re.compile(r"~(deb|bpo)\d+[+u]\d+$")
+
+
+def make_version_line(job: Job, good: str, bad: str, declared: Declarations, place: Workspace) -> Line:
+    """From the older to the newer of two versions, over those that the mirror offers or that were fetched.
+
+    Raises ``UsageError`` for versions that are not there, or are the same.
+    """
+    assert isinstance(job.tree, DebianTree)
+    tree = replace(job.tree, name=make_folder(job.tree.name), version="")
+    old, new = sorted((good, bad), key=make_key)
+    versions = [old, *choose_between(_look_up(tree, good, bad, place), old, new), new]
+    git_dir = open_repository(place.store)
+    named = dict(zip(commit_chain(git_dir, versions), versions, strict=True))
+    commits = list(named)
+
+    def make_job(commit: str) -> Job:
+        return name_job(replace(job, tree=tree.at(named[commit])), named[commit])
+
+    def tell_difference(parent: str, commit: str) -> str:
+        found = [find_fetched(tree.at(named[one]), place.store) for one in (parent, commit)]
+        words = " ".join(src.commit[:12] for src in found if src)
+        return f"git -C {git_dir} diff {words} -- mm"
+
+    names = (tree.at(old).name, tree.at(new).name)
+    return Line(
+        "version",
+        git_dir,
+        commits[0],
+        commits[-1],
+        names,
+        declared,
+        make_job,
+        lambda commit: None,
+        tell_difference,
+    )
+
+
+def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequence[Version]:
+    found = find_versions(tree, (good, bad), place.store)
+    versions = found.trees[tree.name]
+    known = [version.version for version in versions]
+    unknown = [(name, word) for name, word in (("GOOD", good), ("BAD", bad)) if word not in known]
+    if unknown and found.errors:
+        error = next(iter(found.errors.values()))
+        what = f"{unknown[0][1]} can not be looked up: {error.what}"
+        raise InfraError(what, where=unknown[0][0], hint=error.hint)
+    hint = f"there are: {', '.join(known)}"
+    errors = [
+        UsageError(f"there is no version {word} of {tree.package}", where=name, hint=hint)
+        for name, word in unknown
+    ]
+    if good == bad:
+        errors.append(UsageError("are the same version", where="GOOD, BAD"))
+    raise_all(errors)
+    for error in found.errors.values():
+        place.progress.note(f"{tree.name}: {error.what}; its older list is used")
+    return versions
+
+
+def choose_between(versions: Sequence[Version], old: str, new: str) -> list[str]:
+    """The versions between two others, the oldest first.
+
+    Of a version and its rebuilds for other releases one is enough: one that was fetched, or the original.
+    """
+    chosen: dict[str, Version] = {}
+    for version in versions:
+        original = _REBUILD.sub("", version.version)
+        is_between = make_key(old) < make_key(version.version) < make_key(new)
+        if not is_between or original in (_REBUILD.sub("", old), _REBUILD.sub("", new)):
+            continue
+        rival = chosen.get(original)
+        if not rival or _rank(version, original) > _rank(rival, original):
+            chosen[original] = version
+    return sorted((version.version for version in chosen.values()), key=make_key)
+
+
+def _rank(version: Version, original: str) -> tuple[bool, bool]:
+    return version.is_fetched, version.version == original

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs in, out what becomes of every config symbol that their fragments ask for, as text or JSON.
+
+Nothing is built: Kconfig alone is asked, a few seconds a kernel.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.project.arch import ARCHES
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.stages import apply_job, find_reason_left_out
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.configcheck import open_kconfig_tree
+from orchestrator.kernel.kconfig import Outcome, make_config, report_config
+from orchestrator.source.fetch import fetch_tree
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReport:
+    """One kernel of one row: its version, and the outcome of each symbol in the order asked for."""
+
+    job: str
+    arch: str
+    kernel: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def is_bad(self) -> bool:
+        return any(outcome.is_error for outcome in self.outcomes)
+
+
+def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> Iterator[ConfigReport]:
+    """A report for each job; one whose series is not for its tree has none.
+
+    Raises ``StageFailure`` when a series does not apply or Kconfig fails, not for symbols that were dropped.
+    """
+    for job in jobs:
+        arch = ARCHES[job.row.arch]
+        base = fetch_tree(job.tree, place.store, place.progress)
+        if find_reason_left_out(job, base):
+            continue
+        src = apply_job(job, base, declared, place)
+        config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+        words = place.find_toolchain(arch).make_words
+        with open_kconfig_tree(src, place.store) as tree, place.store.scratch("config") as folder:
+            outcomes = report_config(config, tree, folder, words)
+        name = f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
+        yield ConfigReport(f"{job.row.name}/{job.cell.name}", arch.name, name, outcomes)
+
+
+def render_text(reports: Sequence[ConfigReport]) -> str:
+    lines = []
+    for report in reports:
+        counts = Counter(outcome.state for outcome in report.outcomes)
+        counted = ", ".join(f"{number} {state}" for state, number in counts.items())
+        lines.append(f"{report.job}: {report.kernel}, {report.arch}: {counted}")
+        for outcome in report.outcomes:
+            asked = outcome.request
+            mark = "ERROR" if outcome.is_error else ""
+            told = f"{outcome.taken or asked.symbol}={asked.value}"
+            if outcome.got != asked.value:
+                told += f", got {outcome.got}"
+            lines.append(f"  {mark:<5} {outcome.state:<11} {told}  # {asked.where}")
+            if outcome.reason:
+                lines += [f"{'':<20}{line}" for line in outcome.reason.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def render_json(reports: Sequence[ConfigReport]) -> str:
+    listed = [
+        {
+            "job": report.job,
+            "arch": report.arch,
+            "kernel": report.kernel,
+            "symbols": [
+                {
+                    "symbol": outcome.request.symbol,
+                    # another one than "symbol" where the fragment names alternatives
+                    "taken": outcome.taken,
+                    "requested": outcome.request.value,
+                    "got": outcome.got,
+                    "state": outcome.state,
+                    "is_error": outcome.is_error,
+                    "reason": outcome.reason,
+                    "where": outcome.request.where,
+                }
+                for outcome in report.outcomes
+            ],
+        }
+        for report in reports
+    ]
+    return json.dumps({"schema": "cowbell-config-1", "kernels": listed}, indent=1) + "\n"

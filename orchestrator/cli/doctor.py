@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rows in, out what they need of this machine, what is missing, and the command that installs it.
+
+Nothing is built or booted: an accelerator is only known to work after a first run.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.matrix import Row
+from orchestrator.process import command
+from orchestrator.errors import InfraError
+from orchestrator.store.store import Store
+from orchestrator.guest import accel
+from orchestrator.plan.plan import Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.source import debian
+from orchestrator.source.tree import DebianTree, GitTree
+
+# programs and the Debian packages that have them, for every kernel build and every guest
+_ALWAYS = {
+    "git": "git", "make": "make", "bc": "bc", "bison": "bison", "flex": "flex", "xz": "xz-utils",
+    "ld": "binutils", "depmod": "kmod", "mmdebstrap": "mmdebstrap", "genext2fs": "genext2fs",
+    "resize2fs": "e2fsprogs", "qemu-img": "qemu-utils", "setpriv": "util-linux", "zstd": "zstd",
+}  # fmt: skip
+_HEADERS = {"libelf.h": "libelf-dev"}
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_INCLUDES = Path("/usr/include")
+_NEEDED_MIB = 3072
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One need: of which rows, whether it is met, and the Debian package (or words) that would help.
+
+    ``is_needed`` is false for what only makes things faster or better.
+    """
+
+    need: str
+    rows: tuple[str, ...]
+    is_met: bool
+    package: str = ""
+    help: str = ""
+    is_needed: bool = True
+
+
+def examine(jobs: Sequence[Job], place: Workspace) -> list[Finding]:
+    """What the rows of the jobs need, what all of them do first."""
+    rows = tuple(dict.fromkeys(job.row.name for job in jobs))
+    findings = [*_examine_tools(rows), *_examine_host(rows, place.store)]
+    by_arch: dict[str, list[Row]] = {}
+    for job in jobs:
+        by_arch.setdefault(job.row.arch, []).append(job.row)
+    for name, used in by_arch.items():
+        names = tuple(dict.fromkeys(row.name for row in used))
+        findings += _examine_arch(ARCHES[name], names, place)
+    findings += _examine_trees(jobs)
+    return findings
+
+
+def _examine_tools(rows: tuple[str, ...]) -> Iterator[Finding]:
+    for tool, package in _ALWAYS.items():
+        yield Finding(tool, rows, command.is_installed(tool), package)
+    for header, package in _HEADERS.items():
+        yield Finding(header, rows, (_INCLUDES / header).exists(), package)
+    yield Finding("Debian's keyring", rows, _KEYRING.exists(), "debian-archive-keyring")
+    faster = "builds that were done before are done again without it"
+    yield Finding("ccache", rows, command.is_installed("ccache"), "ccache", faster, is_needed=False)
+
+
+def _examine_host(rows: tuple[str, ...], store: Store) -> Iterator[Finding]:
+    there = next(path for path in (store.root, *store.root.parents) if path.exists())
+    free_mib = shutil.disk_usage(there).free >> 20
+    space = f"{_NEEDED_MIB} MiB in {store.root} (there are {free_mib})"
+    yield Finding(space, rows, free_mib >= _NEEDED_MIB, help=command.MORE_SPACE)
+    yield Finding(f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE)
+
+
+def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterator[Finding]:
+    yield Finding(arch.qemu, rows, command.is_installed(arch.qemu), arch.qemu_package)
+    try:
+        place.find_toolchain(arch)
+    except InfraError as error:
+        package = error.hint.removeprefix("apt-get install ")
+        yield Finding(f"a compiler for {arch.name}: {error.what}", rows, False, package)
+    else:
+        yield Finding(f"a compiler for {arch.name}", rows, True)
+    if command.is_installed(arch.qemu):
+        chosen, _, reason = accel.find_accel("auto", arch, place.store).partition(" ")
+        told = f"{chosen} ({reason})" if chosen else "known after the first guest's boot"
+        slower = "" if chosen == "kvm" else "tcg works everywhere, some ten times slower than KVM"
+        yield Finding(f"accelerator for {arch.name}: {told}", rows, True, help=slower, is_needed=False)
+
+
+def _examine_trees(jobs: Sequence[Job]) -> Iterator[Finding]:
+    """Whether what has to be fetched can be: who is asked, not whether the network answers."""
+    for name, tree in {job.tree.name: job.tree for job in jobs}.items():
+        rows = tuple(dict.fromkeys(job.row.name for job in jobs if job.tree.name == name))
+        if isinstance(tree, DebianTree):
+            yield from _examine_suites(tree, rows)
+        elif isinstance(tree, GitTree):
+            yield Finding(f"the network, or a checkout, for {name}", rows, True, is_needed=False)
+
+
+def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[Finding]:
+    """A mirror for each suite; one suite is enough to have a kernel."""
+    errors: dict[str, InfraError] = {}
+    for suite in tree.suites:
+        try:
+            debian.make_source_line(suite)
+        except InfraError as error:
+            errors[suite] = error
+        else:
+            yield Finding(f"a mirror for {suite}", rows, True)
+    is_needed = len(errors) == len(tree.suites)
+    for suite, missing in errors.items():
+        what = f"a mirror for {suite}: {missing.what}"
+        yield Finding(what, rows, False, help=missing.hint, is_needed=is_needed)
+
+
+def render(findings: Sequence[Finding]) -> str:
+    """What is missing by need, then the one command; a line when nothing is."""
+    every = {row for finding in findings for row in finding.rows}
+    lines = []
+    for finding in findings:
+        state = "ok" if finding.is_met else ("MISSING" if finding.is_needed else "better")
+        rows = "" if set(finding.rows) == every else f"  ({', '.join(finding.rows)})"
+        lines.append(f"{state:<8} {finding.need}{rows}")
+        if finding.help and (not finding.is_met or not finding.is_needed):
+            lines.append(f"         {finding.help}")
+    if packages := find_packages(findings):
+        lines += ["", f"apt-get install --no-install-recommends {' '.join(packages)}"]
+    stopped = sorted({row for finding in find_missing(findings) for row in finding.rows})
+    lines += ["", f"can not run: {', '.join(stopped)}" if stopped else "every row can run"]
+    return "\n".join(lines) + "\n"
+
+
+def find_missing(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.is_needed and not finding.is_met]
+
+
+def find_packages(findings: Sequence[Finding]) -> list[str]:
+    """The Debian packages that bring all that is missing, also what only helps."""
+    words = [word for finding in findings if not finding.is_met for word in finding.package.split()]
+    return sorted(set(words))
+
+
+def render_json(findings: Sequence[Finding]) -> str:
+    listed = [asdict(finding) for finding in findings]
+    product = {"schema": "cowbell-doctor-1", "findings": listed, "packages": find_packages(findings)}
+    return json.dumps(product, indent=1) + "\n"

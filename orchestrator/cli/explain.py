@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and cases."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
+from orchestrator.project.yamlfile import suggest
+from orchestrator.project.guesttest import GuestCase, is_match
+from orchestrator.project.matrix import Row
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.cli.glossary import EXITS, VERDICTS
+from orchestrator.plan.plan import Declarations
+from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
+from orchestrator.history import coverage
+from orchestrator.history.coverage import Sighting
+
+
+def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestCase]]:
+    """The words that are not of cases, and the cases that the others name.
+
+    Raises ``UsageError`` for each word that is neither, all at once.
+    """
+    plain: list[str] = []
+    cases: dict[str, GuestCase] = {}
+    errors: list[UsageError] = []
+    known = [*_list_words(declared), *(case.id for case in declared.cases)]
+    for word in words:
+        matched = {case.id: case for case in declared.cases if is_match(word, case.id)}
+        if _explain(word, declared):
+            plain.append(word)
+        elif matched:
+            cases |= matched
+        else:
+            hint = (
+                "known are cases (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
+            )
+            errors.append(UsageError(f"there is no {word}{suggest(word, known)}", where="explain", hint=hint))
+    if not words:
+        errors.append(UsageError("expected what to explain, such as a case or a verdict", where="explain"))
+    raise_all(errors)
+    return plain, list(cases.values())
+
+
+def _list_words(declared: Declarations) -> list[str]:
+    return [*declared.rows, *declared.trees, *TARGETS, *VARIABLES, *VERDICTS, *map(str, EXITS)]
+
+
+def render(
+    plain: Sequence[str], cases: Sequence[GuestCase], seen: Sequence[Sighting], declared: Declarations
+) -> str:
+    parts = [_render(kind, word, told) for word in plain for kind, told in _explain(word, declared).items()]
+    return "\n".join([*parts, *([coverage.explain_cases(cases, seen)] if cases else [])])
+
+
+def render_json(
+    plain: Sequence[str], cases: Sequence[GuestCase], seen: Sequence[Sighting], declared: Declarations
+) -> str:
+    product = json.loads(coverage.explain_cases_json(cases, seen))
+    words = [
+        {"word": word, "kind": kind, "told": told}
+        for word in plain
+        for kind, told in _explain(word, declared).items()
+    ]
+    return json.dumps(product | {"words": words}, indent=1) + "\n"
+
+
+def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str]]:
+    """By kind, what is known of a word; a word may be of several kinds."""
+    found: dict[str, Mapping[str, str]] = {}
+    if word in declared.rows:
+        found["row"] = _explain_row(declared.rows[word])
+    if word in declared.trees:
+        found["tree"] = _explain_tree(declared.trees[word])
+    if word in TARGETS:
+        target = TARGETS[word]
+        more = target.takes if target.is_alone else "[TARGET...] [VAR=value...]"
+        found["target"] = {"does": target.about, "usage": f"cowbell {word} {more}".rstrip()}
+    if word in VARIABLES:
+        variable = VARIABLES[word]
+        sources = ["the command line", *(["the environment"] if variable.is_inherited else [])]
+        found["variable"] = {
+            "means": variable.about,
+            "default": variable.default,
+            "one of": ", ".join(CHOICES.get(word, ())),
+            "taken from": ", ".join([*sources, "~/.config/cowbell.yaml", "the row"]),
+        }
+    # also without what stands in brackets: both sides of an expectation are worth reading together
+    verdicts = {name: said for name, said in VERDICTS.items() if word.upper() in (name, name.split(" (")[0])}
+    aliases = {"XFAIL": "FAIL (expected)", "XPASS": "PASS (expected to fail)"}
+    if name := aliases.get(word.upper()):
+        verdicts = {name: VERDICTS[name]}
+    if verdicts:
+        found["verdict"] = verdicts
+    if re.fullmatch(r"\d+", word) and int(word) in EXITS:
+        found["exit status"] = {"means": EXITS[int(word)]}
+    return found
+
+
+def _explain_tree(tree: Tree) -> Mapping[str, str]:
+    match tree:
+        case DebianTree():
+            more = f"KERNEL={tree.name}:VERSION; cowbell list trees -v lists the versions"
+        case GitTree() | LocalTree():
+            more = f"KERNEL={tree.name}:REF for another branch, tag or commit"
+        case _:
+            more = ""
+    return {"source": str(tree), "use it": f"KERNEL={tree.name}", "or": more}
+
+
+def _explain_row(row: Row) -> Mapping[str, str]:
+    cells = [f"{cell.name} ({cell.series})" if cell.series else cell.name for cell in row.cells]
+    expected = sum(len(cell.expect) for cell in row.cells)
+    return {
+        "about": row.about,
+        "kernel": f"{row.tree}, {row.arch}",
+        "config": ", ".join(row.kconfig),
+        "kernels": ", ".join(cells),
+        "guest": f"{row.guest.cpus} CPUs, {row.guest.memory_mib} MiB",
+        "tests": ", ".join(row.tests),
+        "expected failures": f"{expected} of its own, beside ci/expectations.yaml" if expected else "",
+        "run it": f"cowbell test ROW={row.name}",
+    }
+
+
+def _render(kind: str, word: str, told: Mapping[str, str]) -> str:
+    width = max(len(key) for key in told) + 1
+    lines = [f"    {key:<{width}} {value}" for key, value in told.items() if value]
+    return "\n".join([f"{word}: {kind}", *lines]) + "\n"

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Text and JSON of what there is, what is set, and what would be done."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
+
+if TYPE_CHECKING:
+    from orchestrator.project.guesttest import GuestCase
+    from orchestrator.plan.plan import Declarations
+    from orchestrator.source.versions import Versions
+    from orchestrator.plan.dryrun import Step
+
+
+def render_settings(settings: Mapping[str, Setting]) -> str:
+    width = max(len(setting.value) for setting in settings.values())
+    return "".join(f"{name:<6} = {s.value:<{width}} # {s.origin}\n" for name, s in settings.items())
+
+
+def render_settings_json(settings: Mapping[str, Setting]) -> str:
+    listed = {name: {"value": s.value, "origin": s.origin} for name, s in settings.items()}
+    return json.dumps({"schema": "cowbell-variables-1", "variables": listed}, indent=1) + "\n"
+
+
+def render_steps(steps: Sequence["Step"]) -> str:
+    return "".join(f"{s.stage:<8} {s.subject}\n           {s.why or 'up to date'}\n" for s in steps)
+
+
+def render_steps_json(steps: Sequence["Step"]) -> str:
+    listed = [dataclasses.asdict(step) for step in steps]
+    return json.dumps({"schema": "cowbell-steps-1", "steps": listed}, indent=1) + "\n"
+
+
+def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
+    """What there is of each kind: by name, what it is in a line."""
+    return {
+        "rows": {name: row.about for name, row in declared.rows.items()},
+        "trees": {name: str(tree) for name, tree in declared.trees.items()},
+        "series": {
+            name: f"{len(series.patches)} patch(es), {series.title}"
+            for name, series in declared.series.items()
+        },
+        "fragments": {name: fragment.about for name, fragment in declared.fragments.items()},
+        "cases": {case.id: case.summary for case in declared.cases},
+    }
+
+
+def render_declared(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
+    """What there is; ``own`` is what is marked as the user's, by kind."""
+    lines = []
+    for kind, entries in listed.items():
+        mine = own.get(kind, frozenset())
+        lines.append(f"{kind}:")
+        lines += [f"{'*' if name in mine else ' '} {name:<24} {about}" for name, about in entries.items()]
+    if own:
+        lines.append("* of your own folder; the others come with Cowbell")
+    return "\n".join(lines) + "\n"
+
+
+def render_declared_json(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
+    mine = {kind: sorted(names) for kind, names in own.items()}
+    return json.dumps({"schema": "cowbell-list-1", **listed, "own": mine}, indent=1) + "\n"
+
+
+def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
+    """What there is of one kind, with more about each than among all kinds."""
+    match kind:
+        case "cases":
+            return {case.id: describe_case(case) for case in declared.cases}
+        case "targets":
+            return {name: target.about for name, target in TARGETS.items()}
+        case "variables":
+            return {name: variable.about for name, variable in VARIABLES.items()}
+        case "schemas":
+            return {name: f"cowbell schema {name}" for name in PRODUCTS}
+        case _:
+            return list_declared(declared)[kind]
+
+
+def render_names(names: Mapping[str, str]) -> str:
+    width = max(map(len, names), default=0)
+    return "".join(f"{name:<{width}}  {about}\n" for name, about in names.items())
+
+
+def render_names_json(kind: str, names: Mapping[str, str]) -> str:
+    return json.dumps({"schema": "cowbell-names-1", "kind": kind, "names": names}, indent=1) + "\n"
+
+
+def render_versions(trees: Mapping[str, str], found: "Versions") -> str:
+    """The trees, and below each of Debian its versions with their suites."""
+    listed = [version for versions in found.trees.values() for version in versions]
+    width = max((len(version.version) for version in listed), default=0)
+    names = render_names(trees).splitlines()
+    lines = []
+    for name, line in zip(trees, names, strict=True):
+        lines.append(line)
+        for version in found.trees.get(name, ()):
+            suites = ", ".join(version.suites) or "no longer offered"
+            state = ", fetched" if version.is_fetched else ""
+            lines.append(f"    {version.version:<{width}}  {suites}{state}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def render_versions_json(trees: Mapping[str, str], found: "Versions") -> str:
+    listed = {
+        name: {
+            "about": about,
+            "versions": [dataclasses.asdict(version) for version in found.trees.get(name, ())],
+        }
+        for name, about in trees.items()
+    }
+    return json.dumps({"schema": "cowbell-trees-1", "trees": listed}, indent=1) + "\n"
+
+
+def describe_case(case: "GuestCase") -> str:
+    """What a case is in a line, with what it needs."""
+    needs = [*case.needs_kconfig.split(), *(["root"] if case.needs_root else [])]
+    needs += [f"kernel >= {case.min_kernel}"] if case.min_kernel else []
+    needs += [f"{case.memory_mib} MiB"] if case.memory_mib else []
+    return f"{case.summary} ({case.kind}{'; needs ' + ', '.join(needs) if needs else ''})"

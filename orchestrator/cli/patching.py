@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The targets that are about patches alone: does a series apply, open it for editing, write it back.
+
+A request in, an exit status and the text for stdout out.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.project.yamlfile import suggest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.root import SHIPPED
+from orchestrator.plan.plan import Declarations, Request
+from orchestrator.plan.workspace import Workspace
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.refresh import find_worktree, open_worktree, refresh_series
+from orchestrator.source.repository import Source
+from orchestrator.source.series import Patch, Series, Variant
+from orchestrator.source.apply import Outcome, State, apply_series, find_source, try_series
+from orchestrator.source.tree import Tree, find_tree
+
+
+class Options(Protocol):
+    dry_run: bool
+    json: bool
+
+
+def show_series(
+    request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
+) -> tuple[int, str]:
+    """What the series are; with a kernel, what becomes of each patch on it (status 1: not well)."""
+    series = _choose_series(request, declared) or list(declared.series.values())
+    if not request.tree:
+        listed = {one.name: _describe(one) for one in series}
+        product = {"schema": "cowbell-series-1", "series": listed}
+        return 0, json.dumps(product, indent=1) + "\n" if options.json else "\n".join(map(_render, series))
+    base = fetch_tree(_choose_tree(request, declared), place.store, place.progress)
+    tried = {one.name: _try(one, base, declared, place) for one in series}
+    is_good = all(o.state is State.APPLIES for outcomes in tried.values() for o in outcomes)
+    if options.json:
+        text = json.dumps(
+            {
+                "schema": "cowbell-patches-1",
+                "kernel": base.tree,
+                "version": str(base.version),
+                "commit": base.commit,
+                "series": {
+                    name: [dataclasses.asdict(outcome) for outcome in outcomes]
+                    for name, outcomes in tried.items()
+                },
+            },
+            indent=1,
+        )
+        return int(not is_good), text + "\n"
+    parts = [_render_outcomes(one, base, tried[one.name]) for one in series]
+    return int(not is_good), "\n".join(parts)
+
+
+def _try(series: Series, base: Source, declared: Declarations, place: Workspace) -> Sequence[Outcome]:
+    if find_source(base, series, declared.fixups, place.store):
+        return [Outcome(path.name, "", State.APPLIES) for path in series.choose(base.version)]
+    return try_series(base, series, declared.fixups, place.store, place.progress, keep_going=place.keep_going)
+
+
+def _choose_series(request: Request, declared: Declarations) -> list[Series]:
+    known = declared.series
+    raise_all(
+        [
+            UsageError(
+                f"there is no series {name}{suggest(name, known)}",
+                where="SERIES",
+                hint=f"there are: {', '.join(known)}",
+            )
+            for name in request.series
+            if name not in known
+        ]
+    )
+    return [known[name] for name in request.series]
+
+
+def _describe(series: Series) -> Mapping[str, Any]:
+    return {
+        "title": series.title,
+        "when": series.when.text,
+        "patches": [
+            {
+                "file": patch.name,
+                "subject": patch.subject,
+                "when": patch.when.text,
+                "flips": dict(patch.flips),
+                "variants": {
+                    variant.when.text: {"file": variant.path.name, "flips": dict(variant.flips)}
+                    for variant in patch.variants
+                },
+            }
+            for patch in series.patches
+        ],
+    }
+
+
+def _render(series: Series) -> str:
+    lines = [f"{series.name}: {series.title}"]
+    if series.when.text:
+        lines.append(f"  for {series.when.text}")
+    for number, patch in enumerate(series.patches, 1):
+        lines.append(f"  {number:3} {patch.subject}")
+        if patch.when.text:
+            lines.append(f"      for {patch.when.text}")
+        lines += _render_flips(patch)
+        for variant in patch.variants:
+            lines += [f"      {variant.path.name} where {variant.when.text}", *_render_flips(variant)]
+    return "\n".join(lines) + "\n"
+
+
+def _render_flips(file: Patch | Variant) -> list[str]:
+    return [f"      {case} -> {status.value}" for case, status in file.flips.items()]
+
+
+def _render_outcomes(series: Series, base: Source, outcomes: Sequence[Outcome]) -> str:
+    bad = [outcome for outcome in outcomes if outcome.state is not State.APPLIES]
+    verdict = "does not apply" if bad else f"applies, {len(outcomes)} patch(es)"
+    lines = [f"{series.name} on {base.tree} ({base.version}, {base.commit[:12]}): {verdict}"]
+    if not series.when.holds_for(base.version):
+        lines.append(f"  it is meant for {series.when.text}, and is tried all the same")
+    for outcome in outcomes if bad else ():
+        lines.append(f"  {outcome.patch}: {outcome.state}")
+        if outcome.reject:
+            said = f"as {outcome.reject.present_as}" if outcome.reject.present_as else outcome.reject.text
+            lines += [f"      {line}".rstrip() for line in said.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def edit_series(
+    request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
+) -> tuple[int, str]:
+    """Open one series on one kernel; the text is where."""
+    series, tree = _choose_one(request, declared)
+    opened = find_worktree(series.name, tree.name, where, place.store)
+    if options.dry_run:
+        return 0, f"{opened.place}\n"
+    base = fetch_tree(tree, place.store, place.progress)
+    # fixups lie below, so that they never become part of the series
+    below = apply_series(base, Series(), declared.fixups, place.store, place.progress)
+    if not open_worktree(below, series, opened, place.store):
+        place.progress.note("is open already, and left as it is")
+    return 0, f"{opened.place}\n"
+
+
+def write_series(
+    request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
+) -> tuple[int, str]:
+    """Write the worktree's commits into the user's ``patches/``; the text is the files that changed."""
+    series, tree = _choose_one(request, declared)
+    folder = place.root / "patches" / series.name
+    if not folder.is_dir() or not place.is_own:
+        shipped = SHIPPED / "patches" / series.name
+        mine = place.root if place.is_own else Path.cwd()
+        raise UsageError(
+            "only a series of your own patches/ can be refreshed",
+            where=f"SERIES={series.name}",
+            hint=f"mkdir -p {mine}/patches; cp -r {shipped} {mine}/patches/" if shipped.is_dir() else "",
+        )
+    opened = find_worktree(series.name, tree.name, where, place.store)
+    changed = refresh_series(folder, series, opened, place.store, is_dry=options.dry_run)
+    if not changed:
+        place.progress.note(f"{series.name} is up to date")
+    return 0, "".join(f"{path.relative_to(place.root)}\n" for path in changed)
+
+
+def _choose_one(request: Request, declared: Declarations) -> tuple[Series, Tree]:
+    series = _choose_series(request, declared)
+    errors = []
+    if len(series) != 1:
+        errors.append(UsageError("expected the name of one series", where="SERIES"))
+    if not request.tree:
+        errors.append(UsageError("expected the kernel that the series is opened on", where="KERNEL"))
+    raise_all(errors)
+    return series[0], _choose_tree(request, declared)
+
+
+def _choose_tree(request: Request, declared: Declarations) -> Tree:
+    # one that was given with a path or a ref is known by that word already
+    return declared.trees.get(request.tree) or find_tree(request.tree, declared.trees)
+
+
+Target = Callable[[Request, Declarations, Workspace, Options, Path | None], tuple[int, str]]
+TARGETS: Mapping[str, Target] = {"series": show_series, "worktree": edit_series, "refresh": write_series}

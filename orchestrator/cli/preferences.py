@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A user's defaults: variables and their values in ``cowbell.yaml`` of the configuration directory."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from orchestrator.cli.grammar import VARIABLES, Setting
+from orchestrator.project.yamlfile import Reading, load_document, record, scalar
+
+_read_text = scalar(str)
+
+
+def find_path() -> Path:
+    """``~/.config/cowbell.yaml`` (XDG Base Directory)."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cowbell.yaml"
+
+
+def load_preferences(path: Path) -> dict[str, Setting]:
+    """The variables that are set there; none when there is no file.
+
+    Raises ``UsageError`` with file and line for each unknown name and each value that is not text.
+    """
+    if not path.exists():
+        return {}
+    found: dict[str, Setting] = load_document(
+        path, record(dict, {}, {name: _read_setting for name in VARIABLES})
+    )
+    return {name: setting for name, setting in found.items() if name in VARIABLES}
+
+
+def _read_setting(reading: Reading, node: yaml.Node, path: str) -> Setting:
+    place = reading.place(node, "")
+    return Setting(_read_text(reading, node, path), f"{place.file}:{place.line}")

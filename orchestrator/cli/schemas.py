@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What --json prints, as types, and from them the JSON Schemas that are published: ``cowbell schema NAME``.
+
+A product names its schema in its first key. A change that old readers would trip over gets a new number.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import GenericAlias
+from typing import Any, Literal, cast, get_type_hints
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from orchestrator.bisect.outcome import Outcome as Bisected
+from orchestrator.cli.doctor import Finding
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.store.gc import Collection
+from orchestrator.result.status import Status
+from orchestrator.history.diff import Difference
+from orchestrator.history.entry import Entry as HistoryEntry
+from orchestrator.history.merge import Merged
+from orchestrator.parse.ktap import Rate
+from orchestrator.result.record import JobRecord
+from orchestrator.source.apply import Outcome as PatchOutcome
+from orchestrator.source.versions import Version
+from orchestrator.cli.changelog import Entry
+from orchestrator.plan.dryrun import Step
+from orchestrator.history.coverage import Sighting
+from orchestrator.cli.seriesmatrix import SeriesMatrix
+from orchestrator.result.verdict import Verdict
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Value(TypedDict):
+    """A variable's value, and where it came from: command line, environment, FILE:LINE or default."""
+
+    value: str
+    origin: str
+
+
+class Symbol(TypedDict):
+    """What became of a config symbol. ``state`` is in words, ``where`` the file and line that ask for it."""
+
+    symbol: str
+    taken: str
+    requested: str
+    got: str
+    state: str
+    is_error: bool
+    reason: str
+    where: str
+
+
+class KernelConfig(TypedDict):
+    job: str
+    arch: str
+    kernel: str
+    symbols: list[Symbol]
+
+
+class VariantInfo(TypedDict):
+    """``flips`` are what cases should come to besides those of the patch."""
+
+    file: str
+    flips: dict[str, Status]
+
+
+class PatchInfo(TypedDict):
+    """``flips`` are what cases should come to with the patch, ``variants`` its files by condition.
+
+    ``when`` are the kernels that it is for, besides those of its variants; empty for all.
+    """
+
+    file: str
+    subject: str
+    when: str
+    flips: dict[str, Status]
+    variants: dict[str, VariantInfo]
+
+
+class SeriesInfo(TypedDict):
+    title: str
+    when: str
+    patches: list[PatchInfo]
+
+
+class ProofInfo(TypedDict):
+    """Kernels by side, and how often a race hit on each that told it, by side and kernel."""
+
+    name: str
+    case: str
+    kind: str
+    rates: dict[str, dict[str, Rate]]
+    failed_on: list[str]
+    passed_on: list[str]
+
+
+class TreeInfo(TypedDict):
+    """A tree and its versions, newest first; only Debian trees have versions."""
+
+    about: str
+    versions: list[Version]
+
+
+class Explained(TypedDict):
+    word: str
+    kind: str
+    told: dict[str, str]
+
+
+def _take_fields(name: str, source: type, left_out: tuple[str, ...], **added: object) -> type:
+    """A typed dictionary of a dataclass' fields."""
+    hints = get_type_hints(source)
+    kept = {field.name: hints[field.name] for field in fields(source) if field.name not in left_out}
+    return _make_type(name, {**kept, **added})
+
+
+# made of what other modules declare, which no type checker can follow
+_make_type = cast("Callable[[str, Mapping[str, object]], type]", TypedDict)
+
+
+def _list_of(kind: object) -> object:
+    return GenericAlias(list, (kind,))
+
+
+_NAMES = dict[str, str]
+_CASE = _take_fields("Case", GuestCase, ("path", "language", "content_id", "libs"), seen=list[Sighting])
+_ENTRY = _take_fields("Entry", Entry, (), cases=dict[str, dict[str, list[Status]]])
+_JOB = _take_fields("Job", JobRecord, ("results", "expect", "cases"), verdicts=list[Verdict])
+_PARTS: Mapping[str, Mapping[str, object]] = {
+    "list": {
+        **dict.fromkeys(("rows", "trees", "series", "fragments", "cases"), _NAMES),
+        # by kind, the names that are of the user's own folder
+        "own": dict[str, list[str]],
+    },
+    "names": {"kind": str, "names": _NAMES},
+    "trees": {"trees": dict[str, TreeInfo]},
+    "variables": {"variables": dict[str, Value]},
+    "steps": {"steps": list[Step]},
+    "config": {"kernels": list[KernelConfig]},
+    "report": {
+        **dict.fromkeys(("run_id", "command", "started", "summary"), str),
+        "is_as_expected": bool,
+        "jobs": _list_of(_JOB),
+    },
+    "series": {"series": dict[str, SeriesInfo]},
+    "patches": {"kernel": str, "version": str, "commit": str, "series": dict[str, list[PatchOutcome]]},
+    "proof": {"subtests": list[ProofInfo]},
+    "case": {"cases": _list_of(_CASE), "words": list[Explained]},
+    "changelog": {"entries": _list_of(_ENTRY)},
+    "gc": get_type_hints(Collection),
+    "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
+    "diff": get_type_hints(Difference),
+    "merge": get_type_hints(Merged),
+    "bisect": {**get_type_hints(Bisected), "is_found": bool},
+    "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
+    "doctor": {"findings": list[Finding], "packages": list[str]},
+}
+
+
+def make_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a product of ``grammar.PRODUCTS``."""
+    title = f"cowbell-{name}-1"
+    product = _make_type(title, {"schema": Literal[title], **_PARTS[name]})
+    return {"$schema": _DIALECT, **TypeAdapter(product).json_schema(mode="serialization")}
+
+
+def render(name: str) -> str:
+    return json.dumps(make_schema(name), indent=1) + "\n"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A series and cases in, what each patch flips out, beside what ``series.yaml`` claims of it.
+
+Every prefix of the series is a kernel; a case flips where it passes on one side of a patch and fails on the
+other. What a case came to otherwise, a skip or its own trouble, is no side.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from orchestrator.bisect.line import make_prefix
+from orchestrator.project.condition import Version
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.history.entry import render_columns
+from orchestrator.plan.plan import Job
+from orchestrator.parse.printk import make_printable
+from orchestrator.result.record import JobRecord, RunRecord
+from orchestrator.source.series import Series
+from orchestrator.result.verdict import WORST_FIRST, judge_job
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A case that a patch flips: from what to what, and what was claimed, empty for nothing."""
+
+    case: str
+    before: str
+    after: str
+    claimed: str
+
+    @property
+    def is_as_claimed(self) -> bool:
+        return self.claimed == self.after and self.before != self.after
+
+
+@dataclass(frozen=True, slots=True)
+class PatchFlips:
+    """A patch, and its flips, those that were claimed in vain too.
+
+    ``meant_for`` says for which kernels it is if not for this one, ``trouble`` why it could not be tested.
+    """
+
+    file: str
+    subject: str
+    meant_for: str
+    trouble: str
+    flips: tuple[Flip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesMatrix:
+    """The run that shows it, and each patch in its order."""
+
+    series: str
+    tree: str
+    run_id: str
+    patches: tuple[PatchFlips, ...]
+
+    @property
+    def is_as_claimed(self) -> bool:
+        return all(
+            not patch.trouble and all(flip.is_as_claimed for flip in patch.flips) for patch in self.patches
+        )
+
+
+def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]:
+    """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for others.
+
+    Where ``is_any_row``, the first row is taken that runs each case of which the series claims something.
+    """
+    named = [job for job in jobs if job.series.name]
+    if is_any_row and len({job.series.name for job in named}) == 1:
+        claimed = _list_claimed(named[0].series)
+        whole = [job for job in named if claimed <= {case.id for case in job.cases}]
+        named = whole[:1] if claimed and whole else named
+    if len(named) != 1:
+        raise UsageError(
+            f"is for one series on one row, and {len(named)} match",
+            where="series-matrix",
+            hint="choose by SERIES= and ROW=",
+        )
+    (job,) = named
+    return [make_prefix(job, number) for number in range(len(job.series.patches) + 1)]
+
+
+def _list_claimed(series: Series) -> set[str]:
+    claims = [patch.flips for patch in series.patches]
+    claims += [variant.flips for patch in series.patches for variant in patch.variants]
+    return {case for flips in claims for case in flips}
+
+
+def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
+    """What the kernels of ``list_prefixes`` came to; ``job`` is the last of them, with the whole series."""
+    outcomes = [_sum_up(record) for record in run.jobs]
+    patches = []
+    for number, patch in enumerate(job.series.patches, 1):
+        before, after = outcomes[number - 1 : number + 1]
+        record = run.jobs[number]
+        claimed, meant_for = patch.flips, ""
+        if record.version:
+            chosen = patch.choose(Version.parse(record.version))
+            claimed, meant_for = (chosen.flips, "") if chosen else ({}, patch.when.text)
+        patches.append(
+            PatchFlips(
+                patch.name,
+                patch.subject,
+                meant_for,
+                record.left_out or (record.failure.what if record.failure else ""),
+                tuple(
+                    Flip(case, str(one or "-"), str(other or "-"), str(claimed.get(case, "")))
+                    for case in record.cases
+                    for one, other in [(before.get(case), after.get(case))]
+                    if case in claimed or (one and other and one is not other)
+                ),
+            )
+        )
+    return SeriesMatrix(job.series.name, job.tree.name, run.run_id, tuple(patches))
+
+
+def _sum_up(record: JobRecord) -> Mapping[str, Status]:
+    """By case, pass or fail: the worst of its subtests; nothing for one with trouble."""
+    worst: dict[str, Status] = {}
+    for verdict in sorted(judge_job(record), key=lambda v: WORST_FIRST.index(v.raw)):
+        if verdict.raw is not Status.SKIP:
+            worst.setdefault(verdict.case, verdict.raw)
+    return {
+        case: Status.FAIL if raw.is_kernel_fault else raw
+        for case, raw in worst.items()
+        if raw is not Status.BROKEN
+    }
+
+
+def render(matrix: SeriesMatrix) -> str:
+    """Each patch, and a line a flip below it; what is not as claimed says so."""
+    flips = [flip for patch in matrix.patches for flip in patch.flips]
+    told = iter(render_columns([_tell(flip) for flip in flips]).splitlines())
+    lines = []
+    for patch in matrix.patches:
+        lines.append(make_printable(patch.file))
+        if patch.trouble:
+            lines.append(f"  not tested: {make_printable(patch.trouble)}")
+        elif not patch.flips:
+            lines.append(f"  is for {patch.meant_for}" if patch.meant_for else "  flips nothing")
+        lines += [f"  {next(told)}" for _ in patch.flips]
+    verb = "as" if matrix.is_as_claimed else "NOT as"
+    lines += ["", f"{matrix.series} on {matrix.tree} is {verb} series.yaml claims ({matrix.run_id})"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _tell(flip: Flip) -> tuple[str, str, str]:
+    seen = f"{flip.before} -> {flip.after}" if flip.before != flip.after else f"stays {flip.after}"
+    return flip.case, seen, "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
+
+
+def render_json(matrix: SeriesMatrix) -> str:
+    told = asdict(matrix) | {"is_as_claimed": matrix.is_as_claimed}
+    return json.dumps({"schema": "cowbell-series-matrix-1", **told}, indent=1) + "\n"

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A running guest and our own standard input, output and error in, the guest's shell on them.
+
+On a terminal the shell is interactive; otherwise it runs the commands it is given. Neither says a verdict.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import paramiko
+
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.guest.connection import Guest, Loss
+from orchestrator.plan.plan import Job
+from orchestrator.parse.console import parse_console
+from orchestrator.run.postmortem import find_ending
+
+_IN, _OUT, _ERR = 0, 1, 2
+_BLOCK = 1 << 15
+_POLL_S = 0.2
+_ROOM_S = 0.01
+# of a shell that a signal ended; SSH does not say which
+_KILLED = 255
+_OPEN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a shell came to: its exit status, and what the kernel complained of meanwhile."""
+
+    status: int
+    complaints: tuple[str, ...]
+
+
+def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
+    """The only job, or of those with and without series the one with the series that was asked for.
+
+    Raises ``UsageError`` that says which there are, and the words for each.
+    """
+    named = [job for job in jobs if job.series.name in series]
+    found = named if named else jobs
+    if len(found) == 1:
+        return found[0]
+    lines = [
+        f"{job.row.name}/{job.cell.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}"
+        for job in found
+    ]
+    raise UsageError(
+        f"is for one kernel, and {len(found)} match",
+        where="shell",
+        hint="choose one:\n    " + "\n    ".join(lines),
+    )
+
+
+def make_greeting(guest: Guest, job: Job) -> str:
+    """What a developer wants to know first, several lines."""
+    machine = guest.machine
+    cases = [case.id for case in job.cases]
+    return (
+        f"{job.row.name}/{job.cell.name}: {machine.kernel.request.source.version} on {machine.accel}, "
+        f"booted by {machine.boot}, ready after {guest.ready_s:.1f} s\n"
+        f"cases are run by name: {', '.join(cases[:3])}{' ...; ls /work/bin' if cases[3:] else ''}\n"
+        f"the kernel's log goes to {guest.console}\n"
+        "exit or Ctrl-D ends the guest, and nothing in it is kept\n"
+    )
+
+
+def run_shell(guest: Guest) -> Session:
+    """Run a shell in the guest on our own stdin, stdout and stderr, until either ends.
+
+    Raises ``StageFailure`` when the guest ends before its shell, ``InfraError`` when that is QEMU's doing.
+    """
+    is_terminal = os.isatty(_IN) and os.isatty(_OUT)
+    line = (
+        "cd /work && export HOME=/root PATH=/work/bin:$PATH PYTHONPATH=/work/lib "
+        f"GT_TIMEOUT_MUL={guest.machine.time_scale:.0f}"
+    )
+    transport = guest.ssh.get_transport()
+    status: int | None = None
+    try:
+        if transport is None:
+            raise EOFError
+        with contextlib.closing(transport.open_session(timeout=_OPEN_S)) as channel:
+            if is_terminal:
+                columns, lines = os.get_terminal_size(_IN)
+                channel.get_pty(os.environ.get("TERM", "vt100"), columns, lines)
+                # the shell that can edit its line
+                channel.exec_command(f"{line} PS1='guest:\\w # ' && exec busybox sh")
+            else:
+                channel.exec_command(f"{line} && exec sh")
+            with _raw_terminal(channel) if is_terminal else contextlib.nullcontext():
+                status = _relay(guest, channel)
+    except BrokenPipeError:
+        # whoever read our stdout has left
+        raise
+    except (OSError, EOFError, paramiko.SSHException):
+        pass
+    # once it is known how the guest ended, its last words are in the log
+    ended = find_ending(guest, Loss.CONNECTION).how if status is None else ""
+    faults = parse_console(guest.console.read_bytes()[guest.ready_at :].decode(errors="replace")).faults
+    titles = tuple(dict.fromkeys(splat.title for splat in faults))
+    if status is None:
+        what = "; ".join(titles) or f"the guest ended before its shell did: {ended}"
+        raise StageFailure("shell", what, hint=faults[-1].excerpt if faults else "", log=guest.console)
+    return Session(status, titles)
+
+
+def _relay(guest: Guest, channel: paramiko.Channel) -> int | None:
+    """Pass bytes on in both directions; the shell's status, None when the guest was gone before it."""
+    pending = b""
+    is_open = True
+    while True:
+        # the kernel may say as much as it likes while somebody watches
+        guest.lines.serial.allow()
+        sources = [channel.fileno(), *([_IN] if is_open and not pending else [])]
+        # nobody tells when there is room again to send
+        ready, _, _ = select.select(sources, [], [], _ROOM_S if pending else _POLL_S)
+        while channel.recv_ready():
+            _write(_OUT, channel.recv(_BLOCK))
+        while channel.recv_stderr_ready():
+            _write(_ERR, channel.recv_stderr(_BLOCK))
+        if _IN in ready:
+            pending = os.read(_IN, _BLOCK)
+            if not pending:
+                is_open = False
+                channel.shutdown_write()
+        if pending and channel.send_ready():
+            pending = pending[channel.send(pending) :]
+        if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
+            status = channel.recv_exit_status()
+            return _KILLED if status < 0 else status
+        if channel.closed or guest.process.poll() is not None:
+            return None
+
+
+def _write(target: int, block: bytes) -> None:
+    while block:
+        block = block[os.write(target, block) :]
+
+
+@contextlib.contextmanager
+def _raw_terminal(channel: paramiko.Channel) -> Iterator[None]:
+    """Our terminal without line editing and signals of its own: every key is the guest's."""
+    saved = termios.tcgetattr(_IN)
+
+    def resize(*_: object) -> None:
+        columns, lines = os.get_terminal_size(_IN)
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            channel.resize_pty(columns, lines)
+
+    before = signal.signal(signal.SIGWINCH, resize)
+    try:
+        tty.setraw(_IN)
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        termios.tcsetattr(_IN, termios.TCSADRAIN, saved)

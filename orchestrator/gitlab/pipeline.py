@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The words of ``ci`` in, the text of its pipeline out."""
+
+import datetime
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.project.yamlfile import time_s
+from orchestrator.project.guesttest import SELFTEST
+from orchestrator.gitlab.child import Setup, make_pipeline, render
+from orchestrator.gitlab.shards import find_times
+from orchestrator.gitlab.touched import choose_touched
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED
+from orchestrator.history.database import find_entries, open_history
+from orchestrator.plan.plan import Declarations, Request, make_plan
+from orchestrator.plan.workspace import Workspace
+
+# of a request, what jobs are told again
+_PASSED_ON = (
+    "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL", "BOOT", "VMCORE",
+)  # fmt: skip
+_AS_USUAL = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
+_STORE = ".cowbell"
+
+
+def make_text(
+    request: Request,
+    values: Mapping[str, str],
+    options: tuple[str, ...],
+    declared: Declarations,
+    place: Workspace,
+) -> str:
+    """The pipeline of the request's rows. Nothing is fetched, and no kernel's source is asked for.
+
+    ``declared`` has the request's own tree and series by name, ``values`` are those of all variables, and
+    ``options`` go to every call. Raises ``UsageError`` for every wrong word.
+    """
+    jobs = make_plan(request, declared)
+    selftests = {case.id for job in jobs for case in job.cases if case.language == SELFTEST}
+    raise_all(
+        [
+            UsageError(
+                f"{case} is compiled from the kernel's source, which jobs that test have not", where="ci"
+            )
+            for case in sorted(selftests)
+        ]
+    )
+    why = f"{len({job.row.name for job in jobs})} row(s)"
+    if values["SINCE"]:
+        jobs, why = choose_touched(jobs, declared, request, place.root, values["SINCE"])
+        place.progress.note(why)
+    with open_history(place.store, place.progress.note) as db:
+        times = find_times(find_entries(db))
+    setup = Setup(
+        words={name: values[name] for name in _PASSED_ON if values[name] != _AS_USUAL.get(name, "")},
+        options=options,
+        image=values["IMAGE"],
+        before=values["SETUP"],
+        tags=tuple(values["TAGS"].replace(",", " ").split()),
+        store=_find_store(),
+        share_s=time_s(values["SHARE"]),
+        needs_checkout=IS_CHECKOUT or place.root != SHIPPED or bool(values["SETUP"]),
+    )
+    today = datetime.datetime.now(datetime.UTC).date()
+    return render(make_pipeline(jobs, setup, times, today), f"Made by cowbell ci. {why}")
+
+
+def _find_store() -> str:
+    """Where jobs have their store: where we have it, if that is for all of them, or below their project."""
+    chosen, project = os.environ.get("COWBELL_STORE", ""), os.environ.get("CI_PROJECT_DIR", "")
+    if project and Path(chosen).is_relative_to(project):
+        return str(Path(chosen).relative_to(project))
+    return chosen if chosen.startswith("/") else _STORE

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel and a root image in, a running guest that answers over SSH out.
+
+A guest's life is a context manager: nothing of it outlives the ``with`` block, nor us. It is ready when it
+has proven that it runs the kernel that was built, so configured, on all its CPUs.
+"""
+
+import base64
+import contextlib
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.errors import StageFailure
+from orchestrator.store.store import write_json
+from orchestrator.guest.snapshot import Armed, check_same, keep_images
+from orchestrator.guest.hang import gather_evidence
+from orchestrator.guest.connection import PANIC_S, Guest, GuestGone, Keys, Lines, connect
+from orchestrator.guest.setup import set_up
+from orchestrator.guest.qmp import Monitor, MonitorGone
+from orchestrator.guest.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv, make_board_argv
+from orchestrator.guest.serial import SerialLine
+from orchestrator.guest.vng import ask_vng
+from orchestrator.kernel.kconfig import compare_config
+from orchestrator.parse.console import parse_console
+from orchestrator.parse.printk import make_printable
+
+READY = "cowbell: ready"
+_POLL_S = 0.01
+
+
+class Phase(StrEnum):
+    """How far a boot has come; the value says it in a sentence about one that came no further."""
+
+    FIRMWARE = "QEMU started, the kernel said nothing"
+    KERNEL = "the kernel started, init was not reached"
+    INIT = "init started, it did not get to its end"
+    READY = "init is done"
+
+
+# what shows that a phase has begun
+_SIGNS = {Phase.READY: READY.encode(), Phase.INIT: b" as init process", Phase.KERNEL: b"\n"}
+# how much of the boot's time a phase may take for itself
+_SHARES = {Phase.FIRMWARE: 0.5, Phase.KERNEL: 0.75, Phase.INIT: 0.5, Phase.READY: 1.0}
+
+
+def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
+    """The phase that a stretch of console shows, or the one that was known before if that is later."""
+    order = list(Phase)
+    shown = next((known for known, sign in _SIGNS.items() if sign in console), Phase.FIRMWARE)
+    return max(shown, phase, key=order.index)
+
+
+@contextlib.contextmanager
+def boot_guest(machine: Machine, folder: Path, armed: Armed | None = None) -> Iterator[Guest]:
+    """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
+
+    Raises ``StageFailure`` with the console's end when the kernel panics or hangs (of stage ``boot``) or the
+    guest is not the one that was described (``setup``), and ``InfraError`` when QEMU does not run. A QEMU
+    that crashes before the guest is ready is started once more, and ``Guest.trouble`` says so.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            guest = stack.enter_context(_boot(machine, folder, armed))
+        except QemuCrashed as crash:
+            (folder / "qemu.log").rename(folder / "qemu.log.1")
+            guest = stack.enter_context(_boot(machine, folder, armed))
+            guest.trouble = f"{crash.what} while the guest booted, which was booted once more: {crash.hint}"
+        yield guest
+
+
+@contextlib.contextmanager
+def _boot(machine: Machine, folder: Path, armed: Armed | None) -> Iterator[Guest]:
+    folder.mkdir(parents=True, exist_ok=True)
+    qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
+    keys = armed.keys if armed else Keys.make()
+    (folder / "keys.tar").touch(mode=0o600)
+    (folder / "keys.tar").write_bytes(keys.pack())
+    (folder / "console.log").write_bytes(b"")
+    began = time.monotonic()
+    deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
+    oom_kills = count_oom_kills()
+    with contextlib.ExitStack() as stack:
+        (serial_end, serial_its), (monitor_end, monitor_its) = socket.socketpair(), socket.socketpair()
+        for end in (serial_end, serial_its, monitor_end, monitor_its):
+            stack.callback(end.close)
+        inherited = (serial_its.fileno(), monitor_its.fileno())
+        if machine.boot == "vng":
+            argv = ask_vng(machine, qemu, make_board_argv(machine, folder, *inherited), folder)
+        else:
+            argv = make_argv(machine, qemu, folder, *inherited)
+        argv += armed.argv if armed else []
+        write_json(folder / "qemu.json", argv)
+        stack.enter_context(keep_images(machine, folder, armed))
+        process = stack.enter_context(
+            command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
+        )
+        # else its end could not be seen
+        serial_its.close()
+        monitor_its.close()
+        serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
+        monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
+        if armed:
+            port = _wait_restored(process, monitor, deadline, oom_kills, folder)
+        else:
+            port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
+        ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
+        ready_at = _check_console(folder / "console.log")
+        lines = Lines(serial, monitor, port, keys, oom_kills)
+        guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
+        if armed:
+            check_same(guest, armed, deadline)
+        else:
+            _check_identity(guest, deadline)
+            set_up(guest, deadline)
+        guest.ready_at = _check_console(guest.console)
+        yield guest
+
+
+def _wait_restored(
+    process: command.Process, monitor: Monitor, deadline: Deadline, oom_kills: int, folder: Path
+) -> int:
+    """A saved guest goes on at once; the port that leads to its SSH."""
+    port = _open_monitor(process, monitor, deadline)
+    check_qemu(process, folder, oom_kills)
+    if not port:
+        raise StageFailure("boot", "the saved guest ended at once", log=folder / "console.log")
+    return port
+
+
+def _wait_ready(
+    process: command.Process,
+    machine: Machine,
+    serial: SerialLine,
+    monitor: Monitor,
+    deadline: Deadline,
+    oom_kills: int,
+) -> int:
+    """Follow the console through the phases to the ready marker; the port that leads to the guest's SSH."""
+    phase, port, seen = Phase.FIRMWARE, 0, b""
+    limit = Deadline.after(_SHARES[phase] * deadline.allowed_s)
+    with serial.log.open("rb") as log:
+        while True:
+            port = port or _open_monitor(process, monitor, deadline)
+            has_ended = process.poll() is not None
+            if has_ended:
+                serial.finish(1.0)
+            seen = seen[-200:] + log.read(1 << 20)
+            if (reached := find_phase(seen, phase)) is not phase:
+                phase, limit = reached, Deadline.after(_SHARES[reached] * deadline.allowed_s)
+            if phase is Phase.READY and port:
+                return port
+            check_qemu(process, serial.log.parent, oom_kills)
+            mute_since = serial.panicked_at or time.monotonic()
+            is_dead = time.monotonic() - mute_since > PANIC_S * machine.time_scale
+            if has_ended or is_dead or limit.is_over or deadline.is_over:
+                spent_s = limit.allowed_s - limit.remaining_s()
+                raise _explain_failure(machine, serial, monitor, phase, None if has_ended else spent_s)
+            time.sleep(_POLL_S)
+
+
+def _open_monitor(process: command.Process, monitor: Monitor, deadline: Deadline) -> int:
+    """The port that leads to the guest's SSH, 0 when QEMU has ended; ``MonitorGone`` when it only is mute."""
+    try:
+        monitor.connect(deadline)
+        return monitor.read_ssh_port()
+    except MonitorGone:
+        # the process table comes to know of an end later than the socket does
+        if command.wait(process, 1.0):
+            return 0
+        raise
+
+
+def _explain_failure(
+    machine: Machine, serial: SerialLine, monitor: Monitor, phase: Phase, spent_s: float | None
+) -> StageFailure:
+    """What a guest that did not become ready died of, or where it hangs, after ``spent_s`` in its phase."""
+    text = serial.log.read_bytes().decode(errors="replace")
+    panic = parse_console(text).panic
+    shown = "the console's last lines:\n" + _tail(text)
+    if panic:
+        what = f"{panic} ({phase})"
+    elif spent_s is None:
+        what = f"the guest ended before it was ready: {phase}"
+    else:
+        what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
+        found = gather_evidence(machine, serial, monitor)
+        shown += f"\n{found.where}\n{_tail(found.said)}" if found.where or found.said else ""
+    return StageFailure(
+        "boot",
+        make_printable(what),
+        where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
+        hint=make_printable(shown),
+        log=serial.log,
+    )
+
+
+def _tail(text: str, lines: int = 12) -> str:
+    return "\n".join(f"    {line.rstrip()}" for line in text[-8192:].splitlines()[-lines:])
+
+
+def _check_console(console: Path) -> int:
+    """The console's length so far. A kernel that complained while it booted has failed already."""
+    text = console.read_bytes()
+    faults = parse_console(text.decode(errors="replace")).faults
+    if faults:
+        titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
+        raise StageFailure(
+            "boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console
+        )
+    return len(text)
+
+
+def _check_identity(guest: Guest, deadline: Deadline) -> None:
+    """The guest runs the kernel that was built (by its build id note), so configured, on all its CPUs."""
+    kernel, shape = guest.machine.kernel, guest.machine.shape
+    try:
+        seen = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
+    except GuestGone as gone:
+        guest.check_host()
+        raise StageFailure(
+            "boot", f"the guest was lost once it was ready: {gone}", log=guest.console
+        ) from None
+    cpus, _, packed = seen.stdout.partition("\n")
+    config_text, notes = _unpack(base64.b64decode(packed))
+    if bytes.fromhex(kernel.gnu_build_id) not in notes:
+        raise StageFailure("setup", "the guest runs another kernel than the one built", log=guest.console)
+    if cpus != str(shape.cpus):
+        raise StageFailure("setup", f"{shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console)
+    # make may have changed the .config while it built; without IKCONFIG there is nothing to see
+    outcomes = compare_config(kernel.request.config, config_text) if config_text else ()
+    if wrong := [str(outcome) for outcome in outcomes if outcome.is_error]:
+        what = f"{len(wrong)} requested symbol(s) are not in the running kernel"
+        raise StageFailure("setup", what, hint="\n  ".join(wrong), log=guest.console)
+
+
+def _unpack(data: bytes) -> tuple[str, bytes]:
+    """A gzip stream and what comes after it; without such a stream, all is what comes after."""
+    if not data.startswith(b"\x1f\x8b"):
+        return "", data
+    unpacker = zlib.decompressobj(wbits=31)
+    return unpacker.decompress(data).decode(), unpacker.unused_data

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A running guest as the host sees it: commands over SSH, with the keys of one boot."""
+
+import contextlib
+import io
+import struct
+import tarfile
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guest.qmp import Monitor, MonitorGone
+from orchestrator.guest.qemu import Machine, check_qemu
+from orchestrator.guest.serial import SerialLine
+from orchestrator.parse.printk import make_printable
+
+if TYPE_CHECKING:
+    # imported where a guest is met: they cost a tenth of a second that no dry run has to wait for
+    import paramiko
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_POLL_S = 0.01
+# how long after its panic a guest may take to end, native seconds
+PANIC_S = 1.0
+# what QEMU's own state says of the host
+_HOST_STATES = {
+    "io-error": ("the host's disk is full, or failed (QEMU)", command.MORE_SPACE),
+    "internal-error": ("the accelerator failed (QEMU)", "ACCEL=tcg runs without KVM, slower"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one boot: the guest's proves it to us, the client's proves us to it."""
+
+    host: "paramiko.PKey"
+    host_dropbear: bytes
+    client: "paramiko.PKey"
+
+    @classmethod
+    def make(cls) -> "Keys":
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        host, client = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        raw = serialization.Encoding.Raw
+        seed = host.private_bytes(raw, serialization.PrivateFormat.Raw, serialization.NoEncryption())
+        public = host.public_key().public_bytes(raw, serialization.PublicFormat.Raw)
+        name = b"ssh-ed25519"
+        # dropbear's key file: two SSH strings, the name and seed + public key
+        dropbear = struct.pack(">I", len(name)) + name + struct.pack(">I", 64) + seed + public
+        return cls(_for_paramiko(host), dropbear, _for_paramiko(client))
+
+    def pack(self) -> bytes:
+        """What the guest unpacks onto its root: an archive, because a disk has no names."""
+        client = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, content in (
+                ("run/host-key", self.host_dropbear),
+                ("root/.ssh/authorized_keys", client),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(content), 0o600
+                archive.addfile(member, io.BytesIO(content))
+        return packed.getvalue()
+
+
+def _for_paramiko(key: "Ed25519PrivateKey") -> "paramiko.PKey":
+    import paramiko
+    from cryptography.hazmat.primitives import serialization
+
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    return paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
+
+
+def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> "paramiko.SSHClient":
+    """Log in; only the key made for this boot is taken for the guest's."""
+    import paramiko
+
+    client = paramiko.SSHClient()
+    client.get_host_keys().add(f"[127.0.0.1]:{port}", keys.host.get_name(), keys.host)
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    limit = max(1.0, deadline.remaining_s())
+    try:
+        client.connect(
+            "127.0.0.1",
+            port,
+            username="root",
+            pkey=keys.client,
+            look_for_keys=False,
+            allow_agent=False,
+            timeout=limit,
+            banner_timeout=limit,
+            auth_timeout=limit,
+        )
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        client.close()
+        raise StageFailure(
+            "boot",
+            f"the guest is up but SSH does not answer: {make_printable(str(error))}",
+            log=folder / "console.log",
+        ) from error
+    return client
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What leads to a guest besides SSH: serial line, QEMU's monitor, port and keys for another login.
+
+    ``oom_kills`` is the host's count when QEMU was started.
+    """
+
+    serial: SerialLine
+    monitor: Monitor
+    port: int
+    keys: Keys
+    oom_kills: int
+
+
+@dataclass(slots=True)
+class Guest:
+    """A guest that has booted, at offset ``ready_at`` of its console, which lies in ``folder``.
+
+    ``trouble`` is what kept QEMU from booting it at the first try.
+    """
+
+    machine: Machine
+    folder: Path
+    process: command.Process
+    ssh: "paramiko.SSHClient"
+    ready_s: float
+    ready_at: int
+    lines: Lines
+    trouble: str = ""
+
+    @property
+    def console(self) -> Path:
+        return self.folder / "console.log"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself, or QEMU did."""
+        if self.machine.keep_core and self.lines.monitor.find_shutdown():
+            return True
+        return self.process.poll() is not None
+
+    def check_host(self) -> None:
+        """After the guest was lost: raise ``InfraError`` when it was QEMU or the host that failed."""
+        # SSH sees the end before the process table does
+        command.wait(self.process, 0.5)
+        check_qemu(self.process, self.folder, self.lines.oom_kills)
+        if trouble := self.lines.serial.trouble:
+            raise InfraError(f"the guest's console can not be written: {trouble}", hint=command.MORE_SPACE)
+        if self.process.poll() is not None:
+            return
+        if command.is_stopped(self.process):
+            raise InfraError(
+                "QEMU is stopped (SIGSTOP), and its guest with it", hint="what was earned is kept; run again"
+            )
+        try:
+            state = self.lines.monitor.read_status()
+        except MonitorGone as gone:
+            if not command.wait(self.process, 0.5):
+                raise InfraError(
+                    f"QEMU runs but does not answer: {gone}", log=self.folder / "qemu.log"
+                ) from None
+            check_qemu(self.process, self.folder, self.lines.oom_kills)
+            return
+        if state in _HOST_STATES:
+            what, hint = _HOST_STATES[state]
+            raise InfraError(what, hint=hint, log=self.folder / "qemu.log")
+
+    def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
+        """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
+        import paramiko
+
+        transport = self.ssh.get_transport()
+        try:
+            if transport is None:
+                raise GuestGone("no connection", Loss.CONNECTION)
+            channel = transport.open_session(timeout=deadline.remaining_s())
+            channel.exec_command(line)
+            return self._follow(channel, deadline, stdin)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise GuestGone(
+                f"the SSH connection ended: {make_printable(str(error))}", Loss.CONNECTION
+            ) from None
+
+    def _follow(self, channel: "paramiko.Channel", deadline: Deadline, stdin: bytes) -> "Answer":
+        out, err = bytearray(), bytearray()
+        with contextlib.closing(channel):
+            channel.settimeout(max(0.1, deadline.remaining_s()))
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            while True:
+                while channel.recv_ready():
+                    _keep(out, channel.recv(1 << 16))
+                while channel.recv_stderr_ready():
+                    _keep(err, channel.recv_stderr(1 << 16))
+                if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
+                    break
+                if loss := self._find_loss(channel, deadline):
+                    raise GuestGone(loss, loss, out.decode(errors="replace"))
+                time.sleep(_POLL_S)
+            status = channel.recv_exit_status()
+        return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _find_loss(self, channel: "paramiko.Channel", deadline: Deadline) -> "Loss | None":
+        panicked_at = self.lines.serial.panicked_at
+        if self.has_ended:
+            return Loss.END
+        if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
+            return Loss.PANIC
+        if self.lines.serial.dropped:
+            return Loss.FLOOD
+        if channel.closed and not channel.eof_received:
+            return Loss.CONNECTION
+        return Loss.TIMEOUT if deadline.is_over else None
+
+
+_OUTPUT_LIMIT = 1 << 20
+
+
+def _keep(buffer: bytearray, block: bytes) -> None:
+    """Read on, but keep no more than a MiB of what a guest says."""
+    buffer += block[: max(0, _OUTPUT_LIMIT - len(buffer))]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command in the guest came to. A status of -1 means that a signal ended it."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Loss(StrEnum):
+    """How it was noticed that a command in the guest will not end any more."""
+
+    END = "it has ended"
+    PANIC = "its kernel panicked"
+    FLOOD = "it floods the console"
+    CONNECTION = "the SSH connection ended"
+    TIMEOUT = "time is up"
+
+
+class GuestGone(Exception):
+    """The guest, its connection or the time ended before the command did; with the output so far."""
+
+    def __init__(self, why: str, loss: Loss, stdout: str = "") -> None:
+        super().__init__(why)
+        self.loss = loss
+        self.stdout = stdout

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can still be learnt from a guest that no longer answers: where its CPUs are, what its kernel says when
+asked over the serial line and by an NMI, and its memory. An answer is no complaint of the kernel.
+"""
+
+import bisect
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.process import command
+from orchestrator.errors import InfraError
+from orchestrator.guest.qmp import Monitor, MonitorGone
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.serial import SerialLine
+
+# native seconds for the kernel to begin an answer, and for it to be over
+_ANSWER_S, _QUIET_S = 0.5, 0.1
+# seconds that a CPU in a panic waits for the others to stop, before it shows what it has to say
+_STOP_S = 2.0
+_DUMP_S = 300.0
+_USER_SPACE = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """``where`` names the functions that the CPUs are in, ``said`` is what the kernel said when asked.
+
+    ``answers_sysrq``: it took an interrupt of the serial line. ``core`` is the file with its memory.
+    """
+
+    where: str = ""
+    said: str = ""
+    answers_sysrq: bool = False
+    core: str = ""
+
+
+def gather_evidence(machine: Machine, serial: SerialLine, monitor: Monitor) -> Evidence:
+    """Ask a mute guest, which is of no use afterwards. A QEMU that is gone has nothing to say."""
+    begin = serial.log.stat().st_size
+    where, core, answers_sysrq = "", "", False
+    with contextlib.suppress(MonitorGone):
+        where = find_places(machine, monitor)
+        core = keep_core(machine, monitor, serial.log.parent)
+        serial.allow()
+        # blocked tasks, then all
+        answers_sysrq = all(_press_sysrq(key, machine, serial, monitor) for key in "wt")
+        monitor.execute("inject-nmi")
+        serial.wait_answer(_STOP_S + _ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
+    return Evidence(where, serial.read_from(begin), answers_sysrq, core)
+
+
+def _press_sysrq(key: str, machine: Machine, serial: SerialLine, monitor: Monitor) -> bool:
+    """Whether the kernel answered; one without CONFIG_MAGIC_SYSRQ_SERIAL does not."""
+    begin = serial.log.stat().st_size
+    monitor.execute("chardev-send-break", {"id": "console"})
+    serial.type(key)
+    serial.wait_answer(_ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
+    return "sysrq: " in serial.read_from(begin)
+
+
+def keep_core(machine: Machine, monitor: Monitor, folder: Path) -> str:
+    """Write the guest's memory to a file where that is wanted; its path, or why there is none."""
+    if not machine.keep_core:
+        return ""
+    path = folder / "vmcore"
+    try:
+        monitor.dump_memory(path, _DUMP_S)
+    except MonitorGone as gone:
+        return f"none: {gone}"
+    return str(path)
+
+
+def find_places(machine: Machine, monitor: Monitor) -> str:
+    """``CPU 0 in FUNCTION, ...``, by vmlinux; raises ``MonitorGone``."""
+    symbols = _list_functions(machine.kernel.folder / "vmlinux")
+    places = [_name_place(address, symbols) for address in monitor.read_program_counters()]
+    return ", ".join(f"CPU {number} in {place}" for number, place in enumerate(places))
+
+
+def _name_place(address: int, symbols: list[tuple[int, str]]) -> str:
+    if address < _USER_SPACE:
+        return "user space"
+    index = bisect.bisect(symbols, (address, "~")) - 1
+    # beyond the kernel's text are modules, and all of it moves where KASLR is on
+    is_known = 0 <= index < len(symbols) - 1
+    return symbols[index][1] if is_known else f"{address:#x}"
+
+
+def _list_functions(vmlinux: Path) -> list[tuple[int, str]]:
+    """Functions by address; none when vmlinux can not be read."""
+    with contextlib.suppress(InfraError):
+        listed = command.run([command.find_tool("nm", "binutils"), str(vmlinux)]).output
+        parts = (line.split() for line in listed.splitlines())
+        return sorted((int(part[0], 16), part[2]) for part in parts if len(part) == 3 and part[1] in "tT")
+    return []

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest's description in, QEMU's command line out: a pure function. And what QEMU's end means."""
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.arch import Arch
+from orchestrator.project.guest import GuestShape
+from orchestrator.process import command
+from orchestrator.errors import InfraError
+from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv
+from orchestrator.guest.rootfs import Rootfs
+from orchestrator.kernel.build import Kernel
+
+ROOT_OVERLAY = "root.qcow2"
+_LESS_MEMORY = "end other programs, or give the row's guest less memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that decides how a guest runs, apart from the keys of one boot.
+
+    ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it. ``boot`` is who starts it:
+    ``qemu`` for us, or ``vng``. ``keep_core`` has the memory of a guest that crashes or hangs written to a
+    file.
+    """
+
+    kernel: Kernel
+    rootfs: Rootfs
+    shape: GuestShape
+    accel: str
+    boot_limit_s: float
+    boot: str = "qemu"
+    keep_core: bool = False
+
+    @property
+    def arch(self) -> Arch:
+        return self.kernel.request.arch
+
+    @property
+    def append(self) -> str:
+        return self.kernel.request.config.append
+
+    @property
+    def time_scale(self) -> float:
+        """By how much every time limit is stretched: emulation is slow."""
+        return self.arch.time_scale[self.accel]
+
+
+def make_append(machine: Machine) -> str:
+    """What every guest's kernel is told: every message reaches the console, a panic ends the guest."""
+    words = ("ignore_loglevel panic=-1", machine.arch.append.get(machine.accel, ""), machine.append)
+    return " ".join((*words, make_hardware_append(machine.shape)))
+
+
+def make_cmdline(machine: Machine) -> str:
+    """The kernel command line, from the console to our init."""
+    arch = machine.arch
+    words = (
+        f"console={arch.console} {arch.earlycon} {make_append(machine)} root=/dev/vda rw rootfstype=ext4 "
+        "init=/bin/busybox -- sh /guest-init"
+    )
+    return " ".join(words.split())
+
+
+def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: int) -> list[str]:
+    """QEMU's argv. ``folder`` has the keys; ``serial`` and ``monitor`` are descriptors of connected sockets.
+
+    The root disk's writes go to an overlay in ``folder``, which ends with the boot.
+    """
+    return [
+        qemu,
+        *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
+        *("-drive", f"file={folder / ROOT_OVERLAY},if=none,id=root,format=qcow2,cache=unsafe"),
+        *("-device", "virtio-blk-pci,drive=root"),
+        *make_board_argv(machine, folder, serial, monitor),
+    ]
+
+
+def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -> list[str]:
+    """The argv apart from kernel and root disk, as whoever boots the guest needs it.
+
+    The host's kernel chooses the port that leads to the guest's SSH, and the monitor tells which. The guest
+    reaches no network and QEMU may start no program.
+    """
+    arch = machine.arch
+    accel = "tcg,thread=multi" if machine.accel == "tcg" else machine.accel
+    return [
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        # a guest that ended by itself keeps its memory until it has been written to a file
+        *(("-action", "shutdown=pause") if machine.keep_core else ()),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-machine", arch.machine, "-accel", accel, "-cpu", arch.cpus[machine.accel]),
+        # a socket a CPU: the MP table, all there is without ACPI, lists one CPU a socket
+        *("-smp", f"cpus={machine.shape.cpus},sockets={machine.shape.cpus},cores=1,threads=1"),
+        *("-m", f"{machine.shape.memory_mib}M"),
+        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-device", "virtio-rng-pci"),
+        *("-drive", f"file={folder / 'keys.tar'},if=none,id=keys,format=raw,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
+        *make_hardware_argv(machine.shape, folder),
+        *("-chardev", f"socket,id=console,fd={serial}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+    ]
+
+
+class QemuKilled(InfraError):
+    """Somebody ended QEMU, for want of memory most likely; it did not fail by itself."""
+
+
+class QemuCrashed(InfraError):
+    """QEMU fell over a fault of its own."""
+
+
+def count_oom_kills() -> int:
+    """How many processes the host's OOM killer has ended so far."""
+    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)
+    return int(found[1]) if found else 0
+
+
+def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
+    """Raise ``InfraError`` when QEMU failed or was killed; a guest that ends makes it exit with 0.
+
+    ``oom_kills`` is the host's count when QEMU was started.
+    """
+    status = process.poll()
+    if not status:
+        return
+    said = (folder / "qemu.log").read_text(errors="replace").strip()
+    log = folder / "qemu.log"
+    if status == -signal.SIGKILL and count_oom_kills() > oom_kills:
+        raise QemuKilled("QEMU was killed: the host is out of memory", hint=_LESS_MEMORY, log=log)
+    if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        raise QemuKilled(f"QEMU was killed by signal {-status}", hint="is the host out of memory?", log=log)
+    if status < 0:
+        name = signal.Signals(-status).name
+        raise QemuCrashed(f"QEMU crashed ({name})", hint=said or "it said nothing", log=log)
+    if "Cannot allocate memory" in said:
+        raise QemuKilled("the host is out of memory (QEMU)", hint=f"{said}\n  {_LESS_MEMORY}", log=log)
+    raise InfraError(f"QEMU ended with status {status}", hint=said or "it said nothing", log=log)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's control channel: commands go in and answers come out, and what befell the guest can be asked for.
+
+Speaks QMP through QEMU's own library, over a socket that QEMU inherits, so there is no path that somebody
+else could open. The caller waits; between calls nothing runs, and what QEMU says meanwhile is read later.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import EventListener, QMPClient, QMPError
+
+from orchestrator.process.command import Deadline
+from orchestrator.errors import InfraError
+
+# it logs what it raises as well
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+
+T = TypeVar("T")
+
+_ANSWER_S = 10.0
+_FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s")
+_PC = re.compile(r"\b(?:RIP|PC|pc)(?:=|\s+)([0-9a-f]{8,16})\b")
+
+
+class MonitorGone(InfraError):
+    """QEMU has ended, or does not answer."""
+
+
+class Monitor:
+    """The control channel of one QEMU, which answers once it has started."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient()
+        self._events = EventListener()
+        self._client.register_listener(self._events)
+
+    def connect(self, deadline: Deadline) -> None:
+        """Wait until QEMU answers; raises ``MonitorGone`` when it ends, or the deadline passes, before."""
+        self._run(self._client.connect(self._channel), deadline.remaining_s())
+
+    def execute(
+        self, word: str, arguments: Mapping[str, object] | None = None, limit_s: float = _ANSWER_S
+    ) -> object:
+        """Run a QMP command and return its answer; raises ``MonitorGone``."""
+        return self._run(self._client.execute(word, arguments), limit_s)
+
+    def ask(self, line: str) -> str:
+        """The answer to a line as people type it at QEMU's prompt."""
+        return str(self.execute("human-monitor-command", {"command-line": line}))
+
+    def read_status(self) -> str:
+        """``running``, ``shutdown``, ``io-error`` and so on: QEMU's RunState."""
+        answer = self.execute("query-status")
+        assert isinstance(answer, dict)
+        return str(answer["status"])
+
+    def read_ssh_port(self) -> int:
+        """The port of 127.0.0.1 that the kernel chose for the guest's SSH; raises ``MonitorGone``."""
+        found = _FORWARDED.search(self.ask("info usernet"))
+        if not found:
+            raise MonitorGone("QEMU does not tell which port leads to the guest's SSH")
+        return int(found[1])
+
+    def find_shutdown(self) -> str:
+        """Why the guest ended (``guest-reset``, ``guest-shutdown`` ...); empty when it did not say so."""
+        with contextlib.suppress(MonitorGone):
+            # whatever has arrived by now is taken in
+            self._run(asyncio.sleep(0.01), 1.0)
+        for event in self._events.history:
+            if event.get("event") == "SHUTDOWN":
+                data = event["data"]
+                assert isinstance(data, dict)
+                return str(data["reason"])
+        return ""
+
+    def read_program_counters(self) -> list[int]:
+        """Where each CPU is, at this moment and whatever it does."""
+        return [int(found, 16) for found in _PC.findall(self.ask("info registers -a"))]
+
+    def dump_memory(self, path: Path, limit_s: float) -> None:
+        """Write the guest's memory to a file that crash(8) reads, compressed; raises ``MonitorGone``."""
+        arguments = {"paging": False, "protocol": f"file:{path}", "format": "kdump-zlib"}
+        self.execute("dump-guest-memory", arguments, limit_s)
+
+    def close(self) -> None:
+        try:
+            with contextlib.suppress(MonitorGone):
+                self._run(self._client.disconnect(), 1.0)
+        finally:
+            self._loop.close()
+            self._channel.close()
+
+    def _run(self, action: Coroutine[Any, Any, T], limit_s: float) -> T:
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(action, max(0.1, limit_s)))
+        except TimeoutError:
+            raise MonitorGone(f"QEMU's monitor did not answer within {limit_s:.0f} s") from None
+        # the library asserts that QEMU did not end while it connected
+        except (QMPError, OSError, EOFError, ValueError, AssertionError) as error:
+            raise MonitorGone(f"QEMU's monitor: {str(error) or 'the connection ended'}") from None

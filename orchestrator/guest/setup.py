@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that is ready in, one with what its row asks for out, each thing read back from inside.
+
+``guest-lab`` does it in the guest; here its readings are compared with the description. What is not there
+as asked for is a failure of the set-up, with the reason: no case runs on another machine than its row's.
+"""
+
+import ast
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.project.guest import GuestShape, Io, render_kib
+from orchestrator.process.command import Deadline
+from orchestrator.errors import StageFailure
+from orchestrator.store.store import make_id, write_json
+from orchestrator.guest.connection import Guest, GuestGone
+from orchestrator.guest.hardware import make_member_mib
+
+READINGS = "laboratory.json"
+_SCRIPT = Path(__file__).with_name("guest-lab")
+# firmware's holes, and the rounding of a swap device to pages and stripes
+_SLACK_MIB = 4
+_STABLE = {"disk": False, "brd": False, "zram": True, "integrity": True}
+# a throttle lets a tenth of a second's worth through at once, and the measurement is a short one
+_BURST = 2.5
+
+
+def make_laboratory_id(shape: GuestShape) -> str:
+    """Identity of how the guest is set up; empty when there is nothing to set up."""
+    return "" if shape.is_plain else make_id(_SCRIPT.read_text())
+
+
+def load_readings(folder: Path) -> Mapping[str, Any]:
+    """What was read back in a boot; empty when nothing was set up."""
+    path = folder / READINGS
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def set_up(guest: Guest, deadline: Deadline) -> None:
+    """Set up what the guest's shape asks for, and keep the readings in the boot's folder.
+
+    Raises ``StageFailure`` with every thing that is not as asked for.
+    """
+    shape = guest.machine.shape
+    if shape.is_plain:
+        return
+    asked = dataclasses.asdict(shape)
+    asked["swap"]["member_mib"] = make_member_mib(shape)
+    line = f"cat > /run/lab && exec python3 -ISB /run/lab {shlex.quote(repr(asked))}"
+    try:
+        answer = guest.run(line, deadline, _SCRIPT.read_bytes())
+    except GuestGone as gone:
+        guest.check_host()
+        raise StageFailure(
+            "boot", f"the guest was lost while it was set up: {gone}", log=guest.console
+        ) from None
+    try:
+        readings = ast.literal_eval(answer.stdout)
+    except (ValueError, SyntaxError):
+        readings = {"error": (answer.stderr or answer.stdout).strip() or f"exit status {answer.status}"}
+    write_json(guest.folder / READINGS, readings)
+    wrong = [readings["error"]] if "error" in readings else list(find_differences(shape, readings))
+    if wrong:
+        raise StageFailure(
+            "setup",
+            "the guest is not the one that the row asks for",
+            where=str(guest.machine.kernel.request.source.version),
+            hint="\n  ".join(wrong),
+            log=guest.console,
+        )
+
+
+def describe_readings(readings: Mapping[str, Any]) -> str:
+    """What was read back, in a line for people; empty when nothing was set up."""
+    parts = []
+    if len(nodes := readings.get("nodes", ())) > 1:
+        parts.append(f"NUMA nodes of {' and '.join(str(node['memory_mib']) for node in nodes)} MiB")
+    for disk in readings.get("disks", ()):
+        where = disk["mount"] or disk["device"]
+        parts.append(f"{where}: {disk['format']}, direct I/O in blocks of {disk['block']} bytes")
+    for swap in readings.get("swaps", ()):
+        pages = "stable" if swap["stable"] else "not stable"
+        array = f" ({swap['mdstat']})" if "mdstat" in swap else ""
+        parts.append(f"swap {swap['device']}{array}, {swap['size_mib']} MiB, pages under writeback {pages}")
+    parts += [
+        f"{count} pages of {render_kib(int(kib))}" for kib, count in readings.get("hugepages", {}).items()
+    ]
+    parts += [f"{key}: {readings[key]}" for key in ("thp", "ksm") if key in readings]
+    units = {"delay_ms": "ms a transfer", "iops": "transfers a second", "bandwidth_mib": "MiB a second"}
+    measured = readings.get("io", {})
+    parts += [f"{measured[key]} {unit}" for key, unit in units.items() if key in measured]
+    return "; ".join(parts)
+
+
+def find_differences(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator[str]:
+    """Every thing that was read back other than it was asked for."""
+    yield from _compare_memory(shape, readings)
+    for i, (disk, got) in enumerate(zip(shape.disks, readings["disks"], strict=True)):
+        found = (got["format"], got["block"])
+        if found != (disk.format, disk.sector):
+            yield (
+                f"disks[{i}]: asked for {disk.format} with direct I/O in blocks of {disk.sector} bytes, "
+                f"got {found[0]}, {found[1] or 'no direct I/O at all'}"
+            )
+    yield from _compare_swap(shape, readings["swaps"])
+    asked_pages = dict(shape.hugepages)
+    for kib in sorted(asked_pages | readings["hugepages"]):
+        asked, got = asked_pages.get(kib, 0), readings["hugepages"].get(kib, 0)
+        if asked != got:
+            yield f"hugepages: asked for {asked} of {render_kib(kib)}, got {got}"
+    for key, word in (("thp", shape.thp), ("ksm", shape.ksm)):
+        if word and readings[key] != word:
+            yield f"{key}: asked for {word}, got {readings[key]}"
+    if shape.io != Io():
+        got = readings["io"]
+        if got["delay_ms"] < shape.io.delay_ms:
+            yield f"io: asked for a delay of {shape.io.delay_ms} ms, a transfer took {got['delay_ms']} ms"
+        for key in ("iops", "bandwidth_mib"):
+            limit = getattr(shape.io, key)
+            if limit and got[key] > _BURST * limit:
+                yield f"io: asked for {limit} {key} at most, measured {got[key]}"
+
+
+def _compare_memory(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator[str]:
+    nodes = readings["nodes"]
+    if shape.numa and len(nodes) != len(shape.numa):
+        yield f"numa: asked for {len(shape.numa)} nodes, got {len(nodes)}"
+        return
+    if not shape.numa:
+        total = sum(node["memory_mib"] for node in nodes)
+        if abs(total - shape.memory_mib) > _SLACK_MIB:
+            yield f"memory: asked for {shape.memory_mib} MiB, got {total}"
+        return
+    for i, (node, got) in enumerate(zip(shape.numa, nodes, strict=True)):
+        if abs(node.memory_mib - got["memory_mib"]) > _SLACK_MIB or node.cpus != got["cpus"]:
+            yield (
+                f"numa[{i}]: asked for {node.cpus} CPU(s) and {node.memory_mib} MiB, "
+                f"got {got['cpus']} and {got['memory_mib']}"
+            )
+        if node.distances and list(node.distances) != got["distances"]:
+            yield f"numa[{i}]: asked for distances {list(node.distances)}, got {got['distances']}"
+
+
+def _compare_swap(shape: GuestShape, swaps: list[Mapping[str, Any]]) -> Iterator[str]:
+    swap = shape.swap
+    if swap.kind == "none" or len(swaps) != 1:
+        if swaps or swap.kind != "none":
+            found = ", ".join(got["device"] for got in swaps) or "none"
+            yield f"swap: asked for {swap.kind}, active is: {found}"
+        return
+    (got,) = swaps
+    if abs(got["size_mib"] - swap.size_mib) > _SLACK_MIB:
+        yield f"swap: asked for {swap.size_mib} MiB, got {got['size_mib']}"
+    stable = _STABLE.get(swap.kind, swap.skip_copy)
+    if got["stable"] != stable:
+        words = {True: "stable", False: "not stable"}
+        yield f"swap: pages under writeback are to be {words[stable]}, they are {words[got['stable']]}"
+    if swap.kind == "raid5" and (" raid5 " not in got.get("mdstat", "") or got["degraded"]):
+        yield f"swap: asked for a whole RAID5, /proc/mdstat says: {got.get('mdstat', 'nothing')}"
+    if swap.kind == "integrity" and not got.get("integrity", "").startswith("T10-DIF"):
+        yield f"swap: asked for a disk with checksums, its format is {got.get('integrity', 'none')}"

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The runs of a store in, out what every subtest was ever seen to come to, and on which kernels.
+
+A case that was never seen to fail may be unable to; one that was never seen to pass may be unable to pass.
+What an older version of a case came to says nothing of the case as it is now, and does not count.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.errors import UsageError
+from orchestrator.result.status import Status
+from orchestrator.parse.ktap import Rate
+from orchestrator.result.record import JobRecord, RunRecord, Sought, load_run
+from orchestrator.cli.changelog import Entry
+from orchestrator.result import statistics
+from orchestrator.result.verdict import judge_job
+
+_SIDES = {
+    Status.FAIL: "fail", Status.CRASH: "fail", Status.TIMEOUT: "fail", Status.PASS: "pass",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A subtest's outcome on one kernel of one row, and the run that has the evidence.
+
+    ``rate`` is how often a race was hit in it, where the case tells.
+    """
+
+    case: str
+    name: str
+    row: str
+    kernel: str
+    status: Status
+    run_id: str
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What one subtest was seen to come to: the kernels of each side, with the rate where one is told."""
+
+    case: GuestCase
+    name: str
+    failed_on: Mapping[str, Rate | None]
+    passed_on: Mapping[str, Rate | None]
+
+    @property
+    def is_two_sided(self) -> bool:
+        return bool(self.failed_on and self.passed_on)
+
+
+def load_runs(folder: Path) -> Iterator[RunRecord]:
+    """The runs below a folder that this version can read, the oldest first."""
+    runs = []
+    for path in folder.glob("*/record.json"):
+        if path.parent.is_symlink():
+            continue
+        try:
+            runs.append(load_run(path))
+        except UsageError:
+            continue
+    yield from sorted(runs, key=lambda run: run.started)
+
+
+def find_sightings(
+    runs: Iterable[RunRecord], current: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str, str], Sighting]:
+    """The last outcome by (subtest, row, kernel).
+
+    ``current`` has the program id of each case as it is now, by (case, architecture).
+    """
+    seen: dict[tuple[str, str, str], Sighting] = {}
+    for run in runs:
+        for job in run.jobs:
+            ids = {result.case: result.content_id for result in job.results}
+            for verdict in judge_job(job):
+                if ids.get(verdict.case) == current.get((verdict.case, job.arch), ""):
+                    found = Sighting(
+                        verdict.case, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
+                        verdict.rate,
+                    )  # fmt: skip
+                    seen[found.name, found.row, found.kernel] = found
+    return seen
+
+
+def describe_kernel(job: JobRecord) -> str:
+    series = f" + {job.series}" if job.series else ""
+    return f"{job.version}{series}" + (f" {job.arch}" if job.arch != "x86_64" else "")
+
+
+def make_proofs(cases: Sequence[GuestCase], seen: Iterable[Sighting]) -> tuple[Proof, ...]:
+    """A proof for every subtest there is, also those that were never seen.
+
+    Of a case that does not declare its subtests they are those that were seen. Rates of several rows on one
+    kernel add up.
+    """
+    sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
+    names = {case.id: dict.fromkeys(case.subtests) for case in cases}
+    for sighting in seen:
+        if side := _SIDES.get(sighting.status):
+            kernels = sides.setdefault((sighting.name, side), {})
+            rates = [rate for rate in (kernels.get(sighting.kernel), sighting.rate) if rate]
+            kernels[sighting.kernel] = sum(rates[1:], rates[0]) if rates else None
+            names.get(sighting.case, {}).setdefault(sighting.name)
+    return tuple(
+        Proof(case, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
+        for case in cases
+        for name in names[case.id]
+    )
+
+
+def render_proofs(proofs: Sequence[Proof]) -> str:
+    """The ledger, then what is missing from it."""
+    lines = []
+    for proof in proofs:
+        lines.append(proof.name)
+        lines.append(f"    FAIL  {_render_kernels(proof.failed_on)}")
+        lines.append(f"    PASS  {_render_kernels(proof.passed_on)}")
+    missing = {
+        "never seen to FAIL": [p.name for p in proofs if p.passed_on and not p.failed_on],
+        "never seen to PASS": [p.name for p in proofs if p.failed_on and not p.passed_on],
+        "never seen to do either": [p.name for p in proofs if not p.failed_on and not p.passed_on],
+    }
+    for what, names in missing.items():
+        if names:
+            lines += [f"\n{what}: {len(names)}", *(f"    {name}" for name in names)]
+    lines.append(f"\n{sum(p.is_two_sided for p in proofs)} of {len(proofs)} subtests seen both ways")
+    return "\n".join(lines) + "\n"
+
+
+def find_sought(proofs: Iterable[Proof]) -> dict[str, Sought]:
+    """The rate at which each race is known to fail, at least: of the kernels that it failed on the lowest."""
+    known: dict[str, Sought] = {}
+    for proof in proofs:
+        for kernel, rate in proof.failed_on.items():
+            if rate and rate.hits:
+                low, _ = statistics.find_interval(rate)
+                if proof.name not in known or low < known[proof.name].rate:
+                    known[proof.name] = Sought(low, f"{rate} on {kernel}")
+    return known
+
+
+def _render_kernels(kernels: Mapping[str, Rate | None]) -> str:
+    return ", ".join(f"{kernel} ({rate})" if rate else kernel for kernel, rate in kernels.items()) or "-"
+
+
+def render_proofs_json(proofs: Sequence[Proof]) -> str:
+    listed = [
+        {
+            "name": p.name, "case": p.case.id, "kind": p.case.kind,
+            "failed_on": list(p.failed_on), "passed_on": list(p.passed_on),
+            "rates": {
+                side: {kernel: dataclasses.asdict(rate) for kernel, rate in kernels.items() if rate}
+                for side, kernels in (("fail", p.failed_on), ("pass", p.passed_on))
+            },
+        }
+        for p in proofs
+    ]  # fmt: skip
+    return json.dumps({"schema": "cowbell-proof-1", "subtests": listed}, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """An entry of the changelog: by case, by kernel, the different outcomes of the case's subtests."""
+
+    entry: Entry
+    cases: Mapping[str, Mapping[str, tuple[Status, ...]]]
+
+
+def make_coverage(
+    entries: Sequence[Entry], cases: Sequence[GuestCase], seen: Sequence[Sighting]
+) -> list[Coverage]:
+    """The entries in their order, those without a case as well."""
+    states: dict[str, dict[str, tuple[Status, ...]]] = {case.id: {} for case in cases}
+    for sighting in seen:
+        if sighting.case in states:
+            before = states[sighting.case].get(sighting.kernel, ())
+            states[sighting.case][sighting.kernel] = tuple(sorted({*before, sighting.status}))
+    return [
+        Coverage(entry, {c.id: states[c.id] for c in cases if entry.id in c.changelog.split()})
+        for entry in entries
+    ]
+
+
+def render_coverage(coverage: Sequence[Coverage]) -> str:
+    lines = []
+    for covered in coverage:
+        entry = covered.entry
+        lines.append(f"{entry.id:>4}  {entry.says}")
+        if not covered.cases:
+            lines.append(f"      {entry.uncovered or 'no case yet'}")
+        for name, kernels in covered.cases.items():
+            said = (f"{kernel}: {'/'.join(found)}" for kernel, found in kernels.items())
+            lines.append(f"      {name:<24} {'; '.join(said) or 'not run'}")
+    number = sum(bool(covered.cases) for covered in coverage)
+    lines.append(f"\n{number} of {len(coverage)} entries have a case")
+    return "\n".join(lines) + "\n"
+
+
+def render_coverage_json(coverage: Sequence[Coverage]) -> str:
+    listed = [dataclasses.asdict(covered.entry) | {"cases": covered.cases} for covered in coverage]
+    return json.dumps({"schema": "cowbell-changelog-1", "entries": listed}, indent=1) + "\n"
+
+
+def explain_cases(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
+    """All that is known of the cases, for a reader who has just seen one fail."""
+    return "\n".join(_explain_case(case, seen) for case in cases)
+
+
+def explain_cases_json(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
+    listed = [
+        case.describe()
+        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.case == case.id]}
+        for case in cases
+    ]
+    return json.dumps({"schema": "cowbell-case-1", "cases": listed}, indent=1) + "\n"
+
+
+def _explain_case(case: GuestCase, seen: Sequence[Sighting]) -> str:
+    needs = [
+        *case.needs_kconfig.split(),
+        *(["root"] if case.needs_root else []),
+        *([f"kernel >= {case.min_kernel}"] if case.min_kernel else []),
+        *([f"{case.cpus} CPUs"] if case.cpus > 1 else []),
+        *([f"{case.memory_mib} MiB of memory"] if case.memory_mib else []),
+    ]
+    told = {
+        "contract": case.contract,
+        "mechanism": case.mechanism,
+        "detects": case.detects,
+        "kind": case.kind + (", may crash the guest" if case.may_crash else ""),
+        "CVE": case.cve,
+        "fixes": case.fixes,
+        "changelog": case.changelog,
+        "parameters": case.params,
+        "needs": ", ".join(needs),
+        "time limit": f"{case.timeout_s} s on native hardware",
+        "source": str(case.path),
+    }
+    lines = [
+        f"{case.id}: {case.summary}",
+        *(f"    {key:<11} {value}" for key, value in told.items() if value),
+    ]
+    verdicts = [sighting for sighting in seen if sighting.case == case.id]
+    for s in verdicts:
+        rate = f", {s.rate}" if s.rate else ""
+        lines.append(f"    seen        {s.status.upper()} {s.name} on {s.kernel} ({s.row}{rate})")
+    return "\n".join(lines if verdicts else [*lines, "    seen        not run yet"]) + "\n"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Several runs of the same kernels in, one run of them out, and what is missing of what was planned."""
+
+import datetime
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from orchestrator.store.store import make_id
+from orchestrator.history.entry import make_result_id
+from orchestrator.history.database import find_cell
+from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord
+
+NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+# what is one kernel on one machine; a run has a cell once
+_SAME = (
+    "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
+    "left_out",
+)  # fmt: skip
+_NOTHING = Failure(
+    stage="merge",
+    what="nothing came of it",
+    where="",
+    hint="who was to run it did not end, or left nothing that could be merged",
+    log="",
+)
+
+# runs by id, each with the folder that it is in
+Runs = Mapping[str, tuple[RunRecord, Path]]
+
+
+def find_killed(
+    runs: Runs,
+    results: Mapping[Path, CaseResult],
+    cells: Mapping[Path, JobRecord],
+    planned: Sequence[JobRecord],
+) -> dict[str, tuple[RunRecord, Path]]:
+    """What was earned before a run was killed, and so is in none, as runs of one kernel each.
+
+    ``results`` are by file, ``cells`` by the folder of their results.
+    """
+    in_runs = {make_result_id(r) for run, _ in runs.values() for job in run.jobs for r in job.results}
+    loose: dict[Path, list[CaseResult]] = {}
+    for path, result in results.items():
+        if make_result_id(result) not in in_runs:
+            loose.setdefault(find_cell(path), []).append(result)
+    wanted = {(job.row, job.cell): job for job in planned}
+    found = {}
+    for number, (folder, earned) in enumerate(loose.items()):
+        job = cells.get(folder)
+        if job and (meant := wanted.get((job.row, job.cell))):
+            started = min(result.started for result in earned)
+            job = replace(job, cases={**meant.cases, **job.cases}, results=tuple(earned))
+            found[f"killed-{number}"] = (RunRecord(f"killed-{number}", "", started, (job,)), folder)
+    return found
+
+
+def list_missing(runs: Iterable[RunRecord], planned: Iterable[JobRecord]) -> tuple[str, ...]:
+    """The planned kernels, as ROW/CELL, of which not every case was run, and of which nothing says why."""
+    ran: dict[tuple[str, str], set[str]] = {}
+    for job in (job for run in runs for job in run.jobs):
+        cases = set(job.cases) if job.left_out or job.failure else {result.case for result in job.results}
+        ran.setdefault((job.row, job.cell), set()).update(cases)
+    return tuple(
+        f"{job.row}/{job.cell}"
+        for job in planned
+        if not ran.get((job.row, job.cell), set()) >= set(job.cases)
+    )
+
+
+def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, str], None]) -> RunRecord:
+    """One run, with the trials of a case that ran in several; the same in any order.
+
+    What was planned comes first, in that order. ``refuse`` is told what can not be one: the folder, what is
+    wrong, and what to do.
+    """
+    ordered = sorted(runs.values(), key=lambda each: (each[0].started, each[0].run_id))
+    came: dict[tuple[str, str], JobRecord] = {}
+    for run, folder in ordered:
+        for job in run.jobs:
+            key = (job.row, job.cell)
+            known = came.get(key, job)
+            if planned and known.accel != job.accel:
+                # runners may differ, and each result says where it was earned
+                both = ", ".join(sorted({known.accel, job.accel} - {""}))
+                known, job = replace(known, accel=both), replace(job, accel=both)
+            if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
+                told = (
+                    f"{name} {getattr(job, name) or 'none'} and {getattr(known, name) or 'none'}"
+                    for name in differing[:2]
+                )
+                refuse(
+                    folder,
+                    f"{job.row}/{job.cell} is not that of {ordered[0][0].run_id}: {', '.join(told)}",
+                    "such runs can not be one; cowbell diff compares them",
+                )
+            came[key] = _join_jobs(known, job)
+    wanted = {(job.row, job.cell): job for job in planned}
+    joined = tuple(_fill_in(came.get(key), wanted.get(key)) for key in {**wanted, **came})
+    commands = "; ".join(dict.fromkeys(run.command for run, _ in ordered if run.command))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    run_id = f"{joined[0].row if joined else 'empty'}-{make_id([asdict(job) for job in joined])}"
+    if not NAME.fullmatch(run_id):
+        refuse(ordered[0][1], f"has no usable name of a row: {joined[0].row!r}", "")
+    return RunRecord(run_id, commands, ordered[0][0].started if ordered else now, joined)
+
+
+def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
+    """What came of a kernel, with the planned cases of which nothing did."""
+    if came and planned:
+        return replace(came, cases={**planned.cases, **came.cases})
+    if came:
+        return came
+    assert planned
+    return replace(planned, failure=_NOTHING)
+
+
+def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
+    cases = {**one.cases, **other.cases}
+    by_id = {make_result_id(result): result for result in (*one.results, *other.results)}
+    results: list[CaseResult] = []
+    for case in cases:
+        trials = sorted((r for r in by_id.values() if r.case == case), key=lambda r: (r.started, r.trial))
+        results += [replace(result, trial=number) for number, result in enumerate(trials, 1)]
+    return replace(
+        one,
+        cases=cases,
+        expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
+        races=tuple(dict.fromkeys((*one.races, *other.races))),
+        sought={**one.sought, **other.sought},
+        readings=one.readings or other.readings,
+        failure=one.failure or other.failure,
+        results=tuple(results),
+    )

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Other machines' runs and results in, a store that has them as its own out.
+
+All that comes is checked before anything is kept: it may be cut off, of another version, or meant to write
+elsewhere. What is here already stays as it is, so that doing it again changes nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.store.store import Store
+from orchestrator.history.entry import make_result_id
+from orchestrator.history.database import CELL_FILE, find_cell, list_result_files, open_history
+from orchestrator.history.join import NAME, find_killed, join, list_missing
+from orchestrator.result.record import (CaseResult, JobRecord, RunRecord, load_job, load_result, load_run, save_result, save_run)
+
+_KNOWN = {each.name for each in fields(CaseResult)}
+_NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The ids of runs that are new here, how many results are, and how many of all there were before.
+
+    ``merged`` is the run made of all that were named, or that were planned, empty when there is none.
+    ``missing`` are the planned kernels (ROW/CELL) of which nothing came, or not all.
+    """
+
+    runs: tuple[str, ...]
+    results: int
+    known: int
+    merged: str = ""
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one or more folders have: runs, results by file, records of cells by folder.
+
+    ``named`` are the runs that are to be one. Each run is with the folder that it is in.
+    """
+
+    runs: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
+    results: dict[Path, CaseResult] = field(default_factory=dict)
+    named: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
+    cells: dict[Path, JobRecord] = field(default_factory=dict)
+    errors: list[UsageError] = field(default_factory=list)
+
+    def refuse(self, path: Path, what: str, hint: str = "") -> None:
+        self.errors.append(UsageError(what, where=str(path), hint=hint))
+
+
+def merge(
+    store: Store,
+    folders: Sequence[Path],
+    note: Callable[[str], None],
+    planned: Sequence[JobRecord] = (),
+    *,
+    is_dry_run: bool = False,
+) -> Merged:
+    """Take in stores' and runs' folders. Raises ``UsageError`` for all that is wrong with any, and then does
+    nothing.
+
+    Where something was ``planned``, all that came is one run of that; what did not come is in it as missing.
+    """
+    if not folders:
+        raise UsageError("takes the folders of stores or runs", where="merge")
+    found = _Found()
+    for folder in folders:
+        if planned and not folder.exists():
+            note(f"{folder}: there is no such folder, so nothing came")
+            continue
+        for place in _list_stores(folder):
+            _examine(place, found)
+    for run_id, (run, folder) in found.runs.items():
+        here = store.earned_root / "runs" / run_id / "record.json"
+        if here.exists() and load_run(here).jobs != run.jobs:
+            found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
+    if planned:
+        found.named.update(found.runs)
+        found.named.update(find_killed(found.named, found.results, found.cells, planned))
+    missing = list_missing([run for run, _ in found.named.values()], planned)
+    one = join(found.named, planned, found.refuse) if planned or len(found.named) > 1 else None
+    raise_all(found.errors)
+    with open_history(store, note) as db:
+        known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
+    came = {make_result_id(result) for result in found.results.values()}
+    for run, _ in found.runs.values():
+        came |= {make_result_id(result) for job in run.jobs for result in job.results}
+    new = [name for name in found.runs if not (store.earned_root / "runs" / name / "record.json").exists()]
+    merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "", missing)
+    if is_dry_run:
+        return merged
+    with store.lock("merge"), store.scratch("merge", is_earned=True) as draft:
+        for name in new:
+            shutil.copytree(found.runs[name][1], draft / "runs" / name)
+        if one and not (store.earned_root / "runs" / one.run_id / "record.json").exists():
+            save_run(one, draft / "runs" / one.run_id)
+            for _, folder in found.named.values() if planned else ():
+                if (folder / "evidence").is_dir():
+                    place = draft / "runs" / one.run_id / "evidence"
+                    shutil.copytree(folder / "evidence", place, dirs_exist_ok=True)
+        _copy_results(found, store, draft)
+        _move_in(draft, store.earned_root)
+    with open_history(store, note):
+        return merged
+
+
+def _examine(folder: Path, found: _Found) -> None:
+    """Read all that would be taken from a folder, and say what is wrong with it."""
+    try:
+        root = folder.expanduser().resolve(strict=True)
+    except OSError as error:
+        found.refuse(folder, f"can not be read: {error.strerror}")
+        return
+    is_run = (root / "record.json").is_file()
+    parts = [root] if is_run else [root / name for name in ("runs", "results") if (root / name).is_dir()]
+    if not parts:
+        found.refuse(
+            folder, "is neither a store nor a run", "a store has runs/ and results/, a run record.json"
+        )
+    before = len(found.errors)
+    for part in parts:
+        _check_files(part, root, found)
+    # what leads out is not even read
+    if len(found.errors) > before:
+        return
+    records = [root / "record.json"] if is_run else sorted(root.glob("runs/[!.]*/record.json"))
+    for path in records:
+        if path.parent != root / "runs" / "latest":
+            _examine_run(path, found, is_named=is_run)
+    if not is_run:
+        for path in list_result_files(root / "results"):
+            _examine_result(path, found)
+        for path in sorted(root.glob(f"results/*/{CELL_FILE}")):
+            if job := load_job(path):
+                found.cells[path.parent] = job
+            else:
+                found.refuse(path, "is not a cell's record, or is cut off")
+
+
+def _check_files(part: Path, root: Path, found: _Found) -> None:
+    for place, folders, files in os.walk(part, onerror=lambda error: found.refuse(part, str(error))):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            if path == root / "runs" / "latest":
+                continue
+            if stat.S_ISLNK(mode):
+                is_out = not path.resolve().is_relative_to(root)
+                found.refuse(path, f"is a symbolic link{' that leads out of the folder' if is_out else ''}")
+            elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                found.refuse(path, "is neither a file nor a folder")
+
+
+def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
+    try:
+        run = load_run(path)
+    except UsageError as error:
+        found.errors.append(error)
+        return
+    other = found.runs.get(run.run_id)
+    if not isinstance(run.run_id, str) or not NAME.fullmatch(run.run_id) or run.run_id == "latest":
+        found.refuse(path, f"has no usable run id: {run.run_id!r}")
+    elif other and other[0].jobs != run.jobs:
+        found.refuse(path, f"is another run than the {run.run_id} in {other[1]}")
+    else:
+        found.runs[run.run_id] = (run, path.parent)
+        if is_named:
+            found.named[run.run_id] = (run, path.parent)
+
+
+def _examine_result(path: Path, found: _Found) -> None:
+    result = load_result(path)
+    if not result:
+        # those of other versions say other things, and are of no use here either
+        try:
+            has = json.loads(path.read_bytes()).keys()
+        except (OSError, ValueError, AttributeError, RecursionError):
+            has = _NEEDED
+        if "case" not in has or _NEEDED <= has <= _KNOWN:
+            found.refuse(path, "is not a case's result, or is cut off")
+    elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
+        found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
+    elif not NAME.fullmatch(result.boot):
+        found.refuse(path, f"has no usable name of a boot: {result.boot!r}")
+    else:
+        found.results[path] = result
+
+
+def _list_stores(folder: Path) -> list[Path]:
+    """The folder, or the stores and runs in it where it is neither."""
+    parts = ("runs", "results", "record.json")
+    inner = [path for path in sorted(folder.glob("*")) if any((path / part).exists() for part in parts)]
+    return [folder] if any((folder / part).exists() for part in parts) else inner or [folder]
+
+
+def _copy_results(found: _Found, store: Store, draft: Path) -> None:
+    """Each under its own name, or beside the one that has it; the traces of its boot with it."""
+    for path, result in found.results.items():
+        cell = find_cell(path)
+        name = Path("results", cell.name, path.relative_to(cell))
+        result_id = make_result_id(result)
+        beside = name.with_name(f"{result.case.rpartition('/')[2]}.{result.content_id[:12]}.{result_id}.json")
+        there = [load_result(root / each) for root in (store.earned_root, draft) for each in (name, beside)]
+        if result_id in {make_result_id(known) for known in there if known}:
+            continue
+        boot = _copy_boot(cell / result.boot, store, draft)
+        is_taken = (store.earned_root / name).exists() or (draft / name).exists()
+        place = draft / (beside if is_taken else name)
+        save_result(replace(result, boot=boot), place)
+        # when it was earned, for those that do not say
+        shutil.copystat(path, place)
+        is_known = (store.earned_root / "results" / cell.name / CELL_FILE).exists()
+        if (cell / CELL_FILE).exists() and not is_known:
+            shutil.copy2(cell / CELL_FILE, draft / "results" / cell.name / CELL_FILE)
+
+
+def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
+    """The name of a boot's traces here, as machines number theirs alike. Guests' keys stay behind."""
+    if not (boot / "console.log").is_file():
+        return boot.name
+    with (boot / "console.log").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    name = boot.name if boot.name.startswith("merged-") else f"merged-{digest[:12]}"
+    place = Path("results", boot.parent.name, name)
+    if not (store.earned_root / place).exists() and not (draft / place).exists():
+        shutil.copytree(boot, draft / place, ignore=shutil.ignore_patterns("keys.tar", "*.qcow2"))
+    return name
+
+
+def _move_in(draft: Path, root: Path) -> None:
+    """By renames alone, each of a whole thing. A result comes after its boot, a run after its results."""
+    boots = [path for path in draft.glob("results/*/merged-*") if path.is_dir()]
+    files = list_result_files(draft / "results") + list(draft.glob(f"results/*/{CELL_FILE}"))
+    for path in [*boots, *files, *draft.glob("runs/*")]:
+        place = root / path.relative_to(draft)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+
+
+def render(merged: Merged) -> str:
+    lines = [
+        *merged.runs,
+        f"{len(merged.runs)} runs and {merged.results} results are new, {merged.known} were known",
+    ]
+    lines += [f"missing, or not whole: {name}" for name in merged.missing]
+    lines += [f"one run of them: {merged.merged}"] if merged.merged else []
+    return "\n".join(lines) + "\n"
+
+
+def render_json(merged: Merged) -> str:
+    return json.dumps({"schema": "cowbell-merge-1", **asdict(merged)}, indent=1) + "\n"

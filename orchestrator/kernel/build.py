@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A source and a config in, a kernel out, never built twice.
+
+Kernels are named by what went in. They are built out of tree in a folder that goes from commit to commit
+of one tree, so that a series costs only what it touches. A folder in which a build was killed is not
+trusted: it is emptied, and ccache brings back what had been compiled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.arch import Arch, Image
+from orchestrator.process import command
+from orchestrator.process.budget import WHOLE, Budget, MakeShare
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.process.progress import Progress
+from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
+from orchestrator.kernel.configcheck import make_dotconfig
+from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.newwarnings import find_new_warnings
+from orchestrator.source.repository import Source, checkout
+
+_COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
+_ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
+# the same input gives the same bytes, whoever builds it and when
+_REPRODUCIBLE = (
+    "KBUILD_BUILD_TIMESTAMP=2000-01-01",
+    "KBUILD_BUILD_USER=cowbell",
+    "KBUILD_BUILD_HOST=cowbell",
+    # else it counts the links in a build folder
+    "KBUILD_BUILD_VERSION=1",
+    "LOCALVERSION=",
+)
+_NEEDED_MIB = 2048
+_STATISTICS = "ccache.log"
+# of a folder in kernels/; part of the identity, so that an older store is no trap
+_FORMAT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """What compiles: the guest tests' compiler, the words for make, and the versions that name a build."""
+
+    compiler: str
+    make_words: tuple[str, ...]
+    identity: str
+
+
+def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
+    """The compiler for an architecture; raises ``InfraError`` naming the package when it is missing.
+
+    ``cc`` is a kernel compiler other than GNU's newest, ``use_llvm`` means clang and LLVM's tools. Guest
+    tests are always compiled by GNU's, which brings the C library of every architecture.
+    """
+    prefix = "" if arch.is_native else arch.cross_prefix
+    package = "gcc" if arch.is_native else arch.cross_packages
+    compiler = command.find_tool(f"{prefix}gcc", package)
+    if use_llvm:
+        cc, linker = cc or "clang", command.find_tool("ld.lld", "lld llvm")
+        command.find_tool("llvm-ar", "llvm")
+    else:
+        cc, linker = cc or f"{prefix}gcc", command.find_tool(f"{prefix}ld", "binutils")
+    tools = (command.find_tool(cc, package if cc == f"{prefix}gcc" else cc), linker)
+    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if use_llvm else [])]
+    identity = " ".join(
+        [*words[1:], *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
+    )
+    words.append(f"CC=ccache {cc}" if command.is_installed("ccache") else f"CC={cc}")
+    if prefix:
+        words.append(f"CROSS_COMPILE={prefix}")
+    return Toolchain(compiler, tuple(words), identity)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """All that decides what a kernel is.
+
+    ``guest_modules`` are the sources of modules that are built with it, where its config has modules.
+    """
+
+    source: Source
+    config: Config
+    arch: Arch
+    toolchain: Toolchain
+    guest_modules: tuple[Path, ...] = ()
+
+    @property
+    def build_id(self) -> str:
+        return make_id(
+            make_tree_id({path.name: path for path in self.guest_modules}) if self.has_modules else "",
+            self.source.source_id,
+            self.config.config_id,
+            self.toolchain.identity,
+            (*_REPRODUCIBLE, *self.source.make_words),
+            _FORMAT,
+        )
+
+    @property
+    def has_modules(self) -> bool:
+        return any((asked.symbol, asked.value) == ("MODULES", "y") for asked in self.config.requests)
+
+    @property
+    def folder_id(self) -> str:
+        """Names the build folder, which goes from commit to commit of one tree, and from config to config
+        of a family: Kbuild builds what a symbol changes.
+        """
+        config = self.config.family or self.config.config_id
+        return make_id(self.source.folder, config, self.toolchain.identity)
+
+    @property
+    def subject(self) -> str:
+        src = self.source
+        return f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A built kernel: what it was made of, its folder in the store, and the image that boots.
+
+    By ``gnu_build_id`` a guest proves what it booted. ``folder`` has ``vmlinux`` too, and with CONFIG_MODULES
+    a ``modules`` folder that goes below the guest's root, and ``guest-modules`` with ours.
+    """
+
+    request: BuildRequest
+    folder: Path
+    image: Path
+    gnu_build_id: str
+
+    @property
+    def build_s(self) -> float:
+        """How long the build took."""
+        return float(json.loads((self.folder / "build.json").read_text())["wall_s"])
+
+
+def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
+    """A kernel that is built already."""
+    folder = store.use("kernels", request.build_id)
+    if not folder.is_dir():
+        return None
+    told = json.loads((folder / "build.json").read_text())
+    return Kernel(request, folder, folder / told["image"], told["gnu_build_id"])
+
+
+def build_kernel(
+    request: BuildRequest,
+    store: Store,
+    progress: Progress,
+    budget: Budget = WHOLE,
+    *,
+    limit_s: float,
+    redo: bool = False,
+) -> Kernel:
+    """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
+    known = find_kernel(request, store)
+    if known and not redo:
+        return known
+    if known:
+        shutil.rmtree(known.folder)
+
+    def fill(draft: Path) -> None:
+        text = _make_config(request, store, progress, budget)
+        # waiting for a worktree or for who builds the same costs no core
+        with checkout(request.source, store) as worktree, budget.build() as share:
+            _build(request, text, worktree, store, progress, share, limit_s, draft)
+
+    store.publish("kernels", request.build_id, fill)
+    made = find_kernel(request, store)
+    assert made
+    return made
+
+
+def _build(
+    request: BuildRequest,
+    text: str,
+    worktree: Path,
+    store: Store,
+    progress: Progress,
+    share: MakeShare,
+    limit_s: float,
+    draft: Path,
+) -> None:
+    store.check_space(_NEEDED_MIB, "a build")
+    build_dir = store.use("build", request.folder_id)
+    unclean = build_dir / ".building"
+    if unclean.exists():
+        progress.note("a build was killed here; its objects are not trusted and are built again")
+        shutil.rmtree(build_dir)
+    make = _prepare_make(request, worktree, store, share, build_dir)
+    (build_dir / _STATISTICS).unlink(missing_ok=True)
+    final = build_dir / ".config"
+    # an untouched .config costs no rebuild
+    if not final.exists() or final.read_text() != text:
+        write_atomic(final, text)
+    progress.stage("build", request.subject)
+    unclean.touch()
+    counted = store.path("objects", request.config.config_id)
+    image = _choose_image(request.arch, text)
+    targets = [image.target, *(["modules"] if request.has_modules else [])]
+    done = _compile(make, targets, build_dir, counted, progress, limit_s)
+    unclean.unlink()
+    if done.returncode:
+        raise _explain_failure(done, worktree, store)
+    shutil.copyfile(build_dir / "vmlinux", draft / "vmlinux")
+    shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
+    if "modules" in targets:
+        _install_modules(make, build_dir / "build.log", draft / "modules")
+        _build_guest_modules(request, make, build_dir, draft / "guest-modules")
+    (draft / "config").write_text(text)
+    _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
+
+
+def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE) -> None:
+    """Have Kconfig say, before anything is compiled, whether each requested symbol survives.
+
+    Raises ``StageFailure`` as ``configure`` does. A kernel that is built is not asked about again.
+    """
+    if not find_kernel(request, store):
+        _make_config(request, store, progress, budget)
+
+
+def _make_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget) -> str:
+    """The ``.config``; Kconfig runs once for all sources that have the same Kconfig files."""
+
+    def run_kconfig(call: Callable[[], str]) -> str:
+        progress.stage("kconfig", request.subject)
+        with budget.build():
+            return call()
+
+    words, env = _list_make_words(request), _make_ccache_env(store)
+    identity = request.toolchain.identity
+    return make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+
+
+def _list_make_words(request: BuildRequest) -> tuple[str, ...]:
+    make = command.find_tool("make", "make")
+    return (make, *request.toolchain.make_words, *_REPRODUCIBLE, *request.source.make_words)
+
+
+def _make_ccache_env(store: Store) -> dict[str, str]:
+    return {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
+
+
+def _prepare_make(
+    request: BuildRequest, worktree: Path, store: Store, share: MakeShare, build_dir: Path
+) -> "_Make":
+    """How make is called in a build folder, which is there after that."""
+    build_dir.mkdir(exist_ok=True)
+    env = {**_make_ccache_env(store), "CCACHE_STATSLOG": str(build_dir / _STATISTICS)}
+    return _Make((*_list_make_words(request), f"O={build_dir}"), worktree, env, share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Make:
+    """How make is called for one kernel: the words that all targets share, where, and with what."""
+
+    argv: tuple[str, ...]
+    worktree: Path
+    env: Mapping[str, str]
+    share: MakeShare
+
+    def run(
+        self,
+        words: Sequence[str],
+        log: Path,
+        *,
+        deadline: command.Deadline | None = None,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> command.Completed:
+        share = self.share
+        return command.run(
+            [*self.argv, *share.words, *words],
+            cwd=self.worktree,
+            env={**self.env, **share.env},
+            deadline=deadline,
+            log=log,
+            on_line=on_line,
+            check=check,
+            pass_fds=share.fds,
+        )
+
+
+def _install_modules(make: _Make, log: Path, root: Path) -> None:
+    """Put the modules below a folder, without the links into this machine's folders."""
+    words = [f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"]
+    make.run(words, log)
+    for link in root.glob("lib/modules/*/*"):
+        if link.is_symlink():
+            link.unlink()
+
+
+def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, target: Path) -> None:
+    """Build the modules that guest tests bring, against this very kernel."""
+    target.mkdir()
+    if not request.guest_modules:
+        return
+    folder = build_dir / "guest-modules"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in request.guest_modules:
+        shutil.copyfile(path, folder / path.name)
+    log = folder / "build.log"
+    done = make.run([f"M={folder}", "modules"], log, check=False)
+    if done.returncode:
+        words = log.read_text(errors="replace").splitlines()
+        raise command.find_host_trouble(done, words) or InfraError(
+            "the guest tests' modules do not build with this kernel",
+            where=request.subject,
+            hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
+        )
+    for module in folder.glob("*.ko"):
+        shutil.copyfile(module, target / module.name)
+
+
+def _find_new_warnings(request: BuildRequest, worktree: Path, build_dir: Path) -> list[str]:
+    src = request.source
+    if not src.series:
+        return []
+    return find_new_warnings(worktree, src.base, src.commit, build_dir, request.toolchain.make_words)
+
+
+def _choose_image(arch: Arch, config_text: str) -> Image:
+    """The first image that a kernel of this config can be booted from."""
+    return next(i for i in arch.images if not i.needs or f"\nCONFIG_{i.needs}=y\n" in config_text)
+
+
+def _describe(
+    draft: Path, image: str, build_dir: Path, done: command.Completed, new_warnings: list[str]
+) -> None:
+    """Put what is known of a build beside its image."""
+    log = build_dir / "build.log"
+    shutil.copyfile(log, draft / "build.log")
+    lines = log.read_text(errors="replace").splitlines()
+    vmlinux = draft / "vmlinux"
+    write_json(
+        draft / "build.json",
+        {
+            "image": image,
+            "gnu_build_id": read_gnu_build_id(vmlinux),
+            "vmlinux_sha256": hashlib.sha256(vmlinux.read_bytes()).hexdigest(),
+            "wall_s": round(done.wall_s, 1),
+            "cpu_s": round(done.cpu_s, 1),
+            "ccache": _count_ccache(build_dir / _STATISTICS),
+            "make": done.line,
+            "warnings": [line for line in lines if "warning:" in line],
+            # with W=1, in the files that the series touches
+            "new_warnings": new_warnings,
+        },
+    )
+
+
+def _count_ccache(statistics: Path) -> dict[str, int]:
+    """How many compilations of a build were answered from the cache, and how many were done."""
+    lines = statistics.read_text().splitlines() if statistics.exists() else []
+    return {
+        "hits": sum(lines.count(f"{mode}_cache_hit") for mode in ("direct", "preprocessed")),
+        "misses": lines.count("cache_miss"),
+    }
+
+
+def _compile(
+    make: _Make, targets: Sequence[str], build_dir: Path, counted: Path, progress: Progress, limit_s: float
+) -> command.Completed:
+    log = build_dir / "build.log"
+    log.unlink(missing_ok=True)
+    about = int(counted.read_text()) if counted.exists() else None
+    compiled = 0
+
+    def follow(line: str) -> None:
+        nonlocal compiled
+        if _COMPILED.match(line):
+            compiled += 1
+            progress.count(compiled, about if about and compiled <= about else None)
+
+    deadline = command.Deadline.after(limit_s)
+    done = make.run(targets, log, deadline=deadline, on_line=follow, check=False)
+    if not done.returncode and compiled > (about or 0):
+        write_atomic(counted, str(compiled))
+    return done
+
+
+def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> StageFailure | InfraError:
+    """The first error of the log with its source lines; a full disk is the host's."""
+    assert done.log
+    kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
+    shutil.copyfile(done.log, kept)
+    lines = kept.read_text(errors="replace").splitlines()
+    if trouble := command.find_host_trouble(done, lines):
+        return trouble
+    first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
+    told = lines[first : first + 6] + _quote_source(lines[first], worktree)
+    return StageFailure("build", "the kernel does not build", hint="\n  ".join(told), log=kept)
+
+
+def _quote_source(line: str, worktree: Path) -> list[str]:
+    """The lines around the place that a compiler's message names, as ``number: text``."""
+    place = re.match(r"(\S+?):(\d+):", line)
+    file = worktree / place[1] if place else None
+    if not place or not file or not file.is_file():
+        return []
+    number = int(place[2])
+    listed = list(enumerate(file.read_text(errors="replace").splitlines(), 1))
+    around = listed[max(0, number - 4) : number + 3]
+    return [f"{place[1]}:", *(f"{'>' if n == number else ' '}{n:6}: {text}" for n, text in around)]
+
+
+def read_gnu_build_id(vmlinux: Path) -> str:
+    """The build id note that the linker wrote, in hex; the guest shows it in ``/sys/kernel/notes``."""
+    notes = command.run([command.find_tool("readelf", "binutils"), "-n", str(vmlinux)]).output
+    match = re.search(r"Build ID: ([0-9a-f]+)", notes)
+    if not match:
+        raise InfraError("carries no GNU build id", where=str(vmlinux))
+    return match[1]

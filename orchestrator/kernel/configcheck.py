@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A source and a config in, its ``.config`` out: before anything is compiled, and without a worktree.
+
+Kconfig reads a small part of a tree, and is run on that part alone, in a folder of its own. A worktree that
+goes to another commit and back gives its files new times, and all that includes them is compiled again.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.errors import StageFailure
+from orchestrator.store.store import Store, make_id
+from orchestrator.kernel.kconfig import Config, configure
+from orchestrator.source.repository import Source, checkout, export_files, list_files
+
+# the Kconfig files, and what they and the makefiles that run Kconfig call
+_PART = re.compile(
+    r"[^/]+|(.*/)?Kconfig[^/]*|scripts/.*|arch/(.*/)?Makefile[^/]*|arch/[^/]+/tools/.*", re.DOTALL
+)
+
+
+@contextlib.contextmanager
+def open_kconfig_tree(source: Source, store: Store) -> Iterator[Path]:
+    """A folder with the part of a source that Kconfig reads, gone when the block is left."""
+    with _open_part(_list_part(source, store), store) as folder:
+        yield folder
+
+
+def make_dotconfig(
+    config: Config,
+    source: Source,
+    words: Sequence[str],
+    identity: str,
+    store: Store,
+    env: Mapping[str, str],
+    run: Callable[[Callable[[], str]], str],
+) -> str:
+    """The ``.config``; made once for all sources whose Kconfig files are the same.
+
+    ``words`` are make's, beginning with the tool, and ``identity`` says which compiler they mean. ``run`` is
+    called with what runs Kconfig, where that is needed. Raises ``StageFailure`` naming every requested symbol
+    that did not survive, with the reason.
+    """
+    part = _list_part(source, store)
+    key = make_id(part, config.config_id, identity, list(words))
+
+    def make(tree: Path, folder: Path) -> str:
+        return run(lambda: configure(config, tree, folder, [*words, f"O={folder}"], env))
+
+    def fill(draft: Path) -> None:
+        with store.scratch(f"config-{key}") as folder:
+            try:
+                with _open_part(part, store) as tree:
+                    text = make(tree, folder)
+            except StageFailure as error:
+                # Kconfig itself failed, perhaps for a file that is not in the part
+                if not error.log:
+                    raise
+                with checkout(source, store) as tree, _keep_log(store.path("logs", f"kconfig-{key}.log")):
+                    text = make(tree, folder)
+        (draft / "config").write_text(text)
+
+    return (store.publish("configs", key, fill) / "config").read_text()
+
+
+@contextlib.contextmanager
+def _keep_log(place: Path) -> Iterator[None]:
+    """Keep the log that an error names: its folder goes."""
+    try:
+        yield
+    except StageFailure as error:
+        if error.log:
+            error.log = Path(shutil.copy(error.log, place))
+        raise
+
+
+def _list_part(source: Source, store: Store) -> str:
+    lines = list_files(store, source.commit).splitlines()
+    return "\n".join(line for line in lines if _PART.fullmatch(line.partition("\t")[2]))
+
+
+@contextlib.contextmanager
+def _open_part(part: str, store: Store) -> Iterator[Path]:
+    with store.scratch(f"kconfig-{make_id(part)}") as folder:
+        export_files(store, part, folder)
+        yield folder

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Config fragments: files of ``kconfigs/`` in, typed requests out, with file and line.
+
+Beside ``CONFIG_`` lines a fragment has header lines::
+
+    #: about    what it is for
+    #: when     arch=aarch64 kernel>=5.13         where it may be used at all
+    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not requested: unsupported, not dropped
+    #: only     kernel<6.15 SYMBOL...  # why      a newer kernel has them no more: gone, not dropped
+                                                  bounds of other architectures: another such line
+    #: one-of   SYMBOL SYMBOL...                  the first of them that the kernel offers is set to y
+    #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
+    #: optional SYMBOL...                         may be dropped
+    #: override SYMBOL...                         an earlier fragment's other value gives way
+    #: append   words                             for the guest's kernel command line
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.project.condition import Condition
+from orchestrator.project.yamlfile import suggest
+from orchestrator.errors import UsageError, raise_all
+
+SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
+_KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")
+_CONDITION = re.compile(r"(arch|kernel)[<>=]")
+# a comment that was meant to unset a symbol
+_MISSPELT = re.compile(r"#\s*CONFIG_\S+\s+(is\s*)?(not|un)\s*set\W*", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One symbol, the value it must have (``n`` for not set), and the line that says so.
+
+    ``alternatives`` are taken in their order where the kernel does not offer this one. ``gone`` says since
+    when newer kernels have it no more, on a kernel that is one of those.
+    """
+
+    symbol: str
+    value: str
+    where: str
+    is_optional: bool = False
+    is_set: bool = True
+    only: Condition = Condition()
+    why_only: str = ""
+    alternatives: tuple["Request", ...] = ()
+    gone: str = ""
+
+    @property
+    def candidates(self) -> tuple["Request", ...]:
+        return (self, *self.alternatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line.
+
+    Configs that differ in little may share a build folder, if their fragments have the same ``family``.
+    """
+
+    name: str
+    about: str
+    when: Condition
+    requests: tuple[Request, ...]
+    append: str
+    override: frozenset[str]
+    family: str = ""
+
+
+def load_fragments(folder: Path) -> dict[str, Fragment]:
+    """Every fragment of a folder by name; raises ``UsageError`` for each faulty line, all at once."""
+    errors: list[UsageError] = []
+    found = {path.stem: _load_fragment(path, errors) for path in sorted(folder.glob("*.config"))}
+    raise_all(errors)
+    return found
+
+
+def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
+    reader = _Reader(path, errors)
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        errors.append(UsageError("is not UTF-8 text", where=str(path)))
+        lines = ["#: about"]
+    for number, line in enumerate(map(str.rstrip, lines), 1):
+        reader.read(line, f"{path}:{number}")
+    return reader.finish()
+
+
+class _Reader:
+    """Reads a fragment line by line and keeps what is wrong with it."""
+
+    def __init__(self, path: Path, errors: list[UsageError]) -> None:
+        self.path = path
+        self.errors = errors
+        self.values: dict[str, list[str]] = {}
+        self.requests: list[Request] = []
+        self.when = Condition()
+        self.bounds: dict[str, list[tuple[Condition, str, str]]] = {}
+        self.named: list[tuple[str, str, str]] = []
+
+    def read(self, line: str, where: str) -> None:
+        if line.startswith("#:"):
+            key, _, value = line[2:].strip().partition(" ")
+            value, _, why = map(str.strip, value.partition("#"))
+            self._read_header(key, value, why, where)
+        elif match := SETTING.fullmatch(line):
+            self.requests.append(Request(match[1] or match[3], match[2] or "n", where))
+        elif line.strip() and (not line.startswith("#") or _MISSPELT.fullmatch(line)):
+            hint = "write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line"
+            self._blame(f"not understood: {line}", where, hint)
+
+    def _read_header(self, key: str, value: str, why: str, where: str) -> None:
+        if key not in _KEYS:
+            self._blame(f"unknown header {key!r}{suggest(key, _KEYS)}", where)
+        self.values.setdefault(key, []).append(value)
+        if key == "when":
+            self.when = self._read_condition(" ".join(self.values["when"]), where)
+        elif key == "expect":
+            for word in value.split():
+                symbol, _, wanted = word.partition("=")
+                self.requests.append(Request(symbol, wanted or "y", where, is_set=False))
+        elif key == "only":
+            self._read_only(value, why, where)
+        elif key == "one-of":
+            self._read_alternatives(value.split(), where)
+        elif key in ("optional", "override"):
+            self.named += [(symbol, key, where) for symbol in value.split()]
+
+    def _read_alternatives(self, symbols: list[str], where: str) -> None:
+        if len(symbols) < 2:
+            self._blame("expected two symbols or more", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
+            return
+        first, *others = (Request(symbol, "y", where) for symbol in symbols)
+        self.requests.append(replace(first, alternatives=tuple(others)))
+
+    def _read_only(self, value: str, why: str, where: str) -> None:
+        conditions = [word for word in value.split() if _CONDITION.match(word)]
+        symbols = [word for word in value.split() if not _CONDITION.match(word)]
+        if not conditions or not symbols or not why:
+            example = "#: only arch=x86_64 kernel>=5.13 SYMBOL  # why"
+            self._blame("expected conditions, symbols and a reason", where, f"as in '{example}'")
+        condition = self._read_condition(" ".join(conditions), where)
+        for symbol in symbols:
+            bounds = self.bounds.setdefault(symbol, [])
+            for other, _, first in bounds:
+                if other.arches & condition.arches:
+                    self._blame(f"{symbol} is bounded twice", where, f"first in {first}")
+            bounds.append((condition, why, where))
+            self.named.append((symbol, "only", where))
+
+    def _read_condition(self, text: str, where: str) -> Condition:
+        try:
+            return Condition.parse(text)
+        except ValueError as error:
+            self._blame(str(error), where)
+        return Condition()
+
+    def _blame(self, what: str, where: str, hint: str = "") -> None:
+        self.errors.append(UsageError(what, where=where, hint=hint))
+
+    def _words(self, key: str) -> frozenset[str]:
+        return frozenset(" ".join(self.values.get(key, [])).split())
+
+    def finish(self) -> Fragment:
+        if not self._words("about"):
+            self._blame("says not what it is for", f"{self.path}:1", "add '#: about ...'")
+        asked = {one.symbol for request in self.requests for one in request.candidates}
+        for symbol, key, where in self.named:
+            if symbol not in asked:
+                what = f"{key} {symbol}: this fragment does not ask for it"
+                self._blame(what + suggest(symbol, asked), where)
+        optional = self._words("optional")
+        return Fragment(
+            self.path.stem,
+            " ".join(self.values.get("about", [])),
+            self.when,
+            tuple(self._bind(request, optional) for request in self.requests),
+            " ".join(self.values.get("append", [])),
+            self._words("override"),
+        )
+
+    def _bind(self, request: Request, optional: frozenset[str]) -> Request:
+        bounds = self.bounds.get(request.symbol, [(Condition(), "", "")])
+        only, why = bounds[0][0], "; ".join(why for _, why, _ in bounds)
+        for other, _, _ in bounds[1:]:
+            only = only.either(other)
+        return replace(
+            request,
+            is_optional=request.symbol in optional,
+            only=only,
+            why_only=why,
+            alternatives=tuple(self._bind(one, optional) for one in request.alternatives),
+        )

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Config fragments in, a ``.config`` out in which every requested symbol survived.
+
+Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are errors
+that name each symbol, all at once.
+"""
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
+from orchestrator.project.yamlfile import suggest
+from orchestrator.process import command
+from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.store.store import make_id, write_atomic
+from orchestrator.kernel.fragment import SETTING, Fragment, Request
+from orchestrator.kernel.kconfigreason import explain_symbols, find_entries, make_environment
+
+_MADE = ".config.made"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is asked of Kconfig: the merged requests and the command line that goes with them.
+
+    ``unsupported`` are the requests that are not for this architecture or version, as their fragment says.
+    """
+
+    config_id: str
+    arch: str
+    requests: tuple[Request, ...]
+    append: str
+    unsupported: tuple[Request, ...] = ()
+    family: str = ""
+
+    def render(self, passed_over: Set[str] = frozenset()) -> str:
+        """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set.
+
+        Of alternatives it has the first that is not ``passed_over``.
+        """
+        chosen = [
+            next((one for one in r.candidates if one.symbol not in passed_over), r.candidates[-1])
+            for r in self.requests
+            if r.is_set
+        ]
+        lines = [
+            f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}"
+            for r in chosen
+        ]
+        return "\n".join(lines) + "\n"
+
+
+class State(StrEnum):
+    """What became of a requested symbol; ``unknown`` is one to be unset that the tree does not have."""
+
+    SURVIVED = "survived"
+    CHANGED = "changed"
+    DROPPED = "dropped"
+    UNKNOWN = "unknown"
+    UNSUPPORTED = "unsupported"
+    GONE = "gone"
+
+
+_LOST = (State.CHANGED, State.DROPPED, State.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested.
+
+    ``taken`` is the symbol that has the value: of alternatives, the one that the kernel offers.
+    """
+
+    request: Request
+    got: str
+    state: State
+    reason: str = ""
+    taken: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        return self.state in _LOST and not self.request.is_optional
+
+    def __str__(self) -> str:
+        asked = self.request
+        names = " or ".join(one.symbol for one in asked.candidates)
+        text = f"{asked.where}: {names}: requested {asked.value}, got {self.got}"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+def make_config(
+    names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
+) -> Config:
+    """Merge fragments in the order given; raises ``UsageError`` for unknown names and conflicts.
+
+    ``base`` brings the architecture's fragment along. A later fragment wins only where it says
+    ``#: override SYMBOL``. One that does not hold here is an error, unless it is another architecture's own.
+    """
+    used = choose_fragments(names, fragments, arch, version)
+    merged: dict[str, Request] = {}
+    unsupported: list[Request] = []
+    errors: list[UsageError] = []
+    for fragment in used:
+        for written in fragment.requests:
+            offered = [one for one in written.candidates if one.only.holds(arch.name, version)]
+            unsupported += [
+                replace(one, gone=one.only.tell_end(arch.name, version))
+                for one in written.candidates
+                if one not in offered
+            ]
+            if not offered:
+                continue
+            request = replace(offered[0], alternatives=tuple(offered[1:]))
+            old = merged.get(request.symbol)
+            is_same = old is None or _is_same(old.value, request.value)
+            if old and not is_same and request.symbol not in fragment.override:
+                errors.append(
+                    UsageError(
+                        f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
+                        where=request.where,
+                        hint=f"drop one, or say '#: override {request.symbol}' in the later one",
+                    )
+                )
+            merged[request.symbol] = _merge(old, request) if old else request
+    raise_all(errors)
+    append = " ".join(fragment.append for fragment in used if fragment.append)
+    requests = tuple(merged.values())
+    asked = [
+        (r.symbol, r.value, r.is_optional, r.is_set, *(one.symbol for one in r.alternatives))
+        for r in requests
+    ]
+    family = "".join(fragment.family for fragment in used)
+    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported), family)
+
+
+def choose_fragments(
+    names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
+) -> list[Fragment]:
+    """The fragments named, the architecture's own right after base. One that is for others is an error."""
+    names = [name for name in names if name == arch.name or name not in ARCHES]
+    if "base" in names and arch.name in fragments and arch.name not in names:
+        names.insert(names.index("base") + 1, arch.name)
+    errors: list[UsageError] = []
+    for name in names:
+        if name not in fragments:
+            what = f"there is no fragment {name}{suggest(name, fragments)}"
+            errors.append(UsageError(what, where="kconfig"))
+        elif not fragments[name].when.holds(arch.name, version):
+            what = f"fragment {name} is for {fragments[name].when.text}, this is {arch.name}, {version}"
+            errors.append(UsageError(what, where="kconfig"))
+    raise_all(errors)
+    return [fragments[name] for name in names]
+
+
+def _merge(old: Request, new: Request) -> Request:
+    """What two fragments request together: set if either sets it, optional only if both say so."""
+    return replace(
+        new,
+        is_set=old.is_set or new.is_set,
+        is_optional=old.is_optional and new.is_optional,
+        alternatives=old.alternatives and new.alternatives,
+    )
+
+
+def configure(
+    config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
+    """Let Kconfig make the ``.config`` of a build folder, and return it.
+
+    Raises ``StageFailure`` naming every requested symbol that did not survive, with the reason.
+    """
+    text = _run_kconfig(config, worktree, build_dir, make, env)
+    outcomes = find_unknown(compare_config(config, text), text, worktree)
+    if wrong := [outcome for outcome in outcomes if outcome.is_error]:
+        told = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
+        raise StageFailure(
+            "kconfig",
+            f"{len(told)} requested symbol(s) did not survive",
+            hint="\n  ".join(map(str, told)),
+        )
+    return text
+
+
+def report_config(
+    config: Config, worktree: Path, build_dir: Path, words: Sequence[str]
+) -> tuple[Outcome, ...]:
+    """What would become of every requested symbol, with reasons, in an empty ``build_dir``.
+
+    ``words`` are the toolchain's for make. Raises ``StageFailure`` only when Kconfig itself fails.
+    """
+    make = [command.find_tool("make", "make"), *words, f"O={build_dir}"]
+    text = _run_kconfig(config, worktree, build_dir, make, {})
+    outcomes = find_unknown(compare_config(config, text), text, worktree)
+    return explain_outcomes(outcomes, worktree, build_dir / _MADE, make)
+
+
+def _run_kconfig(
+    config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
+    """The ``.config`` that Kconfig makes; it is run again where it took none of a request's alternatives."""
+    passed_over: set[str] = set()
+    while True:
+        text = _run_allnoconfig(config.render(passed_over), worktree, build_dir, make, env)
+        lost = [
+            request
+            for request in config.requests
+            if request.alternatives and not _find_taken(request, parse_config(text))
+        ]
+        more = {
+            next((one.symbol for one in request.candidates[:-1] if one.symbol not in passed_over), "")
+            for request in lost
+        } - {""}
+        if not more:
+            return text
+        passed_over |= more
+
+
+def _run_allnoconfig(
+    requests: str, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
+) -> str:
+    asked, made, log = build_dir / ".config.asked", build_dir / _MADE, build_dir / "kconfig.log"
+    write_atomic(asked, requests)
+    for stale in (made, log):
+        stale.unlink(missing_ok=True)
+    done = command.run(
+        [*make, f"KCONFIG_ALLCONFIG={asked}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
+        cwd=worktree,
+        env=env,
+        deadline=command.Deadline.after(300),
+        log=log,
+        check=False,
+    )
+    if done.returncode:
+        words = done.output.splitlines()
+        raise command.find_host_trouble(done, words) or StageFailure(
+            "kconfig", "kconfig does not take this tree", hint="\n  ".join(words[-6:]), log=log
+        )
+    return made.read_text()
+
+
+def parse_config(text: str) -> dict[str, str]:
+    """Symbols of a ``.config`` and their values; what is not set is ``n``."""
+    found = (SETTING.fullmatch(line) for line in text.splitlines())
+    return {match[1] or match[3]: match[2] or "n" for match in found if match}
+
+
+def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
+    """What every request came to in a ``.config``; a symbol that it does not name is ``n``."""
+    found = parse_config(text)
+    outcomes = []
+    for request in config.requests:
+        if taken := _find_taken(request, found):
+            names = ", ".join(one.symbol for one in request.candidates)
+            reason = "" if taken == request.symbol else f"the first of {names} that this kernel offers"
+            outcomes.append(Outcome(request, request.value, State.SURVIVED, reason, taken))
+            continue
+        got = found.get(request.symbol, "n")
+        outcomes.append(Outcome(request, got, State.DROPPED if got == "n" else State.CHANGED))
+    outcomes += [_tell_unsupported(request, found) for request in config.unsupported]
+    return tuple(outcomes)
+
+
+def _find_taken(request: Request, found: Mapping[str, str]) -> str:
+    """The first of a request's alternatives that has the value in a ``.config``, or an empty string."""
+    return next(
+        (one.symbol for one in request.candidates if _is_same(found.get(one.symbol, "n"), one.value)), ""
+    )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two values are the same text or number: Kconfig keeps ``0x01000`` as it was written."""
+    if one == other:
+        return True
+    base = 16 if any(value[:2].lower() == "0x" for value in (one, other)) else 10
+    try:
+        return int(one, base) == int(other, base)
+    except ValueError:
+        return False
+
+
+def _tell_unsupported(request: Request, found: Mapping[str, str]) -> Outcome:
+    got = found.get(request.symbol, "n")
+    if request.gone:
+        return Outcome(request, got, State.GONE, f"gone {request.gone}: {request.why_only}")
+    return Outcome(request, got, State.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
+
+
+def find_unknown(outcomes: Sequence[Outcome], text: str, worktree: Path) -> tuple[Outcome, ...]:
+    """The outcomes, with those marked as unknown that unset a symbol which the tree does not have: a typo."""
+    named = parse_config(text)
+    unnamed = {
+        o.taken for o in outcomes if o.state is State.SURVIVED and o.got == "n" and o.taken not in named
+    }
+    unknown = unnamed - set(find_entries(unnamed, worktree))
+    return tuple(replace(o, state=State.UNKNOWN) if o.taken in unknown else o for o in outcomes)
+
+
+def explain_outcomes(
+    outcomes: Sequence[Outcome], worktree: Path, made: Path, make: Sequence[str]
+) -> tuple[Outcome, ...]:
+    """The outcomes with the reason of each that is not as requested, as Kconfig has it."""
+    wanted = {one.symbol: one.value for o in outcomes if o.state in _LOST for one in o.request.candidates}
+    if not wanted:
+        return tuple(outcomes)
+    head = re.search(r"^# Linux/\S+ (\S+) Kernel Configuration$", made.read_text(), re.M)
+    environment = make_environment(worktree, head[1] if head else "this kernel", make)
+    reasons = explain_symbols(wanted, made, environment)
+
+    def tell(request: Request) -> str:
+        if not request.alternatives:
+            return reasons.get(request.symbol, "")
+        return "; ".join(f"{one.symbol}: {reasons[one.symbol]}" for one in request.candidates)
+
+    return tuple(replace(o, reason=tell(o.request)) if o.state in _LOST else o for o in outcomes)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel that is built with a series in, the W=1 warnings that the series brings out.
+
+Every touched file that was compiled is compiled once more with the flags of W=1, and where it is not clean,
+so is the file without the series. The objects that the kernel was linked from are not touched.
+"""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.process import command
+
+# the tree's own flags, found the way that its top Makefile finds them
+_FLAGS = """\
+KBUILD_CFLAGS :=
+KBUILD_CPPFLAGS :=
+-include $(objtree)/include/config/auto.conf
+include $(srctree)/scripts/Kbuild.include
+-include $(srctree)/scripts/Makefile.compiler
+include $(srctree)/scripts/Makefile.extrawarn
+flags: ; @echo $(KBUILD_CPPFLAGS) $(KBUILD_CFLAGS)
+"""
+_COMPILED_BY = re.compile(r"^(?:saved)?cmd_\S+ := (.*?)(?:\s;.*)?$", re.M)
+_DROPPED = re.compile(r"-Wp,-MM?D\S*|-c|ccache")
+_LIMIT_S = 300
+
+
+def find_new_warnings(
+    worktree: Path, base: str, commit: str, build_dir: Path, make_words: Sequence[str]
+) -> list[str]:
+    """Warnings in the C files that differ between two commits, the later one checked out and built.
+
+    A warning that is there without the series, on whatever line, is not new. ``make_words`` choose the
+    toolchain. A file that this config does not compile has none.
+    """
+    git = [command.find_tool("git", "git"), "-C", str(worktree)]
+    listed = command.run([*git, "diff", "--name-only", "--diff-filter=d", base, commit, "--", "*.c"])
+    commands = {name: _find_command(build_dir, name) for name in listed.output.splitlines()}
+    if not any(commands.values()):
+        return []
+    flags = _find_flags(worktree, build_dir, make_words)
+    found: list[str] = []
+    for name, argv in commands.items():
+        if not argv:
+            continue
+        after = _compile(name, (worktree / name).read_bytes(), [*argv, *flags], worktree, build_dir)
+        if not after:
+            continue
+        old = command.run([*git, "show", f"{base}:{name}"], check=False)
+        text = old.output.encode() if old.returncode == 0 else b""
+        before = Counter(map(_without_place, _compile(name, text, [*argv, *flags], worktree, build_dir)))
+        for line in after:
+            if before[_without_place(line)]:
+                before[_without_place(line)] -= 1
+            else:
+                found.append(line)
+    return found
+
+
+def _find_command(build_dir: Path, name: str) -> list[str]:
+    """How a file was compiled, without its input and output; empty when it was not."""
+    path = build_dir / Path(name).parent / f".{Path(name).stem}.o.cmd"
+    match = _COMPILED_BY.search(path.read_text()) if path.exists() else None
+    if not match:
+        return []
+    *words, _ = shlex.split(match[1].replace("$(pound)", "#").replace("$$", "$"))
+    output = words.index("-o")
+    del words[output : output + 2]
+    return [word for word in words if not _DROPPED.fullmatch(word)]
+
+
+def _find_flags(worktree: Path, build_dir: Path, make_words: Sequence[str]) -> list[str]:
+    places = [f"srctree={worktree}", f"objtree={build_dir}"]
+    words = [*make_words, *places, "KBUILD_EXTRA_WARN=1", "CONFIG_CC_IS_GCC=y"]
+    done = command.run([command.find_tool("make", "make"), "-s", "-f", "-", *words], stdin=_FLAGS.encode())
+    return shlex.split(done.output.splitlines()[-1])
+
+
+def _compile(name: str, text: bytes, argv: Sequence[str], worktree: Path, build_dir: Path) -> list[str]:
+    """The warnings of a file with this text."""
+    folder = worktree / Path(name).parent
+    done = command.run(
+        [*argv, "-iquote", str(folder), "-x", "c", "-c", "-o", "/dev/null", "-"],
+        cwd=build_dir,
+        stdin=f'# 1 "{name}"\n'.encode() + text,
+        deadline=command.Deadline.after(_LIMIT_S),
+        check=False,
+    )
+    return [line for line in done.output.splitlines() if line.startswith(f"{name}:") and "warning:" in line]
+
+
+def _without_place(line: str) -> str:
+    return re.sub(r":\d+", "", line)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel for another machine: its folder out with what it was made of, and in again, checked.
+
+A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.CELL.json`` for each kernel of a row
+that was to be built, also for those that could not be.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
+from orchestrator.store.store import Store, write_json
+from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
+from orchestrator.source.repository import Source, export_patches
+
+# of a kernel's folder that was handed over: series and fixups
+PATCHES = "patches.mbox"
+SCHEMA = "cowbell-built-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no kernel, in the fields of ``StageFailure``."""
+
+    stage: str
+    what: str
+    where: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What is told of one kernel of a row. ``base`` is the tree's own commit, ``source`` what was built.
+
+    ``toolchain`` is the compiler's identity. Without a kernel, ``left_out`` or ``trouble`` says why.
+    ``folder`` is where it was read from.
+    """
+
+    row: str
+    cell: str
+    series: str
+    base: Source
+    source: Source | None = None
+    toolchain: str = ""
+    config_id: str = ""
+    build_id: str = ""
+    left_out: str = ""
+    trouble: Trouble | None = None
+    schema: str = SCHEMA
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}/{self.cell}"
+
+    def find_source(self) -> Source:
+        """Raises ``StageFailure`` when it could not be built, as it did where it was tried."""
+        if self.trouble:
+            raise StageFailure(
+                self.trouble.stage, self.trouble.what, where=self.trouble.where, hint=self.trouble.hint
+            )
+        assert self.source
+        return self.source
+
+    def find_kernel(self, request: BuildRequest, store: Store) -> Kernel:
+        """The kernel, in the store like one that was built here, if it is the one that is asked for.
+
+        Raises ``UsageError`` when it is another, and ``InfraError`` when it did not arrive whole.
+        """
+        folder = Path(self.folder) / self.build_id
+        if request.build_id != self.build_id:
+            what = "has another config than its row" if request.config.config_id != self.config_id else (
+                "was built by another cowbell, or with other modules of guest tests"
+            )  # fmt: skip
+            hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it anew"
+            raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
+        try:
+            told = json.loads((folder / "build.json").read_text())
+            with (folder / "vmlinux").open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            is_whole = digest == told["vmlinux_sha256"] and (folder / told["image"]).is_file()
+        except (OSError, ValueError, KeyError):
+            is_whole = False
+        if not is_whole:
+            raise InfraError(f"the kernel of {self.name} is not whole", where=str(folder))
+
+        def fill(draft: Path) -> None:
+            shutil.copytree(folder, draft, dirs_exist_ok=True)
+
+        store.publish("kernels", self.build_id, fill)
+        kernel = find_kernel(request, store)
+        assert kernel
+        return kernel
+
+
+_HANDOVER = TypeAdapter(Handover)
+
+
+def hand_over(handover: Handover, kernel: Kernel | None, target: Path, store: Store) -> None:
+    """Put a kernel, or why there is none, into a folder, in place of what was told of it before."""
+    target.mkdir(parents=True, exist_ok=True)
+    if kernel:
+        request = kernel.request
+        place = target / request.build_id
+        if not place.exists():
+            draft = Path(tempfile.mkdtemp(prefix=".", dir=target))
+            shutil.copytree(kernel.folder, draft, dirs_exist_ok=True)
+            src = request.source
+            if patches := export_patches(store, src.base, src.commit) if src.commit != src.base else None:
+                (draft / PATCHES).write_bytes(patches)
+            draft.chmod(0o755)
+            draft.rename(place)
+        handover = replace(
+            handover,
+            source=request.source,
+            toolchain=request.toolchain.identity,
+            config_id=request.config.config_id,
+            build_id=request.build_id,
+        )
+    write_json(target / f"{quote(handover.row, '')}.{quote(handover.cell, '')}.json", asdict(handover))
+
+
+def load_handovers(folders: Sequence[Path]) -> Mapping[str, Handover]:
+    """What folders have, by ``ROW/CELL``; raises ``UsageError`` for all that is wrong, at once."""
+    found: dict[str, Handover] = {}
+    errors: list[UsageError] = []
+    for folder in folders:
+        if not folder.is_dir():
+            errors.append(UsageError("there is no such folder", where=f"BUILT={folder}"))
+        for path in sorted(folder.glob("*.json")):
+            try:
+                handover = _HANDOVER.validate_python(json.loads(path.read_bytes()), extra="forbid")
+            except (OSError, ValueError, ValidationError) as error:
+                told = str(error).splitlines()[0]
+                errors.append(UsageError(f"is not a kernel that was handed over: {told}", where=str(path)))
+                continue
+            if handover.schema != SCHEMA:
+                errors.append(UsageError(f"has schema {handover.schema}, expected {SCHEMA}", where=str(path)))
+            if other := found.get(handover.name):
+                what = f"is the kernel of {handover.name}, and {other.folder} has one, too"
+                errors.append(UsageError(what, where=str(path)))
+            found[handover.name] = replace(handover, folder=str(folder.resolve()))
+    raise_all(errors)
+    return found

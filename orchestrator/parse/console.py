@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel log text comes in as it left the console, and what the kernel complained of comes out: splats with
+a fingerprint, panic, boots, milestones and the cases' markers. Memory stays bounded however long the log is;
+what was dropped is counted. Must not log, print, do I/O or raise on any text, and must not decide whether a
+case passed.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from orchestrator.parse import splat
+from orchestrator.parse.printk import KernelLine, split_line
+from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind
+
+MAX_SPLATS_PER_KIND = 40
+MAX_MARKERS = 20_000
+MAX_MILESTONES = 64
+MAX_EXCERPT_LINES = 120
+MAX_FRAMES = 64
+MAX_OPEN = 32
+
+# lines without anything of a report in them after which it is over: before its trace, and after
+_PATIENCE_BEFORE_TRACE = 80
+_PATIENCE = 30
+_CUT_PATIENCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """``cowbell: begin CASE`` or ``cowbell: end CASE``, written to the log around a case."""
+
+    action: str
+    case: str
+    line_number: int
+    uptime_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """``banner``, ``root``, ``init``, ``power-down`` or ``restart``, at seconds of uptime."""
+
+    name: str
+    line_number: int
+    uptime_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleLog:
+    """What a log says. ``panic`` is the message of the first panic; ``dropped`` counts the splats beyond
+    what is kept of each kind; ``lines`` is 0 for a mute guest.
+    """
+
+    lines: int
+    splats: tuple[Splat, ...]
+    panic: str | None
+    boots: int
+    milestones: tuple[Milestone, ...]
+    markers: tuple[Marker, ...]
+    last_uptime_s: float | None
+    dropped: tuple[tuple[SplatKind, int], ...]
+    dropped_markers: int
+
+    @property
+    def panicked(self) -> bool:
+        return self.panic is not None
+
+    @property
+    def faults(self) -> tuple[Splat, ...]:
+        return tuple(splat for splat in self.splats if splat.is_fault)
+
+
+_BANNER = re.compile(r"Linux version \d+\.\d+")
+_MARKER = re.compile(r"cowbell: (begin|end) (\S.*?)\s*$")
+_MILESTONES = (
+    ("root", re.compile(r"VFS: Mounted root ")),
+    ("init", re.compile(r"Run \S+ as init process")),
+    ("power-down", re.compile(r"reboot: (?:Power down|System halted)")),
+    ("restart", re.compile(r"reboot: Restarting system|Rebooting in \d+ seconds")),
+)
+_MILESTONE_GATE = re.compile("Run |VFS: M|reboot: |Rebooting ")
+
+
+def parse_console(text: str | Iterable[str]) -> ConsoleLog:
+    """Parses a whole log, or its lines."""
+    parser = ConsoleParser()
+    for line in text.split("\n") if isinstance(text, str) else text:
+        parser.feed(line)
+    return parser.end()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A report that is being read."""
+
+    kind: SplatKind
+    title: str
+    line_number: int
+    uptime_s: float | None
+    case: str | None
+    excerpt: list[str]
+    frames: list[str] = field(default_factory=list)
+    pointer: str = ""
+    task: str | None = None
+    taint: str | None = None
+    dropped_lines: int = 0
+    kept: int = 1
+    idle: int = 0
+    has_died: bool = False
+    has_header: bool = False
+    is_tracing: bool = False
+    is_traced: bool = False
+
+    def close(self) -> Splat:
+        frames = tuple(self.frames)
+        if self.pointer and (not frames or splat.strip_suffix(frames[0]) != splat.strip_suffix(self.pointer)):
+            frames = (self.pointer, *frames)
+        return Splat(
+            self.kind,
+            self.title,
+            frames,
+            splat.make_fingerprint(self.kind, frames, self.title),
+            self.line_number,
+            "\n".join(self.excerpt[: self.kept]),
+            self.dropped_lines,
+            self.uptime_s,
+            self.case,
+            self.task,
+            self.taint,
+        )
+
+
+class ConsoleParser:
+    """Feed lines as they come, then ask for the log with :meth:`end`."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._has_text = False
+        self._open: dict[str, _Open] = {}
+        self._cut: dict[str, list[tuple[int, KernelLine]]] = {}
+        self._splats: list[Splat] = []
+        self._kept: dict[SplatKind, int] = {}
+        self._dropped: dict[SplatKind, int] = {}
+        self._last_fault: SplatKind | None = None
+        self._panic: str | None = None
+        self._boots = 0
+        self._milestones: list[Milestone] = []
+        self._markers: list[Marker] = []
+        self._dropped_markers = 0
+        self._uptime_s: float | None = None
+        self._case: str | None = None
+        self._has_trace_reason = False
+
+    def feed(self, line: str) -> None:
+        """Takes one line, with or without its line end, decoded with ``errors="replace"``."""
+        self._lines += 1
+        self._has_text = self._has_text or bool(line.strip())
+        for piece in split_line(line):
+            self._on_line(piece)
+
+    def end(self) -> ConsoleLog:
+        """Ends the log; reports that are still open count as they are. Feed nothing afterwards."""
+        self._close_all()
+        return ConsoleLog(
+            self._lines if self._has_text else 0,
+            tuple(sorted(self._splats, key=lambda splat: splat.line_number)),
+            self._panic,
+            self._boots,
+            tuple(self._milestones),
+            tuple(self._markers),
+            self._uptime_s,
+            tuple(sorted(self._dropped.items())),
+            self._dropped_markers,
+        )
+
+    def _on_line(self, line: KernelLine) -> None:
+        if line.uptime_s is not None:
+            self._uptime_s = line.uptime_s
+        if self._on_landmark(line):
+            self._has_trace_reason = False
+            return
+        if splat.SYSRQ.match(line.text):
+            self._has_trace_reason = True
+        if splat.CUT_HERE.match(line.text):
+            self._flush_cut(line.caller)
+            if len(self._cut) < MAX_OPEN:
+                self._cut[line.caller] = [(self._lines, line)]
+            return
+        kind = self._find_report(line)
+        if kind and self._on_report(kind, line):
+            return
+        if line.caller in self._cut:
+            held = self._cut[line.caller]
+            held.append((self._lines, line))
+            if len(held) > _CUT_PATIENCE:
+                self._flush_cut(line.caller)
+        elif report := self._find_open(line):
+            self._on_continued(report, line)
+        elif self._is_kernels(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
+            # whatever it is about: a healthy kernel shows no stack that nobody asked for
+            self._open_report(SplatKind.TRACE, line)
+            self._open[line.caller].title = "a stack without a report"
+            self._on_continued(self._open[line.caller], line)
+
+    def _on_landmark(self, line: KernelLine) -> bool:
+        if _BANNER.match(line.text):
+            self._close_all()
+            self._last_fault = None
+            self._boots += 1
+            self._case = None
+            self._add_milestone("banner", line)
+            return True
+        if marker := _MARKER.match(line.text):
+            self._case = marker[2] if marker[1] == "begin" else None
+            if len(self._markers) < MAX_MARKERS:
+                self._markers.append(Marker(marker[1], marker[2], self._lines, line.uptime_s))
+            else:
+                self._dropped_markers += 1
+            return True
+        if _MILESTONE_GATE.match(line.text):
+            for name, pattern in _MILESTONES:
+                if pattern.match(line.text):
+                    self._add_milestone(name, line)
+        return False
+
+    def _add_milestone(self, name: str, line: KernelLine) -> None:
+        if len(self._milestones) < MAX_MILESTONES:
+            self._milestones.append(Milestone(name, self._lines, line.uptime_s))
+
+    def _find_report(self, line: KernelLine) -> SplatKind | None:
+        if kind := splat.find_kind(line.text):
+            return kind
+        return SplatKind.BUG if self._is_kernels(line) and line.text.startswith("BUG: ") else None
+
+    def _is_kernels(self, line: KernelLine) -> bool:
+        """What has no kind of its own is taken from the kernel only: user space prints such lines as well."""
+        return line.uptime_s is not None or self._uptime_s is None
+
+    def _on_report(self, kind: SplatKind, line: KernelLine) -> bool:
+        """Open a report, unless the line only continues the one that is open; True when it is dealt with."""
+        report = self._find_open(line)
+        match kind:
+            case SplatKind.PANIC:
+                message = line.text[line.text.index("Kernel panic") :][:MAX_LINE]
+                self._panic = self._panic or message
+                if self._is_explained(message):
+                    self._has_trace_reason = True
+                    return False
+            case SplatKind.OOM if report and report.kind is SplatKind.OOM and "process" in line.text:
+                report.title = splat.clean_title(line.text)
+                report.task = splat.find_task(line.text) or report.task
+                return False
+            case SplatKind.OOPS if report and splat.DIE.match(line.text) and self._may_die(report):
+                report.has_died = True
+                return False
+            case SplatKind.BUG | SplatKind.WARNING if report and self._may_have_header(report):
+                report.has_header = True
+                return False
+        self._open_report(kind, line)
+        return True
+
+    def _is_explained(self, message: str) -> bool:
+        if self._last_fault is None and not any(report.kind.is_fault for report in self._open.values()):
+            return False
+        if "Attempted to kill" in message:
+            kinds = {self._last_fault, *(report.kind for report in self._open.values())}
+            return bool(kinds & set(splat.KILLS_ITS_TASK))
+        return bool(splat.CONSEQUENCE.search(message))
+
+    @staticmethod
+    def _may_die(report: _Open) -> bool:
+        return not (report.has_died or report.is_traced) and report.kind in splat.KILLS_ITS_TASK
+
+    @staticmethod
+    def _may_have_header(report: _Open) -> bool:
+        waits = report.kind in (SplatKind.LIST, SplatKind.REFCOUNT)
+        return waits and not (report.has_header or report.is_traced)
+
+    def _open_report(self, kind: SplatKind, line: KernelLine) -> None:
+        previous = self._open.pop(line.caller, None)
+        if previous:
+            self._keep(previous)
+        held = self._cut.pop(line.caller, [])
+        title = splat.clean_title(line.text)
+        message = next((text.text.strip() for _, text in held[1:] if text.text.strip()), "")
+        if kind is SplatKind.WARNING and message:
+            title = f"{title}: {message[:MAX_LINE]}"
+        excerpt = [text.raw[:MAX_LINE] for _, text in held] + [line.raw[:MAX_LINE]]
+        if len(self._open) >= MAX_OPEN:
+            self._keep(self._open.pop(next(iter(self._open))))
+        report = _Open(kind, title, self._lines, line.uptime_s, self._case, excerpt, kept=len(excerpt))
+        report.task = splat.find_task(line.text)
+        report.has_died = bool(splat.DIE.match(line.text))
+        self._open[line.caller] = report
+
+    def _find_open(self, line: KernelLine) -> _Open | None:
+        if line.text.startswith("NMI backtrace for cpu") and line.caller not in self._open:
+            # a stalled CPU prints its own trace into the report of the CPU that noticed
+            stalls = (report for report in self._open.values() if report.kind.is_stall)
+            if report := next(stalls, None):
+                self._open[line.caller] = report
+        if not self._open:
+            return None
+        if line.uptime_s is None and not line.caller and self._uptime_s is not None:
+            return None
+        return self._open.get(line.caller)
+
+    def _on_continued(self, report: _Open, line: KernelLine) -> None:
+        is_part = self._read_trace(report, line.text)
+        if found := splat.TASK.search(line.text):
+            report.task = report.task or found[1]
+            if report.taint is None:
+                report.taint = (found[2] or "").replace(" ", "")
+        elif report.task is None:
+            report.task = splat.find_task(line.text)
+        is_end = bool(splat.END.match(line.text))
+        is_part = is_part or is_end or bool(splat.OF_REPORT.match(line.text))
+        if len(report.excerpt) < MAX_EXCERPT_LINES:
+            report.excerpt.append(line.raw[:MAX_LINE])
+            if is_part:
+                report.kept = len(report.excerpt)
+        elif is_part:
+            report.dropped_lines += 1
+        report.idle = 0 if is_part else report.idle + 1
+        patience = _PATIENCE if report.is_traced else _PATIENCE_BEFORE_TRACE
+        if report.idle > patience or (is_end and (report.is_traced or not line.text.startswith("="))):
+            self._close(report)
+
+    @staticmethod
+    def _read_trace(report: _Open, text: str) -> bool:
+        """Take a frame, or notice where the first trace begins and ends; whether the line is of a trace."""
+        if splat.TRACE_BEGIN.match(text):
+            report.is_tracing, report.is_traced = not report.frames, True
+            return True
+        if found := splat.POINTER.match(text.lstrip()):
+            if report.is_tracing and report.frames:
+                if report.kind.is_stall:
+                    report.frames.append(found[1])
+            elif not report.pointer and not report.frames:
+                report.pointer = found[1]
+            return True
+        if found := splat.FRAME.fullmatch(text):
+            if report.kind in splat.PLAIN_TRACE_KINDS and not report.is_traced:
+                report.is_tracing = report.is_traced = True
+            if report.is_tracing and not found[1] and len(report.frames) < MAX_FRAMES:
+                report.frames.append(found[2])
+            return True
+        if report.is_tracing and report.frames and not splat.IN_TRACE.match(text):
+            report.is_tracing = report.idle < 3 and not splat.ends_trace(text)
+        elif report.kind in splat.PLAIN_TRACE_KINDS and report.frames and not text.strip():
+            report.is_tracing = False
+        return False
+
+    def _flush_cut(self, caller: str) -> None:
+        """``cut here`` was printed and no known report came: it is one all the same."""
+        held = self._cut.pop(caller, None)
+        if not held:
+            return
+        number, first = held[0]
+        message = next((text.text.strip() for _, text in held[1:] if text.text.strip()), "nothing followed")
+        report = _Open(
+            SplatKind.WARNING,
+            f"report cut off: {splat.clean_title(message)}",
+            number,
+            first.uptime_s,
+            self._case,
+            [text.raw[:MAX_LINE] for _, text in held],
+            kept=len(held),
+        )
+        self._keep(report)
+
+    def _close(self, report: _Open) -> None:
+        for caller in [caller for caller, other in self._open.items() if other is report]:
+            del self._open[caller]
+        self._keep(report)
+
+    def _close_all(self) -> None:
+        for caller in list(self._cut):
+            self._flush_cut(caller)
+        while self._open:
+            self._close(next(iter(self._open.values())))
+
+    def _keep(self, report: _Open) -> None:
+        for caller in [caller for caller, other in self._open.items() if other is report]:
+            del self._open[caller]
+        if report.kind.is_fault:
+            self._last_fault = report.kind
+        kept = self._kept.get(report.kind, 0)
+        if kept == MAX_SPLATS_PER_KIND:
+            self._dropped[report.kind] = self._dropped.get(report.kind, 0) + 1
+            return
+        self._kept[report.kind] = kept + 1
+        self._splats.append(report.close())

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The declarations with what words of the command line bring along: a tree, a series, a range of commits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.errors import InfraError, UsageError, raise_all
+from orchestrator.plan.plan import Declarations
+from orchestrator.plan.workspace import Workspace
+from orchestrator.kernel.prebuilt import load_handovers
+from orchestrator.source.fetch import check_local, fetch_tree
+from orchestrator.source.remote import fetch_range
+from orchestrator.source.repository import open_repository
+from orchestrator.source.series import Series, export_range, find_local_range, find_series, make_range
+from orchestrator.source.tree import GitTree, LocalTree, Tree, find_tree, is_path
+
+
+def add_inputs(
+    declared: Declarations,
+    kernel: str,
+    series: Sequence[str],
+    place: Workspace,
+    *,
+    is_dirty: bool = False,
+    redo: bool = False,
+    built: Sequence[Path] = (),
+) -> Declarations:
+    """The declarations with what the command line brings along: trees and series that are not ours.
+
+    Each is known by the word that names it; ``built`` are folders with kernels that were built elsewhere.
+    Raises ``UsageError`` for all that are wrong, at once.
+    """
+    if built:
+        raise_all(
+            [
+                UsageError("is of the build, and kernels of BUILT= are built", where=name)
+                for name, value in (("KERNEL", kernel), ("SERIES", series), ("DIRTY", is_dirty))
+                if value
+            ]
+        )
+        if not (handovers := load_handovers(built)):
+            where = f"BUILT={','.join(map(str, built))}"
+            raise InfraError("there is no kernel", where=where, hint="cowbell build DIR= puts kernels there")
+        return replace(declared, built=handovers)
+    trees, known = dict(declared.trees), dict(declared.series)
+    errors: list[UsageError] = []
+    try:
+        # a plain name that is unknown is told with the other wrong words of the request
+        if kernel in trees or ":" in kernel or is_path(kernel):
+            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
+        chosen = trees.get(kernel)
+        if isinstance(chosen, LocalTree):
+            check_local(chosen)
+        if is_dirty and not (isinstance(chosen, LocalTree) and chosen.is_dirty):
+            errors.append(UsageError("is for KERNEL=/path/to/checkout, at what lies there", where="DIRTY"))
+    except UsageError as error:
+        errors.append(error)
+    for word in series:
+        try:
+            if parts := make_range(word):
+                known[word] = _load_range(word, *parts, declared, place, redo=redo)
+            elif _is_brought(word, declared):
+                known[word] = find_series(Path(word).expanduser(), place.store)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    raise_all(errors)
+    return replace(declared, trees=trees, series=known)
+
+
+def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
+    """The declarations with the command line's own tree and series, by their words alone."""
+    trees: dict[str, Tree] = {}
+    name, _, ref = kernel.partition(":")
+    if is_path(name):
+        # it may be on another machine only
+        trees[kernel] = LocalTree(kernel, name, ref)
+    elif ref:
+        trees[kernel] = find_tree(kernel, declared.trees)
+    known = {word: Series(Path(word).stem) for word in series if _is_brought(word, declared)}
+    return replace(declared, trees={**declared.trees, **trees}, series={**declared.series, **known})
+
+
+def _is_brought(word: str, declared: Declarations) -> bool:
+    """Whether a word of ``SERIES=`` is no name, but brings a series along."""
+    return word not in declared.series and (bool(make_range(word)) or "/" in word or Path(word).is_file())
+
+
+def _load_range(
+    word: str, name: str, base: str, tip: str, declared: Declarations, place: Workspace, *, redo: bool
+) -> Series:
+    """``TREE:BASE..TIP``, fetched where need be."""
+    tree = find_tree(name, declared.trees)
+    if isinstance(tree, LocalTree) and tree.is_checkout:
+        return find_local_range(word, tree, base, tip, place.store)
+    if not isinstance(tree, GitTree):
+        raise UsageError(f"{name} is not of git, so it has no range of commits", where=word)
+    start, end = (
+        fetch_tree(find_tree(f"{name}:{ref}", declared.trees), place.store, place.progress, redo=redo)
+        for ref in (base, tip)
+    )
+    fetch_range(start, end, place.store, place.progress)
+    return export_range(word, start.commit, end.commit, open_repository(place.store), place.store)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where everything is that a job needs: the project's files, the store, and who is told of progress."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.process.budget import WHOLE, Budget
+from orchestrator.errors import InfraError
+from orchestrator.process.progress import Board
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED, list_layers
+from orchestrator.store.store import Store
+from orchestrator.process.workers import Limits
+from orchestrator.kernel.build import BuildRequest, Toolchain, find_toolchain
+from orchestrator.kernel.kconfig import Config
+from orchestrator.run.runner import make_program_id
+from orchestrator.source.repository import Source
+from orchestrator.result.repeat import Repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where everything is: the project's files, the store, and who is told of progress.
+
+    ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
+    ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
+    ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
+    may; ``what_if`` names files that are taken as changed; ``repeat`` is how often cases are run.
+    """
+
+    root: Path
+    store: Store
+    progress: Board
+    keep_going: bool = False
+    cc: str = ""
+    use_llvm: bool = False
+    keep_core: bool = False
+    budget: Budget = WHOLE
+    limits: Limits = Limits()
+    what_if: tuple[str, ...] = ()
+    repeat: Repeat = Repeat()
+
+    def find_toolchain(self, arch: Arch) -> Toolchain:
+        return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
+
+    def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
+        return BuildRequest(src, config, arch, self.find_toolchain(arch), self.list_modules())
+
+    def list_modules(self) -> tuple[Path, ...]:
+        """The sources of the guest tests' modules; the user's own file takes the place of one of its name."""
+        folders = [layer / "guest-tests" / "module" for layer in list_layers(self.root)]
+        files = {path.name: path for folder in folders for path in folder.glob("*") if path.is_file()}
+        return tuple(path for _, path in sorted(files.items()))
+
+    def list_program_ids(self, cases: Sequence[GuestCase]) -> dict[tuple[str, str], str]:
+        """What each case is as a program, by (case, architecture), where there is a compiler for it."""
+        ids: dict[tuple[str, str], str] = {}
+        for arch in ARCHES.values():
+            with contextlib.suppress(InfraError):
+                toolchain = self.find_toolchain(arch)
+                ids |= {(case.id, arch.name): make_program_id(case, toolchain) for case in cases}
+        return ids
+
+    @property
+    def is_own(self) -> bool:
+        """Whether ``root`` is the user's: a checkout is, what was installed is not."""
+        return IS_CHECKOUT or self.root != SHIPPED
+
+    @property
+    def changelogs(self) -> list[Path]:
+        return [layer / "guest-tests" / "changelog.yaml" for layer in list_layers(self.root)]
+
+    @property
+    def lib_dir(self) -> Path:
+        """The library that is shipped; a case knows of one beside it."""
+        return SHIPPED / "guest-tests" / "lib"

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The only door to subprocesses.
+
+In: an argv list, a folder, a deadline. Out: what came of it, with CPU time. A child runs in a session of
+its own without standard input, dies with us whatever kills us (parent-death signal), and its whole process
+group ends when we leave here early. Nothing here knows what a command means.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from orchestrator.errors import InfraError
+
+TAIL_LINES = 20
+_LINE_LIMIT = 1 << 14
+MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
+GRACE_S = 2.0
+_HOST_TROUBLE = (
+    ("No space left on device", "no space left on device", MORE_SPACE),
+    ("Killed signal terminated program", "the compiler was killed", "is the host out of memory?"),
+    ("Cannot allocate memory", "the host is out of memory", ""),
+)
+# all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
+_INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
+
+Process = subprocess.Popen[bytes]
+
+
+def _tell_nobody(line: str) -> None:
+    pass
+
+
+# who wants to know every command line
+tell: Callable[[str], None] = _tell_nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point in time (``time.monotonic`` seconds) that is passed down instead of nested timeouts."""
+
+    at: float
+    allowed_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        return cls(time.monotonic() + seconds, seconds)
+
+    def remaining_s(self) -> float:
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return self.remaining_s() == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended. ``output`` holds the last lines when a log took the whole."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    wall_s: float
+    cpu_s: float
+    log: Path | None = None
+
+    @property
+    def line(self) -> str:
+        """The command as it can be pasted into a shell."""
+        return shlex.join(self.argv)
+
+
+def make_failure(done: Completed) -> InfraError:
+    """The error of a command that failed, with its last words."""
+    tail = done.output.splitlines()[-TAIL_LINES:]
+    return find_host_trouble(done, tail) or InfraError(
+        f"{Path(done.argv[0]).name} ended with status {done.returncode}",
+        hint=f"{done.line}\n" + _indent(tail),
+        log=done.log,
+    )
+
+
+def find_host_trouble(done: Completed, lines: Sequence[str]) -> InfraError | None:
+    """Why a failure is the host's and says nothing of the input: a full disk, no memory, a signal."""
+    name = Path(done.argv[0]).name
+    for words, what, hint in _HOST_TROUBLE:
+        if any(words in line for line in lines):
+            return InfraError(f"{what} ({name})", hint=hint, log=done.log)
+    if done.returncode < 0:
+        return InfraError(f"{name} was killed by signal {-done.returncode}", hint=done.line, log=done.log)
+    return None
+
+
+def find_tool(name: str, package: str) -> str:
+    """Absolute path of a program; raises ``InfraError`` naming the Debian package that has it."""
+    path = shutil.which(name)
+    if path is None:
+        raise InfraError(f"{name} is not installed", hint=f"apt-get install {package}")
+    return path
+
+
+def is_installed(name: str) -> bool:
+    return shutil.which(name) is not None
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    deadline: Deadline | None = None,
+    log: Path | None = None,
+    stdin: bytes | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a command to its end and return its output (stdout and stderr together, UTF-8 with replacement).
+
+    ``env`` is added to ours. ``log`` receives everything and then only the tail is kept in memory. Raises
+    ``InfraError`` with the tail when it can not be started, runs past ``deadline``, or (``check``) fails.
+    """
+    before = _children_cpu_s()
+    began = time.monotonic()
+    kept: list[str] = []
+    with contextlib.ExitStack() as stack:
+        # unbuffered: a log can be watched, and a kill loses nothing of it
+        sink = stack.enter_context(log.open("ab", buffering=0)) if log else None
+        process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds))
+        assert process.stdout
+        for line in _read_lines(process.stdout, deadline, sink):
+            kept.append(line)
+            if sink and len(kept) > TAIL_LINES:
+                del kept[0]
+            if on_line:
+                on_line(line)
+        try:
+            returncode = process.wait(deadline.remaining_s() if deadline else None)
+        except subprocess.TimeoutExpired:
+            raise InfraError(
+                f"{Path(argv[0]).name} did not end within {deadline.allowed_s if deadline else 0:.0f} s",
+                hint=f"{shlex.join(argv)}\n" + _indent(kept),
+                log=log,
+            ) from None
+    done = Completed(
+        tuple(argv),
+        returncode,
+        "\n".join(kept),
+        time.monotonic() - began,
+        _children_cpu_s() - before,
+        log,
+    )
+    if check and returncode != 0:
+        raise make_failure(done)
+    return done
+
+
+@contextlib.contextmanager
+def start(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    output: Path | None = None,
+    death_signal: str = "TERM",
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Process]:
+    """Start a command; on leaving, end its process group: ``SIGTERM``, two seconds, ``SIGKILL``.
+
+    ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
+    targets, KILL ends a QEMU that is stopped or stuck. ``output`` takes stdout and stderr instead of a pipe.
+    ``pass_fds`` are descriptors that it inherits under the same numbers.
+    """
+    with contextlib.ExitStack() as stack:
+        tell(shlex.join(argv))
+        target = stack.enter_context(output.open("ab")) if output else subprocess.PIPE
+        source = subprocess.DEVNULL if stdin is None else stack.enter_context(_file_of(stdin))
+        try:
+            process = subprocess.Popen(
+                [find_tool("setpriv", "util-linux"), f"--pdeathsig={death_signal}", "--", *argv],
+                cwd=cwd,
+                env=make_env(env),
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        except OSError as error:
+            raise InfraError(
+                f"{argv[0]} can not be started: {error.strerror}", where=str(cwd or "")
+            ) from error
+        try:
+            yield process
+        finally:
+            end_group(process)
+            if process.stdout:
+                process.stdout.close()
+
+
+def make_env(added: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: the few names it may inherit, the C locale, and what is added."""
+    kept = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+    return kept | {"LC_ALL": "C"} | dict(added or {})
+
+
+def wait(process: Process, seconds: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def is_stopped(process: Process) -> bool:
+    """Whether a process was stopped by a signal and not continued since."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
+def end_group(process: Process) -> None:
+    """End a process and all that it started; return when it is reaped."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    wait(process, GRACE_S)
+    # also when the leader has ended: what it started may ignore SIGTERM
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _read_lines(pipe: IO[bytes], deadline: Deadline | None, sink: IO[bytes] | None) -> Iterator[str]:
+    """Yield lines until end of file or the deadline."""
+    rest = b""
+    while not (deadline and deadline.is_over):
+        ready, _, _ = select.select([pipe], [], [], deadline.remaining_s() if deadline else None)
+        if not ready:
+            continue
+        block = os.read(pipe.fileno(), 1 << 16)
+        if sink:
+            sink.write(block)
+        if not block:
+            break
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > _LINE_LIMIT:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _file_of(data: bytes) -> Iterator[IO[bytes]]:
+    descriptor = os.memfd_create("stdin")
+    with os.fdopen(descriptor, "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        yield file
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _indent(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])

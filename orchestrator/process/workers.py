@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tasks in, their results in the same order out: each in a process of its own, on one budget of the host.
+
+A worker asks before it starts a compiler or a guest, and waits until there are cores and memory for it. It
+dies with us, its programs die with it, and what it was given goes back. Of the tasks that build from one
+tree, one at a time prepares; the others start when it runs guests or is over.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from orchestrator.process.budget import WHOLE, Budget, MakeShare
+from orchestrator.errors import CowbellError, InfraError
+from orchestrator.process.jobserver import Jobserver
+from orchestrator.process.progress import Board
+
+T = TypeVar("T")
+_fork = multiprocessing.get_context("fork")
+# how long workers have to end cleanly when we are interrupted
+_GRACE_S = 2.5
+_TICK_S = 0.25
+_PR_SET_PDEATHSIG = 1
+# what QEMU takes beside its guest's memory
+_QEMU_MIB = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may run at a time.
+
+    Without ``cores`` one task at a time has the whole host. ``load`` is the load average above which nothing
+    more is started. With ``is_keeping_going``, what fails does not keep the others from starting.
+    """
+
+    cores: Jobserver | None = None
+    load: float | None = None
+    is_keeping_going: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[T]):
+    """``call`` gets where to tell of progress, and the budget; what it returns must be picklable.
+
+    ``group`` names what only one task at a time can prepare. ``expected_s`` is how long it took before.
+    """
+
+    name: str
+    group: str
+    call: Callable[[Board, Budget], T]
+    expected_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Worker(Generic[T]):
+    task: Task[T]
+    number: int
+    process: ForkProcess
+    connection: Connection
+    is_preparing: bool = True
+    cores: int = 0
+    memory_mib: int = 0
+    expected_s: float | None = None
+    expected_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """For a build, or for a guest when it has ``cpus``."""
+
+    cpus: int
+    memory_mib: int
+
+
+def work(tasks: Sequence[Task[T]], limits: Limits, board: Board) -> list[T | None]:
+    """Do every task. Returns what each came to, in their order; None for those that were not done.
+
+    After an error nothing more is started (unless ``is_keeping_going``), what runs is finished, and
+    ``Stopped`` is raised with the results and the errors. When interrupted, ends every worker within three
+    seconds.
+    """
+    crew = _Crew(tasks, limits, board)
+    try:
+        while crew.pending or crew.active:
+            crew.start_some()
+            crew.answer_some()
+            crew.listen()
+    finally:
+        crew.end()
+    if crew.errors:
+        raise Stopped(crew.results, crew.errors)
+    return crew.results
+
+
+class Stopped(Exception):  # noqa: N818
+    """Some tasks failed: what the others came to, and the errors."""
+
+    def __init__(self, results: Sequence[Any], errors: Sequence[CowbellError]) -> None:
+        super().__init__(f"{len(errors)} error(s)")
+        self.results, self.errors = list(results), list(errors)
+
+
+class _Crew(Generic[T]):
+    def __init__(self, tasks: Sequence[Task[T]], limits: Limits, board: Board) -> None:
+        self.limits, self.board = limits, board
+        self.pending = list(enumerate(tasks))
+        self.active: list[_Worker[T]] = []
+        self.waiting: deque[tuple[_Worker[T], _Ask]] = deque()
+        self.results: list[T | None] = [None] * len(tasks)
+        self.errors: list[CowbellError] = []
+        self.total = len(tasks)
+        self.memory_mib = _read_available_mib()
+
+    def start_some(self) -> None:
+        """Start the tasks that may be started now, in their order."""
+        if self.errors and not self.limits.is_keeping_going and self.pending:
+            if self.active:
+                self.board.note(f"{len(self.pending)} job(s) not started; waiting for those that run")
+            self.pending.clear()
+        for entry in list(self.pending):
+            # more than these would only wait
+            if len(self.active) >= (2 * self.limits.cores.cores if self.limits.cores else 1):
+                return
+            number, task = entry
+            busy = {worker.task.group for worker in self.active if worker.is_preparing}
+            if task.group not in busy and not self._is_loaded:
+                self.pending.remove(entry)
+                self.active.append(self._start(number, task))
+
+    @property
+    def _is_loaded(self) -> bool:
+        # as make: one job always runs
+        return bool(self.active) and self.limits.load is not None and os.getloadavg()[0] > self.limits.load
+
+    def _start(self, number: int, task: Task[T]) -> _Worker[T]:
+        ours, theirs = _fork.Pipe()
+        process = _fork.Process(target=_run, args=(task, theirs, self.limits.cores, os.getpid()))
+        process.start()
+        theirs.close()
+        return _Worker(task, number, process, ours, expected_s=task.expected_s)
+
+    def answer_some(self) -> None:
+        """Grant what was asked for, first come, first served: who needs much is not overtaken."""
+        while self.waiting:
+            worker, ask = self.waiting[0]
+            if not self._grant(worker, ask):
+                return
+            self.waiting.popleft()
+            with contextlib.suppress(OSError):
+                worker.connection.send(None)
+
+    def _grant(self, worker: _Worker[T], ask: _Ask) -> bool:
+        server = self.limits.cores
+        assert server
+        used = sum(other.memory_mib for other in self.active)
+        needed = ask.memory_mib + _QEMU_MIB if ask.cpus else 0
+        # what is larger than the host is tried alone
+        if needed and used and used + needed > self.memory_mib:
+            return False
+        cores = max(1, min(ask.cpus, server.cores))
+        if any(other.cores for other in self.active) and self._is_loaded:
+            return False
+        if not server.try_take(cores):
+            return False
+        worker.cores, worker.memory_mib = cores, needed
+        return True
+
+    def listen(self) -> None:
+        """Wait for what the workers tell, for a moment."""
+        connections = {worker.connection: worker for worker in self.active}
+        for ready in wait(list(connections), _TICK_S):
+            worker = connections[ready]  # type: ignore[index]
+            try:
+                kind, *told = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.process.join(1)
+                status = worker.process.exitcode
+                self._finish(worker, InfraError(f"its process ended with status {status}"))
+            else:
+                self._hear(worker, kind, told)
+        self._tell_overall()
+
+    def _hear(self, worker: _Worker[T], kind: str, told: list[Any]) -> None:
+        if kind == "ask":
+            worker.is_preparing = worker.is_preparing and not told[0].cpus
+            self.waiting.append((worker, told[0]))
+        elif kind == "give":
+            self._take_back(worker)
+        elif kind == "result":
+            self.results[worker.number] = told[0]
+            self._finish(worker)
+        elif kind == "error":
+            self._finish(worker, *told[0])
+        elif kind == "expect":
+            worker.expected_s, worker.expected_at = told[0], time.monotonic()
+        else:
+            getattr(self.board.for_job(worker.task.name), kind)(*told)
+
+    def _take_back(self, worker: _Worker[T]) -> None:
+        if worker.cores:
+            assert self.limits.cores
+            self.limits.cores.give(worker.cores)
+        worker.cores = worker.memory_mib = 0
+
+    def _finish(self, worker: _Worker[T], *errors: CowbellError) -> None:
+        self._take_back(worker)
+        self.active.remove(worker)
+        self.waiting = deque(entry for entry in self.waiting if entry[0] is not worker)
+        worker.connection.close()
+        worker.process.join()
+        for error in errors:
+            error.where = error.where or worker.task.name
+        self.errors += errors
+        self.board.end_job(worker.task.name, "failed" if errors else "done")
+
+    def _tell_overall(self) -> None:
+        done = self.total - len(self.pending) - len(self.active)
+        now = time.monotonic()
+        running = [
+            None if w.expected_s is None else max(0.0, w.expected_s - (now - w.expected_at))
+            for w in self.active
+        ]
+        times = [*running, *(task.expected_s for _, task in self.pending)]
+        known = [seconds for seconds in times if seconds is not None]
+        self.board.overall(done, self.total, sum(known) if len(known) == len(times) else None)
+
+    def end(self) -> None:
+        """End what still runs: asked first, then not."""
+        for worker in self.active:
+            _send_signal(worker.process, signal.SIGTERM)
+        try:
+            until = time.monotonic() + _GRACE_S
+            for worker in self.active:
+                worker.process.join(max(0.0, until - time.monotonic()))
+        finally:
+            for worker in self.active:
+                _send_signal(worker.process, signal.SIGKILL)
+                worker.process.join()
+                self._take_back(worker)
+
+
+def _send_signal(process: ForkProcess, number: int) -> None:
+    if process.is_alive() and process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+class _Reporter:
+    """A worker's ``Board``, which has one job: tells the parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stage(self, name: str, subject: str) -> None:
+        self._connection.send(("stage", name, subject))
+
+    def count(self, done: int, about: int | None) -> None:
+        self._connection.send(("count", done, about))
+
+    def note(self, text: str) -> None:
+        self._connection.send(("note", text))
+
+    def detail(self, text: str) -> None:
+        self._connection.send(("detail", text))
+
+    def expect(self, seconds: float) -> None:
+        self._connection.send(("expect", seconds))
+
+    def for_job(self, name: str) -> "_Reporter":
+        return self
+
+    def end_job(self, name: str, outcome: str) -> None:
+        pass
+
+    def overall(self, done: int, total: int, left_s: float | None) -> None:
+        pass
+
+
+class _Dealt:
+    """A worker's ``Budget``: asks the parent."""
+
+    def __init__(self, connection: Connection, server: Jobserver) -> None:
+        self._connection, self._server = connection, server
+
+    @contextlib.contextmanager
+    def build(self) -> Iterator[MakeShare]:
+        with self._hold(_Ask(0, 0)):
+            yield self._server.share()
+
+    @contextlib.contextmanager
+    def guest(self, cpus: int, memory_mib: int) -> Iterator[None]:
+        with self._hold(_Ask(cpus, memory_mib)):
+            yield
+
+    @contextlib.contextmanager
+    def _hold(self, ask: _Ask) -> Iterator[None]:
+        self._connection.send(("ask", ask))
+        self._connection.recv()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self._connection.send(("give",))
+
+
+def _run(task: Task[T], connection: Connection, server: Jobserver | None, parent: int) -> None:
+    """The life of a worker."""
+    # a terminal's Ctrl-C is the parent's to hear
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        result = task.call(_Reporter(connection), _Dealt(connection, server) if server else WHOLE)
+        connection.send(("result", result))
+    except* CowbellError as group:
+        connection.send(("error", list(_flatten(group))))
+    except* KeyboardInterrupt:
+        os._exit(130)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flatten(error)
+        else:
+            yield error
+
+
+def _read_available_mib() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable"))

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the cases' declarations as text: in come the files ``<family>/<case>.{c,py}``, out come typed cases.
+
+No case is compiled, imported or run here. What the guest enforces and what is read here are the same
+lines, so whatever cannot be read exactly, an expression or a macro, is an error.
+"""
+
+import ast
+import difflib
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from orchestrator.errors import UsageError, raise_all
+
+Literal = str | int | bool
+
+KINDS = ("deterministic", "race")
+LANGUAGES: Mapping[str, str] = {".c": "c", ".py": "python"}
+# the language of a case that is not ours, but of the tree under test: what it will say is not declared
+SELFTEST = "selftest"
+# What guesttest.h and guesttest.py reserve room for.
+MAX_PARAMS, MAX_VALUES = 4, 12
+
+_NAME = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+_SYMBOL = re.compile(r"(?!CONFIG_)[A-Z0-9_]+=[ymn]")
+_C_TOKENS = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+_C_START = re.compile(r"^GUEST_TEST\s*=\s*\{[ \t]*$", re.MULTILINE)
+_C_FIELD = re.compile(r'\s*\.(\w+)\s*=\s*("(?:\\["\\]|[^"\\])*"|-?\d+|\w+)\s*,\s*')
+_INCLUDES: Mapping[str, re.Pattern[str]] = {
+    ".c": re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE),
+    ".py": re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE),
+}
+_HINTS: Mapping[str, str] = {
+    ".c": "one `.field = literal,` a line between `GUEST_TEST = {` and `};`",
+    ".py": "the file ends in TEST = GuestTest(field=literal, ..., run=run) and the call of TEST.main()",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCase:
+    """One case as declared. ``path`` is its source; an empty text means nothing was declared.
+
+    ``libs`` are where it finds what it includes: a user's own library before the one that is shipped.
+    """
+
+    id: str
+    path: Path
+    language: str
+    content_id: str
+    summary: str
+    kind: str
+    timeout_s: int
+    contract: str = ""
+    mechanism: str = ""
+    fixes: str = ""
+    cve: str = ""
+    changelog: str = ""
+    detects: str = ""
+    needs_kconfig: str = ""
+    min_kernel: str = ""
+    params: str = ""
+    needs_root: bool = False
+    may_crash: bool = False
+    cpus: int = 1
+    memory_mib: int = 0
+    libs: tuple[Path, ...] = ()
+
+    @property
+    def own_lib(self) -> Path | None:
+        return self.libs[0] if self.libs[1:] else None
+
+    @property
+    def family(self) -> str:
+        return self.id.partition(".")[0]
+
+    @property
+    def symbols(self) -> tuple[tuple[str, str], ...]:
+        """``needs_kconfig`` as (symbol without ``CONFIG_``, value)."""
+        return tuple((need.partition("=")[0], need.partition("=")[2]) for need in self.needs_kconfig.split())
+
+    @property
+    def subtests(self) -> tuple[str, ...]:
+        """The names on the case's result lines, in the order of its plan; none when they are not declared."""
+        if self.language == SELFTEST:
+            return ()
+        groups = parse_params(self.params)
+        if not groups:
+            return (self.id,)
+        chosen = itertools.product(*([f"{name}={value}" for value in values] for name, values in groups))
+        return tuple(f"{self.id}[{','.join(words)}]" for words in chosen)
+
+    def describe(self) -> dict[str, Literal]:
+        """What the compiled case prints when asked to ``--describe`` itself."""
+        return {"id": self.id, **{name: getattr(self, name) for name in _FIELDS}}
+
+
+_DECLARED = tuple(
+    field for field in fields(GuestCase) if field.name not in ("id", "path", "language", "content_id", "libs")
+)
+_FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
+_REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    """The fields with their lines, every name that was written, and the line of the whole."""
+
+    values: Mapping[str, tuple[Literal, int]]
+    names: frozenset[str]
+    line: int
+
+
+class _FieldReader:
+    """Takes fields as they come, in either language; ``run`` alone is a name and no literal."""
+
+    def __init__(self, found: list[tuple[int, str]]) -> None:
+        self._found = found
+        self._values: dict[str, tuple[Literal, int]] = {}
+        self._names: set[str] = set()
+
+    def add(
+        self, name: str, source: str, line: int, literal: Callable[[str], Literal], *, is_name: bool
+    ) -> None:
+        if name in self._names:
+            self._found.append((line, f"{name} is declared twice"))
+        self._names.add(name)
+        if name == "run":
+            if not is_name:
+                self._found.append((line, f"run: expected the name of a function, got {source}"))
+            return
+        try:
+            self._values[name] = (literal(source), line)
+        except ValueError as error:
+            self._found.append((line, f"{name}: {error}"))
+
+    def declaration(self, line: int) -> _Declaration:
+        if "run" not in self._names:
+            self._found.append((line, "missing field run"))
+        return _Declaration(self._values, frozenset(self._names), line)
+
+
+def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """``when: pre post; page: small thp``. Raises ``ValueError`` on anything else."""
+    groups: list[tuple[str, tuple[str, ...]]] = []
+    for group in text.split(";") if text.strip() else ():
+        name, colon, values = (part.strip() for part in group.partition(":"))
+        words = tuple(values.split())
+        if not colon or not words or not all(re.fullmatch(r"[a-z0-9_-]+", word) for word in (name, *words)):
+            raise ValueError(f"expected NAME: VALUE..., got {group.strip()!r}")
+        if len(set(words)) < len(words) or name in dict(groups):
+            raise ValueError(f"{name}: declared twice")
+        groups.append((name, words))
+        if len(words) > MAX_VALUES or len(groups) > MAX_PARAMS:
+            raise ValueError(f"more than {MAX_PARAMS} parameters or {MAX_VALUES} values")
+    return tuple(groups)
+
+
+def load_cases(root: Path, shipped_lib: Path | None = None) -> tuple[GuestCase, ...]:
+    """Every case under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once.
+
+    ``shipped_lib`` is where they find what is not in the ``lib`` of ``root``.
+    """
+    own_lib = root / "lib"
+    is_own = shipped_lib and shipped_lib != own_lib
+    libs = tuple(lib for lib in ((own_lib, shipped_lib) if is_own else (own_lib,)) if lib and lib.is_dir())
+    errors: list[UsageError] = []
+    cases: dict[str, GuestCase] = {}
+    if not root.is_dir():
+        raise_all([UsageError("no such folder of guest tests", where=str(root))])
+    for path in sorted(root.glob("*/*")):
+        if path.suffix not in LANGUAGES or path.parent.name in ("lib", "module"):
+            continue
+        case_id = f"{path.parent.name}.{path.stem}"
+        if not re.fullmatch(rf"{_NAME}\.{_NAME}", case_id):
+            errors.append(UsageError(f"{case_id} is no case id: lower case, digits and -", where=str(path)))
+        elif case_id in cases:
+            errors.append(UsageError(f"{case_id} is also {cases[case_id].path.name}", where=str(path)))
+        elif case := _load_case(path, case_id, libs, errors):
+            cases[case_id] = case
+    raise_all(errors)
+    return tuple(case for _, case in sorted(cases.items()))
+
+
+def select_cases(
+    cases: Iterable[GuestCase], globs: Sequence[str], where: str = "TESTS"
+) -> tuple[GuestCase, ...]:
+    """The cases any glob matches, in their order; a glob must match something, and ``*`` alone is ours."""
+    known = tuple(cases)
+    errors: list[UsageError] = []
+    chosen: set[str] = set()
+    for glob in globs:
+        matched = {case.id for case in known if is_match(glob, case.id)}
+        if not matched:
+            near = difflib.get_close_matches(glob, [case.id for case in known], n=3, cutoff=0.4)
+            hint = f"nearest: {', '.join(near)}" if near else "`*` and `?` match within the id family.case"
+            errors.append(UsageError(f"no case matches {glob!r}", where=where, hint=hint))
+        chosen |= matched
+    raise_all(errors)
+    return tuple(case for case in known if case.id in chosen)
+
+
+def is_match(glob: str, name: str) -> bool:
+    """Whether a glob is the whole name of a case or subtest: ``*`` and ``?``, neither for a ``/``."""
+    is_glob = "*" in glob or "?" in glob
+    return _make_pattern(glob).fullmatch(name) is not None if is_glob else glob == name
+
+
+@functools.cache
+def _make_pattern(glob: str) -> re.Pattern[str]:
+    words = ({"*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part) for part in glob)
+    return re.compile("".join(words))
+
+
+def find_imports(case: GuestCase) -> set[str]:
+    """The modules that a Python case imports by itself, ours and the language's; none for others."""
+    if case.language != "python":
+        return set()
+    return set(_INCLUDES[".py"].findall(case.path.read_text(encoding="utf-8")))
+
+
+def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[str]:
+    """The argv that builds a C case: static, as the guest owes it no library."""
+    return [
+        cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
+        f'-DGT_ID="{case.id}"', *([f"-I{case.own_lib}"] if case.own_lib else []), f"-I{lib_dir}",
+        "-o", str(out), str(case.path),
+    ]  # fmt: skip
+
+
+def _load_case(
+    path: Path, case_id: str, libs: tuple[Path, ...], errors: list[UsageError]
+) -> GuestCase | None:
+    found: list[tuple[int, str]] = []
+    declaration = None
+    try:
+        text = path.read_text(encoding="utf-8")
+        parse = _parse_c if path.suffix == ".c" else _parse_python
+        declaration = parse(text, found)
+    except UnicodeDecodeError as error:
+        found.append((1 + error.object[: error.start].count(b"\n"), "not UTF-8"))
+    if declaration:
+        found += _check_declaration(declaration)
+    errors += [
+        UsageError(what, where=f"{path}:{line}", hint=_HINTS[path.suffix]) for line, what in sorted(found)
+    ]
+    if found or not declaration:
+        return None
+    values = {name: value for name, (value, _) in declaration.values.items()}
+    return _make_case(case_id, path, _content_id(path, case_id, libs), libs, values)
+
+
+def _make_case(
+    case_id: str, path: Path, content_id: str, libs: tuple[Path, ...], values: Mapping[str, Literal]
+) -> GuestCase:
+    return GuestCase(
+        id=case_id,
+        path=path,
+        language=LANGUAGES[path.suffix],
+        content_id=content_id,
+        libs=libs,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
+    """What a program is made of, each with the words that include it: its file, and those of the libraries.
+
+    Without ``libs`` it is the one beside the families.
+    """
+    libs = libs or (path.parent.parent / "lib",)
+    # by the words as well: lib/ and module/ may have files of one name
+    files = {(path.name, path)}
+    waiting = [path]
+    while waiting:
+        includer = waiting.pop()
+        for name in _INCLUDES[path.suffix].findall(includer.read_text(encoding="utf-8")):
+            file = _find_include(name, includer, libs)
+            if file and (name, file) not in files:
+                files.add((name, file))
+                waiting.append(file)
+    return sorted(files)
+
+
+def _content_id(path: Path, case_id: str, libs: Sequence[Path]) -> str:
+    """Of the files by name and content; where they lie is no part of it."""
+    digest = hashlib.sha256()
+    parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
+    for name, data in ((case_id, b""), *parts):
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _find_include(name: str, includer: Path, libs: Sequence[Path]) -> Path | None:
+    """The file that an include means: gcc looks beside the includer first, Python in the libraries only."""
+    if includer.suffix == ".py":
+        places = [lib / f"{name}.py" for lib in libs]
+    else:
+        places = [folder / name for folder in (includer.parent, *libs)]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _check_declaration(declaration: _Declaration) -> Iterator[tuple[int, str]]:
+    for name in _REQUIRED:
+        if name not in declaration.names:
+            yield declaration.line, f"missing field {name}"
+    for name, (value, line) in declaration.values.items():
+        if name not in _FIELDS:
+            near = difflib.get_close_matches(name, _FIELDS, n=1)
+            yield line, f"unknown field {name}" + (f", is it {near[0]}?" if near else "")
+        elif type(value) is not _FIELDS[name]:
+            yield line, f"{name}: expected {_FIELDS[name].__name__}, got {value!r}"
+        elif what := _check_value(name, value):
+            yield line, f"{name}: {what}"
+
+
+def _check_value(name: str, value: Literal) -> str:
+    """What is wrong with a value of the right type, or an empty text."""
+    if isinstance(value, str):
+        if not value.isprintable():
+            return "expected one line of text"
+        match name:
+            case "summary" if not value:
+                return "expected a sentence"
+            case "kind" if value not in KINDS:
+                return f"expected {' or '.join(KINDS)}, got {value!r}"
+            case "min_kernel" if value and not re.fullmatch(r"\d+\.\d+(\.\d+)?", value):
+                return f"expected a version like 5.10, got {value!r}"
+            case "needs_kconfig":
+                wrong = [need for need in value.split() if not _SYMBOL.fullmatch(need)]
+                return f"expected SYMBOL=y without CONFIG_, got {' '.join(wrong)}" if wrong else ""
+            case "params":
+                try:
+                    parse_params(value)
+                except ValueError as error:
+                    return str(error)
+    elif name in ("timeout_s", "cpus") and value < 1:
+        return f"expected at least 1, got {value}"
+    elif value < 0:
+        return f"expected no negative number, got {value}"
+    return ""
+
+
+def _parse_c(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
+    """The GUEST_TEST block; what cannot be read goes to ``found`` as (line, what)."""
+    code = _C_TOKENS.sub(_blank_comment, text)
+    starts = list(_C_START.finditer(code))
+    if len(starts) != 1:
+        where = 1 + code.count("\n", 0, starts[1].start()) if starts else 1 + text.rstrip().count("\n")
+        found.append((where, "a second GUEST_TEST" if starts else "no line `GUEST_TEST = {`"))
+        return None
+    first = 1 + code.count("\n", 0, starts[0].start())
+    reader = _FieldReader(found)
+    lines = code[starts[0].end() :].split("\n")[1:]
+    for number, line in enumerate(lines, first + 1):
+        if re.fullmatch(r"\};\s*", line):
+            if any(rest.strip() for rest in lines[number - first :]):
+                found.append((number + 1, "the declaration stands last in the file"))
+            return reader.declaration(first)
+        if match := _C_FIELD.fullmatch(line):
+            reader.add(match[1], match[2], number, _c_literal, is_name=_is_c_name(match[2]))
+        elif line.strip():
+            found.append((number, f"not `.field = literal,`: {line.strip()}"))
+    found.append((first, "the declaration has no end `};`"))
+    return None
+
+
+def _blank_comment(token: re.Match[str]) -> str:
+    """Comments become line ends, strings stay."""
+    return token[0] if token[0][0] in "\"'" else "\n" * token[0].count("\n")
+
+
+def _is_c_name(text: str) -> bool:
+    return text not in ("true", "false") and bool(re.fullmatch(r"[A-Za-z_]\w*", text))
+
+
+def _c_literal(text: str) -> Literal:
+    if text[0] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"-?(0|[1-9]\d*)", text):
+        return int(text)
+    raise ValueError(f"no string, decimal number, true or false: {text}")
+
+
+def _parse_python(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
+    """The module-level TEST; what cannot be read goes to ``found`` as (line, what)."""
+    try:
+        module = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        found.append((getattr(error, "lineno", None) or 1, f"no Python: {getattr(error, 'msg', error)}"))
+        return None
+    calls: list[ast.Call] = []
+    for statement in module.body:
+        match statement:
+            case ast.Assign([ast.Name("TEST")], ast.Call(ast.Name("GuestTest")) as call):
+                calls.append(call)
+    if len(calls) != 1:
+        line = calls[1].lineno if calls else 1 + text.rstrip().count("\n")
+        found.append((line, "a second TEST = GuestTest(...)" if calls else "no TEST = GuestTest(...)"))
+        return None
+    (call,) = calls
+    if ast.unparse(module.body[-1]) != "if __name__ == '__main__':\n    TEST.main()":
+        found.append((module.body[-1].lineno, 'not last: if __name__ == "__main__": TEST.main()'))
+    reader = _FieldReader(found)
+    found += [(argument.lineno, "fields are given by name") for argument in call.args]
+    for keyword in call.keywords:
+        source = ast.unparse(keyword.value)
+        is_name = isinstance(keyword.value, ast.Name)
+        reader.add(keyword.arg or "**", source, keyword.lineno, _python_literal, is_name=is_name)
+    return reader.declaration(call.lineno)
+
+
+def _python_literal(source: str) -> Literal:
+    try:
+        value = ast.literal_eval(source)
+    except ValueError:
+        value = None
+    if not isinstance(value, str | int):
+        raise ValueError(f"no string, number, True or False: {source}")
+    return value

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Complaints of kernels that are known and no fault in what is tested: ``ci/known-splats.yaml``.
+
+Each has a reason, and may have a day after which it counts again. None is passed over in silence.
+"""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project import yamlfile as doc
+from orchestrator.project.condition import Condition
+from orchestrator.parse.splat import SplatKind
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSplat:
+    """Splats with this ``fingerprint`` (or a glob), on kernels that ``when`` holds for, until a day."""
+
+    fingerprint: str
+    why: str
+    when: Condition
+    until: datetime.date | None
+    where: str
+
+
+def _make(
+    place: doc.Place,
+    fingerprint: str,
+    why: str,
+    when: Condition | None = None,
+    until: datetime.date | None = None,
+) -> KnownSplat:
+    kind, _, names = fingerprint.partition(":")
+    faults = sorted(kind for kind in SplatKind if kind.is_fault)
+    if kind not in faults or not names.strip("*?/"):
+        expected = f"one of {', '.join(faults)}, then a colon and functions, as reports show it"
+        raise ValueError(f"fingerprint: expected {expected}; got {fingerprint}")
+    return KnownSplat(fingerprint, why, when or Condition(), until, f"{place.file}:{place.line}")
+
+
+_TEXT = doc.scalar(doc.text)
+_SHAPE: doc.Shape[tuple[KnownSplat, ...]] = doc.record(
+    lambda place, splats: splats,
+    {
+        "splats": doc.list_of(
+            doc.record(
+                _make,
+                {"fingerprint": _TEXT, "why": _TEXT},
+                {"when": doc.condition, "until": doc.scalar(doc.day)},
+            )
+        )
+    },
+)
+
+
+def load_known_splats(file: Path) -> tuple[KnownSplat, ...]:
+    """None when there is no such file; raises ``UsageError`` for each thing wrong with it, all at once."""
+    return doc.load_document(file, _SHAPE) if file.exists() else ()

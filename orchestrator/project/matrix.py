@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rows that are tested, and what is expected of tests: ``ci/matrix.yaml`` and ``ci/expectations.yaml``.
+
+A row's ``kernels`` are the cells: one tree without and with series. Expectations of a cell go before those
+that hold in every row, which have a file of their own. What neither lists is expected to pass.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.project import yamlfile as doc
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Condition
+from orchestrator.project.yamlfile import Place, Shape
+from orchestrator.project.guest import Declared, GuestShape, guest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.result.status import Status
+
+_EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a test (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
+
+    ``series`` are those that it holds for, an empty name is none. After the day ``until`` it is expected no
+    longer. A crash may have to be the one with a ``fingerprint`` (or a glob). ``where`` is its line.
+    """
+
+    test: str
+    status: Status
+    why: str
+    when: Condition
+    where: str = ""
+    until: datetime.date | None = None
+    fingerprint: str = ""
+    series: frozenset[str] = frozenset([""])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One kernel of a row: the row's tree with a series, or as it is (``series`` empty)."""
+
+    name: str
+    series: str
+    expect: tuple[Expectation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Wall time in seconds on native hardware; emulation scales the guest's."""
+
+    build_s: int
+    boot_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What a CI runner must have for the row's guests: ``tags``, and ``resource`` for one job at a time."""
+
+    tags: tuple[str, ...] = ()
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``where`` is its line, ``places`` is where the keys of ``guest:`` stand."""
+
+    name: str
+    about: str
+    arch: str
+    tree: str
+    kconfig: tuple[str, ...]
+    guest: GuestShape
+    tests: tuple[str, ...]
+    limits: Limits
+    cells: tuple[Cell, ...]
+    runner: Runner = Runner()
+    places: Mapping[str, Place] = field(default_factory=dict)
+    where: str = ""
+
+
+def _make_expectation(
+    place: Place,
+    test: str,
+    status: str,
+    why: str,
+    when: Condition | None = None,
+    until: datetime.date | None = None,
+    fingerprint: str = "",
+    series: str = "none",
+) -> Expectation:
+    if fingerprint and status != Status.CRASH:
+        raise ValueError(f"fingerprint: only a crash has one, and {status} is expected")
+    where = f"{place.file}:{place.line}"
+    names = frozenset("" if name == "none" else name for name in series.split())
+    return Expectation(test, Status(status), why, when or Condition(), where, until, fingerprint, names)
+
+
+def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
+    return Cell(name, series, expect)
+
+
+def _make_row(
+    place: Place,
+    name: str,
+    about: str,
+    arch: str,
+    tree: str,
+    kconfig: tuple[str, ...],
+    guest: Declared,
+    tests: tuple[str, ...],
+    limits: Limits,
+    kernels: tuple[Cell, ...],
+    runner: Runner | None = None,
+) -> Row:
+    if not kernels or not tests:
+        raise ValueError(f"{'tests' if kernels else 'kernels'}: expected at least one")
+    names = [cell.name for cell in kernels]
+    if len(set(names)) != len(names):
+        raise ValueError(f"kernels: names must differ, got {', '.join(names)}")
+    return Row(
+        name=name,
+        about=about,
+        arch=arch,
+        tree=tree,
+        kconfig=kconfig,
+        guest=guest.shape,
+        tests=tests,
+        limits=limits,
+        cells=kernels,
+        runner=runner or Runner(),
+        places=guest.places,
+        where=f"{place.file}:{place.line}",
+    )
+
+
+_TEXT = doc.scalar(doc.text)
+_EXPECTATION = {"test": _TEXT, "status": doc.scalar(doc.one_of([s.value for s in _EXPECTED])), "why": _TEXT}
+_OPTIONAL = {"when": doc.condition, "until": doc.scalar(doc.day), "fingerprint": _TEXT}
+_EXPECTATIONS: Shape[tuple[Expectation, ...]] = doc.record(
+    lambda place, expectations: expectations,
+    {
+        "expectations": doc.list_of(
+            doc.record(_make_expectation, _EXPECTATION, {**_OPTIONAL, "series": _TEXT})
+        )
+    },
+)
+_MATRIX: Shape[tuple[Row, ...]] = doc.record(
+    lambda place, rows: rows,
+    {
+        "rows": doc.list_of(
+            doc.record(
+                _make_row,
+                {
+                    "name": _TEXT,
+                    "about": _TEXT,
+                    "arch": doc.scalar(doc.one_of(ARCHES)),
+                    "tree": _TEXT,
+                    "kconfig": doc.list_of(_TEXT),
+                    "guest": guest,
+                    "tests": doc.list_of(_TEXT),
+                    "limits": doc.record(
+                        lambda place, build, boot: Limits(build, boot),
+                        {"build": doc.scalar(doc.time_s), "boot": doc.scalar(doc.time_s)},
+                    ),
+                    "kernels": doc.list_of(
+                        doc.record(
+                            _make_cell,
+                            {"name": _TEXT},
+                            {
+                                "series": _TEXT,
+                                "expect": doc.list_of(doc.record(_make_expectation, _EXPECTATION, _OPTIONAL)),
+                            },
+                        )
+                    ),
+                },
+                {
+                    "runner": doc.record(
+                        lambda place, tags=(), resource="": Runner(tags, resource),
+                        {},
+                        {"tags": doc.list_of(_TEXT), "resource": _TEXT},
+                    )
+                },
+            )
+        )
+    },
+)
+
+
+def load_matrix(file: Path) -> dict[str, Row]:
+    """Rows by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
+    rows = doc.load_document(file, _MATRIX)
+    found: dict[str, Row] = {}
+    errors: list[UsageError] = []
+    for row in rows:
+        if found.setdefault(row.name, row) is not row:
+            what = f"two rows are called {row.name}, the other is {found[row.name].where}"
+            errors.append(UsageError(what, where=row.where, hint="rename one of them"))
+    raise_all(errors)
+    return found
+
+
+def load_expectations(file: Path) -> tuple[Expectation, ...]:
+    """What is expected in every row; raises ``UsageError`` for each thing wrong with it, all at once."""
+    return doc.load_document(file, _EXPECTATIONS)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run's record and the store in, out one archive for each trial that failed: all that it rests on.
+
+What the store no longer has is listed in the archive under MISSING. The same record and store give the
+same bytes.
+"""
+
+import dataclasses
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.process import command
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store, disk_trouble
+from orchestrator.kernel.prebuilt import PATCHES
+from orchestrator.report.replay import make_command
+from orchestrator.result.record import CaseResult, JobRecord, RunRecord, load_result
+from orchestrator.source.repository import export_patches
+from orchestrator.result.verdict import Verdict, judge_job
+
+# bytes of one piece; of what is longer, the middle is left out
+PIECE_LIMIT = 4 << 20
+_FAILING = (Status.FAIL, Status.CRASH, Status.TIMEOUT, Status.BROKEN)
+
+
+def is_failing(verdict: Verdict) -> bool:
+    """Whether its trial leaves a bundle: also where the failure was expected."""
+    return verdict.raw in _FAILING
+
+
+def name_bundle(job: JobRecord, result: CaseResult) -> str:
+    trial = f".{result.trial}" if result.trial > 1 else ""
+    return f"{result.case.replace('/', '-')}.{job.row}.{job.cell}{trial}.tar.zst"
+
+
+def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
+    """Write a bundle for each failing trial below a folder; what was there under the same name is replaced.
+
+    Raises ``InfraError`` when there is no zstd.
+    """
+    made = []
+    for job in run.jobs:
+        failing: dict[tuple[str, int], CaseResult] = {}
+        for result in job.results:
+            # a trial is judged by itself
+            if any(map(is_failing, _judge_one(job, result))):
+                failing[result.case, result.trial] = result
+        if not failing:
+            continue
+        shared = dict(_list_job_pieces(job, store))
+        for result in failing.values():
+            pieces = {**shared, **dict(_list_result_pieces(run, job, result, store))}
+            path = folder / name_bundle(job, result)
+            if path.exists() and not store.path("kernels", job.build_id or "none").is_dir():
+                # it comes from where the kernel was, and has more than could be found here
+                continue
+            _publish(_pack(path.name.removesuffix(".tar.zst"), pieces), path)
+            made.append(path)
+    return made
+
+
+def _judge_one(job: JobRecord, result: CaseResult) -> tuple[Verdict, ...]:
+    cases = {result.case: job.cases.get(result.case, ())}
+    return judge_job(dataclasses.replace(job, cases=cases, results=(result,), failure=None))
+
+
+def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
+    """What all trials on one kernel have in common; None for what is not there."""
+    told = dataclasses.asdict(job)
+    yield "job.json", _as_json({key: told[key] for key in told if key not in ("results", "cases")})
+    kernel = store.path("kernels", job.build_id or "none")
+    yield "kernel/config", _read(kernel / "config")
+    yield "kernel/build.json", _read(kernel / "build.json")
+    if job.commit and job.commit != job.base:
+        yield PATCHES, _read(kernel / PATCHES) or export_patches(store, job.base, job.commit)
+
+
+def _list_result_pieces(
+    run: RunRecord, job: JobRecord, result: CaseResult, store: Store
+) -> Iterator[tuple[str, bytes | None]]:
+    yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.case)}\n".encode()
+    yield "result.json", _as_json(dataclasses.asdict(result))
+    yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in _judge_one(job, result)])
+    yield "console.log", _encode(result.console)
+    yield "said.log", _encode(result.said)
+    yield "stdout", _encode(result.stdout)
+    yield "stderr", _encode(result.stderr)
+    boot = _find_boot(result, store)
+    for name in ("qemu.json", "qemu.log", "console.log"):
+        yield f"boot/{name}", _read(boot / name) if boot else None
+
+
+def _find_boot(result: CaseResult, store: Store) -> Path | None:
+    """The folder of the boot that a result is of, by the result itself: a record does not name its cell.
+
+    What came from another machine has another name here.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(
+        store.path("results").glob(f"*/{_escape(result.case)}.{result.content_id[:12]}*.json")
+    ):
+        known = load_result(path)
+        if known and (known.console, known.stdout) == (result.console, result.stdout):
+            found.setdefault(known.boot, path.parent / known.boot)
+    return found.get(result.boot, next(iter(found.values()), None))
+
+
+def _escape(case: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in case)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= PIECE_LIMIT:
+                return file.read(PIECE_LIMIT)
+            head = file.read(PIECE_LIMIT // 2)
+            file.seek(size - PIECE_LIMIT // 2)
+            left_out = f"\n[{size - PIECE_LIMIT} bytes left out]\n".encode()
+            return head + left_out + file.read(PIECE_LIMIT // 2)
+    except OSError:
+        return None
+
+
+def _encode(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
+
+
+def _as_json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _pack(name: str, pieces: Mapping[str, bytes | None]) -> bytes:
+    packed = io.BytesIO()
+    missing = sorted(piece for piece, content in pieces.items() if content is None)
+    added = {"MISSING": "".join(f"{piece}\n" for piece in missing).encode()} if missing else {}
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for piece, content in sorted({**pieces, **added}.items()):
+            if content is not None:
+                member = tarfile.TarInfo(f"{name}/{piece}")
+                member.size, member.mode = len(content), 0o755 if piece == "REPLAY" else 0o644
+                archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _publish(content: bytes, path: Path) -> None:
+    """Compress into place, so that nobody sees half an archive."""
+    with disk_trouble(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as draft:
+            packed = Path(draft) / path.name.removesuffix(".zst")
+            packed.write_bytes(content)
+            command.run([command.find_tool("zstd", "zstd"), "-q", "-9", "-T1", str(packed)])
+            packed.with_name(path.name).replace(path)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run's folder in the store: which runs are meant, and the reports that are written beside their record."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.project.yamlfile import suggest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.store.store import Store, write_atomic
+from orchestrator.history.database import find_entries, open_history
+from orchestrator.report.bundle import make_bundles
+from orchestrator.report.junit import render_junit
+from orchestrator.report.page import render_html
+from orchestrator.report.report import Judged, join_runs, render_json, render_ktap
+from orchestrator.result.record import load_run
+
+PAGE = "report.html"
+FILES = ("report.json", "report.ktap", "junit.xml", PAGE)
+
+
+def choose_runs(store: Store, names: str) -> list[str]:
+    """The ids of ``RUN=a,b``, or that of the latest run; raises ``UsageError`` for all that are not there."""
+    runs = store.path("runs")
+    if not names:
+        latest = runs / "latest"
+        if not latest.exists():
+            raise UsageError("there is no run yet", where=str(runs), hint="cowbell test makes one")
+        return [latest.resolve().name]
+    chosen = list(dict.fromkeys(filter(None, names.split(","))))
+    known = [path.parent.name for path in runs.glob("*/record.json")]
+    raise_all(
+        [
+            UsageError(f"there is no run {run_id}{suggest(run_id, known)}", where=str(runs))
+            for run_id in chosen
+            if run_id not in known
+        ]
+    )
+    return chosen
+
+
+def judge_runs(store: Store, run_ids: Sequence[str]) -> Judged:
+    runs = store.path("runs")
+    return join_runs([load_run(runs / run_id / "record.json") for run_id in run_ids])
+
+
+def write_reports(judged: Judged, store: Store, tell: Callable[[str], None], *, is_new: bool) -> None:
+    """Write what is missing of ``FILES`` and what ``latest`` points to; all of them where the run is new."""
+
+    def render_page(judged: Judged) -> str:
+        with open_history(store, tell) as db:
+            return render_html(judged, find_entries(db))
+
+    folder = store.path("runs") / judged.run.run_id
+    for name, render in zip(FILES, (render_json, render_ktap, render_junit, render_page), strict=True):
+        if is_new or not (folder / name).exists():
+            write_atomic(folder / name, render(judged))
+    if not judged.parts:
+        point_latest(store, judged.run.run_id)
+
+
+def point_latest(store: Store, run_id: str) -> None:
+    """Make a run the one that is meant where none is named."""
+    with contextlib.suppress(FileExistsError):
+        draft = store.path("runs", f".latest-{os.getpid()}")
+        draft.symlink_to(run_id)
+        draft.replace(draft.with_name("latest"))
+
+
+def publish(judged: Judged, store: Store, target: Path) -> list[str]:
+    """Copy the reports and the evidence to a folder that a web server can show, the page as its index.
+
+    Returns what is there now.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    folder = store.path("runs") / judged.run.run_id
+    for name in FILES:
+        write_atomic(target / ("index.html" if name == PAGE else name), (folder / name).read_bytes())
+    for run in judged.parts or (judged.run,):
+        evidence = store.path("runs") / run.run_id / "evidence"
+        if evidence.is_dir():
+            shutil.copytree(evidence, target / "evidence", dirs_exist_ok=True)
+    return sorted(path.name for path in target.iterdir())
+
+
+def write_bundles(judged: Judged, store: Store) -> None:
+    """The evidence of each trial that failed, beside the record of its run."""
+    for run in judged.parts or (judged.run,):
+        make_bundles(run, store, store.path("runs") / run.run_id / "evidence")

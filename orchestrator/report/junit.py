@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judged runs in, JUnit XML out, as GitLab and its like read it."""
+
+import xml.etree.ElementTree as ET
+from collections import Counter
+
+from orchestrator.result.status import Status
+from orchestrator.report.replay import make_command
+from orchestrator.report.report import Judged, describe_status
+
+# characters that XML 1.0 has no way to say
+_NO_XML = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*(n for n in range(32) if n not in (9, 10, 13)), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
+}
+
+
+def render_junit(judged: Judged) -> str:
+    """JUnit XML: a suite a kernel. An expected failure is skipped with its reason, as GitLab shows it."""
+    root = ET.Element("testsuites", name=judged.run.run_id)
+    for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
+        counts = Counter(_junit_kind(verdict.status) for verdict in verdicts)
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            name=name,
+            tests=str(len(verdicts)),
+            failures=str(counts["failure"]),
+            errors=str(counts["error"]),
+            skipped=str(counts["skipped"]),
+            time=f"{sum(result.duration_s for result in job.results):.3f}",
+            timestamp=run.started.removesuffix("+00:00"),
+        )
+        for verdict in verdicts:
+            family, _, title = verdict.name.partition("/" if "/" in verdict.case else ".")
+            case = ET.SubElement(
+                suite,
+                "testcase",
+                classname=f"{name.replace('/', '.')}.{family}",
+                name=title,
+                time=f"{verdict.duration_s:.3f}",
+            )
+            if kind := _junit_kind(verdict.status):
+                said = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
+                element = ET.SubElement(case, kind, message=said)
+                if kind != "skipped":
+                    element.set("type", verdict.status.upper())
+                again = "" if kind == "skipped" else f"again: {make_command(run, job, verdict.case)}"
+                told = filter(None, (verdict.why_expected, verdict.evidence, again))
+                element.text = "\n".join(told).translate(_NO_XML)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _junit_kind(status: Status) -> str:
+    match status:
+        case Status.PASS:
+            return ""
+        case Status.SKIP | Status.XFAIL:
+            return "skipped"
+        case Status.BROKEN:
+            return "error"
+        case _:
+            return "failure"

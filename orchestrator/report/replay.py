@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run, one of its kernels and a case in, the command that does just that again out."""
+
+import shlex
+from pathlib import Path
+
+from orchestrator.result.record import JobRecord, RunRecord
+from orchestrator.source.tree import name_folder
+
+# what this job and this case say better than the whole run's command
+_OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
+
+
+def make_command(run: RunRecord, job: JobRecord, case: str) -> str:
+    """As it can be pasted into a shell, also where names have blanks or quotes."""
+    words = shlex.split(run.command)
+    given = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    kept = [f"{name}={value}" for name, value in given.items() if name.isupper() and name not in _OURS]
+    own = [
+        f"ROW={job.row}",
+        f"KERNEL={given.get('KERNEL') or _find_tree(job)}",
+        f"SERIES={_find_series(job.series, given.get('SERIES', ''))}",
+        f"TESTS={case}",
+        *([f"ACCEL={job.accel}"] if job.accel else []),
+    ]
+    return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
+
+
+def _find_tree(job: JobRecord) -> str:
+    """The name of a tree that is declared; a folder of the user's is known by its path."""
+    is_folder = job.tree.split(":")[0] == name_folder(Path(job.origin))
+    return f"{job.origin}:{job.base[:12]}" if is_folder else job.tree
+
+
+def _find_series(name: str, asked: str) -> str:
+    """The word of the command that brought the series, or its name."""
+    if not name:
+        return "none"
+    return next((word for word in asked.split(",") if Path(word).stem == name or word == name), name)
+
+
+def _find_folder(words: list[str]) -> list[str]:
+    """The ``-C DIR`` of the command."""
+    for number, word in enumerate(words):
+        if word.startswith("-C") and len(word) > 2:
+            return [word]
+        if word in ("-C", "--directory"):
+            return words[number : number + 2]
+    return []

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judged runs in, text for people and machines out. Nothing is read, written or decided here."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich import box
+from rich.table import Table
+
+from orchestrator.result.status import Status
+from orchestrator.store.store import make_id
+from orchestrator.guest.setup import describe_readings
+from orchestrator.result.record import JobRecord, RunRecord
+from orchestrator.result import statistics
+from orchestrator.result.verdict import Verdict, judge_job
+
+SCHEMA = "cowbell-report-1"
+_STYLES = {
+    Status.PASS: "green",
+    Status.XFAIL: "yellow",
+    Status.SKIP: "dim",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Kernels that are compared: the cells of one row in one run, with verdicts by name and cell."""
+
+    row: str
+    jobs: tuple[JobRecord, ...]
+    cases: Mapping[str, Mapping[str, Verdict]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with its verdicts, and what the reports need to know of it.
+
+    ``parts`` are the runs that it was joined from, in the order of its jobs; empty when it is one run.
+    """
+
+    run: RunRecord
+    parts: tuple[RunRecord, ...] = ()
+
+    @cached_property
+    def jobs(self) -> tuple[tuple[JobRecord, tuple[Verdict, ...]], ...]:
+        return tuple((job, judge_job(job)) for job in self.run.jobs)
+
+    @cached_property
+    def origins(self) -> tuple[RunRecord, ...]:
+        """The run of each job."""
+        return tuple(part for part in self.parts or (self.run,) for _ in part.jobs)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each job, no two the same: row and cell, and what else tells runs apart."""
+        plain = [f"{job.row}/{job.cell}" for job in self.run.jobs]
+        if not self.parts:
+            return tuple(plain)
+        return tuple(f"{name}@{run.run_id}" for name, run in zip(plain, self.origins, strict=True))
+
+    @property
+    def verdicts(self) -> Iterator[Verdict]:
+        return (verdict for _, verdicts in self.jobs for verdict in verdicts)
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether there is a verdict at all, and none is bad."""
+        statuses = [verdict.status for verdict in self.verdicts]
+        return bool(statuses) and not any(status.is_bad for status in statuses)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        found: dict[tuple[str, str], tuple[list[JobRecord], dict[str, dict[str, Verdict]]]] = {}
+        for (job, verdicts), run in zip(self.jobs, self.origins, strict=True):
+            jobs, cases = found.setdefault((run.run_id, job.row), ([], {}))
+            jobs.append(job)
+            for verdict in verdicts:
+                cases.setdefault(verdict.name, {})[job.cell] = verdict
+        return tuple(Group(row, tuple(jobs), cases) for (_, row), (jobs, cases) in found.items())
+
+    @property
+    def summary(self) -> str:
+        counts = Counter(verdict.status for verdict in self.verdicts)
+        words = {Status.XFAIL: "failed as expected", Status.XPASS: "passed unexpectedly"}
+        said = ", ".join(
+            f"{counts[status]} {words.get(status, status)}" for status in Status if counts[status]
+        )
+        ending = "every verdict is the expected one" if self.is_as_expected else "NOT as expected"
+        return f"{sum(counts.values())} verdicts: {said or 'none'}: {ending}"
+
+
+def join_runs(runs: Sequence[RunRecord]) -> Judged:
+    """Several runs as one, in the order given; one stays what it is."""
+    if len(runs) == 1:
+        return Judged(runs[0])
+    names = [run.run_id for run in runs]
+    joined = RunRecord(
+        f"joined-{make_id(names)}",
+        f"cowbell report RUN={','.join(names)}",
+        max(run.started for run in runs),
+        tuple(job for run in runs for job in run.jobs),
+    )
+    return Judged(joined, tuple(runs))
+
+
+def describe_status(verdict: Verdict) -> str:
+    """What happened, and whether that was expected, in a word or two."""
+    if verdict.status is Status.XFAIL:
+        return f"{verdict.raw.upper()} (expected)"
+    if verdict.status is Status.XPASS:
+        return "PASS (expected to fail)"
+    return verdict.status.upper()
+
+
+def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
+    """How the outcome changed from the row's first kernel to its last, if it did."""
+    found = [by_kernel[job.cell].raw for job in kernels if job.cell in by_kernel]
+    if len(found) < 2 or found[0] is found[-1] or Status.SKIP in (found[0], found[-1]):
+        return ""
+    return f"{found[0].upper()} -> {found[-1].upper()}"
+
+
+def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
+    """How much more often a race failed on the row's first kernel than on its last, with the interval."""
+    found = [by_kernel[job.cell] for job in kernels if job.cell in by_kernel]
+    rates = [
+        verdict.rate for verdict in found if verdict.rate and verdict.rate.hits <= verdict.rate.tries > 0
+    ]
+    if len(rates) < 2 or len(rates) < len(found) or not any(rate.hits for rate in rates):
+        return ""
+    low, high = statistics.find_difference(rates[0], rates[-1])
+    sure = f"{statistics.percent(low)} to {statistics.percent(high)} with {statistics.percent(statistics.CONFIDENCE)} confidence"
+    return f"{rates[0]} less {rates[-1]}: {sure}"
+
+
+def describe_kernel(job: JobRecord) -> str:
+    return f"{job.tree}{f' + {job.series}' if job.series else ''}"
+
+
+def describe_boot(job: JobRecord) -> str:
+    """The accelerator, and who booted the guests if it was not us."""
+    return f"{job.accel}{', booted by vng' if job.boot == 'vng' else ''}"
+
+
+def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
+    """What the guests were found to be, from inside; each once, none for those that were given nothing."""
+    return list(dict.fromkeys(filter(None, (describe_readings(job.readings) for job in kernels))))
+
+
+def make_tables(judged: Judged) -> Iterator[Table]:
+    """One table a row: case by kernel, and what flipped."""
+    for group in judged.groups:
+        row, kernels, cases = group.row, group.jobs, group.cases
+        accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
+        table = Table(
+            title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
+            + (f", {accels}" if accels else "")
+            + "".join(f"\nguest: {text}" for text in describe_guests(kernels)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        table.add_column("case", no_wrap=True)
+        for job in kernels:
+            table.add_column(f"{job.cell}\n{describe_kernel(job)}", no_wrap=True)
+        table.add_column("flipped", no_wrap=True)
+        for name, by_kernel in cases.items():
+            cells = (by_kernel.get(job.cell) for job in kernels)
+            shown = [
+                f"[{_STYLES.get(cell.status, 'bold red')}]{describe_status(cell)}[/]" if cell else ""
+                for cell in cells
+            ]
+            table.add_row(name.replace("[", r"\["), *shown, describe_flip(by_kernel, kernels))
+        yield table
+
+
+def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
+    """What ended a job early, once; for each verdict what it is, was seen, was expected.
+
+    A PASS is told only where there is more to it: how sure it is of a race, what was passed over.
+    """
+    for job, verdicts in judged.jobs:
+        if job.left_out:
+            yield f"left out: {job.cell}", job.left_out
+        if failure := job.failure:
+            where = f"{failure.where}: " if failure.where else ""
+            log = f"\nlog: {failure.log}" if failure.log else ""
+            yield f"{failure.stage} failed on {job.cell}", f"{where}{failure.what}\n{failure.hint}{log}"
+        for verdict in verdicts:
+            has_more = verdict.status is not Status.PASS or verdict.rate or verdict.known
+            if not has_more or verdict.stage != "run":
+                continue
+            text = "\n".join([verdict.reason, *(f"passed over: {known}" for known in verdict.known)])
+            if verdict.why_expected:
+                text += f"\nexpected {verdict.expected.upper()}: {verdict.why_expected}"
+            if verdict.status.is_bad:
+                # the reason has said a part of it
+                rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
+                text += "\n".join(["", *rest])[:1500]
+            yield f"{describe_status(verdict)} {verdict.name} on {job.cell}", text
+    for group in judged.groups:
+        for name, by_kernel in group.cases.items():
+            if told := describe_difference(by_kernel, group.jobs):
+                yield f"{name}, {group.jobs[0].cell} less {group.jobs[-1].cell}", told
+
+
+def make_report(judged: Judged) -> dict[str, object]:
+    """The report as plain data: what ``--json`` prints and what the page is made of."""
+    jobs = [
+        {
+            **{
+                key: value
+                for key, value in dataclasses.asdict(job).items()
+                if key not in ("results", "expect", "cases")
+            },
+            "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+        }
+        for job, verdicts in judged.jobs
+    ]
+    return {
+        "schema": SCHEMA,
+        "run_id": judged.run.run_id,
+        "command": judged.run.command,
+        "started": judged.run.started,
+        "summary": judged.summary,
+        "is_as_expected": judged.is_as_expected,
+        "jobs": jobs,
+    }
+
+
+def render_json(judged: Judged) -> str:
+    return json.dumps(make_report(judged), indent=1) + "\n"
+
+
+def render_ktap(judged: Judged) -> str:
+    """KTAP version 1: a subtest a kernel, with the verdicts as its cases."""
+    lines = ["KTAP version 1", f"1..{len(judged.jobs)}"]
+    for number, ((job, verdicts), name) in enumerate(zip(judged.jobs, judged.names, strict=True), 1):
+        lines += [
+            f"    # {describe_kernel(job)} {job.version} {describe_boot(job)}",
+            "    KTAP version 1",
+            f"    1..{len(verdicts)}",
+        ]
+        for index, verdict in enumerate(verdicts, 1):
+            is_ok, directive = verdict.status.ktap
+            reason = " ".join((verdict.reason or verdict.status).split()).replace("#", "")
+            lines.append(
+                f"    {'ok' if is_ok else 'not ok'} {index} - {verdict.name}"
+                + (f" # {directive} {reason}" if directive else "")
+            )
+        is_bad = any(verdict.status.is_bad for verdict in verdicts)
+        lines.append(f"{'not ok' if is_bad else 'ok'} {number} - {name}")
+    return "\n".join(lines) + "\n"

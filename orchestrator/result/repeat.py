@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How often a case is run: once, as often as ``REPEAT=`` says, or until its question is answered.
+
+That question is whether a race fails at the rate at which it is known to, or more often. One failure with
+evidence answers it; so do as many misses as come in less than 5 % of the times at that rate. So a bad
+kernel passes with a probability of at most 5 %, and a good one never fails.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from orchestrator.project.guesttest import GuestCase
+from orchestrator.result.record import CaseResult, Known, Sought
+from orchestrator.result.verdict import is_answered
+
+AUTO = 0
+# an unanswered question is left at that
+_MOST_TRIALS, _MOST_S = 100, 1800.0
+DEFAULT = Sought(0.01, "the default")
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``count`` trials of each case, or ``AUTO``; not more than ``limit`` for now.
+
+    ``sought`` are the rates of races by subtest, where they are known.
+    """
+
+    count: int = 1
+    sought: Mapping[str, Sought] = field(default_factory=dict)
+    limit: int = 0
+
+    def list_sought(self, cases: Sequence[GuestCase]) -> dict[str, Sought]:
+        """What is sought, by subtest; nothing where the number of trials is given."""
+        races = [case for case in cases if case.kind == "race" and self.count == AUTO]
+        return {name: self.sought.get(name, DEFAULT) for case in races for name in case.subtests}
+
+    def wants_more(
+        self, case: GuestCase, known: Sequence[CaseResult], splats: tuple[Known, ...] = ()
+    ) -> bool:
+        """Whether the case is to be run once more, when these are its trials.
+
+        ``splats`` are the known ones.
+        """
+        if not known:
+            return True
+        if len(known) >= (self.limit or self.count or _MOST_TRIALS):
+            return False
+        if self.count != AUTO:
+            return True
+        if case.kind != "race" or sum(r.duration_s for r in known) > _MOST_S:
+            return False
+        return not is_answered(known, case.subtests, self.list_sought([case]), splats)
+
+    def divide(self) -> Iterator["Repeat"]:
+        """The same in rounds of twice as many trials each, for kernels that take turns."""
+        most = self.count or _MOST_TRIALS
+        limit = 1
+        while limit < most:
+            yield replace(self, limit=limit)
+            limit *= 2
+        yield replace(self, limit=most)

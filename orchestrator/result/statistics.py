@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a number of tries says of a race: its rate with an interval, and how many tries answer a question.
+
+Everything is at 95 % confidence. Intervals are Clopper and Pearson's: a race that was hit once or twice is
+what is sought elsewhere, and there an approximation's lower end is several times too high. The interval of
+a difference is Newcombe's, from Wilson's score intervals (method 10).
+"""
+
+import math
+
+from orchestrator.parse.ktap import Rate
+
+CONFIDENCE = 0.95
+# the standard normal's quantile of 97.5 %
+_Z = 1.959964
+
+
+def find_interval(rate: Rate) -> tuple[float, float]:
+    """Between which rates the true one lies; of a race that was never hit, 0 and the rate it is below.
+
+    That bound is one-sided: at any higher rate, as many misses in a row come in less than 5 % of the times.
+    More hits than tries are no rate, and nothing is known.
+    """
+    if not rate.tries or rate.hits > rate.tries:
+        return 0.0, 1.0
+    if not rate.hits:
+        return 0.0, -math.expm1(math.log(1 - CONFIDENCE) / rate.tries)
+    risk = (1 - CONFIDENCE) / 2
+    misses = Rate(rate.tries - rate.hits, rate.tries)
+    return find_floor(rate, risk), 1 - find_floor(misses, risk)
+
+
+def find_floor(rate: Rate, risk: float) -> float:
+    """What the true rate is at least: below it, that many hits or more come more rarely than ``risk``."""
+    low, high = 0.0, rate.hits / rate.tries
+    # as fine as a float is, also where the rate is small
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _reach(rate.hits, rate.tries, middle) < risk:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _reach(hits: int, tries: int, rate: float) -> float:
+    """How probable that many hits or more are, at a rate below theirs: so the terms only become smaller."""
+    if not 0 < rate < 1:
+        return rate
+    ways = math.lgamma(tries + 1) - math.lgamma(hits + 1) - math.lgamma(tries - hits + 1)
+    total = term = math.exp(ways + hits * math.log(rate) + (tries - hits) * math.log1p(-rate))
+    while term > total * 1e-17:
+        term *= (tries - hits) / (hits + 1) * rate / (1 - rate)
+        hits, total = hits + 1, total + term
+    return total
+
+
+def _find_wilson(rate: Rate) -> tuple[float, float]:
+    share, z2 = rate.hits / rate.tries, _Z * _Z / rate.tries
+    middle = (share + z2 / 2) / (1 + z2)
+    reach = _Z * math.sqrt(share * (1 - share) / rate.tries + z2 / (4 * rate.tries)) / (1 + z2)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def find_tries(floor: float, risk: float = 1 - CONFIDENCE) -> int:
+    """How many misses in a row say that a race is hit more rarely than ``floor`` (0 to 1).
+
+    At that rate, so many come with a probability of at most ``risk``.
+    """
+    return math.ceil(math.log(risk) / math.log1p(-floor)) if floor < 1 else 1
+
+
+def find_difference(one: Rate, other: Rate) -> tuple[float, float]:
+    """Between what the first rate less the second lies."""
+    a, b = one.hits / one.tries, other.hits / other.tries
+    (a_low, a_high), (b_low, b_high) = _find_wilson(one), _find_wilson(other)
+    return (
+        a - b - math.hypot(a - a_low, b_high - b),
+        a - b + math.hypot(a_high - a, b - b_low),
+    )
+
+
+def describe(rate: Rate) -> str:
+    """A rate in words: ``0 of 300: rate below 1 % with 95 % confidence``."""
+    low, high = find_interval(rate)
+    if not rate.hits:
+        return f"{rate}: rate below {percent(high)} with {percent(CONFIDENCE)} confidence"
+    share = percent(rate.hits / rate.tries)
+    return f"{rate}: rate {share}, {percent(low)} to {percent(high)} with {percent(CONFIDENCE)} confidence"
+
+
+def percent(share: float) -> str:
+    """Two digits that mean something."""
+    return f"{100 * share:.0f} %" if abs(share) >= 0.095 else f"{100 * share:.2g} %"

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A record in, verdicts out: a pure function, so that stored runs can be judged again.
+
+Findings become verdicts by what is expected; a CRASH counts also where a failure is expected.
+Of several trials of a case the worst decides. A race says its rate, and how sure that is.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.project.guesttest import is_match
+from orchestrator.result.status import Status
+from orchestrator.parse.ktap import Rate
+from orchestrator.parse.printk import make_printable
+from orchestrator.result.record import CaseResult, Expected, Failure, JobRecord, Known, Sought
+from orchestrator.result import statistics
+from orchestrator.result.finding import Finding, judge_result, list_known
+
+# of several trials, the first of these that came decides
+WORST_FIRST = (
+    Status.CRASH,
+    Status.FAIL,
+    Status.TIMEOUT,
+    Status.BROKEN,
+    Status.XPASS,
+    Status.SKIP,
+    Status.XFAIL,
+    Status.PASS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one subtest came to on one kernel. ``name`` is the case's id, with parameters if it has any.
+
+    ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
+    ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
+    ``interval`` (0 to 1) where its true rate lies; a race that tells no tries has its trials for them.
+    ``trial`` is the number of the trial that decided, of ``trials``; one more where it never came to it.
+    ``fingerprint`` is that of the kernel's first complaint if it is a CRASH, ``known`` are complaints that
+    were passed over, each with why.
+    """
+
+    case: str
+    name: str
+    raw: Status
+    status: Status
+    expected: Status
+    why_expected: str
+    stage: str
+    reason: str
+    evidence: str
+    duration_s: float
+    rate: Rate | None = None
+    interval: tuple[float, float] | None = None
+    trial: int = 1
+    trials: int = 1
+    fingerprint: str = ""
+    known: tuple[str, ...] = ()
+
+
+def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
+    """A verdict for every subtest that was planned, in that order; none for a job that was left out."""
+    results: dict[str, list[CaseResult]] = {}
+    for result in job.results:
+        results.setdefault(result.case, []).append(result)
+    verdicts: list[Verdict] = []
+    for case, subtests in {} if job.left_out else job.cases.items():
+        trials = results.get(case, [])
+        known = list_known(trials, job.known)
+        found = _judge_trials(trials, subtests, job.known, is_race=case in job.races)
+        for finding in found if trials else _judge_missing(job, subtests or (case,)):
+            finding = _weigh(finding, job.sought.get(finding.name))
+            lost = (
+                _judge_lost(job.failure, finding, len(trials))
+                if job.failure and trials and case in job.failure.unfinished
+                else None
+            )
+            finding = lost or finding
+            expected = find_expected(job.expect, case, finding.name)
+            foreseen, why = _foresee(expected, finding)
+            verdicts.append(
+                Verdict(
+                    case=case,
+                    name=make_printable(finding.name),
+                    raw=finding.status,
+                    status=finding.status.against(foreseen),
+                    expected=foreseen,
+                    why_expected=why,
+                    stage=job.failure.stage if job.failure and (lost or not trials) else "run",
+                    reason=make_printable(finding.reason),
+                    evidence=make_printable(finding.evidence),
+                    duration_s=sum(trial.duration_s for trial in trials),
+                    rate=finding.rate,
+                    interval=statistics.find_interval(finding.rate) if finding.rate else None,
+                    trial=finding.trial,
+                    trials=len(trials),
+                    fingerprint=finding.fingerprint,
+                    known=known,
+                )
+            )
+    return tuple(verdicts)
+
+
+def _foresee(expected: Expected | None, finding: Finding) -> tuple[Status, str]:
+    """What is expected of a subtest, and why; what is over, or is another crash, is told and not expected."""
+    if not expected:
+        return Status.PASS, ""
+    if expected.is_over:
+        return Status.PASS, f"not any more: to {expected.status} until {expected.until}: {expected.why}"
+    if (
+        expected.fingerprint
+        and finding.status is Status.CRASH
+        and not fnmatch.fnmatchcase(finding.fingerprint, expected.fingerprint)
+    ):
+        this = finding.fingerprint or "without a word"
+        return Status.PASS, f"another crash, {expected.fingerprint}, and this is {this}: {expected.why}"
+    return expected.status, f"until {expected.until}: {expected.why}" if expected.until else expected.why
+
+
+def is_conclusive(result: CaseResult, subtests: tuple[str, ...], splats: tuple[Known, ...] = ()) -> bool:
+    """Whether a stored result answers the question, so that the case need not run again.
+
+    ``splats`` are the known ones, that are no answer.
+    """
+    return all(finding.status is not Status.BROKEN for finding in judge_result(result, subtests, splats))
+
+
+def is_answered(
+    trials: Sequence[CaseResult],
+    subtests: tuple[str, ...],
+    sought: Mapping[str, Sought],
+    splats: tuple[Known, ...] = (),
+) -> bool:
+    """Whether a race need not be tried once more: each of its subtests has failed, or says nothing, or was
+    missed so often that its rate is below what was sought. ``splats`` are the known ones.
+    """
+    return all(
+        finding.status is not Status.PASS
+        or not finding.rate
+        or finding.rate.tries >= statistics.find_tries(sought[finding.name].rate, sought[finding.name].risk)
+        for finding in _judge_trials(trials, subtests, splats, is_race=True)
+    )
+
+
+def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
+    """The first expectation whose id or glob is the case's, or the subtest's with its parameters."""
+    for expected in expect:
+        if is_match(expected.case, case) or is_match(expected.case, name):
+            return expected
+    return None
+
+
+def _judge_trials(
+    trials: Sequence[CaseResult], subtests: tuple[str, ...], known: tuple[Known, ...], *, is_race: bool
+) -> Iterator[Finding]:
+    """A finding for each subtest over all trials: the worst one, with the rates added up."""
+    found: dict[str, list[Finding]] = {}
+    for result in trials:
+        for finding in judge_result(result, subtests, known):
+            found.setdefault(finding.name, []).append(replace(finding, trial=result.trial))
+    for findings in found.values():
+        worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.status))
+        number = sum(finding.status is worst.status for finding in findings)
+        if number < len(trials):
+            worst = replace(worst, reason=f"{number} of {len(trials)} trials: {worst.reason}")
+        yield replace(worst, rate=_add_rates(findings, is_race=is_race))
+
+
+def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
+    """How often it was hit in all; a trial that tells no tries is one itself, if it says anything."""
+    rates = [
+        finding.rate or Rate(int(finding.status.is_kernel_fault), 1)
+        for finding in findings
+        if finding.rate or (is_race and (finding.status.is_kernel_fault or finding.status is Status.PASS))
+    ]
+    return sum(rates[1:], rates[0]) if rates else None
+
+
+def _weigh(finding: Finding, sought: Sought | None) -> Finding:
+    """A finding that says how sure its rate is, and whether that answers what was sought."""
+    if not finding.rate or not finding.rate.hits <= finding.rate.tries > 0:
+        return finding
+    if not finding.rate.hits and finding.status.is_kernel_fault:
+        # it failed in another way than the one that it counts
+        return finding
+    told = statistics.describe(finding.rate)
+    if sought and finding.status is Status.PASS:
+        enough = statistics.find_tries(sought.rate, sought.risk)
+        told += f"; sought at least {statistics.percent(sought.rate)} ({sought.origin})"
+        if finding.rate.tries < enough:
+            told += f", NOT ENOUGH, which takes {enough} tries"
+    return replace(finding, reason=f"{finding.reason}; {told}" if finding.reason else told)
+
+
+def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Finding]:
+    for name in subtests:
+        if job.failure:
+            said = f"{job.failure.stage}: {job.failure.what}"
+            yield Finding(name, _find_status(job.failure), said, job.failure.hint)
+        else:
+            yield Finding(name, Status.BROKEN, "was not run")
+
+
+def _judge_lost(failure: Failure, finding: Finding, trials: int) -> Finding | None:
+    """What it means that the next trial was never come to; None when that is no worse than what was found."""
+    status = min(finding.status, _find_status(failure), key=WORST_FIRST.index)
+    if status is finding.status:
+        return None
+    told = f"{failure.stage}, for trial {trials + 1}: {failure.what}"
+    said = f"{told}; before: {finding.reason}" if finding.reason else told
+    return replace(finding, status=status, reason=said, evidence=failure.hint, trial=trials + 1)
+
+
+def _find_status(failure: Failure) -> Status:
+    """A kernel that does not boot is at fault; one that is missing, or another guest, says nothing."""
+    return Status.CRASH if failure.stage == "boot" else Status.BROKEN

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that was lost comes in, how it ended and what shows that comes out; judging it is not done here.
+
+The host's own trouble is ruled out first. A guest that merely does not answer over the connection we have is
+tried by another login, then by its network, by its serial line, and by an NMI.
+"""
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+
+from orchestrator.process.command import Deadline
+from orchestrator.errors import StageFailure
+from orchestrator.guest.hang import gather_evidence, keep_core
+from orchestrator.guest.connection import Guest, GuestGone, Loss, connect
+from orchestrator.guest.qmp import MonitorGone
+from orchestrator.result.record import Ended
+
+# native seconds for the guest's network to take a connection, and for SSH to log in on it
+_ACCEPT_S, _LOGIN_S = 1.0, 2.0
+_WORDS = {
+    "answers": "its SSH answers but lets nobody in",
+    "refuses": "its network refuses SSH",
+    "accepts": "its network answers, its SSH is mute",
+    "is silent": "answers neither SSH nor network",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a guest's life with a case ended, a line on what shows it, and what the kernel said when asked.
+
+    Up to ``asked_at`` of the console it spoke by itself; None when it was not asked.
+    """
+
+    ended: Ended
+    how: str
+    said: str = ""
+    asked_at: int | None = None
+    core: str = ""
+
+
+def find_ending(guest: Guest, loss: Loss) -> Ending:
+    """Why a command in the guest came to nothing. Raises ``InfraError`` when it was the host's doing.
+
+    The guest is of no use afterwards.
+    """
+    guest.check_host()
+    monitor = guest.lines.monitor
+    reason = monitor.find_shutdown()
+    if guest.has_ended:
+        core = keep_core(guest.machine, monitor, guest.folder) if guest.process.poll() is None else ""
+        guest.lines.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
+        ended = Ended.POWER_OFF if reason == "guest-shutdown" else Ended.RESET
+        return Ending(ended, f"QEMU says {reason}" if reason else "QEMU ended", core=core)
+    if loss is Loss.FLOOD:
+        return Ending(Ended.FLOOD, f"{guest.lines.serial.dropped} bytes more than are kept")
+    if loss is Loss.PANIC:
+        return Ending(Ended.HANG, "it did not end after its panic", core=_keep_core(guest))
+    return _try_other_ways(guest, loss)
+
+
+def _try_other_ways(guest: Guest, loss: Loss) -> Ending:
+    """The guest runs, and does not answer over the connection that there is."""
+    network, asked_at = probe_network(guest), guest.console.stat().st_size
+    # when its kernel is well, what did not come to its end was the case, or SSH
+    is_lost = loss is Loss.CONNECTION
+    ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
+    if network == "answers" and (said := _ask_anew(guest)) is not None:
+        how = "another login works" if is_lost else "the guest answers"
+        return Ending(ended, how, said, asked_at, _keep_core(guest))
+    found = gather_evidence(guest.machine, guest.lines.serial, guest.lines.monitor)
+    how = _WORDS[network]
+    if network == "is silent" and found.answers_sysrq:
+        how = "it answers SysRq, but neither SSH nor network"
+    elif network == "is silent":
+        ended = Ended.HANG
+    return Ending(ended, f"{how}; {found.where}" if found.where else how, found.said, asked_at, found.core)
+
+
+def probe_network(guest: Guest) -> str:
+    """What comes of a new connection to the guest's SSH.
+
+    ``answers`` (its greeting), ``refuses`` (the kernel closes it), ``accepts`` (the kernel takes it, nobody
+    greets) or ``is silent``: the kernel does not even answer for its network.
+    """
+    scale = guest.machine.time_scale
+    try:
+        with socket.create_connection(("127.0.0.1", guest.lines.port), timeout=_ACCEPT_S * scale) as probe:
+            try:
+                return "answers" if probe.recv(1) else "refuses"
+            except TimeoutError:
+                # QEMU has taken it in any case; does it still wait for the guest to?
+                if "TCP[SYN_SENT]" in guest.lines.monitor.ask("info usernet"):
+                    return "is silent"
+            probe.settimeout(_LOGIN_S * scale)
+            try:
+                return "answers" if probe.recv(1) else "refuses"
+            except TimeoutError:
+                return "accepts"
+    except (OSError, MonitorGone):
+        return "refuses" if guest.process.poll() is None else "is silent"
+
+
+def _ask_anew(guest: Guest) -> str | None:
+    """Log in again and have the kernel show its blocked tasks and all; what it said, None without a login."""
+    deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
+    serial = guest.lines.serial
+    serial.allow()
+    begin = serial.log.stat().st_size
+    show = "echo w > /proc/sysrq-trigger; echo t > /proc/sysrq-trigger"
+    try:
+        with contextlib.closing(connect(guest.lines.port, guest.lines.keys, guest.folder, deadline)) as ssh:
+            guest.ssh.close()
+            guest.ssh = ssh
+            guest.run(show, deadline)
+    except (StageFailure, GuestGone):
+        return None
+    serial.wait_answer(0.1, 0.1)
+    return serial.read_from(begin)
+
+
+def end_guest(guest: Guest, limit_s: float = 1.0) -> None:
+    """Have a guest end in order, so that its kernel may complain of what it finds while it cleans up.
+
+    Dropped caches and freed tasks pass the checks of pages that nobody looked at before. Takes ``limit_s``
+    native seconds at most: what is not done by then is not waited for.
+    """
+    deadline = Deadline.after(limit_s * guest.machine.time_scale)
+    guest.lines.serial.allow()
+    with contextlib.suppress(GuestGone):
+        guest.run("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.1; reboot -nf", deadline)
+    while not guest.has_ended and not deadline.is_over:
+        time.sleep(0.01)
+    guest.lines.serial.finish(deadline.remaining_s() if guest.process.poll() is not None else 0.0)
+
+
+def _keep_core(guest: Guest) -> str:
+    return keep_core(guest.machine, guest.lines.monitor, guest.folder)

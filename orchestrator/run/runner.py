@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cases in, what each of them did out; judging it is not done here.
+
+The compiled cases are pushed once a boot. Around each, markers are written to the kernel log and the taint
+is read. A guest that crashed, hung, or ran a case that may crash it is replaced for the cases that remain.
+What a kernel says while its guest is being ended is the last case's.
+"""
+
+import contextlib
+import datetime
+import io
+import platform
+import re
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.project.guesttest import SELFTEST, GuestCase, compile_command, find_imports
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.errors import CowbellError, StageFailure, UsageError
+from orchestrator.process.progress import Progress
+from orchestrator.store.store import Store, make_id
+from orchestrator.guest.snapshot import Armed, arm
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.connection import Answer, Guest, GuestGone
+from orchestrator.guest.qemu import Machine
+from orchestrator.kernel.build import Toolchain
+from orchestrator.parse.printk import make_printable
+from orchestrator.run.postmortem import Ending, end_guest, find_ending
+from orchestrator.result.record import CaseResult, Ended
+
+# how long after its own limit a case may still end by itself, native seconds
+_GRACE_S = 2.0
+_CONSOLE_LIMIT = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A case ready to be pushed, and how often it has been run before.
+
+    ``program_id`` changes with its source, its library and the compiler.
+    """
+
+    case: GuestCase
+    program_id: str
+    path: Path
+    trial: int = 1
+
+
+def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
+    """Identity of what is pushed for a case."""
+    return make_id(case.content_id, "" if case.language == "python" else toolchain.identity)
+
+
+def compile_case(case: GuestCase, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
+    """Compile a C case statically, once; a Python case is taken as it is.
+
+    Raises ``UsageError`` with the compiler's words where the case is wrong, ``InfraError`` where the host is.
+    """
+    program_id = make_program_id(case, toolchain)
+    if case.language == "python":
+        return Program(case, program_id, case.path)
+
+    def fill(draft: Path) -> None:
+        done = command.run(compile_command(case, toolchain.compiler, lib_dir, draft / case.id), check=False)
+        if done.returncode:
+            raise _explain_compiler(case, done)
+
+    return Program(case, program_id, store.publish("programs", program_id, fill) / case.id)
+
+
+def _explain_compiler(case: GuestCase, done: command.Completed) -> CowbellError:
+    for line in done.output.splitlines():
+        if match := re.match(r"(\S+:\d+):\d+: (?:fatal )?error: (.*)", line):
+            told = "\n  ".join(done.output.splitlines()[:12])
+            return UsageError(f"{case.id} does not compile: {match[2]}", where=match[1], hint=told)
+    return command.make_failure(done)
+
+
+def _once(result: CaseResult) -> bool:
+    return False
+
+
+def run_cases(
+    machine: Machine,
+    programs: Sequence[Program],
+    lib_dir: Path,
+    folder: Path,
+    progress: Progress,
+    is_wanted_again: Callable[[CaseResult], bool] = _once,
+) -> Iterator[CaseResult]:
+    """Run every program, in guests as fresh as needed, yielding each result as it is earned.
+
+    A case is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
+    guest does not boot and ``InfraError`` when QEMU is killed; what was yielded before stands.
+    """
+    _remove_left(folder)
+    pending = list(programs)
+    saved: Armed | None = None
+    with contextlib.ExitStack() as stack:
+        while pending:
+            boot_dir = make_boot_dir(folder)
+            progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
+            with boot_guest(machine, boot_dir, saved) as guest:
+                if guest.trouble:
+                    progress.note(guest.trouble)
+                progress.stage("run", f"{len(pending)} case(s)")
+                if not saved:
+                    push_cases(guest, pending, lib_dir)
+                    # the next guest that must be a fresh one starts from here
+                    if len(pending) > 1 or is_wanted_again is not _once:
+                        compile_imports(guest, pending)
+                        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="armed-", dir=folder))
+                        saved = arm(guest, Path(place))
+                yield from _run_in_guest(guest, pending, progress, is_wanted_again)
+
+
+def _run_in_guest(
+    guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[CaseResult], bool]
+) -> Iterator[CaseResult]:
+    """Run what may run in one guest, and take it off the list."""
+    read_to, count = guest.ready_at, len(pending)
+    while pending:
+        progress.count(max(0, count - len(pending)), count)
+        program = pending.pop(0)
+        result, read_to = _run_case(guest, program, read_to)
+        progress.detail(f"{program.case.id}: {result.ended} after {result.duration_s:.1f} s")
+        if is_wanted_again(result):
+            pending.insert(0, replace(program, trial=program.trial + 1))
+        is_last = program.case.may_crash or not pending or pending[0].case.may_crash
+        if result.is_guest_usable and is_last:
+            try:
+                end_guest(guest)
+            finally:
+                # also when we are interrupted: it has been earned
+                console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
+                yield replace(
+                    result, console=result.console + console, console_lost=result.console_lost + lost
+                )
+            return
+        yield result
+        if not result.is_guest_usable:
+            return
+
+
+def _remove_left(folder: Path) -> None:
+    """Images that a killed run could not remove; a guest that runs on one has it open and keeps it."""
+    for image in folder.glob("boot-*/*.qcow2"):
+        image.unlink(missing_ok=True)
+    for left in folder.glob("armed-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def make_boot_dir(folder: Path) -> Path:
+    """A new folder for the traces of one boot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbers = [int(path.name.removeprefix("boot-")) for path in folder.glob("boot-*")]
+        place = folder / f"boot-{max(numbers, default=0) + 1}"
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
+
+
+def make_case_line(case: GuestCase, scale: float) -> str:
+    """The shell command that runs a pushed case in the guest, with its time limits stretched."""
+    if case.language == SELFTEST:
+        # some start themselves anew by their name, and write files where there must be fallocate
+        name = case.path.stem
+        return f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/cases/{case.id} . && exec ./{name}"
+    how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
+    libs = "/work/own-lib:/work/lib" if case.own_lib else "/work/lib"
+    return (
+        "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
+        f"PYTHONPATH={libs} GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+    )
+
+
+def push_cases(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
+    """Put the cases into the guest, and for people a command for each into /work/bin.
+
+    Raises ``StageFailure`` when the guest is lost or has no room.
+    """
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for program in programs:
+            archive.add(program.path, f"cases/{program.case.id}", filter=_as_root)
+            line = make_case_line(program.case, guest.machine.time_scale)
+            command_file = tarfile.TarInfo(f"bin/{program.case.id}")
+            script = f'#!/bin/sh\n{line} "$@"\n'.encode()
+            command_file.size = len(script)
+            archive.addfile(_as_root(command_file), io.BytesIO(script))
+        own_libs = {program.case.own_lib for program in programs if program.case.own_lib}
+        for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
+            for path in sorted(lib.glob("*.py")):
+                archive.add(path, f"{name}/{path.name}", filter=_as_root)
+        for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
+            archive.add(path, f"modules/{path.name}", filter=_as_root)
+    deadline = Deadline.after(30 * guest.machine.time_scale)
+    try:
+        answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
+    except GuestGone as gone:
+        guest.check_host()
+        # no case has had a part in it: this is still the boot
+        raise StageFailure(
+            "boot", f"the guest was lost while cases were pushed: {gone}", log=guest.console
+        ) from None
+    if answer.status:
+        said = make_printable(answer.stderr)
+        raise StageFailure("run", f"cases could not be unpacked: {said}", log=guest.console)
+
+
+def compile_imports(guest: Guest, programs: Sequence[Program]) -> None:
+    """Have the guest's Python keep what the cases import as bytecode: no package was installed that did.
+
+    It is half a second or more for each of the cases. Whoever uses the guest next finds out if it was lost.
+    """
+    names = sorted(set().union(*(find_imports(program.case) for program in programs)))
+    if names:
+        with contextlib.suppress(GuestGone):
+            line = f"PYTHONPATH=/work/lib python3 -c 'import {', '.join(names)}'"
+            guest.run(line, Deadline.after(30 * guest.machine.time_scale))
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.mode = 0o755
+    return member
+
+
+def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, int]:
+    """Run one case; its share of the console begins at offset ``begin``, and where it ends is returned too.
+
+    So what the kernel says between two cases is the later one's, and never lost.
+    """
+    case, scale = program.case, guest.machine.time_scale
+    guest.lines.serial.allow()
+    line = make_case_line(case, scale)
+    answer, before, after = Answer(-1, "", ""), None, None
+    ending = Ending(Ended.EXIT, "")
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    began = time.monotonic()
+    try:
+        before = _mark(guest, f"begin {case.id}")
+        began = time.monotonic()
+        answer = guest.run(line, Deadline.after((case.timeout_s + _GRACE_S) * scale))
+        duration_s = time.monotonic() - began
+        after = _mark(guest, f"end {case.id}")
+        end = guest.console.stat().st_size
+    except GuestGone as gone:
+        duration_s = time.monotonic() - began
+        # the output so far is the case's, not that of a marker
+        answer = replace(answer, stdout=answer.stdout or gone.stdout)
+        ending = find_ending(guest, gone.loss)
+        end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
+    console, lost = _read_console(guest, begin, end)
+    result = CaseResult(
+        case=case.id,
+        content_id=program.program_id,
+        ended=ending.ended,
+        exit_status=answer.status if ending.ended is Ended.EXIT else None,
+        stdout=answer.stdout,
+        stderr=answer.stderr,
+        console=console,
+        console_lost=lost + guest.lines.serial.dropped,
+        taint_before=before,
+        taint_after=after,
+        duration_s=round(duration_s, 3),
+        accel=guest.machine.accel,
+        boot=guest.folder.name,
+        how=ending.how,
+        said=ending.said[-_CONSOLE_LIMIT:],
+        core=ending.core,
+        boot_trouble=guest.trouble,
+        trial=program.trial,
+        started=started,
+        console_at=begin,
+        host=platform.node(),
+    )
+    return result, end
+
+
+def _mark(guest: Guest, text: str) -> int | None:
+    """Write a marker to the kernel log, wait until the console shows it; the taint, None when not told.
+
+    Raises ``GuestGone``.
+    """
+    begin = guest.console.stat().st_size
+    line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted"
+    deadline = Deadline.after(5 * guest.machine.time_scale)
+    answer = guest.run(line, deadline)
+    while not deadline.is_over:
+        shown, _ = _read_console(guest, begin, guest.console.stat().st_size)
+        if f"cowbell: {text}" in shown:
+            break
+        time.sleep(0.01)
+    return int(answer.stdout) if answer.stdout.strip().isdigit() else None
+
+
+def _read_console(guest: Guest, begin: int, end: int) -> tuple[str, int]:
+    """A stretch of the console, and how many bytes of it were left out: of a flood, the middle."""
+    half = _CONSOLE_LIMIT // 2
+    lost = max(0, end - begin - _CONSOLE_LIMIT)
+    with guest.console.open("rb") as file:
+        file.seek(begin)
+        if not lost:
+            return file.read(end - begin).decode(errors="replace"), 0
+        head = file.read(half)
+        file.seek(end - half)
+        kept = head + f"\n[{lost} bytes left out]\n".encode() + file.read(half)
+    return kept.decode(errors="replace"), lost

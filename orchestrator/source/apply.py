@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A tree's commit and a series in, a commit ready to build out.
+
+A series is applied whole or not at all, in the store's own worktree, and never in a checkout of the user's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.errors import InfraError, StageFailure
+from orchestrator.process.progress import Progress
+from orchestrator.store.store import Store, make_id, make_tree_id
+from orchestrator.source import repository
+from orchestrator.source.fixup import Fixup, choose_fixups
+from orchestrator.source.patch import make_mail, read_subject
+from orchestrator.source.reject import Reject, explain_reject
+from orchestrator.source.repository import Source, find_commit, git, open_repository
+from orchestrator.source.series import Series
+
+
+class State(StrEnum):
+    """What became of one patch."""
+
+    APPLIES = "applies"
+    REJECTED = "does not apply"
+    PRESENT = "is in the tree already"
+    NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One patch of a series, tried on a tree."""
+
+    patch: str
+    subject: str
+    state: State
+    reject: Reject | None = None
+
+
+def apply_series(
+    base: Source,
+    series: Series,
+    fixups: Sequence[Fixup],
+    store: Store,
+    progress: Progress,
+    *,
+    keep_going: bool = False,
+) -> Source:
+    """The base with its fixups, and every patch of the series, as commits.
+
+    Raises ``StageFailure`` naming patch, file and hunk when one does not apply (``keep_going``: and what
+    becomes of the later ones); nothing is kept then.
+    """
+    if known := find_source(base, series, fixups, store):
+        return known
+    outcomes = try_series(base, series, fixups, store, progress, keep_going=keep_going)
+    if failure := find_failure(base, series, outcomes):
+        raise failure
+    known = find_source(base, series, fixups, store)
+    assert known
+    return known
+
+
+def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: Store) -> Source | None:
+    """What an earlier ``apply_series`` made."""
+    chosen = choose_fixups(fixups, base.version)
+    made = replace(
+        base,
+        series=series.name,
+        fixups=tuple(fixup.name for fixup in chosen),
+        make_words=tuple(word for fixup in chosen for word in fixup.make_words),
+    )
+    files = list_patches(base, series, fixups)
+    if not files:
+        return made
+    source_id = _make_source_id(base, files)
+    commit = find_commit(open_repository(store), _source_ref(source_id))
+    if not commit:
+        return None
+    return replace(made, source_id=source_id, commit=commit, tree_id=repository.read_tree_id(store, commit))
+
+
+def list_patches(base: Source, series: Series, fixups: Sequence[Fixup]) -> tuple[Path, ...]:
+    """All patches in their order: fixups come first, so that a series need not know of them."""
+    chosen = choose_fixups(fixups, base.version)
+    return (*(fixup.patch for fixup in chosen if fixup.patch), *series.choose(base.version))
+
+
+def _make_source_id(base: Source, files: Sequence[Path]) -> str:
+    return make_id(base.commit, make_tree_id({f"{i} {path.name}": path for i, path in enumerate(files)}))
+
+
+def _source_ref(source_id: str) -> str:
+    return f"refs/cowbell/sources/{source_id}"
+
+
+def try_series(
+    base: Source,
+    series: Series,
+    fixups: Sequence[Fixup],
+    store: Store,
+    progress: Progress,
+    *,
+    keep_going: bool = False,
+) -> list[Outcome]:
+    """Apply every patch, and keep what comes of it if all of them do.
+
+    After one that does not, the later ones are tried without it (``keep_going``) or not at all.
+    """
+    files = list_patches(base, series, fixups)
+    progress.stage("source", f"{base.tree}: {series.name or 'fixups'}, {len(files)} patch(es)")
+    with repository.worktree(store, base.folder) as place, store.scratch(f"am-{base.folder}") as scratch:
+        repository.move_worktree(place, base.commit)
+        mails = [_write_mail(path, scratch / f"{i:04}") for i, path in enumerate(files)]
+        history = [(Path(base.origin), base.commit)] if Path(base.origin).is_dir() else []
+        history.append((open_repository(store), base.commit))
+        outcomes = _apply(place, files, mails, history, keep_going=keep_going)
+        if all(outcome.state is State.APPLIES for outcome in outcomes):
+            git(place, "update-ref", _source_ref(_make_source_id(base, files)), "HEAD")
+    return outcomes
+
+
+def _write_mail(patch: Path, target: Path) -> Path:
+    target.write_bytes(make_mail(patch.read_bytes(), patch.stem))
+    return target
+
+
+# CRs that a patch carries in its text are the tree's own; check_patch refuses those of a mailer
+AM = ("am", "--3way", "--keep-cr", "--no-gpg-sign", "--no-scissors")
+
+
+def _apply(
+    place: Path,
+    files: Sequence[Path],
+    mails: Sequence[Path],
+    history: Sequence[tuple[Path, str]],
+    *,
+    keep_going: bool,
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+
+    def note(state: State, reject: Reject | None = None) -> None:
+        patch = files[len(outcomes)]
+        outcomes.append(Outcome(patch.name, read_subject(patch), state, reject))
+
+    done = git(place, *AM, *map(str, mails), check=False)
+    while True:
+        heard = done.output.split("Applying: ")[1:]
+        for said in heard[: len(heard) - bool(done.returncode)]:
+            # git am passes over such a patch and calls it a success
+            is_present = re.search(r"^No changes -- Patch already applied", said, re.M)
+            note(State.PRESENT if is_present else State.APPLIES)
+        if done.returncode == 0:
+            break
+        if not heard or not (repository.find_git_dir(place) / "rebase-apply").is_dir():
+            raise InfraError("git am failed", where=str(place), hint=done.output)
+        reject = explain_reject(place, mails[len(outcomes)], history)
+        note(State.PRESENT if reject.present_as else State.REJECTED, reject)
+        if not keep_going:
+            break
+        done = git(place, "am", "--skip", check=False)
+    for i, outcome in enumerate(outcomes):
+        if outcome.state is State.PRESENT and not outcome.reject:
+            repository.move_worktree(place, history[-1][1])
+            outcomes[i] = replace(outcome, reject=explain_reject(place, mails[i], history))
+    git(place, "am", "--abort", check=False)
+    while len(outcomes) < len(files):
+        note(State.NOT_TRIED)
+    return outcomes
+
+
+def find_failure(base: Source, series: Series, outcomes: Sequence[Outcome]) -> StageFailure | None:
+    """The error of the first patch that did not do what it should; its hint tells of the later ones tried."""
+    bad = [outcome for outcome in outcomes if outcome.state in (State.REJECTED, State.PRESENT)]
+    if not bad:
+        return None
+    first = bad[0]
+    is_fixup = first.patch not in [path.name for path in series.choose(base.version)]
+    what = f"{'fixup ' if is_fixup else ''}{first.patch} does not apply to {base.tree} ({base.version})"
+    hint = first.reject.text if first.reject else ""
+    if first.state is State.PRESENT:
+        as_what = f" as {first.reject.present_as}" if first.reject and first.reject.present_as else ""
+        what = f"{first.patch} is in {base.tree} ({base.version}) already{as_what}"
+        hint = "a series applies whole or not at all: leave the patch out, or take a tree without it"
+    later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not State.NOT_TRIED]
+    hint = "\n".join([hint, *(f"{o.patch}: {o.state}" for o in later)])
+    return StageFailure("source", what, where=first.reject.where if first.reject else "", hint=hint)

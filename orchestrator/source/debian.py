@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian packages, and their versions in several suites, without touching the machine's package state.
+
+The mirrors and the keyring are those of the machine's own apt configuration. Package lists and downloads live
+in private apt roots inside the store, one per suite, so no privileges are needed.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.process import command
+from orchestrator.errors import InfraError
+from orchestrator.store.store import Store
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# package lists younger than this are used as they are
+FRESH_S = 3600.0
+# and those of this age are what the mirror has now
+CURRENT_S = 60.0
+VERSION = re.compile(r"(?:\d+:)?\d[A-Za-z0-9.+~-]*")
+_UPDATE_S = 300.0
+_DOWNLOAD_S = 900.0
+
+
+class UnavailableError(InfraError):
+    """The mirror has not got a package, or a file that it lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A version of a package that the mirror offers, and the suites that have it."""
+
+    version: str
+    suites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The versions of a package, newest first.
+
+    ``errors`` has the suites whose lists could not be updated; older lists of them are used if there are any.
+    """
+
+    versions: tuple[Offer, ...]
+    errors: Mapping[str, InfraError]
+
+    def find(self, version: str) -> Offer | None:
+        return next((offer for offer in self.versions if offer.version == version), None)
+
+
+def find_mirror(suite: str) -> str:
+    """URI of the machine's mirror for a suite; security suites have a mirror of their own."""
+    label, folder = ("Debian-Security", "debian-security") if "-security" in suite else ("Debian", "debian")
+    listed = command.run(
+        [command.find_tool("apt-get", "apt"), "indextargets", "Created-By: Packages"], check=False
+    ).output
+    for block in listed.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        uri = fields.get("Repo-URI", "")
+        # before the first apt-get update apt knows no label, and the mirror's folder has to do
+        if fields.get("Label") == label or ("Label" not in fields and Path(uri).name == folder):
+            return uri
+    # where its lists were removed, as in a container's image, it tells only what it would ask for
+    asked = command.run([command.find_tool("apt-get", "apt"), "--print-uris", "update"], check=False).output
+    for uri in re.findall(r"^'(\S+)/dists/[^/]+/InRelease'", asked, re.M):
+        if Path(uri).name == folder:
+            return str(uri)
+    raise InfraError(
+        f"this machine's apt has no {label} mirror, so {suite} can not be had",
+        hint="add one to /etc/apt/sources.list.d, or choose another KERNEL=",
+    )
+
+
+def make_source_line(suite: str) -> str:
+    """The one-line apt source of a suite's main component."""
+    signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+    return f"deb {signed}{find_mirror(suite)} {suite} main"
+
+
+def make_key(version: str) -> tuple[object, ...]:
+    """Sorts versions as dpkg does: ``7.3~rc7-1`` before ``7.3-1``, ``7.3.4-1~bpo13+1`` before ``7.3.4-1``."""
+    epoch, colon, rest = version.partition(":")
+    upstream, dash, revision = (rest if colon else version).rpartition("-")
+    parts = (upstream, revision) if dash else (revision, "")
+    return (int(epoch) if colon else 0, *map(_make_part_key, parts))
+
+
+def _make_part_key(text: str) -> tuple[object, ...]:
+    """Text and numbers by turns. ``~`` sorts before the end of the text, letters sort before all else."""
+
+    def weigh(character: str) -> int:
+        return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)
+
+    pairs = re.findall(r"(\D*)(\d*)", text)
+    return tuple(((*map(weigh, words), 0), int(digits or 0)) for words, digits in pairs)
+
+
+def find_offers(store: Store, package: str, suites: Sequence[str], *, max_age_s: float = FRESH_S) -> Offers:
+    """The versions of a package that the mirror offers, from lists that are at most ``max_age_s`` old."""
+    errors = update_lists(store, suites, max_age_s=max_age_s)
+    return Offers(read_offers(store, package, suites), errors)
+
+
+def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRESH_S) -> dict[str, InfraError]:
+    """Update the package lists of suites that are older than ``max_age_s``, all at once.
+
+    Returns the error of each suite that could not be updated.
+    """
+    errors: dict[str, InfraError] = {}
+    deadline = command.Deadline.after(_UPDATE_S)
+    started: dict[str, tuple[list[str], command.Process]] = {}
+    with contextlib.ExitStack() as stack:
+        # in one order for all processes: they wait for each other's locks
+        for suite in sorted(set(suites)):
+            root = _find_root(store, suite)
+            if _is_fresh(root, max_age_s):
+                continue
+            stack.enter_context(store.lock(f"apt-{suite}"))
+            # another process may have updated them meanwhile
+            if _is_fresh(root, max_age_s):
+                continue
+            try:
+                _make_root(root, suite)
+            except InfraError as error:
+                errors[suite] = error
+                continue
+            argv = [*_make_argv("apt-get", root), "-o=APT::Update::Error-Mode=any", "update"]
+            (root / "update.log").unlink(missing_ok=True)
+            process = stack.enter_context(command.start(argv, output=root / "update.log"))
+            started[suite] = argv, process
+        for suite, (argv, process) in started.items():
+            root = _find_root(store, suite)
+            is_over = command.wait(process, deadline.remaining_s())
+            if is_over and process.returncode == 0:
+                (root / "updated").touch()
+                continue
+            text = (root / "update.log").read_text(errors="replace")
+            lines = text.splitlines()[-command.TAIL_LINES :]
+            done = command.Completed(tuple(argv), process.returncode or 0, text, 0.0, 0.0)
+            what = f"the package lists of {suite} can not be updated from this machine's mirror"
+            why = "what apt said" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
+            errors[suite] = command.find_host_trouble(done, lines) or InfraError(
+                what, hint="\n    ".join([f"{why}:", *lines])
+            )
+    return errors
+
+
+def read_offers(store: Store, package: str, suites: Iterable[str]) -> tuple[Offer, ...]:
+    """The versions in the lists that were updated last, newest first; no network is used."""
+    found: dict[str, list[str]] = {}
+    for suite in dict.fromkeys(suites):
+        root = _find_root(store, suite)
+        if not (root / "updated").exists():
+            continue
+        listed = command.run([*_make_argv("apt-cache", root), "madison", package], check=False).output
+        for line in listed.splitlines():
+            name, *fields = (field.strip() for field in line.split(" | "))
+            if name == package and len(fields) == 2:
+                found.setdefault(fields[0], []).append(suite)
+    # a version may be listed more than once
+    return tuple(
+        Offer(version, tuple(dict.fromkeys(found[version])))
+        for version in sorted(found, key=make_key, reverse=True)
+    )
+
+
+def download_package(store: Store, package: str, offer: Offer, target: Path) -> Path:
+    """Download a version of a package into ``target``; returns the ``.deb``.
+
+    Raises ``UnavailableError`` when the mirror has not got the file, ``InfraError`` when it can not be had.
+    """
+    argv = _make_argv("apt-get", _find_root(store, offer.suites[0]))
+    deadline = command.Deadline.after(_DOWNLOAD_S)
+    try:
+        command.run([*argv, "download", f"{package}={offer.version}"], cwd=target, deadline=deadline)
+    except InfraError as error:
+        kind = UnavailableError if "404  Not Found" in error.hint else InfraError
+        raise kind(
+            f"{package} {offer.version} can not be downloaded from this machine's mirror ({offer.suites[0]})",
+            hint=f"what apt said:\n{error.hint}",
+        ) from error
+    return next(target.glob(f"{make_file_name(package, offer.version)}_*.deb"))
+
+
+def make_file_name(package: str, version: str) -> str:
+    """A package's file name up to its architecture; apt quotes the colon of an epoch in it."""
+    return f"{package}_{version.replace(':', '%3a')}"
+
+
+def _find_root(store: Store, suite: str) -> Path:
+    return store.path("apt", suite)
+
+
+def _is_fresh(root: Path, max_age_s: float) -> bool:
+    stamp = root / "updated"
+    return stamp.exists() and time.time() - stamp.stat().st_mtime < max_age_s
+
+
+def _make_root(root: Path, suite: str) -> None:
+    for folder in ("lists/partial", "cache/archives/partial", "etc/apt.conf.d"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "status").touch()
+    (root / "sources.list").write_text(make_source_line(suite) + "\n")
+
+
+def _make_argv(tool: str, root: Path) -> list[str]:
+    """An apt program that knows of nothing but a root of ours."""
+    return [
+        command.find_tool(tool, "apt"),
+        f"-o=Dir::Etc::sourcelist={root}/sources.list",
+        "-o=Dir::Etc::sourceparts=/dev/null",
+        f"-o=Dir::State={root}",
+        f"-o=Dir::State::status={root}/status",
+        f"-o=Dir::Cache={root}/cache",
+        "-o=APT::Sandbox::User=",
+        "-o=Acquire::Retries=2",
+        "-q",
+    ]

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Trees in, commits of the store's repository out.
+
+A tree counts as fetched once its ref is there, and that is written when every object is. What came before a
+kill is used by the next try: git servers are asked for commit and directories first and then for the missing
+files; archives are downloaded on from where they ended.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import lzma
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from orchestrator.process import command
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.process.progress import Progress
+from orchestrator.store.store import Store, make_id
+from orchestrator.source import debian, repository
+from orchestrator.source.remote import fetch_git, fetch_objects, find_last_words, is_whole
+from orchestrator.source.repository import Source, find_commit, git, open_repository
+from orchestrator.source.tree import AbsentTree, DebianTree, GitTree, LocalTree, TarballTree, Tree
+
+# package or pack, files, and the pack that git makes of them
+_NEEDED_MIB = 3072
+# a server that says nothing for this long is one that can not be reached
+_STALL_S = 60
+_FETCHED = "refs/cowbell/fetched"
+
+
+def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
+    """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is.
+
+    A local tree is always looked at anew, an exact Debian version never. Raises ``InfraError`` when it can
+    not be had and was not before, ``UsageError`` when it is no kernel, or what is declared of it is wrong.
+    """
+    redo = redo and not (isinstance(tree, DebianTree) and tree.version)
+    known = find_fetched(tree, store)
+    if known and not redo:
+        return known
+    with store.lock(f"tree-{repository.make_folder(tree.name)}"):
+        # whoever had the lock may have fetched it
+        known = find_fetched(tree, store)
+        if known and not redo:
+            return known
+        store.check_space(_NEEDED_MIB, "a kernel tree")
+        progress.stage("source", f"{tree.name}: {tree}")
+        try:
+            commit, origin = _fetch(tree, store, progress, redo=redo)
+        except InfraError as error:
+            if not known:
+                raise
+            progress.note(
+                f"{tree.name} can not be looked up anew, {known.commit[:12]} of earlier is used: {error}"
+            )
+            return known
+        repository.read_version(store, commit, tree.name)
+        repository.save_ref(store, _ref(tree), commit, origin)
+    if origin != str(tree):
+        progress.note(f"{tree.name}: {commit[:12]} from {origin}")
+    found = _find_saved(tree, store)
+    assert found
+    return found
+
+
+def find_fetched(tree: Tree, store: Store) -> Source | None:
+    """The tree's commit as it was fetched last; None for a local tree that has another one by now.
+
+    Raises ``UsageError`` for a local tree that can not be taken as it is.
+    """
+    if isinstance(tree, LocalTree):
+        check_local(tree)
+    known = _find_saved(tree, store)
+    if known and isinstance(tree, LocalTree) and _find_local_commit(tree, store) != known.commit:
+        return None
+    return known
+
+
+def list_fetched_versions(tree: DebianTree, store: Store) -> Mapping[str, str]:
+    """The versions of a Debian tree that are in the store, and their refs."""
+    notes = repository.list_notes(store, f"{_FETCHED}/{repository.make_folder(tree.name)}/")
+    found = {}
+    for ref, note in notes.items():
+        package, _, rest = note.partition("_")
+        if package == tree.package:
+            found[unquote(rest.partition("_")[0])] = ref
+    return found
+
+
+def _find_saved(tree: Tree, store: Store) -> Source | None:
+    ref = _ref(tree)
+    if isinstance(tree, DebianTree) and tree.version:
+        # also what was fetched as the newest
+        ref = list_fetched_versions(tree, store).get(tree.version, "")
+    commit = find_commit(open_repository(store), ref) if ref else ""
+    if not commit:
+        return None
+    return Source(
+        source_id=make_id(commit),
+        tree=tree.name,
+        series="",
+        version=repository.read_version(store, commit, tree.name),
+        base=commit,
+        commit=commit,
+        tree_id=repository.read_tree_id(store, commit),
+        origin=repository.read_note(store, ref),
+    )
+
+
+def _ref(tree: Tree) -> str:
+    """A declaration that says something else is another tree; a version is the same in every suite."""
+    fields = dataclasses.asdict(tree)
+    if isinstance(tree, DebianTree):
+        fields.pop("version")
+        fields = {"package": tree.package, "version": tree.version} if tree.version else fields
+    return f"{_FETCHED}/{repository.make_folder(tree.name)}/{make_id(type(tree).__name__, fields)}"
+
+
+def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
+    """The commit, and where it came from."""
+    match tree:
+        case DebianTree():
+            return _fetch_debian(tree, store, progress, redo=redo)
+        case GitTree():
+            return fetch_git(tree, store, progress)
+        case TarballTree():
+            return _fetch_tarball(tree, store)
+        case LocalTree():
+            return _fetch_local(tree, store), tree.path
+        case AbsentTree():
+            raise UsageError("its kernels are here, and its source is not", where=tree.name)
+
+
+# --- Debian packages and archives
+
+
+def _fetch_debian(tree: DebianTree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
+    """The version that is asked for, or the newest of all suites. It is kept under its version too."""
+    # lists of an hour ago may not have it yet, or still have what has left the mirror
+    for max_age_s in (0.0,) if redo else (debian.FRESH_S, debian.CURRENT_S):
+        offers = debian.find_offers(store, tree.package, tree.suites, max_age_s=max_age_s)
+        try:
+            offer = _choose_offer(tree, offers, progress)
+            exact = tree.at(offer.version)
+            if known := _find_saved(exact, store):
+                return known.commit, known.origin
+            commit, origin = _import_package(tree, offer, store)
+            break
+        except (debian.UnavailableError, UsageError):
+            if max_age_s != debian.FRESH_S:
+                raise
+    repository.read_version(store, commit, tree.name)
+    repository.save_ref(store, _ref(exact), commit, origin)
+    return commit, origin
+
+
+def _choose_offer(tree: DebianTree, offers: debian.Offers, progress: Progress) -> debian.Offer:
+    errors = list(offers.errors.values())
+    if offer := offers.find(tree.version):
+        return offer
+    if not tree.version and offers.versions and len(errors) < len(tree.suites):
+        for error in errors:
+            progress.note(f"{tree.name}: {error.what}")
+        return offers.versions[0]
+    if errors:
+        raise InfraError(
+            f"{tree.package} can not be looked up: {errors[0].what}", where=tree.name, hint=errors[0].hint
+        )
+    if not offers.versions:
+        raise debian.UnavailableError(
+            f"this machine's mirror has no {tree.package} in {', '.join(tree.suites)}",
+            where=tree.name,
+            hint="another tree may be there: cowbell list trees -v",
+        )
+    raise UsageError(
+        f"the mirror has no version {tree.version} of {tree.package}",
+        where="KERNEL",
+        hint=f"it has: {', '.join(offer.version for offer in offers.versions)}",
+    )
+
+
+def _import_package(tree: DebianTree, offer: debian.Offer, store: Store) -> tuple[str, str]:
+    with store.scratch(f"fetch-{tree.name}") as scratch:
+        package = debian.download_package(store, tree.package, offer, scratch)
+        command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
+        archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
+        if archive is None:
+            raise InfraError(f"{package.name} holds no usr/src/{tree.package}.tar.*", where=tree.name)
+        return _import_archive(archive, tree, store, package.stem), package.stem
+
+
+def _fetch_tarball(tree: TarballTree, store: Store) -> tuple[str, str]:
+    archive = _download(tree.url, tree.sha256, store)
+    try:
+        if tree.keyring:
+            _check_signature(tree, archive, store)
+        return _import_archive(archive, tree, store, tree.sha256), tree.url
+    finally:
+        if archive.parent == store.path("downloads"):
+            archive.unlink()
+
+
+def _download(url: str, sha256: str, store: Store) -> Path:
+    """A file of known content; a path is taken where it lies. Goes on from where a killed download ended."""
+    if "://" not in url:
+        archive = Path(url)
+        if not archive.is_file():
+            raise UsageError("there is no such file", where=url)
+    else:
+        archive = store.path("downloads") / Path(url).name
+        archive.parent.mkdir(exist_ok=True)
+        if not archive.exists() or _read_sha256(archive) != sha256:
+            _curl(url, archive, "--continue-at", "-")
+    got = _read_sha256(archive)
+    if got != sha256:
+        if archive.parent == store.path("downloads"):
+            archive.unlink()
+        raise UsageError(
+            f"has sha256 {got}, expected {sha256}",
+            where=url,
+            hint="either it is not what was declared, or it did not arrive whole",
+        )
+    return archive
+
+
+def _curl(url: str, target: Path, *options: str) -> None:
+    curl = command.find_tool("curl", "curl")
+    common = ["-fsSL", "--retry", "3", "--speed-limit", "1", "--speed-time", str(_STALL_S), "-o", str(target)]
+    done = command.run([curl, *common, *options, url], check=False)
+    # 33 and 416: there is nothing to go on with, the file is whole or of another time
+    if done.returncode == 33 or (done.returncode == 22 and " 416" in done.output):
+        target.unlink(missing_ok=True)
+        done = command.run([curl, *common, url], check=False)
+    if done.returncode:
+        raise InfraError(f"can not be downloaded: {done.output.strip()}", where=url)
+
+
+def _read_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_signature(tree: TarballTree, archive: Path, store: Store) -> None:
+    if not Path(tree.keyring).is_file():
+        raise UsageError("there is no such keyring", where=f"{tree.name}: {tree.keyring}")
+    sign = tree.sign or f"{tree.url.rpartition('.')[0]}.sign"
+    gpgv = command.find_tool("gpgv", "gpgv")
+    with store.scratch(f"sign-{tree.name}") as scratch:
+        signature, plain = scratch / "sign", scratch / "plain"
+        if "://" in sign:
+            _curl(sign, signature)
+        else:
+            shutil.copyfile(sign, signature)
+        unpack: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+        with unpack.get(archive.suffix, open)(archive, "rb") as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        checked = command.run([gpgv, "--keyring", tree.keyring, str(signature), str(plain)], check=False)
+    if checked.returncode:
+        raise UsageError("its signature is not good", where=f"{tree.name}: {tree.url}", hint=checked.output)
+
+
+def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> str:
+    """Commit the content of a source archive.
+
+    Its files get the present time instead of the archive's, so that make does not take objects of another
+    version in the build folder for newer ones.
+    """
+    name = repository.make_folder(tree.name)
+    with repository.worktree(store, name) as place:
+        git(place, "read-tree", "--empty")
+        for old in place.iterdir():
+            if old.name != ".git":
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        tar = [command.find_tool("tar", "tar"), "-xf", str(archive), "-C", str(place)]
+        done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
+        if done.returncode:
+            raise command.find_host_trouble(done, done.output.splitlines()) or UsageError(
+                "is not a whole archive", where=str(archive), hint=done.output
+            )
+        return _commit_files(place, f"{name}: {message}", "--force")
+
+
+def _commit_files(place: Path, message: str, *options: str, parent: str = "", **env: str) -> str:
+    """Commit all files of a folder. A threshold of one byte makes git add write a single pack."""
+    pack = ("-c", "core.bigFileThreshold=1", "-c", "core.compression=1")
+    git(place, *pack, "add", "--all", *options, ".", env=env)
+    tree = git(place, "write-tree", env=env).output
+    after = ("-p", parent) if parent else ()
+    return git(place, "commit-tree", *after, "-m", message, tree, env=env).output
+
+
+# --- folders of this machine
+
+
+def check_local(tree: LocalTree) -> None:
+    """Raise ``UsageError`` when a folder can not be taken as a kernel, or not as it lies there."""
+    path = Path(tree.path)
+    if not (path / "Makefile").is_file() or not (path / "Kconfig").is_file():
+        raise UsageError("is no kernel tree: it has no Makefile and Kconfig", where=tree.path)
+    if not tree.is_checkout:
+        if (path / ".config").exists() or (path / "include" / "config").exists():
+            raise UsageError(
+                "was built in: its objects are not source", where=tree.path, hint=f"make -C {path} mrproper"
+            )
+        return
+    if not _find_head(tree):
+        told = git(path, "rev-parse", f"{tree.ref or 'HEAD'}^{{commit}}", check=False, is_users=True)
+        raise UsageError(f"has no commit {tree.ref or 'at HEAD'}: {find_last_words(told)}", where=tree.path)
+    if tree.ref or tree.is_dirty:
+        return
+    changed = git(path, "status", "--porcelain", "--untracked-files=no", is_users=True).output.splitlines()
+    if changed:
+        raise UsageError(
+            f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ...",
+            where=tree.path,
+            hint="commit them, since what is tested is HEAD; or say DIRTY=1 to test them as they are",
+        )
+
+
+def _find_local_commit(tree: LocalTree, store: Store) -> str:
+    """What a folder holds now. One that is not at a commit is snapshot into the store to be known."""
+    if tree.is_checkout and not tree.is_dirty:
+        return _find_head(tree)
+    return _fetch_local(tree, store)
+
+
+def _find_head(tree: LocalTree) -> str:
+    return find_commit(Path(tree.path), tree.ref or "HEAD", is_users=True)
+
+
+def _fetch_local(tree: LocalTree, store: Store) -> str:
+    repo = open_repository(store)
+    head = ""
+    if tree.is_checkout:
+        head = _find_head(tree)
+        if not is_whole(repo, head):
+            fetch_objects(repo, Path(tree.path).as_uri(), head, store)
+        if not tree.is_dirty:
+            return head
+    index = store.path("index", tree.name)
+    own = {"GIT_DIR": str(repo), "GIT_WORK_TREE": tree.path, "GIT_INDEX_FILE": str(index)}
+    with store.lock(f"index-{tree.name}"):
+        Path(f"{index}.lock").unlink(missing_ok=True)
+        if head:
+            # keeps what it knows of files that have not changed since
+            git(repo, "read-tree", "--reset", head, env=own)
+        # without git nobody but make clean knows what is no source, and check_local has looked for that
+        options = () if head else ("--force",)
+        return _commit_files(Path(tree.path), f"{tree.path} as it lay there", *options, parent=head, **own)

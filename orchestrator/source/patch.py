@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One patch: read, checked, made of a commit. Knows nothing of series and trees."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import UsageError
+from orchestrator.source.repository import git
+
+_SUBJECT = re.compile(rb"^Subject: *((?:.*\n)(?:[ \t].*\n)*)", re.M)
+_TAG = re.compile(r"^(?:\s*\[[^]]*\])+\s*")
+_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_DIFF = re.compile(rb"^(?:diff --git |--- )", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Hunk:
+    """One ``@@`` of a patch: the file it changes, the line it is meant for, its lines with their signs."""
+
+    file: str
+    line: int
+    header: str
+    text: tuple[str, ...]
+
+
+def make_mail(mail: bytes, title: str) -> bytes:
+    """Give a bare diff the headers that ``git am`` wants; what stands before the diff is its description."""
+    if _SUBJECT.search(mail.split(b"\ndiff --git ")[0]):
+        return mail
+    found = _DIFF.search(mail)
+    about, diff = (mail[: found.start()], mail[found.start() :]) if found else (b"", mail)
+    head = f"From: Cowbell <cowbell>\nDate: Sun, 9 Sep 2001 01:46:40 +0000\nSubject: [PATCH] {title}\n\n"
+    return head.encode() + about + b"\n---\n" + diff
+
+
+def read_subject(path: Path) -> str:
+    """The title of a patch without its ``[PATCH n/m]``, or the name of its file."""
+    return parse_subject(path.read_bytes()) or path.name
+
+
+def parse_subject(mail: bytes, *, keep_tags: bool = False) -> str:
+    """The title of a mail, in one line; an empty one when it has none."""
+    match = _SUBJECT.search(mail)
+    text = " ".join(match[1].decode(errors="replace").split()) if match else ""
+    return text if keep_tags else _TAG.sub("", text)
+
+
+def has_diff(mail: bytes) -> bool:
+    return bool(_DIFF.search(mail))
+
+
+def check_patch(path: Path) -> list[UsageError]:
+    """What keeps a patch from being what its author sent, with file and line."""
+    return check_mail(path.read_bytes(), str(path), 1)
+
+
+def check_mail(mail: bytes, where: str, first: int) -> list[UsageError]:
+    """As ``check_patch``, for a mail that begins at line ``first`` of a file."""
+    if mail.strip() and not mail.endswith(b"\n"):
+        last = first + mail.count(b"\n")
+        return [UsageError("ends in the middle of a line: was it cut short?", where=f"{where}:{last}")]
+    lines = mail.split(b"\n")[:-1]
+    marks = (b"diff --git ", b"--- a/", b"+++ b/", b"@@ -", b"Subject:", b"From ")
+    carried = next(
+        (n for n, line in enumerate(lines) if line.endswith(b"\r") and line.startswith(marks)), None
+    )
+    if carried is not None:
+        hint = "it was mailed or saved as DOS text: dos2unix makes it right"
+        return [UsageError("has CRLF line ends", where=f"{where}:{first + carried}", hint=hint)]
+    hunks = 0
+    for number, line in enumerate(lines):
+        if not (match := _HUNK.match(line)):
+            continue
+        hunks += 1
+        old, new = int(match[2] or 1), int(match[3] or 1)
+        got = list(_read_hunk(lines, number + 1, old, new))
+        if sum(text[:1] != b"+" for text in got) < old or sum(text[:1] != b"-" for text in got) < new:
+            what = f"this hunk is shorter than it says ({len(got)} lines): was it cut or edited by hand?"
+            return [UsageError(what, where=f"{where}:{first + number}")]
+    if not hunks and not re.search(
+        rb"^(?:GIT binary patch|(?:old|new|deleted file) mode|rename from)", mail, re.M
+    ):
+        return [UsageError("changes nothing: there is no diff in it", where=f"{where}:{first}")]
+    return []
+
+
+def parse_hunks(patch: bytes) -> dict[str, list[Hunk]]:
+    """Hunks by file, in the order of a patch that ``check_patch`` found whole."""
+    hunks: dict[str, list[Hunk]] = {}
+    lines = patch.split(b"\n")
+    file = ""
+    for number, line in enumerate(lines):
+        if line.startswith((b"--- a/", b"+++ b/")):
+            file = line[6:].split(b"\t")[0].decode(errors="replace")
+        elif file and (match := _HUNK.match(line)):
+            text = _read_hunk(lines, number + 1, int(match[2] or 1), int(match[3] or 1))
+            decoded = tuple(part.decode(errors="replace") for part in text)
+            hunks.setdefault(file, []).append(
+                Hunk(file, int(match[1]), line.decode(errors="replace"), decoded)
+            )
+    return hunks
+
+
+def _read_hunk(lines: Sequence[bytes], start: int, old: int, new: int) -> Iterator[bytes]:
+    """The lines of a hunk, as many as its header promises or there are."""
+    for number, line in enumerate(lines[start:], start):
+        # the signature that ends a mail looks like a line that goes
+        if (old <= 0 and new <= 0) or (line == b"-- " and len(lines) - number <= 4):
+            return
+        sign = line[:1] or b" "
+        if sign not in b" +-\\":
+            return
+        old -= sign in b" -"
+        new -= sign in b" +"
+        yield line
+
+
+def export_commit(repo: Path, commit: str, folder: Path, number: int) -> Path:
+    """Write a commit as a patch. The same commit gives the same bytes, whatever git writes it."""
+    # without its version, abbreviations that grow with the repository, what a user configures
+    stable = (
+        "--zero-commit",
+        "--no-signature",
+        "--full-index",
+        "--no-renames",
+        "--binary",
+        "-N",
+    )
+    fixed = ("--diff-algorithm=myers", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    numbered = ("--filename-max-length=100", f"--start-number={number}", "-o", str(folder), "-1", commit)
+    git(repo, "format-patch", "-q", *stable, *fixed, *numbered)
+    return next(folder.glob(f"{number:04}-*"))

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A series opened in a worktree for people to edit with git, and written back as patches.
+
+Written back is what differs: the same commits give the same bytes, so a series that nobody edited is the same
+files as before. Nothing that a person may have edited is ever overwritten by opening.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.condition import Version
+from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
+from orchestrator.source.patch import check_patch, export_commit, make_mail, read_subject
+from orchestrator.source.repository import (Source, find_commit, find_git_dir, git, open_repository, read_note, read_version, save_ref)
+from orchestrator.source.series import Patch, Series
+from orchestrator.source.apply import AM
+
+
+@dataclass(frozen=True, slots=True)
+class Worktree:
+    """One that is open: its folder, and the ref that holds the commit below its patches."""
+
+    place: Path
+    branch: str
+    base_ref: str
+
+
+def find_worktree(series: str, kernel: str, place: Path | None, store: Store) -> Worktree:
+    """Where a series on a kernel is, or would be, open: in ``place``, or in the store."""
+    branch = re.sub(r"[^\w.-]+", "-", f"{series}-on-{kernel}").strip("-.")
+    if place:
+        branch += f"-{make_id(str(place.resolve()))[:6]}"
+    return Worktree((place or store.path("edit", branch)).resolve(), branch, f"refs/cowbell/edit/{branch}")
+
+
+def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) -> bool:
+    """Make the worktree, a commit a patch; whether it is new. One that is open already is left as it is.
+
+    Raises ``StageFailure`` when a patch does not apply: git am is left waiting there, to be gone on with.
+    """
+    if (opened.place / ".git").exists():
+        return False
+    if opened.place.exists() and any(opened.place.iterdir()):
+        raise UsageError(
+            "is there already and holds something else", where=str(opened.place), hint="DIR=another"
+        )
+    repository = open_repository(store)
+    git(repository, "worktree", "prune")
+    git(repository, "worktree", "add", "-q", "-B", opened.branch, str(opened.place), base.commit)
+    save_ref(store, opened.base_ref, base.commit, f"{series.name} on {base.tree}")
+    files = series.choose(base.version)
+    with store.scratch(f"am-{opened.branch}") as scratch:
+        mails = []
+        for number, path in enumerate(files):
+            mails.append(scratch / f"{number:04}")
+            mails[-1].write_bytes(make_mail(path.read_bytes(), path.stem))
+        done = git(opened.place, *AM, *map(str, mails), check=False)
+    if done.returncode:
+        stopped = find_git_dir(opened.place) / "rebase-apply" / "next"
+        at = int(stopped.read_text()) if stopped.exists() else 1
+        raise StageFailure(
+            "source",
+            f"{files[at - 1].name} does not apply to {base.tree} ({base.version}); git am waits there",
+            where=str(opened.place),
+            hint="make it right there, then: git add ...; git am --continue; cowbell refresh\n"
+            + "\n".join(f"    {line}" for line in done.output.splitlines()[-8:]),
+        )
+    return True
+
+
+def refresh_series(
+    folder: Path, series: Series, opened: Worktree, store: Store, *, is_dry: bool = False
+) -> list[Path]:
+    """Write the worktree's commits into the series; returns the files that changed, or went
+    (``is_dry``: would).
+
+    Raises ``UsageError`` when something there is not finished. ``series.yaml`` keeps what it claims of a
+    patch as long as a commit has its title.
+    """
+    base = find_commit(open_repository(store), opened.base_ref)
+    if not base or not (opened.place / ".git").exists():
+        what = f"no worktree of {folder.name} is open"
+        raise UsageError(
+            what, where=str(opened.place), hint=f"cowbell worktree SERIES={folder.name} KERNEL=..."
+        )
+    strange = [patch for patch in series.patches if patch.path.resolve().parent != folder.resolve()]
+    raise_all(
+        [
+            UsageError("is of another folder: that series is the one to edit", where=str(patch.path))
+            for patch in strange
+        ]
+    )
+    commits = _list_commits(opened.place, base)
+    version = read_version(store, base, read_note(store, opened.base_ref))
+    with store.scratch(f"refresh-{opened.branch}") as scratch:
+        exported = [export_commit(opened.place, commit, scratch, i) for i, commit in enumerate(commits, 1)]
+        raise_all([error for path in exported for error in check_patch(path)])
+        made_of = dict(zip(exported, commits, strict=True))
+
+        def is_same(path: Path, old: Path) -> bool:
+            return _is_same(opened.place, made_of[path], path, old, scratch / "index")
+
+        wanted = _place_files(exported, series, folder, version, is_same)
+    return _write_changes(folder, series, wanted, is_dry=is_dry)
+
+
+def _list_commits(place: Path, base: str) -> list[str]:
+    git_dir = find_git_dir(place)
+    errors = [
+        UsageError(f"git {verb} has not ended", where=str(place), hint=f"git {verb} --continue, or --abort")
+        for folder, verb in (("rebase-apply", "am"), ("rebase-merge", "rebase"))
+        if (git_dir / folder).is_dir()
+    ]
+    if changed := git(place, "status", "--porcelain", "--untracked-files=no").output.splitlines():
+        what = f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ..."
+        errors.append(
+            UsageError(what, where=str(place), hint="commit --amend, or rebase -i, puts them in a patch")
+        )
+    if git(place, "merge-base", "--is-ancestor", base, "HEAD", check=False).returncode:
+        errors.append(UsageError(f"has left its base, {base[:12]}", where=str(place)))
+    raise_all(errors)
+    listed = git(place, "rev-list", "--reverse", "--parents", f"{base}..HEAD").output.splitlines()
+    for line in listed:
+        if len(line.split()) > 2:
+            errors.append(UsageError(f"{line[:12]} is a merge, which no patch can say", where=str(place)))
+    if not listed:
+        errors.append(UsageError("has no commit above its base", where=str(place)))
+    raise_all(errors)
+    return [line.split()[0] for line in listed]
+
+
+def _place_files(
+    exported: Sequence[Path],
+    series: Series,
+    folder: Path,
+    version: Version,
+    is_same: Callable[[Path, Path], bool],
+) -> dict[Path, tuple[str, bytes]]:
+    """For each file of the series to be: the title it has in the old one, and its bytes."""
+    wanted: dict[Path, tuple[str, bytes]] = {}
+    for number, (path, known) in enumerate(_merge(exported, series, version), 1):
+        made = folder / re.sub(r"^\d+", f"{number:04}", path.name)
+        data = path.read_bytes()
+        if not known:
+            wanted[made] = ("", data)
+            continue
+        chosen = known.choose(version)
+        for file in dict.fromkeys([known.path, *(variant.path for variant in known.variants)]):
+            renamed = made if file == known.path else folder / _rename(file.name, known, made)
+            old = file.read_bytes()
+            # the same change at other lines of another kernel, or with less context, is no edit
+            is_edited = chosen and chosen.path == file and not is_same(path, file)
+            wanted[renamed] = (file.name, data if is_edited else old)
+    return wanted
+
+
+def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[tuple[Path, Patch | None]]:
+    """What is to be, in order, and which patch it was: those for other kernels stay behind what they
+    stood behind."""
+    old = {patch.subject: patch for patch in series.patches}
+    merged: list[tuple[Path, Patch | None]] = [(path, old.get(read_subject(path))) for path in exported]
+    before: list[Patch] = []
+    for patch in series.patches:
+        if not patch.choose(version):
+            places = [i for i, (_, known) in enumerate(merged, 1) if known in before]
+            merged.insert(max(places, default=0), (patch.path, patch))
+        before.append(patch)
+    return merged
+
+
+def _is_same(place: Path, commit: str, made: Path, old: Path, index: Path) -> bool:
+    """Whether ``old`` makes the commit that ``made`` was exported from, whatever context its hunks have."""
+    new_mail, old_mail = _strip(made.read_bytes()), _strip(old.read_bytes())
+    if new_mail == old_mail:
+        return True
+    if new_mail.split(b"\n---\n")[0] != old_mail.split(b"\n---\n")[0]:
+        return False
+    if new_mail.count(b"\nindex\n") != old_mail.count(b"\nindex\n"):
+        return False  # a three-way merge needs them
+    env = {"GIT_INDEX_FILE": str(index)}
+    git(place, "read-tree", f"{commit}^", env=env)
+    if git(place, "apply", "--cached", str(old.resolve()), env=env, check=False).returncode:
+        return False
+    return git(place, "write-tree", env=env).output == git(place, "rev-parse", f"{commit}^{{tree}}").output
+
+
+def _strip(mail: bytes) -> bytes:
+    """A patch without what depends on where in which kernel it is."""
+    return re.sub(rb"(?m)^(From|index|@@) .*$", rb"\1", mail)
+
+
+def _rename(variant: str, known: Patch, path: Path) -> str:
+    """``0001-old.5.10.patch`` follows its patch to ``0002-new.5.10.patch``."""
+    stem = known.path.stem
+    return path.stem + variant.removeprefix(stem) if variant.startswith(stem) else variant
+
+
+def _write_changes(
+    folder: Path, series: Series, wanted: Mapping[Path, tuple[str, bytes]], *, is_dry: bool
+) -> list[Path]:
+    listing, claims = folder / "series", folder / "series.yaml"
+    variants = {variant.path.name for patch in series.patches for variant in patch.variants}
+    # for some kernels a patch may be the same file as for others
+    variants -= {patch.name for patch in series.patches}
+    names = [path.name for path, (old, _) in wanted.items() if old not in variants]
+    heading = [line for line in listing.read_text().splitlines() if line.startswith("#")]
+    texts = {path: data for path, (_, data) in wanted.items()}
+    texts[listing] = listing.read_bytes()
+    if names != [patch.name for patch in series.patches]:
+        texts[listing] = "".join(f"{line}\n" for line in [*heading, *names]).encode()
+    if claims.exists():
+        renamed = {old: path.name for path, (old, _) in wanted.items() if old}
+        texts[claims] = re.sub(
+            r"(?m)(\bfile: *)(\S+?)(?=[\s,}]|$)",
+            lambda match: match[1] + renamed.get(match[2], match[2]),
+            claims.read_text(),
+        ).encode()
+    gone = {patch.path for patch in series.patches}
+    gone |= {variant.path for patch in series.patches for variant in patch.variants}
+    changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
+    removed = sorted(gone - texts.keys())
+    if not is_dry:
+        with disk_trouble(folder):
+            for path in changed:
+                write_atomic(path, texts[path])
+            for path in removed:
+                path.unlink()
+    return [*changed, *removed]

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Git servers: a URL and a commit in, its objects in the store's repository out.
+
+Commit and directories are asked for first and then the files that are missing, some thousands at a time, so
+that what came before a kill is not asked for again.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.project.yamlfile import suggest
+from orchestrator.process import command
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.process.progress import Progress
+from orchestrator.store.store import Store
+from orchestrator.source.repository import Source, find_commit, git, open_repository
+from orchestrator.source.tree import GitTree
+
+_FILES_A_FETCH = 8192
+# how far back a commit is looked for, in steps, before all of history is asked for
+_DEPTHS = (256, 4096, 65536, 2147483647)
+# a server that says nothing for this long is one that can not be reached
+_STALL_S = 60
+_STALL = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={_STALL_S}")
+
+
+def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str]:
+    """The first mirror that has it."""
+    repo = open_repository(store)
+    unreachable: list[str] = []
+    unknown: list[str] = []
+    for url, ref in itertools.product(tree.urls, tree.ref.split()):
+        try:
+            tip = _find_remote(repo, url, ref)
+            if isinstance(tip, str):
+                return _fetch_at(repo, url, tip, tree.commit, store, progress), url
+            unknown.append(f"{url} has no {ref}{suggest(ref, list(tip))}")
+        except UsageError as error:
+            unknown.append(f"{url}: {error.what}")
+        except InfraError as error:
+            if error.where != url:
+                # the disk's trouble, say, which no other mirror mends
+                raise
+            unreachable.append(f"{url}: {error.hint}")
+    hint = "\n  ".join([*unknown, *unreachable])
+    if unreachable:
+        raise InfraError(f"{tree} can not be fetched", where=tree.name, hint=hint)
+    raise UsageError(f"there is no {tree.commit or tree.ref}", where=tree.name, hint=hint)
+
+
+def _find_remote(repo: Path, url: str, ref: str) -> str | dict[str, str]:
+    """The commit of a ref at a server; when it has none of that name, its branches and tags."""
+    if len(ref) == 40 and not ref.strip("0123456789abcdef"):
+        return ref
+    listed = git(repo, *_STALL, "ls-remote", "-q", url, is_users=True, check=False, limit_s=2 * _STALL_S)
+    if listed.returncode:
+        raise InfraError("can not be reached", where=url, hint=find_last_words(listed))
+    refs: dict[str, str] = {}
+    for line in listed.output.splitlines():
+        commit, _, name = line.partition("\t")
+        refs[name] = commit
+    for prefix in ("", "refs/", "refs/tags/", "refs/heads/"):
+        name = f"{prefix}{ref}"
+        if name in refs:
+            # an annotated tag is listed a second time, as what it names
+            return refs.get(f"{name}^{{}}", refs[name])
+    return {name.removeprefix("refs/").partition("/")[2]: commit for name, commit in refs.items()}
+
+
+def _fetch_at(repo: Path, url: str, tip: str, commit: str, store: Store, progress: Progress) -> str:
+    """One commit with all its files: the tip, or the one in its history."""
+    if not commit:
+        fetch_objects(repo, url, tip, store, progress=progress)
+        return tip
+    for _ in _deepen(repo, url, tip, store):
+        found = find_commit(repo, commit)
+        if found and _is_ancestor(repo, found, tip):
+            fetch_objects(repo, url, found, store, progress=progress)
+            return found
+    raise UsageError(f"{commit} is not in the history of {tip[:12]}", where=url)
+
+
+def fetch_range(base: Source, tip: Source, store: Store, progress: Progress) -> None:
+    """All commits from ``base`` to ``tip``, two commits that were fetched of one git tree.
+
+    Raises ``UsageError`` when ``base`` is not in the history of ``tip``.
+    """
+    repo = open_repository(store)
+    if _is_ancestor(repo, base.commit, tip.commit):
+        return
+    progress.stage("source", f"the commits from {base.tree} to {tip.tree}")
+    for _ in _deepen(repo, tip.origin, tip.commit, store):
+        if _is_ancestor(repo, base.commit, tip.commit):
+            _fill(repo, tip.origin, (tip.commit, f"^{base.commit}"), store, progress)
+            return
+    raise UsageError(f"{base.tree} is not in the history of {tip.tree}", where=tip.origin)
+
+
+def _deepen(repo: Path, url: str, tip: str, store: Store) -> Iterator[None]:
+    """Yield after each step further back in history, without its files."""
+    for depth in _DEPTHS:
+        _fetch_history(repo, url, tip, depth, store)
+        yield
+
+
+def _is_ancestor(repo: Path, old: str, new: str) -> bool:
+    return git(repo, "merge-base", "--is-ancestor", old, new, check=False).returncode == 0
+
+
+def fetch_objects(repo: Path, url: str, commit: str, store: Store, progress: Progress | None = None) -> None:
+    if not is_whole(repo, commit):
+        # to ask for a known commit alone would cut it from the history that is known of it
+        if not find_commit(repo, commit):
+            _fetch_history(repo, url, commit, 1, store)
+        _fill(repo, url, ("--no-walk", commit), store, progress)
+
+
+def _fetch_history(repo: Path, url: str, commit: str, depth: int, store: Store) -> None:
+    with store.lock("git-fetch"):
+        _fetch_from(repo, url, f"--depth={depth}", "cowbell", commit)
+
+
+def _fill(repo: Path, url: str, revs: tuple[str, ...], store: Store, progress: Progress | None) -> None:
+    """Fetch the files that commits name and the repository lacks."""
+    missing = _list_missing(repo, revs)
+    for start in range(0, len(missing), _FILES_A_FETCH):
+        if progress:
+            progress.count(start, len(missing))
+        batch = "".join(f"{blob}\n" for blob in missing[start : start + _FILES_A_FETCH])
+        with store.lock("git-fetch"):
+            _fetch_from(repo, url, "--stdin", "cowbell", stdin=batch)
+    if left := _list_missing(repo, revs):
+        raise InfraError(
+            "did not send all files", where=url, hint=f"{len(left)} are missing, the first is {left[0]}"
+        )
+
+
+def _list_missing(repo: Path, revs: tuple[str, ...]) -> list[str]:
+    listed = git(repo, "rev-list", "--objects", "--no-object-names", "--missing=print", *revs).output
+    return [line[1:] for line in listed.splitlines() if line.startswith("?")]
+
+
+def is_whole(repo: Path, commit: str) -> bool:
+    return bool(find_commit(repo, commit)) and not _list_missing(repo, ("--no-walk", commit))
+
+
+def _fetch_from(repo: Path, url: str, *words: str, stdin: str = "") -> None:
+    """Fetch without files, but for those that are asked for by name.
+
+    The server is known as one with the rest only to this one command, so nothing is ever fetched unasked.
+    """
+    remote = ("url=" + url, "promisor=true", "partialclonefilter=blob:none")
+    told = [word for setting in remote for word in ("-c", f"remote.cowbell.{setting}")]
+    quiet = ("-q", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
+    done = git(repo, *_STALL, *told, "fetch", *quiet, *words, is_users=True, check=False, stdin=stdin)
+    if done.returncode:
+        trouble = command.find_host_trouble(done, done.output.splitlines())
+        raise trouble or InfraError("can not be fetched from", where=url, hint=find_last_words(done))
+
+
+def find_last_words(done: command.Completed) -> str:
+    said = [line for line in done.output.splitlines() if line.startswith(("fatal:", "error:", "ssh:"))]
+    return "; ".join(said[:2]) or done.output.strip() or f"git ended with status {done.returncode}"

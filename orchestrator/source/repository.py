@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The store's one bare repository: every kernel source is a commit of it, every build a worktree.
+
+Refs below ``refs/cowbell/`` keep what was fetched or made. A worktree belongs to one tree and goes from
+commit to commit of it: only files that differ get a new time stamp. Knows nothing of trees and series.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.project.condition import Version
+from orchestrator.process import command
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.store.store import Store
+
+# the same input makes the same commit, whoever makes it and when
+_OWN_CONFIG = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    # a checkout that the user names may be somebody else's
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+}
+_ENV = {
+    # nobody is there to be asked for a password
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_AUTHOR_NAME": "Cowbell",
+    "GIT_AUTHOR_EMAIL": "cowbell",
+    "GIT_AUTHOR_DATE": "1000000000 +0000",
+    "GIT_COMMITTER_NAME": "Cowbell",
+    "GIT_COMMITTER_EMAIL": "cowbell",
+    "GIT_COMMITTER_DATE": "1000000000 +0000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A commit to build from. ``base`` is the tree's own commit, before fixups and series.
+
+    ``tree`` is the name it was asked for by, ``origin`` the mirror, folder or package it came from.
+    ``make_words`` are what its fixups say to make.
+    """
+
+    source_id: str
+    tree: str
+    series: str
+    version: Version
+    base: str
+    commit: str
+    tree_id: str
+    origin: str = ""
+    fixups: tuple[str, ...] = ()
+    make_words: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Names the worktree and the build folder, which go from ref to ref of a tree."""
+        return make_folder(self.tree)
+
+
+def make_folder(tree: str) -> str:
+    """The folder of a tree's name: ``stable-5.15:v5.15.100`` shares that of ``stable-5.15``."""
+    return tree.split(":")[0]
+
+
+def git(
+    place: Path,
+    *words: str,
+    check: bool = True,
+    is_users: bool = False,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    on_line: Callable[[str], None] | None = None,
+    limit_s: float | None = None,
+) -> command.Completed:
+    """Run git in a folder; ``stdin`` is what it reads.
+
+    The user's configuration counts only where ``is_users``: in checkouts of theirs, and on the network, which
+    their proxies, credentials and ``insteadOf`` lead to.
+    """
+    tool = command.find_tool("git", "git")
+    try:
+        return command.run(
+            [tool, *words],
+            cwd=place,
+            env=_ENV | ({} if is_users else _OWN_CONFIG) | dict(env or {}),
+            stdin=stdin.encode() if stdin else None,
+            on_line=on_line,
+            deadline=command.Deadline.after(limit_s) if limit_s else None,
+            check=check,
+        )
+    except InfraError as error:
+        verb = next((word for word in words if not word.startswith("-") and "=" not in word), words[0])
+        raise InfraError(
+            f"git {verb} failed", where=str(place), hint=f"{error.what}\n{error.hint}"
+        ) from error
+
+
+def open_repository(store: Store) -> Path:
+    """The bare repository; made when there is none."""
+
+    def fill(folder: Path) -> None:
+        git(folder, "init", "-q", "--bare", ".")
+        git(folder, "config", "gc.auto", "0")
+
+    return store.publish("git", "kernels.git", fill)
+
+
+def find_commit(place: Path, name: str, *, is_users: bool = False) -> str:
+    """The commit a ref or an id names in a repository, or an empty string."""
+    done = git(place, "rev-parse", "-q", "--verify", f"{name}^{{commit}}", check=False, is_users=is_users)
+    return done.output if done.returncode == 0 else ""
+
+
+def save_ref(store: Store, ref: str, commit: str, note: str) -> None:
+    """Point a ref of ours at a commit, with a one-line note of where that came from."""
+    repository = open_repository(store)
+    tag = f"object {commit}\ntype commit\ntag cowbell\ntagger Cowbell <cowbell> 1000000000 +0000\n\n{note}\n"
+    made = git(repository, "mktag", stdin=tag).output
+    git(repository, "update-ref", ref, made)
+
+
+def read_note(store: Store, ref: str) -> str:
+    """The note that ``save_ref`` left, or an empty string."""
+    return git(open_repository(store), "for-each-ref", "--format=%(contents:subject)", ref).output
+
+
+def list_notes(store: Store, prefix: str) -> dict[str, str]:
+    """The refs below a prefix that ends in a slash, and their notes."""
+    words = ("for-each-ref", "--format=%(refname) %(contents:subject)", prefix)
+    listed = git(open_repository(store), *words).output.splitlines()
+    return dict(line.split(" ", 1) for line in listed)
+
+
+def read_version(store: Store, commit: str, tree: str) -> Version:
+    """The version that a commit's Makefile states; raises ``UsageError`` when it states none."""
+    makefile = git(open_repository(store), "cat-file", "blob", f"{commit}:Makefile", check=False).output
+    numbers = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) *= *(\d+)$", makefile, re.M))
+    try:
+        return Version.parse(".".join(numbers[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")))
+    except KeyError:
+        raise UsageError("is not a kernel tree: Makefile states no VERSION", where=tree) from None
+
+
+def export_patches(store: Store, base: str, commit: str) -> bytes | None:
+    """Series and fixups as they were applied, as an mbox; None when the commits are not here."""
+    repository = store.path("git", "kernels.git")
+    if not repository.is_dir():
+        return None
+    done = git(repository, "format-patch", "--stdout", "--no-signature", f"{base}..{commit}", check=False)
+    return done.output.encode() if done.returncode == 0 and done.output else None
+
+
+def read_tree_id(store: Store, commit: str) -> str:
+    return git(open_repository(store), "rev-parse", f"{commit}^{{tree}}").output
+
+
+def list_files(store: Store, commit: str) -> str:
+    """The files of a commit, a line each, as ``git ls-tree`` has them."""
+    return git(open_repository(store), "ls-tree", "-r", "--full-tree", commit).output
+
+
+def export_files(store: Store, listing: str, folder: Path) -> None:
+    """Write the files of some lines of ``list_files`` into an empty folder."""
+    env = {"GIT_INDEX_FILE": str(folder / ".index")}
+    repository = open_repository(store)
+    git(repository, "update-index", "--index-info", env=env, stdin=f"{listing}\n")
+    git(repository, f"--work-tree={folder}", "checkout-index", "-a", f"--prefix={folder}/", env=env)
+    (folder / ".index").unlink()
+
+
+@contextlib.contextmanager
+def checkout(source: Source, store: Store) -> Iterator[Path]:
+    """The worktree at this commit, ours alone meanwhile. Only files that differ get a new time stamp."""
+    with worktree(store, source.folder) as place:
+        move_worktree(place, source.commit)
+        yield place
+
+
+@contextlib.contextmanager
+def worktree(store: Store, folder: str) -> Iterator[Path]:
+    """A tree's worktree, whatever it holds, under its lock."""
+    place = store.path("worktrees", folder)
+    with store.lock(f"worktree-{folder}"):
+        if not _clear_remains(store, place):
+            _add_worktree(store, place)
+        yield place
+
+
+def move_worktree(place: Path, commit: str) -> None:
+    """Take a worktree to a commit, whatever is in it."""
+    git(place, "checkout", "-q", "--force", "--detach", commit)
+    git(place, "clean", "-q", "-ffdx")
+
+
+def find_git_dir(place: Path) -> Path:
+    return Path(git(place, "rev-parse", "--absolute-git-dir").output)
+
+
+def _clear_remains(store: Store, place: Path) -> bool:
+    """Clear what a killed git left in a worktree; whether git takes it now.
+
+    In a store that was copied or moved, a worktree still names the repository of the first one.
+    """
+    try:
+        git_dir = Path((place / ".git").read_text().removeprefix("gitdir:").strip())
+    except OSError:
+        return False
+    if not git_dir.resolve().is_relative_to(open_repository(store).resolve()):
+        return False
+    for lock in git_dir.glob("*.lock"):
+        lock.unlink()
+    shutil.rmtree(git_dir / "rebase-apply", ignore_errors=True)
+    return git(place, "ls-files", "--error-unmatch", ":/Makefile", check=False).returncode == 0
+
+
+def _add_worktree(store: Store, place: Path) -> None:
+    """Make a worktree of no files, in place of whatever is there."""
+    repository = open_repository(store)
+    shutil.rmtree(place, ignore_errors=True)
+    for made in (repository / "worktrees").glob("*/gitdir"):
+        # a half-made one is locked, and prune passes over it
+        if made.read_text().strip() in (f"{place}/.git", ""):
+            shutil.rmtree(made.parent)
+    git(repository, "worktree", "prune")
+    commit = git(repository, "commit-tree", "-m", "empty", git(repository, "mktree").output).output
+    git(repository, "worktree", "add", "-q", "--no-checkout", "--detach", str(place), commit)

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Patch series in, checked patch by patch: a folder of ``patches/``, an mbox, a patch, a range of a git tree.
+
+Whatever it comes as, it leaves as files that ``git am`` takes, in order. Nothing is applied here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from orchestrator.project import yamlfile as doc
+from orchestrator.project.condition import Condition, Version
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.result.status import Status
+from orchestrator.store.store import Store, make_id
+from orchestrator.source.patch import (check_mail, check_patch, export_commit, has_diff, make_mail, parse_subject, read_subject)
+from orchestrator.source.repository import find_commit, git
+from orchestrator.source.tree import LocalTree
+
+_NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?P<m>\d+)\s*\]")
+_ALWAYS = Condition()
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Another file of a patch, for the kernels where ``when`` holds, and what it flips besides."""
+
+    when: Condition
+    path: Path
+    flips: Mapping[str, Status] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One patch: a file as ``git am`` takes it, and the cases it should flip to a status.
+
+    ``when`` are the kernels it is for, besides those of its variants; ``where`` is the line that claims so.
+    """
+
+    path: Path
+    subject: str = ""
+    flips: Mapping[str, Status] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+    when: Condition = _ALWAYS
+    where: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def choose(self, version: Version) -> Variant | None:
+        """What a kernel gets: the first variant that is for it, else the patch itself, if that is."""
+        choices = (*self.variants, Variant(self.when, self.path))
+        chosen = next((choice for choice in choices if choice.when.holds_for(version)), None)
+        return replace(chosen, flips={**self.flips, **chosen.flips}) if chosen else None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Ordered patches, and the kernels they are meant for. No patch is no series."""
+
+    name: str = ""
+    title: str = ""
+    when: Condition = _ALWAYS
+    patches: tuple[Patch, ...] = ()
+
+    def choose(self, version: Version) -> tuple[Path, ...]:
+        """The files to apply to a kernel."""
+        return tuple(chosen.path for patch in self.patches if (chosen := patch.choose(version)))
+
+
+# --- a folder of patches/
+
+
+def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
+    """A quilt ``series`` file, its patches, and ``series.yaml``, which a foreign folder may lack.
+
+    Raises ``UsageError`` for each thing wrong with any of them, all at once.
+    """
+    listing = folder / "series"
+    if not listing.is_file():
+        raise UsageError("has no series file (one patch name a line)", where=str(folder))
+    names: list[str] = []
+    errors: list[UsageError] = []
+    for number, line in enumerate(listing.read_text().splitlines(), 1):
+        # quilt allows options after the name; git am knows only -p1
+        words = line.split("#")[0].split()
+        if words and words[0] in names:
+            errors.append(UsageError(f"lists {words[0]} twice", where=f"{listing}:{number}"))
+        elif words and not (folder / words[0]).is_file():
+            errors.append(UsageError(f"{words[0]} does not exist", where=f"{listing}:{number}"))
+        elif words and words[1:] not in ([], ["-p1"]):
+            errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=f"{listing}:{number}"))
+        elif words:
+            names.append(words[0])
+    if not names and not errors:
+        errors.append(UsageError("lists no patch", where=str(listing)))
+    declared = folder / "series.yaml"
+    about = _About(str(folder), folder.name, Condition(), {})
+    if declared.exists() or not is_foreign:
+        try:
+            about = doc.load_document(declared, _make_shape(folder))
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
+        errors += [
+            UsageError(f"{name} is not in {listing.name}", where=patch.where)
+            for name, patch in about.patches.items()
+            if name not in names
+        ]
+    claims = {name: about.patches.get(name, _Claim("", Condition(), {}, ())) for name in names}
+    files = [
+        path
+        for name, claim in claims.items()
+        for path in (folder / name, *(variant.path for variant in claim.variants))
+    ]
+    errors += [error for path in files if path.is_file() for error in check_patch(path)]
+    raise_all(errors)
+    patches = tuple(
+        Patch(
+            folder / name, read_subject(folder / name), claim.flips, claim.variants, claim.when, claim.where
+        )
+        for name, claim in claims.items()
+    )
+    return Series(about.name, about.title, about.when, patches)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    where: str
+    when: Condition
+    flips: Mapping[str, Status]
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    name: str
+    title: str
+    when: Condition
+    patches: Mapping[str, _Claim]
+
+
+def _make_shape(folder: Path) -> doc.Shape[_About]:
+    def make_variant(
+        place: doc.Place, when: Condition, file: str, flips: Mapping[str, str] | None = None
+    ) -> Variant:
+        if not (folder / file).is_file():
+            raise ValueError(f"{file} does not exist")
+        return Variant(_by_kernel(when), folder / file, _read_flips(flips))
+
+    def make_patch(
+        place: doc.Place,
+        file: str,
+        when: Condition = _ALWAYS,
+        flips: Mapping[str, str] | None = None,
+        variants: tuple[Variant, ...] = (),
+    ) -> tuple[str, _Claim]:
+        return file, _Claim(str(place), _by_kernel(when), _read_flips(flips), variants)
+
+    text = doc.scalar(doc.text)
+    flips = doc.mapping_of(doc.scalar(doc.one_of((Status.PASS.value, Status.FAIL.value))))
+    variant = doc.record(make_variant, {"when": doc.condition, "file": text}, {"flips": flips})
+    patch = doc.record(
+        make_patch,
+        {"file": text},
+        {"when": doc.condition, "flips": flips, "variants": doc.list_of(variant)},
+    )
+    return doc.record(
+        lambda place, title, when, patches: _About(folder.name, title, when, dict(patches)),
+        {"title": text, "when": doc.condition, "patches": doc.list_of(patch)},
+    )
+
+
+def _by_kernel(when: Condition) -> Condition:
+    if when.names_arch:
+        raise ValueError(f"a patch is chosen by kernel alone, got {when.text!r}")
+    return when
+
+
+def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
+    return {case: Status(status) for case, status in (flips or {}).items()}
+
+
+# --- what a user brings along
+
+
+def find_series(path: Path, store: Store) -> Series:
+    """The series in a folder (quilt), an mbox or a patch file, as it is given on the command line."""
+    if path.is_dir():
+        return load_series(path, is_foreign=True)
+    if not path.is_file():
+        raise UsageError("there is no such series, mbox or patch", where=str(path))
+    data = path.read_bytes()
+    mails = _split_mbox(data)
+    errors: list[UsageError] = []
+    if len(mails) > 1:
+        mails = _order_mails(path, mails, errors)
+    if not mails:
+        errors.append(UsageError("has no patch in it", where=str(path)))
+    for line, mail in mails:
+        errors += check_mail(mail, str(path), line)
+    raise_all(errors)
+
+    def fill(folder: Path) -> None:
+        for number, (_, mail) in enumerate(mails, 1):
+            title = parse_subject(mail) or path.stem
+            slug = re.sub(r"[^\w.]+", "-", title).strip("-.")[:52]
+            (folder / f"{number:04}-{slug}.patch").write_bytes(make_mail(mail, title))
+
+    made = _load_folder(store.publish("series", make_id(path.stem, data.hex()), fill))
+    return Series(str(path), made[0].subject if len(made) == 1 else path.name, Condition(), made)
+
+
+def _load_folder(folder: Path) -> tuple[Patch, ...]:
+    return tuple(Patch(path, read_subject(path)) for path in sorted(folder.iterdir()))
+
+
+def _split_mbox(data: bytes) -> list[tuple[int, bytes]]:
+    """Mails and the line each begins at. A diff without any header is one as well."""
+    starts = [match.start() for match in re.finditer(rb"^From \S+ .*\d{4}\s*$", data, re.M)]
+    if not starts or starts[0] > 0:
+        starts = [0, *starts]
+    ends = [*starts[1:], len(data)]
+    mails = [
+        (data.count(b"\n", 0, start) + 1, data[start:end]) for start, end in zip(starts, ends, strict=True)
+    ]
+    return [(line, mail) for line, mail in mails if mail.strip()]
+
+
+def _order_mails(
+    path: Path, mails: list[tuple[int, bytes]], errors: list[UsageError]
+) -> list[tuple[int, bytes]]:
+    """The patches of a thread in their order: whole, of one version, without the cover letter."""
+    numbered: dict[int, tuple[int, bytes]] = {}
+    unnumbered: list[tuple[int, bytes]] = []
+    totals: dict[tuple[str, int], int] = {}
+    for line, mail in mails:
+        match = _NUMBERED.search(parse_subject(mail, keep_tags=True))
+        if not has_diff(mail):
+            if not match or int(match["n"]):
+                errors.append(
+                    UsageError(
+                        f"is a mail without a patch: {parse_subject(mail, keep_tags=True)}",
+                        where=f"{path}:{line}",
+                        hint="b4 am makes an mbox of the patches alone",
+                    )
+                )
+        elif not match:
+            unnumbered.append((line, mail))
+        elif int(match["n"]) in numbered:
+            errors.append(
+                UsageError(f"there is a second patch {match['n']}/{match['m']}", where=f"{path}:{line}")
+            )
+        else:
+            numbered[int(match["n"])] = (line, mail)
+            totals.setdefault((match["version"] or "1", int(match["m"])), line)
+    if len(totals) > 1:
+        said = ", ".join(f"v{version} of {total}" for version, total in totals)
+        errors.append(UsageError(f"mixes several series: {said}", where=f"{path}:{max(totals.values())}"))
+    elif totals:
+        ((_, total),) = totals
+        if lacking := [str(n) for n in range(1, total + 1) if n not in numbered]:
+            errors.append(UsageError(f"lacks patch {', '.join(lacking)} of {total}", where=str(path)))
+    return [*(numbered[n] for n in sorted(numbered)), *unnumbered]
+
+
+def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
+    """The commits after ``start`` up to ``tip``, both whole ids, as a series.
+
+    One line of history is followed. At a merge that is the parent whose files the merge left as they are: a
+    stack that was rebased and merged over its older self. Raises ``UsageError`` at a merge of two lines that
+    both count, since no series of patches says the same.
+    """
+    listed = git(repo, "log", "--format=%H %T %P", "--topo-order", tip, f"^{start}").output.splitlines()
+    known = {line.split()[0]: line.split()[1:] for line in listed}
+    commits: list[str] = []
+    at = tip
+    while at != start:
+        if at not in known:
+            raise UsageError(
+                f"the line of {tip[:12]} does not lead to {start[:12]}, but to {at[:12]}", where=name
+            )
+        files, *parents = known[at]
+        if len(parents) == 1:
+            commits.append(at)
+            at = parents[0]
+            continue
+        same = [parent for parent in parents if _find_files(repo, parent) == files]
+        if not same:
+            raise UsageError(f"{at[:12]} merges two lines of history, no series can say the same", where=name)
+        at = same[0]
+    if not commits:
+        raise UsageError("is a range without a commit", where=name)
+    commits.reverse()
+
+    def fill(folder: Path) -> None:
+        for number, commit in enumerate(commits, 1):
+            export_commit(repo, commit, folder, number)
+
+    patches = _load_folder(store.publish("series", make_id(start, tip, *commits), fill))
+    return Series(name, f"{len(patches)} commits up to {tip[:12]}", Condition(), patches)
+
+
+def _find_files(repo: Path, commit: str) -> str:
+    return git(repo, "rev-parse", f"{commit}^{{tree}}").output
+
+
+def make_range(word: str) -> tuple[str, str, str] | None:
+    """``TREE:BASE..TIP`` in its parts; None for any other word."""
+    match = re.fullmatch(r"([^:]+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
+    return (match[1], match[2], match[3]) if match else None
+
+
+def find_local_range(word: str, tree: LocalTree, base: str, tip: str, store: Store) -> Series:
+    """A range of a checkout of the user's, read where it lies."""
+    place = Path(tree.path)
+    commits = {name: find_commit(place, name, is_users=True) for name in (base, tip)}
+    raise_all(
+        [UsageError(f"has no {name}", where=tree.path) for name, commit in commits.items() if not commit]
+    )
+    if git(
+        place, "merge-base", "--is-ancestor", commits[base], commits[tip], check=False, is_users=True
+    ).returncode:
+        raise UsageError(f"{base} is not in the history of {tip}", where=tree.path)
+    return export_range(word, commits[base], commits[tip], place, store)

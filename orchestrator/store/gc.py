@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The store kept under a size: what was not used for longest goes first.
+
+Only what can be made again goes: worktrees, objects, kernels, root images, compiled tests. The commits, the
+results, the records of runs and the history stay. What a running job uses is locked by it and is left alone.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.store.store import Store
+
+KINDS = ("build", "configs", "kernels", "rootfs", "programs", "worktrees")
+# what make clean would remove: what only makes the next build faster
+CLEANED = ("build", "programs", "worktrees")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something in the store that may go. ``lock`` is held by whoever uses it, ``used_at`` is Unix time."""
+
+    path: Path
+    lock: str
+    used_at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What was (or would be) removed, and the store's size in bytes before and after.
+
+    ``in_use`` would have gone too, had no job been using it.
+    """
+
+    removed: tuple[Entry, ...]
+    in_use: tuple[Entry, ...]
+    before: int
+    after: int
+
+
+def collect(
+    store: Store, limit: int, kinds: Sequence[str] = KINDS, *, is_dry_run: bool = False
+) -> Collection:
+    """Remove the entries not used for longest until the store has at most ``limit`` bytes."""
+    if not is_dry_run:
+        for left in store.root.glob("*/.*.gone"):
+            shutil.rmtree(left, ignore_errors=True)
+    entries = sorted(_list_entries(store, kinds), key=lambda entry: entry.used_at)
+    before = after = measure(store.root)
+    removed: list[Entry] = []
+    in_use: list[Entry] = []
+    for entry in entries:
+        if after <= limit:
+            break
+        with store.try_lock(entry.lock) as is_free:
+            if not is_free:
+                in_use.append(entry)
+                continue
+            if not is_dry_run:
+                # to a name that nobody asks for first: a kill leaves no half of an entry
+                gone = entry.path.rename(entry.path.with_name(f".{entry.path.name}.gone"))
+                shutil.rmtree(gone)
+        removed.append(entry)
+        after -= entry.size
+    return Collection(tuple(removed), tuple(in_use), before, after)
+
+
+def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[Entry]:
+    for kind in kinds:
+        for path in _list_folders(store.root / kind):
+            lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
+            yield _make_entry(store, path, lock)
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
+
+
+def _make_entry(store: Store, path: Path, lock: str) -> Entry:
+    used = store.path("locks", lock)
+    when = used if used.exists() else path
+    return Entry(path, lock, when.stat().st_mtime, measure(path))
+
+
+def measure(folder: Path) -> int:
+    """Bytes on the disk below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    pending = [str(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as found:
+                for item in found:
+                    total += item.stat(follow_symlinks=False).st_blocks * 512
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(item.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return total
+
+
+def render_text(collection: Collection) -> str:
+    large = [entry for entry in collection.removed if entry.size >> 20]
+    lines = [f"{entry.size >> 20:6} MiB  {entry.path}" for entry in large]
+    if small := len(collection.removed) - len(large):
+        lines.append(f"            and {small} of less than a MiB")
+    lines += [f"    in use  {entry.path}" for entry in collection.in_use]
+    return "\n".join([*lines, f"{collection.before >> 20} MiB -> {collection.after >> 20} MiB"]) + "\n"
+
+
+def render_json(collection: Collection) -> str:
+    product = {"schema": "cowbell-gc-1", **dataclasses.asdict(collection)}
+    return json.dumps(product, indent=1, default=str) + "\n"
