@@ -21,20 +21,20 @@ from orchestrator.store.store import make_id
 from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
-from orchestrator.guest.setup import load_readings
+from orchestrator.guest.setup import load_setup
 from orchestrator.guest.qemu import Machine
-from orchestrator.history.database import CELL_FILE, add_result
-from orchestrator.plan.manifest import (Manifest, list_case_files, list_guest_files, list_kernel_files, load_manifest, save_manifest)
+from orchestrator.history.database import VARIANT_FILE, add_result
+from orchestrator.plan.manifest import (Manifest, list_test_files, list_guest_files, list_kernel_files, load_manifest, save_manifest)
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import (Prepared, apply_job, build_job, build_prepared, choose_machine, compile_cases, find_reason_left_out, list_expected, list_known_splats, make_record, prepare_job)
+from orchestrator.plan.stages import (Prepared, apply_job, build_job, build_prepared, choose_machine, compile_tests, find_reason_left_out, list_expected, list_known_splats, make_record, prepare_job)
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import find_kernel
-from orchestrator.kernel.prebuilt import Handover, Trouble, hand_over
-from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord, save_job, save_run
-from orchestrator.run.runner import Program, make_boot_dir, push_cases, run_cases
+from orchestrator.kernel.prebuilt import Prebuilt, BuildFailure, export_kernel
+from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord, save_job, save_run
+from orchestrator.run.runner import Program, make_boot_dir, push_tests, run_tests
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
-from orchestrator.result.kept import find_cell_dir, find_results, forget_results, keep_result
+from orchestrator.result.kept import find_results_dir, find_results, forget_results, keep_result
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Work
             command.tell = progress.detail
             return call(job, replace(place, progress=progress, budget=budget))
 
-        expected_s = load_manifest(job, place.store).expect_cases_s(job.cases)
+        expected_s = load_manifest(job, place.store).expect_tests_s(job.tests)
         return Task(job.name, job.tree.name, do, expected_s)
 
     return [make(job) for job in jobs]
@@ -104,21 +104,21 @@ def build_jobs(
 
     def build(job: Job, own: Workspace) -> Path | None:
         found = prepared[job.name]
-        told = Handover(job.row.name, job.cell.name, job.series.name, found.base)
+        told = Prebuilt(job.row.name, job.variant.name, job.series.name, found.base)
         if reason := found.left_out:
             own.progress.note(f"left out: {job.name}: {reason}")
             if target:
-                hand_over(replace(told, left_out=reason), None, target, place.store)
+                export_kernel(replace(told, left_out=reason), None, target, place.store)
             return None
         try:
             kernel = build_prepared(job, found, own, redo=redo)
         except StageFailure as error:
             if target:
-                trouble = Trouble(error.stage, error.what, error.where, error.hint)
-                hand_over(replace(told, trouble=trouble), None, target, place.store)
+                trouble = BuildFailure(error.stage, error.what, error.where, error.hint)
+                export_kernel(replace(told, trouble=trouble), None, target, place.store)
             raise
         if target:
-            hand_over(told, kernel, target, place.store)
+            export_kernel(told, kernel, target, place.store)
             return target / kernel.request.build_id / kernel.image.name
         return kernel.image
 
@@ -187,11 +187,11 @@ def _run_job(
 ) -> tuple[JobRecord, bool]:
     if earned and (earned.failure or earned.left_out):
         return earned, False
-    results: dict[str, list[CaseResult]] = {}
+    results: dict[str, list[TrialResult]] = {}
     has_run, base = False, prepared.base
     record = replace(
         make_record(job),
-        sought=place.repeat.list_sought(job.cases),
+        sought=place.repeat.list_sought(job.tests),
         version=str(base.version),
         origin=base.origin,
         base=base.commit,
@@ -207,7 +207,7 @@ def _run_job(
         made_of = list_kernel_files(job, base, request, declared)
         redo_kernel = bool(set(made_of) & set(place.what_if))
         if redo_kernel or not (job.built or find_kernel(request, place.store)):
-            _expect(place, before.build_s, before.expect_cases_s(job.cases))
+            _expect(place, before.build_s, before.expect_tests_s(job.tests))
         kernel = build_prepared(job, prepared, place, redo=redo_kernel)
         record = replace(
             record,
@@ -220,30 +220,30 @@ def _run_job(
         )
         machine = choose_machine(job, kernel, place, accel)
         record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
-        programs = compile_cases(job, kernel, place)
-        files = {case.id: list_case_files(case) for case in job.cases}
+        programs = compile_tests(job, kernel, place)
+        files = {test.id: list_test_files(test) for test in job.tests}
         stale = {name for name in files if redo or redo_kernel or set(files[name]) & set(place.what_if)}
-        folder = find_cell_dir(machine, place.store)
+        folder = find_results_dir(machine, place.store)
         for result in earned.results if earned else ():
-            results.setdefault(result.case, []).append(result)
+            results.setdefault(result.test, []).append(result)
         has_run = _earn_results(record, machine, programs, stale, results, place, before)
         if has_run:
-            # of cases that were not asked for this time, what is known stays
-            times = before.case_s | {name: known[-1].duration_s for name, known in results.items() if known}
-            made = Manifest(made_of, list_guest_files(machine), before.cases | files, kernel.build_s, times)
+            # of tests that were not asked for this time, what is known stays
+            times = before.test_s | {name: known[-1].duration_s for name, known in results.items() if known}
+            made = Manifest(made_of, list_guest_files(machine), before.tests | files, kernel.build_s, times)
             save_manifest(made, job, place.store)
     except StageFailure as error:
         unfinished = tuple(
-            case.id
-            for case in job.cases
-            if results.get(case.id) and place.repeat.wants_more(case, results[case.id], record.known)
+            test.id
+            for test in job.tests
+            if results.get(test.id) and place.repeat.wants_more(test, results[test.id], record.known)
         )
         log = str(error.log or "")
         failure = Failure(error.stage, error.what, error.where, error.hint, log, unfinished)
         record, has_run = replace(record, failure=failure), True
-    ordered = tuple(result for case in job.cases for result in results.get(case.id, ()))
+    ordered = tuple(result for test in job.tests for result in results.get(test.id, ()))
     if ordered:
-        record = replace(record, readings=load_readings(folder / ordered[-1].boot))
+        record = replace(record, readings=load_setup(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
 
 
@@ -252,41 +252,41 @@ def _earn_results(
     machine: Machine,
     programs: Sequence[Program],
     stale: Set[str],
-    results: dict[str, list[CaseResult]],
+    results: dict[str, list[TrialResult]],
     place: Workspace,
     before: Manifest,
 ) -> bool:
-    """Fill ``results`` with what the store has of each case, but for the stale ones, and what it takes more.
+    """Fill ``results`` with what the store has of each test, but for the stale ones, and what it takes more.
 
-    Whether anything was run. Raises as ``run_cases``; each result is kept in the moment when it is earned.
+    Whether anything was run. Raises as ``run_tests``; each result is kept in the moment when it is earned.
     """
-    folder = find_cell_dir(machine, place.store)
-    cases = {program.case.id: program.case for program in programs}
+    folder = find_results_dir(machine, place.store)
+    tests = {program.test.id: program.test for program in programs}
 
-    def is_wanted_again(result: CaseResult) -> bool:
-        return place.repeat.wants_more(cases[result.case], [*results[result.case], result], record.known)
+    def is_wanted_again(result: TrialResult) -> bool:
+        return place.repeat.wants_more(tests[result.test], [*results[result.test], result], record.known)
 
-    # who comes second to the same cell takes what the first one earns
+    # who comes second to the same variant takes what the first one earns
     with place.store.lock(f"results-{folder.name}"):
         missing: list[Program] = []
         for program in programs:
-            case = program.case
-            if case.id in stale:
-                forget_results(folder, case, program.program_id)
-            stored = find_results(folder, case, program.program_id, record.known)
+            test = program.test
+            if test.id in stale:
+                forget_results(folder, test, program.program_id)
+            stored = find_results(folder, test, program.program_id, record.known)
             # the store gives out no trial that was no answer, and to ask again would be to hide it
-            known = results[case.id] = max(results.get(case.id, []), stored, key=len)
-            if place.repeat.wants_more(case, known, record.known):
+            known = results[test.id] = max(results.get(test.id, []), stored, key=len)
+            if place.repeat.wants_more(test, known, record.known):
                 missing.append(replace(program, trial=len(known) + 1))
         if not missing:
             return False
-        _expect(place, before.expect_cases_s([program.case for program in missing]))
-        save_job(record, folder / CELL_FILE)
+        _expect(place, before.expect_tests_s([program.test for program in missing]))
+        save_job(record, folder / VARIANT_FILE)
         with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
-            for result in run_cases(machine, missing, place.lib_dir, folder, place.progress, is_wanted_again):
+            for result in run_tests(machine, missing, place.lib_dir, folder, place.progress, is_wanted_again):
                 keep_result(folder, result)
                 add_result(place.store, record, result, folder, place.progress)
-                results[result.case].append(result)
+                results[result.test].append(result)
     return True
 
 
@@ -299,14 +299,14 @@ def _expect(place: Workspace, *times: float | None) -> None:
 
 @contextlib.contextmanager
 def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Guest]:
-    """The target ``shell``: a job's guest with its cases in it, gone when the block is left.
+    """The target ``shell``: a job's guest with its tests in it, gone when the block is left.
 
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
-    programs = compile_cases(job, kernel, place)
+    programs = compile_tests(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
-    with boot_guest(machine, make_boot_dir(find_cell_dir(machine, place.store))) as guest:
-        push_cases(guest, programs, place.lib_dir)
+    with boot_guest(machine, make_boot_dir(find_results_dir(machine, place.store))) as guest:
+        push_tests(guest, programs, place.lib_dir)
         yield guest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A git history of 64 commits upon a real kernel, in which one flips cases, and some are in the way.
+"""A git history of 64 commits upon a real kernel, in which one flips tests, and some are in the way.
 
 ``v0`` is the kernel as it is. Of the commits after it, FLIP is the patch of the series ``cow``. BROKEN_BUILD
 and the one after it do not build, PANICS and the one after it panic at boot; odd ones change no code, so that

@@ -15,7 +15,7 @@ from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.store.store import Store
 from orchestrator.guest.boot import boot_guest
-from orchestrator.guest.setup import load_readings
+from orchestrator.guest.setup import load_setup
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.plan import plan, stages
@@ -53,7 +53,7 @@ def test_guest_has_the_pages_asked_for(machine: Machine, tmp_path: Path) -> None
         config = guest.run("zcat /proc/config.gz", Deadline.after(60)).stdout
         assert config == (machine.kernel.folder / "config").read_text()
         assert parse_config(config)["ARM64_64K_PAGES"] == "y"
-    readings = load_readings(tmp_path)
+    readings = load_setup(tmp_path)
     assert readings["page_kib"] == 64
     assert readings["disks"][0]["block"] == 4096, "a page is 16 of them"
     assert readings["thp"] == "madvise"
@@ -74,7 +74,7 @@ def test_guest_that_lacks_a_symbol_does_not_count(machine: Machine, tmp_path: Pa
     assert "XFS_FS: requested y, got n" in raised.value.hint
 
 
-def test_cases_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Store) -> None:
+def test_tests_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Store) -> None:
     # what is left to chance is left out
     direct = [f"odirect.rd-{name}" for name in ("control", "mprotect", "pageout", "softdirty")]
     tests = ",".join((*direct, "iouring.fixed-mprotect", "vmsplice.child-*", "swap.excl-cow"))

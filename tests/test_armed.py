@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import load_cases
+from orchestrator.project.guesttest import load_tests
 from orchestrator.project.guest import Disk
 from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError
 from orchestrator.store.store import Store
-from orchestrator.guest.snapshot import Armed, arm, keep_images, list_images
+from orchestrator.guest.snapshot import Snapshot, save_snapshot, keep_images, list_images
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
 from orchestrator.guest.qemu import Machine
@@ -21,7 +21,7 @@ from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.run.runner import Program, compile_imports, make_case_line, push_cases, run_cases
+from orchestrator.run.runner import Program, compile_imports, make_test_line, push_tests, run_tests
 from tests.conftest import ROOT, QuietProgress, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -39,11 +39,11 @@ def machine(kernel_store: Store) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def armed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Armed:
+def armed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     folder = tmp_path_factory.mktemp("armed")
     with boot_guest(machine, folder / "boot") as guest:
         run(guest, "echo root > /work/root; echo disk > /work/tmp/disk; echo memory > /dev/shm/memory")
-        saved = arm(guest, folder / "saved")
+        saved = save_snapshot(guest, folder / "saved")
         assert saved
         # it goes on, and what it does now is its own
         run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; rm /dev/shm/memory; sync")
@@ -57,7 +57,7 @@ def run(guest: Guest, line: str) -> str:
     return answer.stdout
 
 
-def test_every_guest_goes_on_where_the_saved_one_was(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_every_guest_goes_on_where_the_saved_one_was(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     for name in ("one", "two"):
         with boot_guest(machine, tmp_path / name, armed) as guest:
             assert run(guest, "cat /work/root /work/tmp/disk /dev/shm/memory") == "root\ndisk\nmemory\n"
@@ -68,7 +68,7 @@ def test_every_guest_goes_on_where_the_saved_one_was(machine: Machine, armed: Ar
         assert not any(path.exists() for path in list_images(machine, tmp_path / name))
 
 
-def test_two_at_once(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_two_at_once(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     with (
         boot_guest(machine, tmp_path / "one", armed) as one,
         boot_guest(machine, tmp_path / "two", armed) as two,
@@ -77,19 +77,19 @@ def test_two_at_once(machine: Machine, armed: Armed, tmp_path: Path) -> None:
         assert run(two, "cat /work/tmp/disk") == "disk\n"
 
 
-def test_python_cases_find_their_imports_compiled(machine: Machine, tmp_path: Path) -> None:
-    cases = [case for case in load_cases(ROOT / "guest-tests") if case.language == "python"]
-    programs = [Program(case, "", case.path) for case in cases]
+def test_python_tests_find_their_imports_compiled(machine: Machine, tmp_path: Path) -> None:
+    tests = [test for test in load_tests(ROOT / "guest-tests") if test.language == "python"]
+    programs = [Program(test, "", test.path) for test in tests]
     with boot_guest(machine, tmp_path) as guest:
-        push_cases(guest, programs, ROOT / "guest-tests" / "lib")
+        push_tests(guest, programs, ROOT / "guest-tests" / "lib")
         compile_imports(guest, programs)
-        for case in cases:
-            said = run(guest, f"export PYTHONVERBOSE=1; {make_case_line(case, 1)} --describe 2>&1")
+        for test in tests:
+            said = run(guest, f"export PYTHONVERBOSE=1; {make_test_line(test, 1)} --describe 2>&1")
             loaded = re.findall(r"^# code object from '?([^'\n]*)", said, re.M)
-            assert loaded and not [path for path in loaded if not path.endswith(".pyc")], case.id
+            assert loaded and not [path for path in loaded if not path.endswith(".pyc")], test.id
 
 
-def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     with boot_guest(machine, tmp_path / "one", armed) as guest:
         with pytest.raises(Exception, match="lost|ended"):
             guest.run("echo c > /proc/sysrq-trigger; sleep 60", Deadline.after(60))
@@ -98,22 +98,22 @@ def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Arm
         assert run(guest, "cat /proc/sys/kernel/tainted") == "0\n"
 
 
-def test_another_guest_than_the_saved_one_is_refused(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_another_guest_than_the_saved_one_is_refused(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     other = replace(armed, boot_id="another")
     with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
         pass
 
 
-def test_machine_that_is_not_the_saved_one_is_refused(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_machine_that_is_not_the_saved_one_is_refused(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     other = replace(machine, shape=replace(machine.shape, memory_mib=512))
     with pytest.raises(InfraError), boot_guest(other, tmp_path / "boot", armed):
         pass
 
 
-def test_guest_of_vng_is_not_saved(machine: Machine, armed: Armed, tmp_path: Path) -> None:
+def test_guest_of_vng_is_not_saved(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
     with boot_guest(machine, tmp_path / "boot", armed) as guest:
         guest.machine = replace(machine, boot="vng")
-        assert arm(guest, tmp_path / "saved") is None
+        assert save_snapshot(guest, tmp_path / "saved") is None
     assert not (tmp_path / "saved").exists()
 
 
@@ -122,7 +122,7 @@ def test_what_a_killed_run_left_is_removed(machine: Machine, tmp_path: Path) -> 
     for path in left:
         path.parent.mkdir()
         path.touch()
-    assert not list(run_cases(machine, [], tmp_path, tmp_path, QuietProgress()))
+    assert not list(run_tests(machine, [], tmp_path, tmp_path, QuietProgress()))
     assert not any(path.exists() for path in left)
 
 

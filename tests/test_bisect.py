@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a case that fails here and passes there to the change that did it.
+"""From a test that fails here and passes there to the change that did it.
 
 Kernels and guests are pretended; git, its bisection, the store, trials and verdicts are real.
 """
@@ -22,19 +22,19 @@ from orchestrator.bisect.answer import Answer, Failing, find_answer, make_defaul
 from orchestrator.bisect.bisection import Bisection, Question
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line
-from orchestrator.bisect.outcome import Outcome, find_interrupted, open_call, render_json, render_mail, render_text
+from orchestrator.bisect.outcome import BisectResult, find_interrupted, open_call, render_json, render_mail, render_text
 from orchestrator.project.condition import Condition
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.project.matrix import Cell
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.result.status import Status
 from orchestrator.store.store import Store
 from orchestrator.plan.plan import Declarations, Job, Request
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.fragment import Fragment
-from orchestrator.kernel.fragment import Request as Ask
-from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord, Sought, save_run
-from orchestrator.source.series import Series, Variant
+from orchestrator.kernel.fragment import SymbolRequest
+from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord, Sought, save_run
+from orchestrator.source.series import Series, Backport
 from orchestrator.source.tree import LocalTree, TarballTree
 from orchestrator.cli.bisect import Asked, choose_job, make_question
 from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
@@ -52,10 +52,10 @@ CRASH = replace(GOOD, console=WARNING.join(GOOD.console.splitlines(keepends=True
 BROKEN = replace(GOOD, stdout="")
 PARTLY = replace(
     GOOD,
-    stdout=f"KTAP version 1\n1..2\nok 1 {GOOD.case}[a=1]\nnot ok 2 {GOOD.case}[a=2] # ERROR trouble\n",
+    stdout=f"KTAP version 1\n1..2\nok 1 {GOOD.test}[a=1]\nnot ok 2 {GOOD.test}[a=2] # ERROR trouble\n",
     exit_status=1,
 )
-SURE = GuestCase(GOOD.case, Path("x.c"), "c", "0", "it works", "deterministic", 5)
+SURE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "it works", "deterministic", 5)
 RACE = replace(SURE, kind="race")
 
 
@@ -76,19 +76,19 @@ def commits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class Ground:
-    """Kernels by commit: what the case comes to on each, trial by trial, and all that was done."""
+    """Kernels by commit: what the test comes to on each, trial by trial, and all that was done."""
 
     def __init__(self, commits: Sequence[str], place: Workspace) -> None:
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
-        self.case = SURE
+        self.test = SURE
         self.first = 13
         self.bad, self.good = FAIL, GOOD
-        self.results: dict[str, CaseResult] = {}
+        self.results: dict[str, TrialResult] = {}
         self.unbuildable: set[str] = set()
         self.unbootable: set[str] = set()
         self.images: dict[str, str] = {}
         self.told: list[str] = []
-        self.kept: dict[str, list[CaseResult]] = {}
+        self.kept: dict[str, list[TrialResult]] = {}
         self.reverted = GOOD
         self.on_run: Callable[[str], None] = lambda commit: None
 
@@ -127,21 +127,21 @@ class Ground:
             self.kept.pop(commit, None)
         failure = Failure("boot", "Kernel panic", "", "", "") if commit in self.unbootable else None
         known = self.kept.setdefault(commit, [])
-        while not failure and place.repeat.wants_more(self.case, known):
+        while not failure and place.repeat.wants_more(self.test, known):
             self.on_run(commit)
             self.told.append(f"run {commit[:12]}")
             known.append(replace(self._find_result(commit), trial=len(known) + 1))
         record = JobRecord(
-            row="demo", cell=job.cell.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            cases={self.case.id: self.case.subtests}, results=tuple(known), failure=failure,
-            races=(self.case.id,) if self.case.kind == "race" else (),
-            sought=place.repeat.list_sought([self.case]),
+            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
+            tests={self.test.id: self.test.subtests}, results=tuple(known), failure=failure,
+            races=(self.test.id,) if self.test.kind == "race" else (),
+            sought=place.repeat.list_sought([self.test]),
         )  # fmt: skip
         run_id = f"demo-{commit[:12]}-{len(known)}"
         save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
         return run_id, True
 
-    def _find_result(self, commit: str) -> CaseResult:
+    def _find_result(self, commit: str) -> TrialResult:
         if commit == "without":
             return self.reverted
         made = self.bad if self.number(commit) >= self.first else self.good
@@ -149,7 +149,7 @@ class Ground:
 
     def make_line(self, old: int = 0, new: int = COMMITS) -> Line:
         tree = LocalTree("linux", self.path)
-        job = Job(ROW, Cell("plain", "", ()), tree, Series(), (self.case,))
+        job = Job(ROW, Variant("plain", "", ()), tree, Series(), (self.test,))
         ends = (self.commits[old], self.commits[new])
         return make_history_line(job, ends, DECLARED, self.place)
 
@@ -157,12 +157,12 @@ class Ground:
         self, find: Find | None = Find.BREAK, paths: tuple[str, ...] = (), confidence: float = 0.95
     ) -> Bisection:
         found = self.make_line()
-        question = Question(self.case.id, self.case, found, find, paths, confidence)
+        question = Question(self.test.id, self.test, found, find, paths, confidence)
         return Bisection(question, found.make_job(found.new), self.place, "tcg", "cowbell bisect")
 
     def bisect(
         self, find: Find | None = Find.BREAK, paths: tuple[str, ...] = (), confidence: float = 0.95
-    ) -> Outcome:
+    ) -> BisectResult:
         return self.start(find, paths, confidence).run()
 
 
@@ -180,7 +180,7 @@ def ground(
     return ground
 
 
-def list_steps(outcome: Outcome, role: str = "step") -> list[str]:
+def list_steps(outcome: BisectResult, role: str = "step") -> list[str]:
     return [step.commit for step in outcome.steps if step.role == role]
 
 
@@ -287,7 +287,7 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
     [(FAIL, FAIL, "fail"), (GOOD, GOOD, "pass"), (FAIL, GOOD, "fail"), (GOOD, BROKEN, "broken")],
 )
 def test_ends_that_are_none_are_told_before_any_time_is_lost(
-    ground: Ground, good: CaseResult, bad: CaseResult, told: str
+    ground: Ground, good: TrialResult, bad: TrialResult, told: str
 ) -> None:
     ground.good, ground.bad = good, bad
     with pytest.raises(UsageError, match="does not pass at the one end and fail at the other") as error:
@@ -361,10 +361,10 @@ class Chance:
     def __init__(self, ground: Ground, rate: float, tries: int) -> None:
         self.dice = {commit: random.Random(i) for i, commit in enumerate([*ground.commits, "without"])}
         self.ground, self.rate, self.tries = ground, rate, tries
-        ground.case = RACE
+        ground.test = RACE
         ground._find_result = self.find_result  # type: ignore[method-assign]
 
-    def find_result(self, commit: str) -> CaseResult:
+    def find_result(self, commit: str) -> TrialResult:
         is_bad = commit != "without" and self.ground.number(commit) >= self.ground.first
         hits = sum(self.dice[commit].random() < self.rate for _ in range(self.tries)) if is_bad else 0
         return tried(hits, self.tries)
@@ -407,7 +407,7 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
     results = iter([GOOD])
     real = ground._find_result
 
-    def find(commit: str) -> CaseResult:
+    def find(commit: str) -> TrialResult:
         # the commit before passes at first, and fails when it is asked again
         is_parent = commit == ground.commits[12]
         return next(results, FAIL) if is_parent else real(commit)
@@ -429,14 +429,14 @@ def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
 # --- answers
 
 
-def judge(*results: CaseResult) -> list[Verdict]:
+def judge(*results: TrialResult) -> list[Verdict]:
     record = JobRecord(
         row="r",
-        cell="c",
+        variant="c",
         arch="x86_64",
         tree="t",
         series="",
-        cases={GOOD.case: (GOOD.case,)},
+        tests={GOOD.test: (GOOD.test,)},
         results=results,
     )
     return list(judge_job(record))
@@ -444,14 +444,14 @@ def judge(*results: CaseResult) -> list[Verdict]:
 
 def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
     verdicts = judge(tried(0, 100))
-    failing = {GOOD.case: Failing(Status.FAIL)}
+    failing = {GOOD.test: Failing(Status.FAIL)}
     assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
-    assert find_answer(verdicts, failing, {GOOD.case: Sought(0.5, "x", 0.01)})[0] is Answer.GOOD
-    assert find_answer(verdicts, failing, {GOOD.case: Sought(0.01, "x", 0.01)})[0] is Answer.SKIP
+    assert find_answer(verdicts, failing, {GOOD.test: Sought(0.5, "x", 0.01)})[0] is Answer.GOOD
+    assert find_answer(verdicts, failing, {GOOD.test: Sought(0.01, "x", 0.01)})[0] is Answer.SKIP
 
 
 def test_a_subtest_that_is_not_there_is_a_skip() -> None:
-    assert find_answer([], {GOOD.case: Failing(Status.FAIL)}, {})[0] is Answer.SKIP
+    assert find_answer([], {GOOD.test: Failing(Status.FAIL)}, {})[0] is Answer.SKIP
 
 
 def test_a_crash_without_a_word_is_no_other_crash() -> None:
@@ -475,7 +475,7 @@ def test_a_crash_without_a_word_is_no_other_crash() -> None:
         (FAIL, "*", Answer.SKIP),
     ],
 )
-def test_by_hand(result: CaseResult, fingerprint: str, answer: Answer) -> None:
+def test_by_hand(result: TrialResult, fingerprint: str, answer: Answer) -> None:
     verdicts = judge(result)
     assert find_answer(verdicts, make_default_failing(verdicts, fingerprint), {})[0] is answer
     assert (answer.exit_status, answer.other.other) == ({"good": 0, "bad": 1, "skip": 125}[answer], answer)
@@ -486,7 +486,7 @@ def test_by_hand(result: CaseResult, fingerprint: str, answer: Answer) -> None:
 
 def test_config_symbols_are_a_line(ground: Ground) -> None:
     def fragment(name: str, append: str, **symbols: str) -> Fragment:
-        asks = tuple(Ask(symbol, value, f"{name}:1") for symbol, value in symbols.items())
+        asks = tuple(SymbolRequest(symbol, value, f"{name}:1") for symbol, value in symbols.items())
         return Fragment(name, name, Condition(), asks, append, frozenset())
 
     declared = replace(
@@ -497,7 +497,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
         },
     )
     tree = LocalTree("linux", ground.path)
-    job = Job(ROW, Cell("plain", "", ()), tree, Series(), (SURE,))
+    job = Job(ROW, Variant("plain", "", ()), tree, Series(), (SURE,))
     found = make_config_line(job, ["one"], ["other"], declared, ground.place)
     listed = run_git(found.git_dir, "log", "--format=%s", "--reverse", found.new).splitlines()
     assert listed == [
@@ -521,7 +521,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
 
 def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     series = make_series("three", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(3)))
-    job = Job(ROW, Cell("three", "three", ()), LocalTree("linux", ground.path), series, (SURE,))
+    job = Job(ROW, Variant("three", "three", ()), LocalTree("linux", ground.path), series, (SURE,))
     found = line.make_series_line(job, DECLARED, ground.place)
     commits = run_git(found.git_dir, "rev-list", "--reverse", f"{found.old}..{found.new}").split()
     assert [len(found.make_job(commit).series.patches) for commit in (found.old, *commits)] == [0, 1, 2, 3]
@@ -538,25 +538,25 @@ def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
 
 def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     series = make_series("two", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(2)))
-    claims = ({GOOD.case: Status.PASS}, {GOOD.case: Status.PASS})
+    claims = ({GOOD.test: Status.PASS}, {GOOD.test: Status.PASS})
     patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
-    job = Job(ROW, Cell("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,))
+    job = Job(ROW, Variant("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,))
 
-    def record(result: CaseResult, version: str) -> JobRecord:
+    def record(result: TrialResult, version: str) -> JobRecord:
         return JobRecord(
             row="r",
-            cell="c",
+            variant="c",
             arch="x86_64",
             tree="t",
             series="",
-            cases={
-                GOOD.case: tuple(f"{GOOD.case}[a={i}]" for i in (1, 2)) if result is PARTLY else (GOOD.case,)
+            tests={
+                GOOD.test: tuple(f"{GOOD.test}[a={i}]" for i in (1, 2)) if result is PARTLY else (GOOD.test,)
             },
             version=version,
             results=(result,),
         )
 
-    def make(*results: CaseResult, job: Job = job, version: str = "5.15.1") -> str:
+    def make(*results: TrialResult, job: Job = job, version: str = "5.15.1") -> str:
         records = tuple(record(result, version) for result in results)
         return render(make_matrix(job, RunRecord("r-1", "", "", records)))
 
@@ -568,7 +568,7 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     # one subtest passes, and nobody knows what another would have come to
     assert "fail -> -" in make(FAIL, PARTLY, GOOD)
     # what only the file for older kernels flips
-    variant = Variant(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
+    variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
     first = replace(series.patches[0], variants=(variant,))
     other = replace(job, series=replace(series, patches=(first, series.patches[1])))
     assert "is as series.yaml claims" in make(FAIL, GOOD, GOOD, job=other, version="5.10.9")
@@ -585,10 +585,10 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
 def test_a_matrix_takes_the_row_that_runs_what_is_claimed(make_series: MakeSeries) -> None:
     series = make_series("one", {"new.c": ("", "int new;\n")})
     claiming = replace(series, patches=(replace(series.patches[0], flips={SURE.id: Status.PASS}),))
-    cell = Cell("one", "one", ())
+    variant = Variant("one", "one", ())
     tree = LocalTree("linux", "/")
     rows = (replace(ROW, name="other"), ROW)
-    jobs = [Job(row, cell, tree, claiming, cases) for row, cases in zip(rows, ((), (SURE,)), strict=True)]
+    jobs = [Job(row, variant, tree, claiming, tests) for row, tests in zip(rows, ((), (SURE,)), strict=True)]
     assert {job.row.name for job in list_prefixes(jobs, is_any_row=True)} == {ROW.name}
     for refused in (jobs, [replace(job, series=series) for job in jobs]):
         with pytest.raises(UsageError, match="and 2 match"):
@@ -601,7 +601,7 @@ def test_a_matrix_takes_the_row_that_runs_what_is_claimed(make_series: MakeSerie
 def ask(**words: str) -> Asked:
     empty = dict.fromkeys(("good", "bad", "find"), "")
     lists = {name: () for name in ("paths", "config_good", "config_bad")}
-    return Asked(**{"case": "odirect.read", **empty, **lists, "confidence": 0.95, **words})  # type: ignore[arg-type]
+    return Asked(**{"test": "odirect.read", **empty, **lists, "confidence": 0.95, **words})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -615,9 +615,9 @@ def ask(**words: str) -> Asked:
     ],
 )
 def test_words_that_do_not_go_together(ground: Ground, words: dict[str, str], told: str) -> None:
-    case, job = choose_job("odirect.read", Request(), DECLARED)
+    test, job = choose_job("odirect.read", Request(), DECLARED)
     with pytest.raises((UsageError, ExceptionGroup)) as error:
-        make_question(ask(**words), case, job, DECLARED, ground.place)
+        make_question(ask(**words), test, job, DECLARED, ground.place)
     errors = getattr(error.value, "exceptions", [error.value])
     assert any(told in str(each) for each in errors)
 
@@ -641,9 +641,9 @@ def test_one_test_is_bisected(name: str, told: str) -> None:
     assert told in str(found)
 
 
-def test_the_first_row_that_has_the_case_is_taken() -> None:
-    case, job = choose_job("vmsplice.child", Request(), DECLARED)
-    assert (case.id, job.row.name, job.cell.name) == ("vmsplice.child", "demo", "plain")
+def test_the_first_row_that_has_the_test_is_taken() -> None:
+    test, job = choose_job("vmsplice.child", Request(), DECLARED)
+    assert (test.id, job.row.name, job.variant.name) == ("vmsplice.child", "demo", "plain")
     with pytest.raises(ExceptionGroup) as group:
         choose_job("vmsplice.child[x]", Request(rows=("demo", "small")), DECLARED)
     told = [str(error).splitlines()[0] for error in group.value.exceptions]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bisections of a real 5.10 with 64 commits upon it, one of which flips cases while others are in the way.
+"""Bisections of a real 5.10 with 64 commits upon it, one of which flips tests while others are in the way.
 
 The kernels share the build folder of Debian's 5.10, so each costs what differs.
 """
@@ -142,7 +142,7 @@ def test_the_matrix_of_a_series_is_as_claimed(bench: Bench) -> None:
     status, out, err = bench.run("--json", *words)
     told = read_product(out)
     assert status == 0, out + err
-    flips = [{flip["case"]: flip["after"] for flip in patch["flips"]} for patch in told["patches"]]
+    flips = [{flip["test"]: flip["after"] for flip in patch["flips"]} for patch in told["patches"]]
     assert flips == [
         {
             "iouring.fixed-mprotect": "pass",

@@ -25,11 +25,11 @@ from orchestrator.store.store import Store
 from orchestrator.guest import accel, boot, qemu
 from orchestrator.guest.accel import choose_accel, find_accel
 from orchestrator.guest.boot import READY, Phase, boot_guest, find_phase
-from orchestrator.guest.connection import Answer, Guest, Keys, connect
+from orchestrator.guest.connection import CommandResult, Guest, Keys, connect
 from orchestrator.guest.qemu import Machine, make_argv, make_cmdline
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernel.fragment import Request
+from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
 from orchestrator.source.repository import Source
 from tests.conftest import QuietProgress, find_processes
@@ -408,15 +408,15 @@ def seen(make_machine: MakeMachine, tmp_path: Path) -> Callable[..., None]:
 
     def check(config_text: str = "CONFIG_SWAP=y\n", build_id: str = "0123abcd", cpus: int = 2) -> None:
         machine = make_machine("")
-        asked = Config("id", "x86_64", (Request("SWAP", "y", "a.config:2"),), "")
+        asked = Config("id", "x86_64", (SymbolRequest("SWAP", "y", "a.config:2"),), "")
         request = replace(machine.kernel.request, config=asked)
         machine = replace(machine, kernel=replace(machine.kernel, request=request))
         packed = gzip.compress(config_text.encode()) if config_text else b""
         told = base64.encodebytes(packed + b"\x04\0GNU\0" + bytes.fromhex(build_id)).decode()
 
         class Told(Guest):
-            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> Answer:
-                return Answer(0, f"{cpus}\n{told}", "")
+            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> CommandResult:
+                return CommandResult(0, f"{cpus}\n{told}", "")
 
         guest = Told(machine, tmp_path, None, None, 1.0, 0, None)  # type: ignore[arg-type]
         boot._check_identity(guest, Deadline.after(1))

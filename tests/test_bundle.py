@@ -14,7 +14,7 @@ import pytest
 from orchestrator.store.store import Store
 from orchestrator.report.bundle import PIECE_LIMIT, make_bundles, name_bundle
 from orchestrator.report.replay import make_command
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, save_result
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_result
 from tests.test_report import make_run
 from tests.test_verdict import FAILED, GOOD
 
@@ -32,9 +32,9 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     return found
 
 
-def run_of(job: JobRecord, *results: CaseResult) -> RunRecord:
-    cases = {result.case: (result.case,) for result in results}
-    return replace(make_run(), jobs=(replace(job, cases=cases, results=results, build_id="aaaabbbbcccc"),))
+def run_of(job: JobRecord, *results: TrialResult) -> RunRecord:
+    tests = {result.test: (result.test,) for result in results}
+    return replace(make_run(), jobs=(replace(job, tests=tests, results=results, build_id="aaaabbbbcccc"),))
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
     kernel.mkdir(parents=True)
     (kernel / "config").write_text("CONFIG_KSM=y\n")
     (kernel / "build.json").write_text("{}\n")
-    other, cell = store.path("results", "cell1"), store.path("results", "cell2")
-    for folder, result in ((other, GOOD), (cell, FAILED)):
+    other, variant = store.path("results", "variant1"), store.path("results", "variant2")
+    for folder, result in ((other, GOOD), (variant, FAILED)):
         (folder / "boot-1").mkdir(parents=True)
-        save_result(result, folder / f"{result.case}.{result.content_id}.json")
+        save_result(result, folder / f"{result.test}.{result.content_id}.json")
         (folder / "boot-1/console.log").write_text(f"{folder.name}\n")
         (folder / "boot-1/qemu.json").write_text('["qemu"]\n')
         (folder / "boot-1/qemu.log").write_bytes(b"x" * (PIECE_LIMIT + 100))
@@ -61,10 +61,10 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
     pieces = read_bundle(path)
     assert pieces["kernel/config"] == b"CONFIG_KSM=y\n"
     # of two boots with the same number, the one that the result is of
-    assert pieces["boot/console.log"] == b"cell2\n"
+    assert pieces["boot/console.log"] == b"variant2\n"
     assert pieces["stdout"].decode() == FAILED.stdout
     assert json.loads(pieces["verdicts.json"])[0]["raw"] == "fail"
-    assert json.loads(pieces["result.json"])["case"] == FAILED.case
+    assert json.loads(pieces["result.json"])["test"] == FAILED.test
     assert json.loads(pieces["job.json"])["build_id"] == "aaaabbbbcccc"
     assert pieces["REPLAY"].decode().splitlines()[1].startswith("cowbell -B test ROW=demo ")
     assert b"[100 bytes left out]" in pieces["boot/qemu.log"]
@@ -100,7 +100,7 @@ def test_only_trials_that_failed_leave_one(job: JobRecord, tmp_path: Path) -> No
 
 
 def test_names_stay_in_their_folder(job: JobRecord, tmp_path: Path) -> None:
-    selftest = replace(FAILED, case="upstream/cow")
+    selftest = replace(FAILED, test="upstream/cow")
     (path,) = make_bundles(run_of(job, selftest), Store(tmp_path / "store"), tmp_path / "evidence")
     assert path == tmp_path / "evidence/upstream-cow.demo.plain.tar.zst"
 

@@ -97,7 +97,7 @@ def test_list_names_what_there_is() -> None:
     assert "demo" in told["rows"]
     assert "debian-5.10" in told["trees"]
     assert "cow" in told["series"]
-    assert "odirect.rd-mprotect" in told["cases"]
+    assert "odirect.rd-mprotect" in told["tests"]
 
 
 def test_help_shows_every_target_and_variable() -> None:

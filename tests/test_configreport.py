@@ -22,7 +22,7 @@ rows:
     guest: {cpus: 1, memory: 1G}
     tests: ["*"]
     limits: {build: 1m, boot: 1s}
-    kernels: [{name: plain}]
+    variants: [{name: plain}]
 """
 
 

@@ -44,7 +44,7 @@ def summary(log: ConsoleLog) -> dict[str, object]:
         "panic": log.panic,
         "last_uptime_s": log.last_uptime_s,
         "milestones": [milestone.name for milestone in log.milestones],
-        "markers": [f"{marker.line_number} {marker.action} {marker.case}" for marker in log.markers],
+        "markers": [f"{marker.line_number} {marker.action} {marker.test}" for marker in log.markers],
         "splats": [
             {
                 "kind": str(splat.kind),
@@ -52,7 +52,7 @@ def summary(log: ConsoleLog) -> dict[str, object]:
                 "fingerprint": splat.fingerprint,
                 "frames": list(splat.frames),
                 "line_number": splat.line_number,
-                "case": splat.case,
+                "test": splat.test,
                 "task": splat.task,
                 "taint": splat.taint,
                 "last_line": splat.excerpt.split("\n")[-1],
@@ -83,7 +83,7 @@ def test_a_stack_is_a_complaint_unless_somebody_asked() -> None:
     assert found.fingerprint.startswith("trace:do_wp_page")
     asked = "[    2.000000] sysrq: Show State\n"
     assert not parse_console(asked + stack).splats
-    # until the next case
+    # until the next test
     assert parse_console(f"{asked}[    2.5] x\n[    2.600000] cowbell: begin a.b\n{stack}").splats
     # user space shows what it likes
     assert not parse_console(f"[    2.000000] hello\n{TRACE}").splats
@@ -208,8 +208,8 @@ def test_the_same_splats_however_the_log_is_written(name: str, change: "object")
     text = read_log(name)
     assert callable(change)
     plain, changed = parse_console(text), parse_console(change(text))
-    assert [(splat.fingerprint, splat.line_number, splat.case) for splat in changed.splats] == [
-        (splat.fingerprint, splat.line_number, splat.case) for splat in plain.splats
+    assert [(splat.fingerprint, splat.line_number, splat.test) for splat in changed.splats] == [
+        (splat.fingerprint, splat.line_number, splat.test) for splat in plain.splats
     ]
     assert (changed.panicked, changed.boots) == (plain.panicked, plain.boots)
 
@@ -284,11 +284,11 @@ def test_fingerprint_without_a_trace(header: str, fingerprint: str) -> None:
     assert only(parse_console(header)).fingerprint == fingerprint
 
 
-def test_splats_belong_to_the_case_they_came_in() -> None:
+def test_splats_belong_to_the_test_they_came_in() -> None:
     lines = ["cowbell: begin a/b", "BUG: bad", "cowbell: end a/b", "BUG: late", "cowbell: begin c", "BUG: c"]
     log = parse_console("\n".join(f"[    1.000000] {line}" for line in lines))
-    assert [splat.case for splat in log.splats] == ["a/b", None, "c"]
-    assert [(marker.action, marker.case, marker.line_number) for marker in log.markers] == [
+    assert [splat.test for splat in log.splats] == ["a/b", None, "c"]
+    assert [(marker.action, marker.test, marker.line_number) for marker in log.markers] == [
         ("begin", "a/b", 1),
         ("end", "a/b", 3),
         ("begin", "c", 5),

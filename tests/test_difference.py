@@ -22,7 +22,7 @@ SKIP, BROKEN, XFAIL = Status.SKIP, Status.BROKEN, Status.XFAIL
 
 
 def side(*entries: Entry, is_kernel: bool = False) -> Side:
-    return Side("side", (replace(PLAIN, name="anchor", case="anchor"), *entries), is_kernel)
+    return Side("side", (replace(PLAIN, name="anchor", test="anchor"), *entries), is_kernel)
 
 
 def find_groups(found: Difference) -> dict[str, list[str]]:
@@ -74,7 +74,7 @@ def test_slower_is_by_both_and_of_the_median(
 ) -> None:
     before, after = (side(*(replace(PLAIN, duration_s=each) for each in times)) for times in (was, is_))
     found = compare(before, after)
-    assert find_groups(found) == ({"slower": [PLAIN.case]} if is_slower else {})
+    assert find_groups(found) == ({"slower": [PLAIN.test]} if is_slower else {})
 
 
 def test_other_accelerators_have_other_clocks() -> None:
@@ -83,28 +83,28 @@ def test_other_accelerators_have_other_clocks() -> None:
     assert compare(side(PLAIN), side(slow)).slower
 
 
-def test_a_slower_case_is_told_once() -> None:
+def test_a_slower_test_is_told_once() -> None:
     names = ("one", "two")
     before = side(*(replace(PLAIN, name=name) for name in names))
     after = side(*(replace(PLAIN, name=name, duration_s=9.0) for name in names))
-    assert compare(before, after).slower == (Change("demo", "plain", PLAIN.case, "0.5 s", "9.0 s"),)
+    assert compare(before, after).slower == (Change("demo", "plain", PLAIN.test, "0.5 s", "9.0 s"),)
 
 
 def test_kernels_are_compared_by_series() -> None:
-    other = replace(PLAIN, cell="another name", kernel="6.12", raw=FAIL)
-    fixed = replace(PLAIN, cell="cow", series="cow", kernel="6.12")
+    other = replace(PLAIN, variant="another name", kernel="6.12", raw=FAIL)
+    fixed = replace(PLAIN, variant="cow", series="cow", kernel="6.12")
     found = compare(side(PLAIN, is_kernel=True), side(other, fixed, is_kernel=True))
     assert find_groups(found) == {"broken": [PLAIN.name], "new": [PLAIN.name]}
-    assert [change.cell for change in (*found.broken, *found.new)] == ["plain", "cow"]
+    assert [change.variant for change in (*found.broken, *found.new)] == ["plain", "cow"]
 
 
 def test_nothing_in_common_says_nothing() -> None:
-    with pytest.raises(UsageError, match="have no subtest of one row and cell in common"):
+    with pytest.raises(UsageError, match="have no subtest of one row and variant in common"):
         compare(Side("a", (PLAIN,)), Side("b", (replace(PLAIN, row="numa"),)))
 
 
 def test_what_broke_is_told_last() -> None:
-    gone = [replace(PLAIN, name=f"gone-{number}", cell="cow") for number in range(12)]
+    gone = [replace(PLAIN, name=f"gone-{number}", variant="cow") for number in range(12)]
     shown = render(
         compare(side(PLAIN, *gone), side(replace(PLAIN, raw=FAIL, expected=PASS, reason="it is lost")))
     )
@@ -146,7 +146,7 @@ def test_the_command_fails_when_something_broke(store: Store) -> None:
     done = cowbell("diff", "6.1", "6.12", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     product = read_product(done.stdout)
-    assert [change["name"] for change in product["broken"]] == [RESULT.case]
+    assert [change["name"] for change in product["broken"]] == [RESULT.test]
     done = cowbell("diff", "6.12", "6.1")
     assert done.returncode == 0
     assert done.stdout.endswith("0 broken, 1 fixed, 0 changed, 0 new, 0 gone, 0 slower, 0 unchanged\n")

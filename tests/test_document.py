@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.project import yamlfile as doc
-from orchestrator.project.guesttest import load_cases, select_cases
+from orchestrator.project.guesttest import load_tests, select_tests
 from orchestrator.project.matrix import load_expectations, load_matrix
 from orchestrator.errors import UsageError
 from orchestrator.result.status import Status
@@ -25,7 +25,7 @@ rows:
     guest: {cpus: 2, memory: 1G}
     tests: ["*"]
     limits: {build: 45m, boot: 20s}
-    kernels:
+    variants:
       - name: plain
         expect:
           - {test: a.b, status: fail, why: it is broken, when: kernel<5.19}
@@ -56,7 +56,7 @@ def test_matrix(tmp_path: Path) -> None:
     row = load_matrix(tmp_path / "matrix.yaml")["demo"]
     assert (row.guest.cpus, row.guest.memory_mib) == (2, 1024)
     assert (row.limits.build_s, row.limits.boot_s) == (2700, 20)
-    plain, mended = row.cells
+    plain, mended = row.variants
     assert plain.expect[0].status is Status.FAIL
     assert plain.expect[0].when.text == "kernel<5.19"
     assert (plain.series, mended.series, mended.expect) == ("", "cow", ())
@@ -77,9 +77,9 @@ def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
         "7: rows[0].guest.memory: expected size like 2G, got 2048",
         "8: rows[0].tests: expected a list",
         "9: rows[0].limits.build: expected time like 30s or 45m, got 45",
-        "13: rows[0].kernels[0].expect[0].status: expected one of fail, timeout, crash, skip, got fial; "
+        "13: rows[0].variants[0].expect[0].status: expected one of fail, timeout, crash, skip, got fial; "
         "did you mean fail?",
-        "13: rows[0].kernels[0].expect[0].when: expected arch=NAME[,NAME] or kernel>=VERSION (or <, <=, >), "
+        "13: rows[0].variants[0].expect[0].when: expected arch=NAME[,NAME] or kernel>=VERSION (or <, <=, >), "
         "got 'kernel=5.19'",
     ]
 
@@ -98,7 +98,7 @@ def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
         ("memory: 1G", "memory: 1.5G", ["expected size like 2G, got 1.5G"]),
         ("boot: 20s", "boot: 20 s", ["expected time like 30s or 45m, got 20 s"]),
         ("cpus: 2", "cpus: two", ["expected a whole number from 1, got two"]),
-        ("name: mended", "name: plain", ["kernels: names must differ, got plain, plain"]),
+        ("name: mended", "name: plain", ["variants: names must differ, got plain, plain"]),
         ("series: cow", "[series]: cow", ["expected a plain key"]),
     ],
 )
@@ -110,8 +110,8 @@ def test_error(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
 
 
 def test_unknown_key_is_shown_where_the_key_is(tmp_path: Path) -> None:
-    text = spoil(("kernels:", "kernls:"))
-    assert "10: rows[0]: unknown key kernls; did you mean kernels?" in read_errors(tmp_path / "m.yaml", text)
+    text = spoil(("variants:", "vraiants:"))
+    assert "10: rows[0]: unknown key vraiants; did you mean variants?" in read_errors(tmp_path / "m.yaml", text)
 
 
 def test_unknown_keys_come_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_two_rows_of_one_name(tmp_path: Path) -> None:
     assert "two rows are called demo" in read_errors(tmp_path / "matrix.yaml", ROW + again)[0]
 
 
-def test_row_without_cases_is_refused(tmp_path: Path) -> None:
+def test_row_without_tests_is_refused(tmp_path: Path) -> None:
     """A row that tests nothing would be green."""
     assert "tests" in read_errors(tmp_path / "matrix.yaml", spoil(('["*"]', "[]")))[0]
 
@@ -180,14 +180,14 @@ def test_shipped_matrix_names_what_there_is() -> None:
     rows = load_matrix(ROOT / "ci" / "matrix.yaml")
     trees = load_trees(ROOT / "patches" / "trees.yaml")
     fragments = load_fragments(ROOT / "kconfigs")
-    cases = load_cases(ROOT / "guest-tests")
+    tests = load_tests(ROOT / "guest-tests")
     assert rows
     for row in rows.values():
         assert row.tree in trees
         assert set(row.kconfig) <= set(fragments)
-        assert select_cases(cases, row.tests)
-        for cell in row.cells:
-            assert not cell.series or (ROOT / "patches" / cell.series / "series.yaml").is_file()
+        assert select_tests(tests, row.tests)
+        for variant in row.variants:
+            assert not variant.series or (ROOT / "patches" / variant.series / "series.yaml").is_file()
 
 
 @pytest.mark.parametrize(
@@ -215,11 +215,11 @@ def test_expectations(tmp_path: Path) -> None:
     assert (plain.test, plain.status, plain.when.text) == ("a.b", Status.FAIL, "kernel<5.19")
     assert plain.series == frozenset([""])
     assert (both.status, both.series) == (Status.SKIP, frozenset(["", "cow"]))
-    file.write_text(EXPECTATIONS.replace("test: a.b", "case: a.b").replace("status: skip", "status: pass"))
+    file.write_text(EXPECTATIONS.replace("test: a.b", "test: a.b").replace("status: skip", "status: pass"))
     with pytest.raises(ExceptionGroup) as raised:
         load_expectations(file)
     assert [str(error).removeprefix(f"{file}:") for error in raised.value.exceptions] == [
-        "2: expectations[0]: unknown key case",
+        "2: expectations[0]: unknown key test",
         "2: expectations[0]: missing test",
         "3: expectations[1].status: expected one of fail, timeout, crash, skip, got pass",
     ]

@@ -64,7 +64,7 @@ KERNEL = {
     "README.md: Two commands",
     "README.md: What to do next",
     "README.md: The command",
-    "CONTRIBUTING.md: A case",
+    "CONTRIBUTING.md: A test",
     "CONTRIBUTING.md: A fragment",
     "CONTRIBUTING.md: A row",
     ".doc/examples.md: Which flaw, and what mends it",

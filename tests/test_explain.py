@@ -38,7 +38,7 @@ def test_documents_say_the_same() -> None:
         assert f"| {word} | {told} |" in text
 
 
-def test_explain_several_with_a_case() -> None:
+def test_explain_several_with_a_test() -> None:
     told = cowbell("explain", "SKIP", "odirect.rd-*").stdout
     assert "SKIP: verdict" in told
     assert "odirect.rd-control: a stalled direct read" in told
@@ -53,12 +53,12 @@ def test_every_word_that_is_not_known_at_once() -> None:
 
 
 def test_list_of_a_kind() -> None:
-    told = cowbell("list", "cases").stdout
+    told = cowbell("list", "tests").stdout
     assert "odirect.rd-stress" in told
     assert "(race; needs " in told
     assert [line.split()[0] for line in cowbell("list", "targets").stdout.splitlines()] == list(TARGETS)
-    done = cowbell("list", "case")
-    assert (done.returncode, "did you mean cases?" in done.stderr) == (2, True)
+    done = cowbell("list", "test")
+    assert (done.returncode, "did you mean tests?" in done.stderr) == (2, True)
 
 
 def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
 from orchestrator.gitlab.check import check_file, check_pipeline
 from orchestrator.gitlab.child import Setup, make_pipeline, render
@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 from tests.gitserver import run_git
 from tests.test_cli import cowbell
 from tests.test_history import JOB, RESULT
-from tests.test_plan import make_case
+from tests.test_plan import make_test
 
 DECLARED = load_declarations(ROOT)
 TODAY = datetime.date(2026, 3, 2)
@@ -205,14 +205,14 @@ def test_a_project_that_declares_nothing_is_not_fetched_by_tests() -> None:
     assert "GIT_STRATEGY" not in make(plan("demo"))["test demo"]["variables"]
 
 
-def test_no_limit_of_a_case_is_above_that_of_its_job() -> None:
+def test_no_limit_of_a_test_is_above_that_of_its_job() -> None:
     """Whoever has to end something is the one that knows what it was."""
 
     def minutes(made: Mapping[str, Any], name: str) -> int:
         return int(made[name]["timeout"].split()[0])
 
     jobs = plan("demo")
-    emulated_s = 5 * sum(case.timeout_s for job in jobs for case in job.cases)
+    emulated_s = 5 * sum(test.timeout_s for job in jobs for test in job.tests)
     assert minutes(make(jobs), "test demo") * 60 > emulated_s
     assert minutes(make(jobs, words={"REPEAT": "3"}), "test demo") * 60 > 3 * emulated_s
     assert minutes(make(jobs), "build demo") * 60 > 2 * jobs[0].row.limits.build_s
@@ -222,18 +222,18 @@ def test_no_limit_of_a_case_is_above_that_of_its_job() -> None:
 
 def test_a_long_row_is_divided_and_nothing_is_lost() -> None:
     jobs = plan("catalogue")
-    cases = jobs[0].cases
-    times = {(case.id, "catalogue"): 60.0 for case in cases}
+    tests = jobs[0].tests
+    times = {(test.id, "catalogue"): 60.0 for test in tests}
     made = make(jobs, times)
-    tests = names(made, "test")
-    assert tests == [f"test catalogue {n}/{len(tests)}" for n in range(1, len(tests) + 1)]
-    assert len(tests) == round(len(cases) * 60 / 900)
-    chosen = [dict(word.split("=", 1) for word in scripts(made[name])[0][3:])["TESTS"] for name in tests]
-    assert sorted(",".join(chosen).split(",")) == sorted(case.id for case in cases)
-    assert made["report"]["dependencies"] == tests
-    folders = [made[name]["artifacts"]["paths"][0] for name in tests]
-    assert folders[0] == f"earned/test-catalogue-1-of-{len(tests)}/"
-    assert len(set(folders)) == len(tests)
+    shards = names(made, "test")
+    assert shards == [f"test catalogue {n}/{len(shards)}" for n in range(1, len(shards) + 1)]
+    assert len(shards) == round(len(tests) * 60 / 900)
+    chosen = [dict(word.split("=", 1) for word in scripts(made[name])[0][3:])["TESTS"] for name in shards]
+    assert sorted(",".join(chosen).split(",")) == sorted(test.id for test in tests)
+    assert made["report"]["dependencies"] == shards
+    folders = [made[name]["artifacts"]["paths"][0] for name in shards]
+    assert folders[0] == f"earned/test-catalogue-1-of-{len(shards)}/"
+    assert len(set(folders)) == len(shards)
 
 
 def test_a_hundred_rows() -> None:
@@ -262,36 +262,36 @@ def test_no_row_is_a_pipeline_too() -> None:
     st.floats(1, 5_000),
 )
 def test_shares_are_whole_and_even(seconds: list[float], share_s: float) -> None:
-    cases = [make_case(f"a.case{n}") for n in range(len(seconds))]
-    shares = divide(cases, seconds, share_s)
-    assert sorted(case.id for share in shares for case in share) == sorted(case.id for case in cases)
-    times = dict(zip((case.id for case in cases), seconds, strict=True))
-    lengths = [sum(times[case.id] for case in share) for share in shares]
+    tests = [make_test(f"a.test{n}") for n in range(len(seconds))]
+    shares = divide(tests, seconds, share_s)
+    assert sorted(test.id for share in shares for test in share) == sorted(test.id for test in tests)
+    times = dict(zip((test.id for test in tests), seconds, strict=True))
+    lengths = [sum(times[test.id] for test in share) for share in shares]
     # Graham's bound of the longest first
     assert max(lengths) <= sum(seconds) / len(shares) + max(seconds) + 1e-6
-    assert all([*share] == sorted(share, key=cases.index) for share in shares)
-    assert 1 <= len(shares) <= len(cases)
-    assert divide(cases, seconds, share_s) == shares
+    assert all([*share] == sorted(share, key=tests.index) for share in shares)
+    assert 1 <= len(shares) <= len(tests)
+    assert divide(tests, seconds, share_s) == shares
 
 
-def test_the_time_of_a_case_is_that_of_all_its_kernels() -> None:
+def test_the_time_of_a_test_is_that_of_all_its_kernels() -> None:
     """Once for a result, however many subtests it has; the middle one of several."""
-    case = "a.case"
+    test = "a.test"
 
-    def entries(cell: str, *seconds: float) -> list[Any]:
-        job = replace(JOB, row="demo", cell=cell, cases={case: ("a.case[x=1]", "a.case[x=2]")})
+    def entries(variant: str, *seconds: float) -> list[Any]:
+        job = replace(JOB, row="demo", variant=variant, tests={test: ("a.test[x=1]", "a.test[x=2]")})
         results = [
-            replace(RESULT, case=case, duration_s=each, started=f"2026-01-01T00:00:{n:02}")
+            replace(RESULT, test=test, duration_s=each, started=f"2026-01-01T00:00:{n:02}")
             for n, each in enumerate(seconds)
         ]
         return [entry for result in results for entry in make_entries(job, result)]
 
     times = find_times([*entries("plain", 1, 2, 9), *entries("cow", 4)])
-    assert times == {(case, "demo"): 6.0, (case, ""): 6.0}
-    cases: list[GuestCase] = [make_case(case), make_case("new.case")]
-    assert estimate("demo", cases, times) == [6.0, 6.0]
-    assert estimate("other", cases, times) == [6.0, 6.0]
-    assert estimate("demo", cases, {}) == [2.0, 2.0]
+    assert times == {(test, "demo"): 6.0, (test, ""): 6.0}
+    tests: list[GuestTest] = [make_test(test), make_test("new.test")]
+    assert estimate("demo", tests, times) == [6.0, 6.0]
+    assert estimate("other", tests, times) == [6.0, 6.0]
+    assert estimate("demo", tests, {}) == [2.0, 2.0]
 
 
 # --- what a change touches
@@ -299,7 +299,7 @@ def test_the_time_of_a_case_is_that_of_all_its_kernels() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project in git with two rows of its own, a series, a fragment and a case."""
+    """A project in git with two rows of its own, a series, a fragment and a test."""
     folder = tmp_path / "project"
     for name in ("kconfigs", "patches/cow", "guest-tests/odirect", "ci"):
         (folder / name).mkdir(parents=True)
@@ -311,8 +311,8 @@ def project(tmp_path: Path) -> Path:
     )
     (folder / "ci/matrix.yaml").write_text(f"rows:\n{one}{two}")
     (folder / "kconfigs/mine.config").write_text("#: about mine\nCONFIG_KSM=y\n")
-    case = (ROOT / "guest-tests/odirect/rd-control.c").read_text()
-    (folder / "guest-tests/odirect/mine.c").write_text(case)
+    test = (ROOT / "guest-tests/odirect/rd-control.c").read_text()
+    (folder / "guest-tests/odirect/mine.c").write_text(test)
     (folder / "patches/trees.yaml").write_text("trees:\n  mine: {dir: /home/me/linux}\n")
     (folder / "README.md").write_text("a project\n")
     (folder / "other.c").write_text("int main;\n")

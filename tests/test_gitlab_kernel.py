@@ -36,7 +36,7 @@ ROW = """
     guest: {{cpus: 2, memory: 1G}}
     tests: [{tests}]
     limits: {{build: 45m, boot: 20s}}
-    kernels:
+    variants:
 """
 # shell executors know no image, and gitlab-ci-local takes a job with one for a container's
 INCLUDE = """
@@ -72,14 +72,14 @@ class Project:
         return found
 
     def find_suites(self) -> dict[str, dict[str, str]]:
-        """What the merged JUnit says: suites, their cases, and for each what it came to."""
+        """What the merged JUnit says: suites, their tests, and for each what it came to."""
         path = self.job_folder("report", "artifacts") / "public" / "junit.xml"
         return {
             str(suite.get("name")): {
-                f"{case.get('classname').rpartition('.')[2]}.{case.get('name')}": next(
-                    (child.tag for child in case), "passed"
+                f"{test.get('classname').rpartition('.')[2]}.{test.get('name')}": next(
+                    (child.tag for child in test), "passed"
                 )
-                for case in suite
+                for test in suite
             }
             for suite in etree.parse(path).getroot()
         }
@@ -136,7 +136,7 @@ def test_a_pipeline_from_plan_to_report(project: Project) -> None:
     listed = subprocess.run(["tar", "-tf", bundle], capture_output=True, text=True, check=True).stdout
     assert "/kernel/config" in listed
     assert "/MISSING" not in listed
-    # the next pipeline knows how long cases take
+    # the next pipeline knows how long tests take
     assert list((project.folder / ".gitlab-ci-local/cache").glob("*/merged/history.sqlite"))
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import GuestCase, compile_command, load_cases
+from orchestrator.project.guesttest import GuestTest, compile_command, load_tests
 from orchestrator.parse.ktap import Rate, parse_ktap
 from tests.conftest import ROOT
-from tests.test_guesttest import make_argv, make_case, run_case
+from tests.test_guesttest import make_argv, make_test, run_test
 
 GUEST_TESTS = ROOT / "guest-tests"
 LIB = GUEST_TESTS / "lib"
 # the second half of guesttest.h is no header of its own
 HEADERS = sorted(path for path in LIB.glob("*.h") if path.name != "guesttest-main.h")
-CASES = load_cases(GUEST_TESTS)
+TESTS = load_tests(GUEST_TESTS)
 # all of them come with `ci/setup dev`: one that is missing is a failure
 COMPILERS = ("gcc", "clang", "aarch64-linux-gnu-gcc", "clang --target=aarch64-linux-gnu")
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -34,26 +34,26 @@ GUEST_TEST = {
 
 
 def run_text(text: str, folder: Path) -> tuple[int, list[str]]:
-    case = make_case(folder, "t.c", text + DECLARATION)
-    return run_case(make_argv(case, folder))
+    test = make_test(folder, "t.c", text + DECLARATION)
+    return run_test(make_argv(test, folder))
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)
 def test_header_is_short_and_stands_alone(header: Path, tmp_path: Path) -> None:
     assert len(header.read_text().splitlines()) <= 200
     text = f'#include "{header.name}"\n#include "guesttest.h"\nstatic void run(void) {{ gt_pass("fine"); }}\n'
-    case = make_case(tmp_path, "t.c", text + DECLARATION)
-    argv = compile_command(case, "cc", LIB, tmp_path / "t.elf")
+    test = make_test(tmp_path, "t.c", text + DECLARATION)
+    argv = compile_command(test, "cc", LIB, tmp_path / "t.elf")
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=60)
 
 
 @pytest.mark.parametrize("cc", COMPILERS)
-def test_every_case_compiles_without_a_warning(cc: str, tmp_path: Path) -> None:
+def test_every_test_compiles_without_a_warning(cc: str, tmp_path: Path) -> None:
     broken = []
-    for case in CASES:
-        if case.language == "c":
+    for test in TESTS:
+        if test.language == "c":
             # to the assembly: some warnings come from the optimiser
-            argv = [*cc.split(), *compile_command(case, cc, LIB, tmp_path / "t")[1:], "-S"]
+            argv = [*cc.split(), *compile_command(test, cc, LIB, tmp_path / "t")[1:], "-S"]
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
             broken += [done.stderr] if done.returncode else []
     assert not broken, "\n".join(broken)
@@ -117,7 +117,7 @@ def test_swap_that_is_not_there_is_a_skip(tmp_path: Path) -> None:
 
 
 def test_python_knows_the_numbers_that_c_knows(tmp_path: Path) -> None:
-    """The case in Python has no headers: its numbers are those of the C library's."""
+    """The test in Python has no headers: its numbers are those of the C library's."""
     text = """#include "cowpin.h"
 #include "uffd.h"
 static void run(void)
@@ -151,13 +151,13 @@ def test_rates_are_said_in_one_form_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case",
-    [c for c in CASES if c.language == "c" and not c.needs_root and c.kind == "deterministic"],
-    ids=lambda case: case.id,
+    "test",
+    [c for c in TESTS if c.language == "c" and not c.needs_root and c.kind == "deterministic"],
+    ids=lambda test: test.id,
 )
-def test_unprivileged_case_under_sanitizers(case: GuestCase, tmp_path: Path) -> None:
-    """On whatever kernel runs here: the verdict is the kernel's affair, but no case may break."""
-    argv = [word for word in compile_command(case, "gcc", LIB, tmp_path / "t") if word != "-static"]
+def test_unprivileged_test_under_sanitizers(test: GuestTest, tmp_path: Path) -> None:
+    """On whatever kernel runs here: the verdict is the kernel's affair, but no test may break."""
+    argv = [word for word in compile_command(test, "gcc", LIB, tmp_path / "t") if word != "-static"]
     subprocess.run([*argv, *SANITIZERS], check=True, stdin=subprocess.DEVNULL, timeout=60)
     env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The two readers of a declaration agree, and the outcomes of real cases come out as KTAP says."""
+"""The two readers of a declaration agree, and the outcomes of real tests come out as KTAP says."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import GuestCase, compile_command, load_cases, parse_params, select_cases
+from orchestrator.project.guesttest import GuestTest, compile_command, load_tests, parse_params, select_tests
 from orchestrator.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent / "guest-tests"
 LIB = ROOT / "lib"
-CASES = load_cases(ROOT)
+TESTS = load_tests(ROOT)
 
 GOOD_C = """#include "guesttest.h"
 static void run(void) { gt_pass("fine"); }
@@ -36,7 +36,7 @@ TEST = GuestTest(
 if __name__ == "__main__":
     TEST.main()
 """
-# What a case does when asked: one program shows every outcome.
+# What a test does when asked: one program shows every outcome.
 ACTS_C = """#include "guesttest.h"
 static void run(void)
 {
@@ -112,23 +112,23 @@ if __name__ == "__main__":
 """
 
 
-def make_case(root: Path, name: str, text: str) -> GuestCase:
+def make_test(root: Path, name: str, text: str) -> GuestTest:
     path = root / "family" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return next(case for case in load_cases(root) if case.path == path)
+    return next(test for test in load_tests(root) if test.path == path)
 
 
-def make_argv(case: GuestCase, out_dir: Path) -> list[str]:
-    """The argv that runs the case here; compiles it first if need be."""
-    if case.language == "python":
-        return [sys.executable, str(case.path)]
-    out = out_dir / f"{case.id}.elf"
-    subprocess.run(compile_command(case, "cc", LIB, out), check=True, stdin=subprocess.DEVNULL, timeout=60)
+def make_argv(test: GuestTest, out_dir: Path) -> list[str]:
+    """The argv that runs the test here; compiles it first if need be."""
+    if test.language == "python":
+        return [sys.executable, str(test.path)]
+    out = out_dir / f"{test.id}.elf"
+    subprocess.run(compile_command(test, "cc", LIB, out), check=True, stdin=subprocess.DEVNULL, timeout=60)
     return [str(out)]
 
 
-def run_case(argv: list[str], **env: str) -> tuple[int, list[str]]:
+def run_test(argv: list[str], **env: str) -> tuple[int, list[str]]:
     """Exit status, negative for a signal, and the lines of stdout."""
     environment = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1", **env}
     done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
@@ -138,29 +138,29 @@ def run_case(argv: list[str], **env: str) -> tuple[int, list[str]]:
 def messages(root: Path) -> list[str]:
     """Every error, as file name:line: what."""
     with pytest.raises(ExceptionGroup) as caught:
-        load_cases(root)
+        load_tests(root)
     errors = [error for error in caught.value.exceptions if isinstance(error, UsageError)]
     assert len(errors) == len(caught.value.exceptions)
     return [f"{error.where.rpartition('/')[2]}: {error.what}" for error in errors]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_case_describes_itself_as_the_host_reads_it(case: GuestCase, tmp_path: Path) -> None:
-    status, lines = run_case([*make_argv(case, tmp_path), "--describe"], GT_ID=case.id)
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.id)
+def test_test_describes_itself_as_the_host_reads_it(test: GuestTest, tmp_path: Path) -> None:
+    status, lines = run_test([*make_argv(test, tmp_path), "--describe"], GT_ID=test.id)
     assert status == 0
-    assert json.loads("\n".join(lines)) == case.describe()
+    assert json.loads("\n".join(lines)) == test.describe()
 
 
-def test_every_case_names_what_it_needs_and_covers() -> None:
-    assert {case.language for case in CASES} == {"c", "python"}
-    assert all(case.contract and case.mechanism and case.detects for case in CASES)
+def test_every_test_names_what_it_needs_and_covers() -> None:
+    assert {test.language for test in TESTS} == {"c", "python"}
+    assert all(test.contract and test.mechanism and test.detects for test in TESTS)
 
 
 @pytest.fixture(scope="module", params=["c", "py"])
 def acts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("acts")
     text = ACTS_C if request.param == "c" else ACTS_PY
-    return make_argv(make_case(folder, f"acts.{request.param}", text), folder)
+    return make_argv(make_test(folder, f"acts.{request.param}", text), folder)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def acts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ],
 )
 def test_outcome(acts: list[str], act: str, status: int, result: list[str]) -> None:
-    assert run_case(acts, ACT=act) == (status, ["KTAP version 1", "1..1", *result])
+    assert run_test(acts, ACT=act) == (status, ["KTAP version 1", "1..1", *result])
 
 
 def test_failure_says_expected_and_got(acts: list[str]) -> None:
-    status, lines = run_case(acts, ACT="fail")
+    status, lines = run_test(acts, ACT="fail")
     assert (status, lines[-1]) == (1, "not ok 1 family.acts")
     assert lines[2].startswith("# ")
     assert "expected: " in lines[2]
@@ -188,15 +188,15 @@ def test_failure_says_expected_and_got(acts: list[str]) -> None:
 
 
 def test_helper_does_not_write_a_result_line(acts: list[str]) -> None:
-    _, lines = run_case(acts, ACT="helper")
+    _, lines = run_test(acts, ACT="helper")
     assert lines[2] == "# helper: seen in a helper"
     assert [line for line in lines if "ok 1" in line] == [lines[-1]]
     assert lines[-1] == "not ok 1 family.acts"
 
 
 def test_wrong_bytes_are_counted(tmp_path: Path) -> None:
-    argv = make_argv(make_case(tmp_path, "acts.c", ACTS_C), tmp_path)
-    assert run_case(argv, ACT="bytes")[1][2] == (
+    argv = make_argv(make_test(tmp_path, "acts.c", ACTS_C), tmp_path)
+    assert run_test(argv, ACT="bytes")[1][2] == (
         "# letters: 2 of 4 bytes wrong; at offset 2 expected: 0x63, got: 0x58"
     )
 
@@ -214,8 +214,8 @@ def test_timeout_is_multiplied(acts: list[str]) -> None:
 
 @pytest.mark.parametrize(("suffix", "text"), [("c", PARAMS_C), ("py", PARAMS_PY)])
 def test_each_subtest_is_alone(suffix: str, text: str, tmp_path: Path) -> None:
-    case = make_case(tmp_path, f"sub.{suffix}", text)
-    status, lines = run_case(make_argv(case, tmp_path))
+    test = make_test(tmp_path, f"sub.{suffix}", text)
+    status, lines = run_test(make_argv(test, tmp_path))
     assert (status, lines[:2]) == (1, ["KTAP version 1", "1..6"])
     results = [line for line in lines[2:] if not line.startswith("#")]
     assert results == [
@@ -227,7 +227,7 @@ def test_each_subtest_is_alone(suffix: str, text: str, tmp_path: Path) -> None:
         "not ok 6 family.sub[when=post,page=none] # ERROR exited with status 0 and no outcome",
     ]
     names = [line.partition(" # ")[0].split()[-1] for line in results]
-    assert tuple(names) == case.subtests
+    assert tuple(names) == test.subtests
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,12 @@ def test_each_subtest_is_alone(suffix: str, text: str, tmp_path: Path) -> None:
     ],
 )
 def test_unmet_requirement_is_a_skip(field: str, value: str, reason: str, tmp_path: Path) -> None:
-    c = make_case(tmp_path, "c.c", GOOD_C.replace("	.kind", f"	.{field} = {value},\n	.kind"))
-    py = make_case(tmp_path, "p.py", GOOD_PY.replace("    kind", f"    {field}={value},\n    kind"))
-    for case in (c, py):
-        status, lines = run_case(make_argv(case, tmp_path))
+    c = make_test(tmp_path, "c.c", GOOD_C.replace("	.kind", f"	.{field} = {value},\n	.kind"))
+    py = make_test(tmp_path, "p.py", GOOD_PY.replace("    kind", f"    {field}={value},\n    kind"))
+    for test in (c, py):
+        status, lines = run_test(make_argv(test, tmp_path))
         assert status == 0
-        assert lines[2].startswith(f"ok 1 {case.id} # SKIP {reason}")
+        assert lines[2].startswith(f"ok 1 {test.id} # SKIP {reason}")
 
 
 def test_bad_declarations_are_all_reported_with_file_and_line(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_bad_declarations_are_all_reported_with_file_and_line(tmp_path: Path) ->
     found = messages(tmp_path)
     assert sorted(found) == sorted(
         [
-            "Bad_Name.c: family.Bad_Name is no case id: lower case, digits and -",
+            "Bad_Name.c: family.Bad_Name is no test id: lower test, digits and -",
             "a.c:3: missing field kind",
             "a.c:5: unknown field knd, is it kind?",
             "b.c:6: not `.field = literal,`: .timeout_s = 3 + 4,",
@@ -319,8 +319,8 @@ def test_content_id_follows_what_is_included(tmp_path: Path) -> None:
     (lib / "n.py").write_text("N = 1\n")
 
     def ids() -> tuple[str, str]:
-        c = make_case(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C)
-        return c.content_id, make_case(tmp_path, "b.py", "import m\n" + GOOD_PY).content_id
+        c = make_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C)
+        return c.content_id, make_test(tmp_path, "b.py", "import m\n" + GOOD_PY).content_id
 
     before = ids()
     (lib / "other.h").write_text("2")
@@ -329,17 +329,17 @@ def test_content_id_follows_what_is_included(tmp_path: Path) -> None:
     assert (ids()[0] != before[0], ids()[1] == before[1]) == (True, True)
     (lib / "n.py").write_text("N = 2\n")
     assert ids()[1] != before[1]
-    assert make_case(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C + "\n").content_id != ids()[0]
+    assert make_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C + "\n").content_id != ids()[0]
 
 
-def test_select_cases() -> None:
-    assert select_cases(CASES, ["*"]) == CASES
-    assert [case.id for case in select_cases(CASES, ["odirect.rd-mp*", "vmsplice.child-th?"])] == [
+def test_select_tests() -> None:
+    assert select_tests(TESTS, ["*"]) == TESTS
+    assert [test.id for test in select_tests(TESTS, ["odirect.rd-mp*", "vmsplice.child-th?"])] == [
         "odirect.rd-mprotect",
         "vmsplice.child-thp",
     ]
     with pytest.raises(ExceptionGroup) as caught:
-        select_cases(CASES, ["odirect.rd-mprotext", "[a-z]*"])
+        select_tests(TESTS, ["odirect.rd-mprotext", "[a-z]*"])
     first, second = caught.value.exceptions
     assert isinstance(first, UsageError)
     assert "odirect.rd-mprotect" in first.hint

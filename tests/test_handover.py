@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.matrix import Cell
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import InfraError, StageFailure, UsageError
 from orchestrator.store.store import Store
 from orchestrator.plan.inputs import add_inputs
@@ -17,7 +17,7 @@ from orchestrator.plan.stages import build_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.fragment import load_fragments
-from orchestrator.kernel.prebuilt import PATCHES, load_handovers
+from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.series import Series
@@ -52,8 +52,8 @@ def build(mirror: Mirror, declared: Declarations, store: Store, tmp_path: Path) 
     """``build(series...)``: kernels of the row demo, plain and with each series, as a folder."""
 
     def build(*series: Series) -> Path:
-        cells = (Cell("plain", "", ()), *(Cell(one.name, one.name, ()) for one in series))
-        row = replace(declared.rows["demo"], cells=cells)
+        variants = (Variant("plain", "", ()), *(Variant(one.name, one.name, ()) for one in series))
+        row = replace(declared.rows["demo"], variants=variants)
         asked = replace(declared, rows={"demo": row}, series={one.name: one for one in series})
         here = Workspace(tmp_path, store, QuietProgress())
         jobs, target = make_plan(Request(), asked), tmp_path / "built"
@@ -89,8 +89,8 @@ def test_a_kernel_is_what_it_was_where_it_was_built(
         ("demo/plain", "", FAKE_TREE.name),
         ("demo/cow", "cow", FAKE_TREE.name),
     ]
-    assert jobs[0].cell.expect == ROW.cells[0].expect
-    kernels: list[Kernel] = [build_job(job, taken, place) for job in jobs]
+    assert jobs[0].variant.expect == ROW.variants[0].expect
+    variants: list[Kernel] = [build_job(job, taken, place) for job in jobs]
     assert [kernel.folder.parent for kernel in kernels] == [place.store.root / "kernels"] * 2
     for kernel, series in zip(kernels, ("", "cow"), strict=True):
         there = store.root / "kernels" / kernel.request.build_id
@@ -165,7 +165,7 @@ def test_what_could_not_be_built_is_told_as_where_it_was_tried(
     far = replace(wrong, name="far", patches=(*wrong.patches, *wrong.patches))
     built = build(young, wrong, far)
     taken, jobs = take(declared, place, built)
-    by_name = {job.cell.name: job for job in jobs}
+    by_name = {job.variant.name: job for job in jobs}
     assert list(by_name) == ["plain", "far", "wrong", "young"]
     records = run_once((by_name["young"], by_name["wrong"], by_name["far"]), taken, place)
     young_record, wrong_record, far_record = records
@@ -178,7 +178,7 @@ def test_what_could_not_be_built_is_told_as_where_it_was_tried(
     steps = list(explain_jobs([by_name["wrong"]], taken, place, "tcg"))
     assert steps[-1].why == "it could not be built where that was tried"
     here = Workspace(tmp_path, store, QuietProgress())
-    row = replace(declared.rows["demo"], cells=tuple(by_name[name].cell for name in ("young", "wrong")))
+    row = replace(declared.rows["demo"], variants=tuple(by_name[name].variant for name in ("young", "wrong")))
     asked = replace(declared, rows={"demo": row}, series={one.name: one for one in (young, wrong)})
     alone = run_once(make_plan(Request(), asked), asked, here)
     assert [record.left_out for record in alone] == [young_record.left_out, ""]
@@ -222,7 +222,7 @@ def test_folders_with_nothing_or_with_something_else(
         json.dumps(json.loads((built / "demo.plain.json").read_text()) | {"schema": "cowbell-built-0"})
     )
     with pytest.raises(ExceptionGroup) as raised:
-        load_handovers([built, other, tmp_path / "nowhere"])
+        load_prebuilt([built, other, tmp_path / "nowhere"])
     told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
     assert told[0] == (f"{other}/demo.plain.json: is the kernel of demo/plain, and {built} has one, too")
     assert told[1].startswith(f"{other}/list.json: is not a kernel that was handed over: ")

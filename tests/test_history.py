@@ -20,8 +20,8 @@ from orchestrator.result.status import Status
 from orchestrator.store.store import Store
 from orchestrator.history import database
 from orchestrator.history.entry import Entry, describe_outcome, list_outcomes, make_entries, make_result_id, render
-from orchestrator.history.database import CELL_FILE, FILE, add_result, choose_entries, find_entries, open_history
-from orchestrator.result.record import (CaseResult, Ended, Expected, Failure, JobRecord, RunRecord, save_job, save_result, save_run)
+from orchestrator.history.database import VARIANT_FILE, FILE, add_result, choose_entries, find_entries, open_history
+from orchestrator.result.record import (TrialResult, Ended, Expected, Failure, JobRecord, RunRecord, save_job, save_result, save_run)
 from tests.conftest import ROOT, QuietProgress
 from tests.schema import read_product
 from tests.test_cli import cowbell
@@ -38,19 +38,19 @@ FAILED = replace(
     started="2024-05-02T10:00:00.000+00:00",
 )
 JOB = JobRecord(
-    row="demo", cell="plain", arch="x86_64", tree="debian-6.1", series="", cases=SUBTESTS,
+    row="demo", variant="plain", arch="x86_64", tree="debian-6.1", series="", tests=SUBTESTS,
     version="6.1.176", commit="c0ffee", build_id="b", config_id="k", rootfs_id="r", accel="tcg",
     expect=(Expected("odirect.*", Status.FAIL, "it is lost"),),
 )  # fmt: skip
-CELL = "abcdefabcdef"
+VARIANT = "abcdefabcdef"
 
 
-def earn(store: Store, result: CaseResult, job: JobRecord = JOB, cell: str = CELL) -> Path:
+def earn(store: Store, result: TrialResult, job: JobRecord = JOB, variant: str = VARIANT) -> Path:
     """As the pipeline does."""
     progress = QuietProgress()
-    folder = store.path("results", cell)
-    save_job(job, folder / CELL_FILE)
-    path = folder / f"{result.case}.{result.content_id[:12]}.json"
+    folder = store.path("results", variant)
+    save_job(job, folder / VARIANT_FILE)
+    path = folder / f"{result.test}.{result.content_id[:12]}.json"
     save_result(result, path)
     add_result(store, job, result, folder, progress)
     assert not progress.notes
@@ -83,12 +83,12 @@ def test_an_entry_says_all_that_the_result_came_of(store: Store) -> None:
     earn(store, FAILED)
     (entry,) = read(store)
     assert entry == Entry(
-        result_id=make_result_id(FAILED), name=GOOD.case, case=GOOD.case, row="demo", cell="plain",
+        result_id=make_result_id(FAILED), name=GOOD.test, test=GOOD.test, row="demo", variant="plain",
         tree="debian-6.1", series="", kernel="6.1.176", commit="c0ffee", build_id="b", config_id="k",
         rootfs_id="r", program_id=FAILED.content_id, arch="x86_64", accel="tcg", boot="qemu",
         started=FAILED.started, duration_s=0.5, trial=1, raw=Status.FAIL, expected=Status.FAIL,
-        reason="the read is whole", hits=None, tries=None, fingerprint="", folder=f"results/{CELL}",
-        console=f"results/{CELL}/boot-1/console.log", console_at=77, host="one",
+        reason="the read is whole", hits=None, tries=None, fingerprint="", folder=f"results/{VARIANT}",
+        console=f"results/{VARIANT}/boot-1/console.log", console_at=77, host="one",
     )  # fmt: skip
     assert describe_outcome(entry) == "FAIL (expected)"
 
@@ -137,13 +137,13 @@ def test_it_is_made_again_from_runs_and_results(store: Store, has_runs: bool) ->
 def test_a_result_between_file_and_history_is_not_lost(store: Store) -> None:
     earn(store, RESULT)
     assert len(read(store)) == 1
-    save_result(FAILED, store.path("results", CELL) / "odirect.rd-mprotect.fedcba987654.json")
+    save_result(FAILED, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
     assert [entry.raw for entry in read(store)] == [Status.PASS, Status.FAIL]
 
 
 def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None:
-    """A run that was killed before there was a history: neither record nor cell.json."""
-    path = store.path("results", CELL) / "fork.basic-cow.0.json"
+    """A run that was killed before there was a history: neither record nor variant.json."""
+    path = store.path("results", VARIANT) / "fork.basic-cow.0.json"
     save_result(replace(PAIRED, stdout=PAIR), path)
     os.utime(path, (1700000000, 1700000000))
     found = read(store)
@@ -168,7 +168,7 @@ def test_a_kernel_that_does_not_boot_is_in_it(store: Store) -> None:
 
 def test_what_is_no_result_is_passed_over(store: Store) -> None:
     path = earn(store, RESULT)
-    (path.parent / "odirect.cut.0.json").write_text('{"case": "odirect.cut"')
+    (path.parent / "odirect.cut.0.json").write_text('{"test": "odirect.cut"')
     (path.parent / "boot-1").mkdir()
     (path.parent / "boot-1" / "qemu.json").write_text("{}")
     broken = store.path("runs", "demo-broken") / "record.json"
@@ -197,7 +197,7 @@ def test_a_damaged_page_is_found(store: Store) -> None:
             store,
             JOB,
             replace(RESULT, started=f"2024-{number}"),
-            store.path("results", CELL),
+            store.path("results", VARIANT),
             QuietProgress(),
         )
     where = store.root / FILE
@@ -223,12 +223,12 @@ def test_a_run_goes_on_without_its_history(
     else:
         where.write_bytes(b"no database" * 1000)
     progress = QuietProgress()
-    folder = store.path("results", CELL)
+    folder = store.path("results", VARIANT)
     for number in range(3):
         result = replace(RESULT, content_id=f"{number}")
-        save_result(result, folder / f"{result.case}.{number}.json")
+        save_result(result, folder / f"{result.test}.{number}.json")
         add_result(store, JOB, result, folder, progress)
-    # once, not once a case
+    # once, not once a test
     assert len(progress.notes) == 1
     assert str(where) in progress.notes[0]
     assert "nothing is lost" in progress.notes[0]
@@ -246,15 +246,15 @@ from orchestrator.result.record import save_result
 from orchestrator.history.database import add_result
 from orchestrator.store.store import Store
 from tests.conftest import QuietProgress
-from tests.test_history import CELL, JOB, RESULT
+from tests.test_history import VARIANT, JOB, RESULT
 from dataclasses import replace
 
 store, progress = Store(Path(sys.argv[1])), QuietProgress()
-folder = store.path("results", CELL)
+folder = store.path("results", VARIANT)
 resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 for number in range(3):
     result = replace(RESULT, content_id=str(number))
-    save_result(result, folder / f"{result.case}.{number}.json")
+    save_result(result, folder / f"{result.test}.{number}.json")
     add_result(store, JOB, result, folder, progress)
 print(len(progress.notes), progress.notes[0])
 """
@@ -271,7 +271,7 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
 
 def test_a_store_that_can_not_be_written_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     earn(store, RESULT)
-    save_result(FAILED, store.path("results", CELL) / "odirect.rd-mprotect.fedcba987654.json")
+    save_result(FAILED, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
     connect = sqlite3.connect
 
     def connect_readonly(path: Path | str, **options: object) -> sqlite3.Connection:
@@ -309,7 +309,7 @@ def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch
     ):
         pass
     progress = QuietProgress()
-    add_result(store, JOB, FAILED, store.path("results", CELL), progress)
+    add_result(store, JOB, FAILED, store.path("results", VARIANT), progress)
     assert "schema 99" in progress.notes[0]
     done = cowbell("history")
     assert done.returncode == 2
@@ -367,7 +367,7 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
         db.close()
     assert len(announced) > 12
     # with those that were saved and not entered any more
-    results = {path.name for path in (store.root / "results" / CELL).glob("odirect.*.json")}
+    results = {path.name for path in (store.root / "results" / VARIANT).glob("odirect.*.json")}
     assert len(read(store)) == len(results) >= len(announced)
 
 
@@ -385,10 +385,10 @@ def test_many_come_first_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(len(results)) as pool:
         for attempt in range(20):
             store, progress, start = Store(tmp_path / str(attempt)), QuietProgress(), Barrier(len(results))
-            folder = store.path("results", CELL)
+            folder = store.path("results", VARIANT)
 
             def add(
-                result: CaseResult,
+                result: TrialResult,
                 start: Barrier = start,
                 store: Store = store,
                 folder: Path = folder,
@@ -411,8 +411,8 @@ def test_what_is_chosen(store: Store) -> None:
     )
     with open_history(store, pytest.fail) as db:
 
-        def count(*cases: str, rows: tuple[str, ...] = (), kernel: str = "") -> int:
-            return len(choose_entries(db, cases, rows, kernel))
+        def count(*tests: str, rows: tuple[str, ...] = (), kernel: str = "") -> int:
+            return len(choose_entries(db, tests, rows, kernel))
 
         assert count() == 3
         assert count("fork.*") == 2
@@ -422,7 +422,7 @@ def test_what_is_chosen(store: Store) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             count("odirect.rd-mprotec", rows=("numb",), kernel="7")
     assert [str(error) for error in caught.value.exceptions] == [
-        "history: no result is known of case odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
+        "history: no result is known of test odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
         "ROW: no result is known of row numb; did you mean numa?",
         "KERNEL: no result is known of kernel 7",
     ]

@@ -29,7 +29,7 @@ ORDER = [
     "guests.rootfs", "guests.hardware", "guests.qemu", "guests.vng", "guests.monitor", "guests.serial",
     "guests.guest", "guests.evidence", "guests.laboratory", "guests.armed", "guests.boot", "guests.accel",
     "runs.record", "runs.autopsy", "runs.run", "runs.upstream",
-    "verdicts.odds", "verdicts.finding", "verdicts.verdict", "verdicts.cell", "verdicts.trials",
+    "verdicts.odds", "verdicts.finding", "verdicts.verdict", "verdicts.variant", "verdicts.trials",
     "histories.entry", "histories.history", "histories.difference", "histories.join",
     "histories.merge",
     "reports.replay", "reports.report", "reports.junit", "reports.bundle", "reports.chart", "reports.page",

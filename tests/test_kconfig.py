@@ -10,7 +10,7 @@ from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Version
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kernel.fragment import Fragment, load_fragments
-from orchestrator.kernel.kconfig import Config, State, compare_config, configure, make_config, parse_config
+from orchestrator.kernel.kconfig import Config, SymbolState, compare_config, configure, make_config, parse_config
 from tests.conftest import FAKELINUX, ROOT
 
 X86 = ARCHES["x86_64"]
@@ -194,7 +194,7 @@ def test_expectation_of_a_later_fragment_does_not_unset(tmp_path: Path) -> None:
 
 def test_symbol_that_one_fragment_demands_is_not_optional(tmp_path: Path) -> None:
     config = merge(tmp_path, a="CONFIG_KSM=y\n", b="#: optional KSM\nCONFIG_KSM=y\n")
-    assert list_wrong(config, "# CONFIG_KSM is not set\n") == {("KSM", "y", "n", State.DROPPED)}
+    assert list_wrong(config, "# CONFIG_KSM is not set\n") == {("KSM", "y", "n", SymbolState.DROPPED)}
 
 
 def test_parse_config() -> None:
@@ -207,10 +207,10 @@ def test_compare_config_takes_no_m_for_y(tmp_path: Path) -> None:
     config = merge(tmp_path, a=text)
     assert list_wrong(config, "CONFIG_A=y\nCONFIG_C=y\nCONFIG_E=m\n") == set()
     assert list_wrong(config, "CONFIG_A=m\nCONFIG_B=y\nCONFIG_E=y\n") == {
-        ("A", "y", "m", State.CHANGED),
-        ("B", "n", "y", State.CHANGED),
-        ("C", "y", "n", State.DROPPED),
-        ("E", "m", "y", State.CHANGED),
+        ("A", "y", "m", SymbolState.CHANGED),
+        ("B", "n", "y", SymbolState.CHANGED),
+        ("C", "y", "n", SymbolState.DROPPED),
+        ("E", "m", "y", SymbolState.CHANGED),
     }
 
 
@@ -218,11 +218,11 @@ def test_unsupported_is_no_error_and_says_why(tmp_path: Path) -> None:
     config = merge(tmp_path, a="#: only kernel>=5.13 NEW  # since v5.13\nCONFIG_NEW=y\nCONFIG_OLD=y\n")
     assert list_wrong(config, "CONFIG_OLD=y\n") == set()
     old, new = compare_config(config, "CONFIG_OLD=y\n")
-    assert (old.state, old.reason) == (State.SURVIVED, "")
-    assert (new.state, new.got, new.reason) == (State.UNSUPPORTED, "n", "only kernel>=5.13: since v5.13")
+    assert (old.state, old.reason) == (SymbolState.SURVIVED, "")
+    assert (new.state, new.got, new.reason) == (SymbolState.UNSUPPORTED, "n", "only kernel>=5.13: since v5.13")
 
 
-def list_wrong(config: Config, text: str) -> set[tuple[str, str, str, State]]:
+def list_wrong(config: Config, text: str) -> set[tuple[str, str, str, SymbolState]]:
     wrong = [outcome for outcome in compare_config(config, text) if outcome.is_error]
     return {(o.request.symbol, o.request.value, o.got, o.state) for o in wrong}
 
@@ -265,7 +265,7 @@ def test_first_alternative_that_the_kernel_offers(
     made = run_kconfig(config, kernel)
     assert {name for name, value in parse_config(made).items() if value == "y"} == {"MMU", *set_symbols}
     outcome = compare_config(config, made)[0]
-    assert (outcome.state, outcome.got, outcome.taken) == (State.SURVIVED, "y", taken)
+    assert (outcome.state, outcome.got, outcome.taken) == (SymbolState.SURVIVED, "y", taken)
 
 
 def test_alternatives_of_which_none_survives(tmp_path: Path, kernel: Path) -> None:
@@ -301,11 +301,11 @@ def test_symbol_that_a_newer_kernel_dropped_is_gone(tmp_path: Path) -> None:
     )
     outcomes = compare_config(merge(tmp_path, a=text), "CONFIG_SCHED=y\n")
     assert [(o.request.symbol, o.state, o.reason) for o in outcomes] == [
-        ("SCHED", State.SURVIVED, ""),
-        ("OLD", State.GONE, "gone after 5.9.3: why"),
-        ("SHORT", State.GONE, "gone since 5.10: why"),
-        ("NEW", State.UNSUPPORTED, "only arch=x86_64 kernel>=6.0: since v6.0"),
-        ("ARM", State.UNSUPPORTED, "only arch=aarch64 kernel<6.0: why"),
+        ("SCHED", SymbolState.SURVIVED, ""),
+        ("OLD", SymbolState.GONE, "gone after 5.9.3: why"),
+        ("SHORT", SymbolState.GONE, "gone since 5.10: why"),
+        ("NEW", SymbolState.UNSUPPORTED, "only arch=x86_64 kernel>=6.0: since v6.0"),
+        ("ARM", SymbolState.UNSUPPORTED, "only arch=aarch64 kernel<6.0: why"),
     ]
     assert not [outcome for outcome in outcomes if outcome.is_error]
 
@@ -319,7 +319,7 @@ def test_bounds_of_each_architecture(tmp_path: Path) -> None:
     assert make_config(["a"], fragments, X86, V5_10).requests
     config = make_config(["a"], fragments, ARCHES["aarch64"], V5_10)
     (outcome,) = compare_config(config, "")
-    assert outcome.state is State.UNSUPPORTED
+    assert outcome.state is SymbolState.UNSUPPORTED
     assert outcome.reason == (
         "only arch=x86_64 kernel>=5.0 or arch=aarch64 kernel>=6.10: since v5.0; since v6.10"
     )
@@ -332,8 +332,8 @@ def test_numbers_are_compared_as_numbers(tmp_path: Path) -> None:
     config = merge(tmp_path, a=text, b=again)
     assert list_wrong(config, 'CONFIG_START=0x1000000\nCONFIG_CPUS=8\nCONFIG_NAME="08"\n') == set()
     assert list_wrong(config, 'CONFIG_START=0x1000\nCONFIG_CPUS=8\nCONFIG_NAME="8"\n') == {
-        ("START", "0x1000000", "0x1000", State.CHANGED),
-        ("NAME", '"08"', '"8"', State.CHANGED),
+        ("START", "0x1000000", "0x1000", SymbolState.CHANGED),
+        ("NAME", '"08"', '"8"', SymbolState.CHANGED),
     }
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[1]
 FLIPS_TO_PASS = ("iouring.fixed-mprotect", "odirect.rd-mprotect", "odirect.rd-softdirty")
 
-# cases that do to the guest what a broken kernel, or a broken test, would
+# tests that do to the guest what a broken kernel, or a broken test, would
 FAULTS = {
     "fault.panic": 'gt_note("on the way"); system("echo c > /proc/sysrq-trigger"); gt_pass("survived");',
     "fault.warn": 'system("echo w > /proc/sysrq-trigger"); gt_pass("no complaint");',
@@ -61,13 +61,13 @@ def cowbell(store: Path, *words: str, root: Path = ROOT) -> subprocess.Completed
 
 @pytest.fixture(scope="session")
 def demo(kernel_store_root: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    # kernels may be there from an earlier run; what the cases came to is found out again
+    # kernels may be there from an earlier run; what the tests came to is found out again
     return kernel_store_root, cowbell(kernel_store_root, "-B", "test", "ROW=demo")
 
 
 def statuses(store: Path) -> dict[str, dict[str, str]]:
     report = json.loads((store / "runs" / "latest" / "report.json").read_text())
-    return {job["cell"]: {v["name"]: v["raw"] for v in job["verdicts"]} for job in report["jobs"]}
+    return {job["variant"]: {v["name"]: v["raw"] for v in job["verdicts"]} for job in report["jobs"]}
 
 
 def test_demo_row(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -141,7 +141,7 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
         encoding="utf-8",
         timeout=120,
     )
-    # from the beginning on: on a busy host that time may be over before the first case begins
+    # from the beginning on: on a busy host that time may be over before the first test begins
     child.expect(r"of 2 kernels done, about \d+:\d\d left")
     child.expect(r"demo/plain.*run")
     child.expect(r"demo/cow.*run")
@@ -181,7 +181,7 @@ def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.Complete
     after = read_history(store)
     assert len(after) == entered == len(before) + 1
     (entry,) = (entry for entry in after if entry not in before)
-    assert (entry["row"], entry["cell"], entry["status"], entry["host"]) == (
+    assert (entry["row"], entry["variant"], entry["status"], entry["host"]) == (
         "demo", "plain", "pass", platform.node(),
     )  # fmt: skip
     with (store / entry["console"]).open("rb") as console:
@@ -278,8 +278,8 @@ def faults(
         (project / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "guest-tests" / "lib", project / "guest-tests" / "lib")
     (project / "guest-tests" / "fault").mkdir()
-    for case, body in FAULTS.items():
-        (project / "guest-tests" / "fault" / f"{case.split('.')[1]}.c").write_text(make_case(case, body))
+    for test, body in FAULTS.items():
+        (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_test(test, body))
     (project / "ci").mkdir()
     matrix = (ROOT / "ci" / "matrix.yaml").read_text()
     head = matrix[: matrix.index("    kernels:")]
@@ -290,9 +290,9 @@ def faults(
     yield {verdict["name"]: (verdict["status"], verdict["reason"]) for verdict in job["verdicts"]}
 
 
-def make_case(case: str, body: str) -> str:
-    limit = 3 if "hang" in case or "stuck" in case else 20
-    crash = "true" if case == "fault.panic" else "false"
+def make_test(test: str, body: str) -> str:
+    limit = 3 if "hang" in test or "stuck" in test else 20
+    crash = "true" if test == "fault.panic" else "false"
     return f"""#include "guesttest.h"
 
 static void run(void)
@@ -311,7 +311,7 @@ GUEST_TEST = {{
 
 
 @pytest.mark.parametrize(
-    ("case", "status"),
+    ("test", "status"),
     [
         ("fault.panic", "crash"),
         ("fault.warn", "pass"),
@@ -324,9 +324,9 @@ GUEST_TEST = {{
         ("fault.well", "pass"),
     ],
 )
-def test_fault(faults: dict[str, tuple[str, str]], case: str, status: str) -> None:
-    assert faults[case][0] == status, faults[case]
-    assert faults[case][1]
+def test_fault(faults: dict[str, tuple[str, str]], test: str, status: str) -> None:
+    assert faults[test][0] == status, faults[test]
+    assert faults[test][1]
 
 
 def test_demo_row_on_the_newest_kernel(kernel_store_root: Path) -> None:

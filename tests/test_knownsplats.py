@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.project.knownissues import load_known_splats
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_matrix
 from orchestrator.errors import UsageError
 from orchestrator.result.status import Status
 from orchestrator.parse.console import parse_console
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import CaseResult, Expected, JobRecord, Known, RunRecord, Sought
+from orchestrator.result.record import TrialResult, Expected, JobRecord, Known, RunRecord, Sought
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from tests.test_console import LOGS, read_log
@@ -35,8 +35,8 @@ def test_a_known_splat_is_passed_over_and_told() -> None:
     (told,) = verdict.known
     assert told.startswith("WARNING at mm/memory.c:3190 do_wp_page")
     assert FINGERPRINT in told and KNOWN.why in told
-    cases = {GOOD.case: (GOOD.case,)}
-    job = JobRecord("row", "plain", "x86_64", "t", "", cases, known=(KNOWN,), results=(COMPLAINS,))
+    tests = {GOOD.test: (GOOD.test,)}
+    job = JobRecord("row", "plain", "x86_64", "t", "", tests, known=(KNOWN,), results=(COMPLAINS,))
     explained = dict(list_explanations(Judged(RunRecord("row-1", "cowbell", "2024-01-15", (job,)))))
     assert any("passed over: WARNING at" in text for text in explained.values())
 
@@ -52,20 +52,20 @@ def test_a_known_splat_is_passed_over_and_told() -> None:
     ],
     ids=["another splat", "another taint", "a taint without the splat"],
 )
-def test_nothing_else_is_passed_over_with_it(result: CaseResult) -> None:
+def test_nothing_else_is_passed_over_with_it(result: TrialResult) -> None:
     (verdict,) = judge(result, known=(KNOWN,))
     assert verdict.status is Status.CRASH
 
 
 def test_a_known_splat_is_no_answer() -> None:
-    """Neither to how often a race fails, nor where the case had trouble of its own."""
-    race = GuestCase(GOOD.case, Path("x.c"), "c", "0", "", "race", 5)
-    auto = Repeat(AUTO, {GOOD.case: Sought(0.5, "known")})
+    """Neither to how often a race fails, nor where the test had trouble of its own."""
+    race = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
+    auto = Repeat(AUTO, {GOOD.test: Sought(0.5, "known")})
     assert not auto.wants_more(race, [COMPLAINS])
     assert [auto.wants_more(race, [COMPLAINS] * n, (KNOWN,)) for n in (1, 4, 5)] == [True, True, False]
     broken = replace(COMPLAINS, stdout="")
-    assert is_conclusive(broken, (GOOD.case,))
-    assert not is_conclusive(broken, (GOOD.case,), (KNOWN,))
+    assert is_conclusive(broken, (GOOD.test,))
+    assert not is_conclusive(broken, (GOOD.test,), (KNOWN,))
 
 
 def test_splats_are_told_once_with_how_often() -> None:
@@ -75,7 +75,7 @@ def test_splats_are_told_once_with_how_often() -> None:
 
 
 def test_an_expected_crash_is_the_one_with_its_fingerprint() -> None:
-    expected = Expected(GOOD.case, Status.CRASH, "it is being looked into", fingerprint=FINGERPRINT)
+    expected = Expected(GOOD.test, Status.CRASH, "it is being looked into", fingerprint=FINGERPRINT)
     (verdict,) = judge(COMPLAINS, expect=(expected,))
     assert verdict.status is Status.XFAIL
     (verdict,) = judge(COMPLAINS, expect=(replace(expected, fingerprint="oops:*"),))
@@ -85,7 +85,7 @@ def test_an_expected_crash_is_the_one_with_its_fingerprint() -> None:
 
 def test_an_expectation_ends() -> None:
     failed = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1"), exit_status=1)
-    expected = Expected(GOOD.case, Status.FAIL, "a patch is on its way", until="2027-03-01")
+    expected = Expected(GOOD.test, Status.FAIL, "a patch is on its way", until="2027-03-01")
     (verdict,) = judge(failed, expect=(expected,))
     assert (verdict.status, verdict.why_expected) == (Status.XFAIL, "until 2027-03-01: a patch is on its way")
     (verdict,) = judge(failed, expect=(replace(expected, is_over=True),))
@@ -122,11 +122,11 @@ def test_the_list_is_read(tmp_path: Path) -> None:
         tmp_path / "known-splats.yaml",
         "splats:\n  - {fingerprint: 'warning:foo/*', when: kernel<5.11, why: harmless, until: 2027-03-01}\n",
     )
-    (known,) = load_known_splats(file)
+    (known,) = load_known_issues(file)
     assert (known.fingerprint, known.until, known.where) == (
         "warning:foo/*", datetime.date(2027, 3, 1), f"{file}:2",
     )  # fmt: skip
-    assert load_known_splats(tmp_path / "none.yaml") == ()
+    assert load_known_issues(tmp_path / "none.yaml") == ()
 
 
 def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
         "  - {fingerprint: 'warning:*', why: any}\n  - {fingerprint: 'bug:a', why: b, until: soon}\n",
     )
     with pytest.raises(ExceptionGroup) as raised:
-        load_known_splats(file)
+        load_known_issues(file)
     told = [str(error) for error in raised.value.exceptions]
     assert [text.split(":")[1] for text in told] == ["2", "3", "4", "5"]
     assert "expected a day like 2027-03-01, got soon" in told[-1]
@@ -152,9 +152,9 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
     text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
-    first = '- {case: "fork.basic-cow", status: fail, why: broken on purpose}'
+    first = '- {test: "fork.basic-cow", status: fail, why: broken on purpose}'
     assert first in text
-    file = write(tmp_path / "matrix.yaml", text.replace(first, f"- {{case: a, why: b, {words}}}"))
+    file = write(tmp_path / "matrix.yaml", text.replace(first, f"- {{test: a, why: b, {words}}}"))
     line = text[: text.index(first)].count("\n") + 1
     with pytest.raises(ExceptionGroup) as raised:
         load_matrix(file)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.result.status import Status
-from orchestrator.parse.ktap import Ktap, KtapParser, Rate, Result, parse_ktap
+from orchestrator.parse.ktap import Ktap, KtapParser, Rate, KtapResult, parse_ktap
 
 LOGS = Path(__file__).parent / "logs"
 FAST = settings(max_examples=150, deadline=None, database=None)
@@ -32,8 +32,8 @@ def test_flat_stream() -> None:
         "KTAP version 1",
         2,
         (
-            Result(1, "first", ok=True, diagnostics=("page size 4096",)),
-            Result(2, "second", ok=False, reason="lost bytes"),
+            KtapResult(1, "first", ok=True, diagnostics=("page size 4096",)),
+            KtapResult(2, "second", ok=False, reason="lost bytes"),
         ),
         (),
     )

@@ -23,9 +23,9 @@ from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.store.store import Store
 from orchestrator.guest.boot import boot_guest
-from orchestrator.guest.connection import Answer, Guest
+from orchestrator.guest.connection import CommandResult, Guest
 from orchestrator.guest.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
-from orchestrator.guest.setup import describe_readings, find_differences, load_readings, make_laboratory_id, set_up
+from orchestrator.guest.setup import describe_setup, find_differences, load_setup, make_setup_id, set_up
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs, make_rootfs
 from orchestrator.plan import plan, stages
@@ -34,7 +34,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.kconfig import Config
 from orchestrator.source.repository import Source
-from orchestrator.result.kept import find_cell_dir
+from orchestrator.result.kept import find_results_dir
 from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
@@ -62,7 +62,7 @@ def test_nothing_is_set_up_that_is_not_asked_for(tmp_path: Path) -> None:
     assert make_hardware_argv(shape, tmp_path) == []
     assert make_hardware_append(shape) == ""
     assert list(list_needs(shape)) == []
-    assert make_laboratory_id(shape) == ""
+    assert make_setup_id(shape) == ""
 
 
 def test_a_whole_description(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ ROW = """rows:
       hugepages: {2M: 4}
     tests: ["*"]
     limits: {build: 1m, boot: 1m}
-    kernels: [{name: plain}]
+    variants: [{name: plain}]
 """
 
 
@@ -354,12 +354,12 @@ def test_a_guest_that_is_not(path: tuple[Any, ...], value: object, what: str) ->
 
 
 def test_readings_in_words() -> None:
-    text = describe_readings(GOT)
+    text = describe_setup(GOT)
     assert "NUMA nodes of 511 and 512 MiB" in text
     assert "/work/tmp: ext4, direct I/O in blocks of 4096 bytes" in text
     assert "swap /dev/md0 (md0 : active raid5 vde[2]), 255 MiB, pages under writeback stable" in text
     assert "8 pages of 2M; thp: madvise; ksm: on" in text
-    assert describe_readings({}) == ""
+    assert describe_setup({}) == ""
 
 
 Say = Callable[[str], list[str]]
@@ -381,9 +381,9 @@ def guest_says(kernel: Kernel, tmp_path: Path) -> Say:
         asked = []
 
         class Told(Guest):
-            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> Answer:
+            def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> CommandResult:
                 asked.append(line)
-                return Answer(0, output, "no such program")
+                return CommandResult(0, output, "no such program")
 
         machine = Machine(kernel, Rootfs("id", tmp_path), ASKED if output else PLAIN_SHAPE, "tcg", 10)
         told = Told(machine, tmp_path, None, None, 1.0, 0, None)  # type: ignore[arg-type]
@@ -396,9 +396,9 @@ def guest_says(kernel: Kernel, tmp_path: Path) -> Say:
 def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Path) -> None:
     (line,) = guest_says(f"{GOT!r}\n")
     assert ast.literal_eval(shlex.split(line)[-1])["swap"]["member_mib"] == 128
-    readings = load_readings(tmp_path)
+    readings = load_setup(tmp_path)
     assert readings["disks"] == GOT["disks"]
-    assert describe_readings(readings) == describe_readings(GOT)
+    assert describe_setup(readings) == describe_setup(GOT)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_set_up_that_does_not_is_no_fault_of_the_kernel(guest_says: Say, said: s
 def test_plain_guest_is_asked_nothing(guest_says: Say, tmp_path: Path) -> None:
     """Its boot takes no longer."""
     assert guest_says("") == []
-    assert load_readings(tmp_path) == {}
+    assert load_setup(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -470,8 +470,8 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
     other = replace(ASKED, swap=replace(ASKED.swap, skip_copy=False))
     machines = [Machine(kernel, Rootfs("id", tmp_path), shape, "tcg", 10) for shape in (ASKED, other)]
     assert len({machine.kernel.request.build_id for machine in machines}) == 1
-    assert len({find_cell_dir(machine, store) for machine in machines}) == 2
-    assert make_laboratory_id(ASKED) != make_laboratory_id(PLAIN_SHAPE)
+    assert len({find_results_dir(machine, store) for machine in machines}) == 2
+    assert make_setup_id(ASKED) != make_setup_id(PLAIN_SHAPE)
 
 
 @pytest.fixture(scope="session")
@@ -535,7 +535,7 @@ def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
         assert ask(
             guest, "stat -f -c %T /work/tmp; for i in 0 1; do blockdev --getss /dev/cowbell/disk$i; done"
         ) == ("ext2/ext3\n4096\n512")
-        readings = load_readings(tmp_path / "boot")
+        readings = load_setup(tmp_path / "boot")
         assert [disk["block"] for disk in readings["disks"]] == [4096, 512]
         assert readings["io"]["delay_ms"] >= 20
         assert (tmp_path / "boot" / "cowbell-disk0.qcow2").exists()

@@ -7,32 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import SELFTEST, GuestCase, load_cases
+from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
 from orchestrator.errors import UsageError
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, save_run
-from orchestrator.cli.changelog import Entry, load_changelog
-from orchestrator.history.coverage import (explain_cases, explain_cases_json, find_sightings, find_sought, load_runs, make_coverage, make_proofs, render_coverage, render_coverage_json, render_proofs, render_proofs_json)
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_run
+from orchestrator.cli.changelog import Statement, load_changelog
+from orchestrator.history.coverage import (explain_tests, explain_tests_json, find_sightings, find_sought, load_runs, make_coverage, make_proofs, render_coverage, render_coverage_json, render_proofs, render_proofs_json)
 from tests.conftest import ROOT
 from tests.test_verdict import GOOD
 
 FAILED = replace(GOOD, exit_status=1, stdout=GOOD.stdout.replace("ok 1", "not ok 1"))
-CURRENT = {(GOOD.case, "x86_64"): GOOD.content_id}
-CASE = GuestCase(
-    id=GOOD.case, path=Path("guest-tests/odirect/rd-mprotect.c"), language="c", content_id="c",
+CURRENT = {(GOOD.test, "x86_64"): GOOD.content_id}
+TEST = GuestTest(
+    id=GOOD.test, path=Path("guest-tests/odirect/rd-mprotect.c"), language="c", content_id="c",
     summary="no byte is lost", kind="deterministic", timeout_s=30, mechanism="the page is copied",
     changelog="29b", needs_kconfig="USERFAULTFD=y", needs_root=True, min_kernel="4.3", cpus=2, memory_mib=768,
 )  # fmt: skip
-ENTRIES = (Entry("29b", "reads lose nothing", ""), Entry("38", "words", "no program sees it"))
+ENTRIES = (Statement("29b", "reads lose nothing", ""), Statement("38", "words", "no program sees it"))
 
 
-def make_run(number: int, *cells: tuple[str, str, CaseResult]) -> RunRecord:
-    """Runs an hour apart; a cell is (version, series, result)."""
+def make_run(number: int, *variants: tuple[str, str, TrialResult]) -> RunRecord:
+    """Runs an hour apart; a variant is (version, series, result)."""
     jobs = tuple(
         JobRecord(
-            row="demo", cell=series or "plain", arch="x86_64", tree="t", series=series,
-            cases={GOOD.case: (GOOD.case,)}, version=version, results=(result,),
+            row="demo", variant=series or "plain", arch="x86_64", tree="t", series=series,
+            tests={GOOD.test: (GOOD.test,)}, version=version, results=(result,),
         )
-        for version, series, result in cells
+        for version, series, result in variants
     )  # fmt: skip
     return RunRecord(f"demo-{number}", "cowbell test", f"2024-01-15T{number:02}:00:00+00:00", jobs)
 
@@ -42,7 +42,7 @@ PAIR = make_run(1, ("5.10.262", "", FAILED), ("5.10.262", "cow", GOOD))
 
 def test_both_sides_of_a_pair() -> None:
     seen = find_sightings([PAIR], CURRENT)
-    (proof,) = make_proofs([CASE], seen.values())
+    (proof,) = make_proofs([TEST], seen.values())
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == (("5.10.262",), ("5.10.262 + cow",))
     assert proof.is_two_sided
     assert "1 of 1 subtests seen both ways" in render_proofs([proof])
@@ -52,46 +52,46 @@ def test_both_sides_of_a_pair() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        replace(FAILED, content_id="an older version of the case"),
+        replace(FAILED, content_id="an older version of the test"),
         replace(FAILED, stdout="", exit_status=4),
         replace(GOOD, stdout=GOOD.stdout.replace("mprotect\n", "mprotect # SKIP no\n")),
     ],
     ids=["older", "broken", "skip"],
 )  # fmt: skip
-def test_what_proves_nothing(result: CaseResult) -> None:
+def test_what_proves_nothing(result: TrialResult) -> None:
     seen = find_sightings([make_run(1, ("5.10.262", "", result))], CURRENT)
-    (proof,) = make_proofs([CASE], seen.values())
+    (proof,) = make_proofs([TEST], seen.values())
     assert not proof.failed_on and not proof.passed_on
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
 
 
 def test_the_lowest_known_rate_is_sought() -> None:
-    def rated(hits: int) -> CaseResult:
+    def rated(hits: int) -> TrialResult:
         told = f"# rate: {hits} of 1000 tries\nnot ok 1"
         return replace(FAILED, stdout=GOOD.stdout.replace("ok 1", told))
 
-    cells = [("5.10.262", "", rated(500)), ("5.15.100", "", rated(20)), ("6.1", "", GOOD)]
+    variants = [("5.10.262", "", rated(500)), ("5.15.100", "", rated(20)), ("6.1", "", GOOD)]
     (sought,) = find_sought(
-        make_proofs([CASE], find_sightings([make_run(1, *cells)], CURRENT).values())
+        make_proofs([TEST], find_sightings([make_run(1, *variants)], CURRENT).values())
     ).values()
     assert sought.origin == "20 of 1000 on 5.15.100"
     assert 0.01 < sought.rate < 0.02
-    assert not find_sought(make_proofs([CASE], find_sightings([PAIR], CURRENT).values()))
+    assert not find_sought(make_proofs([TEST], find_sightings([PAIR], CURRENT).values()))
 
 
 def test_one_sided_is_told() -> None:
-    (proof,) = make_proofs([CASE], find_sightings([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
+    (proof,) = make_proofs([TEST], find_sightings([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
     assert "never seen to FAIL: 1\n    odirect.rd-mprotect" in render_proofs([proof])
     assert "0 of 1 subtests seen both ways" in render_proofs([proof])
 
 
 def test_the_last_run_counts() -> None:
     runs = [make_run(1, ("6.1", "", FAILED)), make_run(2, ("6.1", "", GOOD))]
-    (proof,) = make_proofs([CASE], find_sightings(runs, CURRENT).values())
+    (proof,) = make_proofs([TEST], find_sightings(runs, CURRENT).values())
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == ((), ("6.1",))
 
 
-def rated(result: CaseResult, rate: str) -> CaseResult:
+def rated(result: TrialResult, rate: str) -> TrialResult:
     return replace(result, stdout=result.stdout.replace("1..1\n", f"1..1\n# rate: {rate} tries\n"))
 
 
@@ -100,22 +100,22 @@ def test_rates_are_told_with_the_kernel_and_add_up() -> None:
     other = make_run(2, ("6.1", "", rated(GOOD, "0 of 100")))
     other = replace(other, jobs=tuple(replace(job, row="numa") for job in other.jobs))
     seen = list(find_sightings([pair, other], CURRENT).values())
-    (proof,) = make_proofs([CASE], seen)
+    (proof,) = make_proofs([TEST], seen)
     assert "FAIL  5.10.262 (3 of 1800)\n    PASS  6.1 (0 of 1000)\n" in render_proofs([proof])
     assert json.loads(render_proofs_json([proof]))["subtests"][0]["rates"] == {
         "fail": {"5.10.262": {"hits": 3, "tries": 1800}}, "pass": {"6.1": {"hits": 0, "tries": 1000}},
     }  # fmt: skip
-    assert "on 6.1 (numa, 0 of 100)" in explain_cases([CASE], seen)
+    assert "on 6.1 (numa, 0 of 100)" in explain_tests([TEST], seen)
 
 
-def test_a_case_that_declares_no_subtests_has_those_that_were_seen() -> None:
-    case = replace(CASE, language=SELFTEST)
+def test_a_test_that_declares_no_subtests_has_those_that_were_seen() -> None:
+    test = replace(TEST, language=SELFTEST)
     run = make_run(1, ("6.1", "", GOOD))
-    run = replace(run, jobs=tuple(replace(job, cases={GOOD.case: ()}) for job in run.jobs))
+    run = replace(run, jobs=tuple(replace(job, tests={GOOD.test: ()}) for job in run.jobs))
     seen = list(find_sightings([run], CURRENT).values())
-    (proof,) = make_proofs([case], seen)
-    assert (proof.name, list(proof.passed_on)) == (f"{GOOD.case}/{GOOD.case}", ["6.1"])
-    assert f"PASS {GOOD.case}/{GOOD.case} on 6.1" in explain_cases([case], seen)
+    (proof,) = make_proofs([test], seen)
+    assert (proof.name, list(proof.passed_on)) == (f"{GOOD.test}/{GOOD.test}", ["6.1"])
+    assert f"PASS {GOOD.test}/{GOOD.test} on 6.1" in explain_tests([test], seen)
 
 
 def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
@@ -129,20 +129,20 @@ def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
 
 def test_coverage_of_the_changelog() -> None:
     seen = list(find_sightings([PAIR], CURRENT).values())
-    coverage = make_coverage(ENTRIES, [CASE], seen)
+    coverage = make_coverage(ENTRIES, [TEST], seen)
     text = render_coverage(coverage)
     assert (
         "29b  reads lose nothing\n      odirect.rd-mprotect      5.10.262: fail; 5.10.262 + cow: pass" in text
     )
     assert "38  words\n      no program sees it" in text
-    assert "1 of 2 entries have a case" in text
+    assert "1 of 2 entries have a test" in text
     told = json.loads(render_coverage_json(coverage))["entries"][0]
-    assert told["cases"][GOOD.case] == {"5.10.262": ["fail"], "5.10.262 + cow": ["pass"]}
+    assert told["tests"][GOOD.test] == {"5.10.262": ["fail"], "5.10.262 + cow": ["pass"]}
 
 
 def test_explanation() -> None:
     seen = list(find_sightings([PAIR], CURRENT).values())
-    text = explain_cases([CASE], seen)
+    text = explain_tests([TEST], seen)
     for told in (
         "the page is copied",
         "USERFAULTFD=y, root, kernel >= 4.3, 2 CPUs, 768 MiB",
@@ -150,28 +150,28 @@ def test_explanation() -> None:
         "(demo)",
     ):
         assert told in text
-    assert "not run yet" in explain_cases([CASE], [])
-    (case,) = json.loads(explain_cases_json([CASE], seen))["cases"]
-    assert (case["id"], [s["status"] for s in case["seen"]]) == (GOOD.case, ["fail", "pass"])
+    assert "not run yet" in explain_tests([TEST], [])
+    (test,) = json.loads(explain_tests_json([TEST], seen))["tests"]
+    assert (test["id"], [s["status"] for s in test["seen"]]) == (GOOD.test, ["fail", "pass"])
 
 
 def test_wrong_changelog(tmp_path: Path) -> None:
     file = tmp_path / "changelog.yaml"
-    assert load_changelog([file], [CASE]) == ()
+    assert load_changelog([file], [TEST]) == ()
     file.write_text('entries: [{id: "1", says: a}, {id: "1", says: b}]\n')
     with pytest.raises(ExceptionGroup) as caught:
-        load_changelog([file], [CASE])
+        load_changelog([file], [TEST])
     told = sorted(str(error) for error in caught.value.exceptions if isinstance(error, UsageError))
     assert told == [
         f"{file}:1: an entry is numbered 1 already, in line 1",
-        f"{CASE.path}: changelog: changelog.yaml has no entry 29b",
+        f"{TEST.path}: changelog: changelog.yaml has no entry 29b",
     ]
 
 
 def test_shipped_changelog() -> None:
-    cases = load_cases(ROOT / "guest-tests")
-    entries = load_changelog([ROOT / "guest-tests" / "changelog.yaml"], cases)
+    tests = load_tests(ROOT / "guest-tests")
+    entries = load_changelog([ROOT / "guest-tests" / "changelog.yaml"], tests)
     assert len(entries) == 45
     assert not [entry.id for entry in entries if entry.uncovered and any(
-        entry.id in case.changelog.split() for case in cases
+        entry.id in test.changelog.split() for test in tests
     )]  # fmt: skip

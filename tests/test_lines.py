@@ -47,7 +47,7 @@ def test_flood_is_bounded_and_counted(make_line: MakeLine) -> None:
         guest.sendall(bytes(1 << 16))
     wait_for(lambda: line.dropped == (100 << 16) - 1000)
     assert line.log.stat().st_size == 1000
-    # the next case has as much for itself
+    # the next test has as much for itself
     line.allow()
     guest.sendall(b"x" * 1001)
     guest.close()

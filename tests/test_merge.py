@@ -15,13 +15,13 @@ from orchestrator.errors import UsageError
 from orchestrator.result.status import Status
 from orchestrator.store.store import Store
 from orchestrator.history.entry import make_result_id
-from orchestrator.history.database import CELL_FILE, FILE
+from orchestrator.history.database import VARIANT_FILE, FILE
 from orchestrator.history.merge import Merged, merge
 from orchestrator.result.record import JobRecord, load_result, load_run, save_job
 from orchestrator.result.verdict import judge_job
 from tests.schema import read_product
 from tests.test_cli import cowbell
-from tests.test_history import CELL, FAILED, JOB, RESULT, earn, read, save
+from tests.test_history import VARIANT, FAILED, JOB, RESULT, earn, read, save
 from tests.test_verdict import PAIR, PAIRED
 
 OTHER = replace(PAIRED, stdout=PAIR, content_id="fork", started=RESULT.started, host="two")
@@ -33,7 +33,7 @@ def theirs(tmp_path: Path) -> Store:
     store = Store(tmp_path / "theirs")
     for result in (RESULT, OTHER):
         earn(store, result)
-    boot = store.root / "results" / CELL / "boot-1"
+    boot = store.root / "results" / VARIANT / "boot-1"
     boot.mkdir()
     (boot / "console.log").write_text("their console")
     (boot / "keys.tar").write_text("their keys")
@@ -68,10 +68,10 @@ def test_a_store_comes_with_runs_results_and_consoles(store: Store, theirs: Stor
     run = load_run(store.root / "runs" / "demo-000000000001" / "record.json")
     assert run.jobs[0].results == (RESULT, OTHER)
     # a result is found where the pipeline looks for it
-    known = load_result(store.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json")
+    known = load_result(store.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json")
     assert known
     assert make_result_id(known) == make_result_id(RESULT)
-    assert (store.root / "results" / CELL / CELL_FILE).exists()
+    assert (store.root / "results" / VARIANT / VARIANT_FILE).exists()
     assert not list(store.root.rglob("keys.tar"))
     assert not (store.root / "worktrees").exists()
     assert not (store.root / "runs" / "latest").exists()
@@ -91,9 +91,9 @@ def test_again_changes_nothing(store: Store, theirs: Store) -> None:
 
 
 def test_what_both_earned_is_kept_twice(store: Store, theirs: Store) -> None:
-    """A case on one kernel: ours stays the answer, theirs is not lost, also when all is made again."""
+    """A test on one kernel: ours stays the answer, theirs is not lost, also when all is made again."""
     path = earn(store, FAILED)
-    boot = store.root / "results" / CELL / "boot-1"
+    boot = store.root / "results" / VARIANT / "boot-1"
     boot.mkdir()
     (boot / "console.log").write_text("our console")
     take(store, theirs.root)
@@ -138,19 +138,19 @@ def other_schema(theirs: Store) -> str:
 
 
 def cut_result(theirs: Store) -> str:
-    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(path.read_text()[:-100])
-    return f"{path}: is not a case's result, or is cut off"
+    return f"{path}: is not a test's result, or is cut off"
 
 
 def other_name(theirs: Store) -> str:
-    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     moved = path.rename(path.with_name("odirect.rd-fork.0123456789ab.json"))
-    return f"{moved}: is a result of {RESULT.case}, program 0123456789abcdef, and is not named so"
+    return f"{moved}: is a result of {RESULT.test}, program 0123456789abcdef, and is not named so"
 
 
 def lead_out(theirs: Store) -> str:
-    path = theirs.root / "results" / CELL / "boot-1" / "secret"
+    path = theirs.root / "results" / VARIANT / "boot-1" / "secret"
     path.symlink_to("/etc/passwd")
     return f"{path}: is a symbolic link that leads out of the folder"
 
@@ -174,15 +174,15 @@ def climb(theirs: Store) -> str:
 
 
 def climb_boot(theirs: Store) -> str:
-    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(path.read_text().replace('"boot-1"', '"../../.."'))
     return f"{path}: has no usable name of a boot: '../../..'"
 
 
-def cut_cell(theirs: Store) -> str:
-    path = theirs.root / "results" / CELL / CELL_FILE
+def cut_variant(theirs: Store) -> str:
+    path = theirs.root / "results" / VARIANT / VARIANT_FILE
     path.write_text("{")
-    return f"{path}: is not a cell's record, or is cut off"
+    return f"{path}: is not a variant's record, or is cut off"
 
 
 DAMAGES = (
@@ -195,7 +195,7 @@ DAMAGES = (
     pipe,
     climb,
     climb_boot,
-    cut_cell,
+    cut_variant,
 )
 
 
@@ -208,7 +208,7 @@ def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
     told = damage(theirs)
     missing = store.root / "none"
     with pytest.raises(ExceptionGroup) as caught:
-        take(store, missing, theirs.root, store.root / "results" / CELL)
+        take(store, missing, theirs.root, store.root / "results" / VARIANT)
     # all at once
     first, second, third = map(str, caught.value.exceptions)
     assert first == f"{missing}: can not be read: No such file or directory"
@@ -219,11 +219,11 @@ def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
 
 
 def test_results_of_older_versions_stay_behind(store: Store, theirs: Store) -> None:
-    path = theirs.root / "results" / CELL / "odirect.old.0.json"
-    path.write_text(json.dumps({"case": "odirect.old"}))
+    path = theirs.root / "results" / VARIANT / "odirect.old.0.json"
+    path.write_text(json.dumps({"test": "odirect.old"}))
     path.with_name("odirect.other.0.json").write_text(json.dumps(asdict(RESULT) | {"is_hung": False}))
     assert take(store, theirs.root).results == 2
-    assert len(list((store.root / "results" / CELL).glob("*.json"))) == 3
+    assert len(list((store.root / "results" / VARIANT).glob("*.json"))) == 3
 
 
 def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
@@ -240,11 +240,11 @@ def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["stdout", "duration_s", "trial", "host"])
 def test_a_result_with_a_value_of_another_type_is_refused(store: Store, theirs: Store, name: str) -> None:
     """Taken in, it would be in the way of every later look at the history."""
-    path = theirs.root / "results" / CELL / f"{RESULT.case}.0123456789ab.json"
+    path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: ["7"]}))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, theirs.root)
-    assert str(caught.value.exceptions[0]) == f"{path}: is not a case's result, or is cut off"
+    assert str(caught.value.exceptions[0]) == f"{path}: is not a test's result, or is cut off"
     assert list_files(store.root) == {}
 
 
@@ -256,7 +256,7 @@ def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None
 
 
 def save_pair(theirs: Store, other: JobRecord) -> list[Path]:
-    one = replace(JOB, cases={RESULT.case: (RESULT.case,)}, results=(RESULT,))
+    one = replace(JOB, tests={RESULT.test: (RESULT.test,)}, results=(RESULT,))
     runs = [save(theirs, 2, one), save(theirs, 3, other)]
     return [theirs.root / "runs" / run.run_id for run in runs]
 
@@ -266,12 +266,12 @@ def test_several_runs_become_one(store: Store, theirs: Store) -> None:
     merged = take(store, *parts)
     assert (merged.runs, merged.results) == (("demo-000000000002", "demo-000000000003"), 3)
     (job,) = load_run(store.root / "runs" / merged.merged / "record.json").jobs
-    assert job.cases == JOB.cases
+    assert job.tests == JOB.tests
     # what ran in both is two trials, in their order
-    assert [(result.case, result.started, result.trial) for result in job.results] == [
-        (RESULT.case, RESULT.started, 1),
-        (RESULT.case, FAILED.started, 2),
-        (OTHER.case, OTHER.started, 1),
+    assert [(result.test, result.started, result.trial) for result in job.results] == [
+        (RESULT.test, RESULT.started, 1),
+        (RESULT.test, FAILED.started, 2),
+        (OTHER.test, OTHER.started, 1),
     ]
     # in either order it is the same, and nothing is entered twice
     assert take(store, *reversed(parts)) == Merged((), 0, 3, merged.merged)
@@ -280,7 +280,7 @@ def test_several_runs_become_one(store: Store, theirs: Store) -> None:
     assert "fork.basic-cow[state=thp]" in done.stdout
 
 
-def test_what_is_no_cell_of_one_kernel_is_not_made_one(store: Store, theirs: Store) -> None:
+def test_what_is_no_variant_of_one_kernel_is_not_made_one(store: Store, theirs: Store) -> None:
     parts = save_pair(theirs, replace(JOB, build_id="another", results=(OTHER,)))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, *parts)
@@ -307,9 +307,9 @@ def test_the_command(store: Store, theirs: Store) -> None:
         take(store)
 
 
-def plan(*cases: str, cell: str = JOB.cell) -> JobRecord:
+def plan(*tests: str, variant: str = JOB.variant) -> JobRecord:
     """What a row says of a kernel before anything of it is done."""
-    return JobRecord(JOB.row, cell, JOB.arch, JOB.tree, JOB.series, cases={case: () for case in cases})
+    return JobRecord(JOB.row, variant, JOB.arch, JOB.tree, JOB.series, tests={test: () for test in tests})
 
 
 def take_planned(store: Store, planned: list[JobRecord], *folders: Path) -> tuple[Merged, list[str]]:
@@ -318,32 +318,32 @@ def take_planned(store: Store, planned: list[JobRecord], *folders: Path) -> tupl
 
 
 def test_what_was_planned_and_did_not_come_is_missing(store: Store, theirs: Store) -> None:
-    """Nothing of a kernel came, and of another not every case: neither is left out of the report."""
-    planned = [plan("never.run", cell="first"), plan(RESULT.case, "odirect.lost")]
+    """Nothing of a kernel came, and of another not every test: neither is left out of the report."""
+    planned = [plan("never.run", variant="first"), plan(RESULT.test, "odirect.lost")]
     merged, _ = take_planned(store, planned, theirs.root)
-    assert merged.missing == (f"{JOB.row}/first", f"{JOB.row}/{JOB.cell}")
+    assert merged.missing == (f"{JOB.row}/first", f"{JOB.row}/{JOB.variant}")
     first, second = load_run(store.root / "runs" / merged.merged / "record.json").jobs
     (verdict,) = judge_job(first)
     assert (verdict.status, verdict.reason) == (Status.BROKEN, "merge: nothing came of it")
-    by_name = {verdict.case: verdict for verdict in judge_job(second)}
-    assert by_name[RESULT.case].status is not Status.BROKEN
+    by_name = {verdict.test: verdict for verdict in judge_job(second)}
+    assert by_name[RESULT.test].status is not Status.BROKEN
     assert (by_name["odirect.lost"].status, by_name["odirect.lost"].reason) == (Status.BROKEN, "was not run")
     again, _ = take_planned(store, planned, theirs.root)
     assert (again.merged, again.runs, again.results) == (merged.merged, (), 0)
 
 
 def test_what_was_earned_before_a_kill_is_in_the_run(store: Store, theirs: Store) -> None:
-    """A job that dies has results, and what its cell is, but no run."""
+    """A job that dies has results, and what its variant is, but no run."""
     shutil.rmtree(theirs.root / "runs")
     save_job(
-        replace(JOB, cases={RESULT.case: (RESULT.case,), "odirect.lost": ()}),
-        theirs.root / "results" / CELL / CELL_FILE,
+        replace(JOB, tests={RESULT.test: (RESULT.test,), "odirect.lost": ()}),
+        theirs.root / "results" / VARIANT / VARIANT_FILE,
     )
-    merged, _ = take_planned(store, [plan(RESULT.case, OTHER.case, "odirect.lost")], theirs.root)
+    merged, _ = take_planned(store, [plan(RESULT.test, OTHER.test, "odirect.lost")], theirs.root)
     (job,) = load_run(store.root / "runs" / merged.merged / "record.json").jobs
-    assert {result.case for result in job.results} == {RESULT.case, OTHER.case}
+    assert {result.test for result in job.results} == {RESULT.test, OTHER.test}
     assert job.build_id == JOB.build_id
-    assert merged.missing == (f"{JOB.row}/{JOB.cell}",)
+    assert merged.missing == (f"{JOB.row}/{JOB.variant}",)
 
 
 def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
@@ -351,26 +351,26 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
     for number, result in enumerate((RESULT, OTHER), 1):
         share = Store(tmp_path / "earned" / f"test-demo-{number}-of-2")
         earn(share, result)
-        boot = share.root / "results" / CELL / "boot-1"
+        boot = share.root / "results" / VARIANT / "boot-1"
         boot.mkdir()
         (boot / "console.log").write_text(f"console {number}")
-        cases = {result.case: JOB.cases[result.case]}
+        tests = {result.test: JOB.tests[result.test]}
         run = save(
-            share, number, replace(JOB, cases=cases, results=(result,), accel=("kvm", "tcg")[number - 1])
+            share, number, replace(JOB, tests=tests, results=(result,), accel=("kvm", "tcg")[number - 1])
         )
         evidence = share.root / "runs" / run.run_id / "evidence"
         evidence.mkdir()
-        (evidence / f"{result.case}.tar.zst").write_text(f"evidence {number}")
+        (evidence / f"{result.test}.tar.zst").write_text(f"evidence {number}")
     # what is named is the folder that all of them are in
-    merged, _ = take_planned(store, [plan(OTHER.case, RESULT.case)], tmp_path / "earned")
+    merged, _ = take_planned(store, [plan(OTHER.test, RESULT.test)], tmp_path / "earned")
     assert merged.missing == ()
     folder = store.root / "runs" / merged.merged
     (job,) = load_run(folder / "record.json").jobs
-    assert list(job.cases) == [OTHER.case, RESULT.case]
-    assert {result.case for result in job.results} == {OTHER.case, RESULT.case}
+    assert list(job.tests) == [OTHER.test, RESULT.test]
+    assert {result.test for result in job.results} == {OTHER.test, RESULT.test}
     assert job.accel == "kvm, tcg"
     assert {path.name for path in (folder / "evidence").iterdir()} == {
-        f"{result.case}.tar.zst" for result in (RESULT, OTHER)
+        f"{result.test}.tar.zst" for result in (RESULT, OTHER)
     }
     consoles = {path.read_text() for path in store.root.glob("results/*/merged-*/console.log")}
     assert consoles == {"console 1", "console 2"}
@@ -379,7 +379,7 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
 def test_nothing_came_at_all(store: Store, tmp_path: Path) -> None:
     merged, notes = take_planned(store, [plan("never.run")], tmp_path / "earned")
     assert notes == [f"{tmp_path}/earned: there is no such folder, so nothing came"]
-    assert merged.missing == (f"{JOB.row}/{JOB.cell}",)
+    assert merged.missing == (f"{JOB.row}/{JOB.variant}",)
     assert (store.root / "runs" / merged.merged / "record.json").exists()
     # that is a mistake of who says so, where nothing was planned
     with pytest.raises(ExceptionGroup, match="bad input"):

@@ -25,14 +25,14 @@ RACY = GOOD.stdout.replace("ok 1", "# rate: 3 of 1000 tries\nok 1")
 def make_runs() -> list[RunRecord]:
     """Two runs of one row, the later one with a crash, and with a name that no page may take as it is."""
     first = make_run()
-    splat = (LOGS / "oops-mid-case.log").read_text(errors="replace")
-    crashed = replace(GOOD, case="x.crash", console=splat, stdout=RACY.replace(GOOD.case, "x.crash"))
+    splat = (LOGS / "oops-mid-test.log").read_text(errors="replace")
+    crashed = replace(GOOD, test="x.crash", console=splat, stdout=RACY.replace(GOOD.test, "x.crash"))
     job = replace(
         first.jobs[0],
         version="6.1.176",
         tree="debian-6.1",
-        cases={"x.crash": ("x.crash",), "x.evil": (f"x.evil[name=</script><script>boom()</script>{BIDI}]",)},
-        results=(crashed, replace(GOOD, case="x.evil", console=EVIL * 3 + BIDI, stdout="")),
+        tests={"x.crash": ("x.crash",), "x.evil": (f"x.evil[name=</script><script>boom()</script>{BIDI}]",)},
+        results=(crashed, replace(GOOD, test="x.evil", console=EVIL * 3 + BIDI, stdout="")),
     )
     return [
         first,
@@ -61,7 +61,7 @@ def test_what_makes_no_picture_is_told_by_its_number() -> None:
 
 
 def test_an_excerpt_is_bounded_and_shows_the_splat() -> None:
-    splat = (LOGS / "oops-mid-case.log").read_text(errors="replace")
+    splat = (LOGS / "oops-mid-test.log").read_text(errors="replace")
     long = "quiet\n" * 5000 + splat + "quiet\n" * 5000
     excerpt = find_excerpt(long)
     assert len(excerpt.lines) < 80
@@ -75,7 +75,7 @@ def test_an_excerpt_is_bounded_and_shows_the_splat() -> None:
 
 def test_a_page_of_much_output_stays_small() -> None:
     run = make_run()
-    loud = replace(run.jobs[1], results=(replace(GOOD, console=log_of(GOOD.case, "loud\n" * 200_000)),))
+    loud = replace(run.jobs[1], results=(replace(GOOD, console=log_of(GOOD.test, "loud\n" * 200_000)),))
     assert len(render_html(Judged(replace(run, jobs=(loud,))))) < 100_000
 
 
@@ -124,7 +124,7 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
     assert browser.run("document.activeElement.id") == "text"
     browser.call("Input.insertText", text="x.cr")
     assert list_shown() == ["x.crash"]
-    assert browser.run("document.getElementById('count').textContent") == "1 of 7 cases"
+    assert browser.run("document.getElementById('count').textContent") == "1 of 7 tests"
     browser.press("Escape")
     assert len(list_shown()) == 7
     browser.run("flips.click()")
@@ -160,7 +160,7 @@ def test_fits(width: int, scheme: str, browser: Browser, text: str, tmp_path: Pa
         f"e.getBoundingClientRect().right > {width}).map(e => e.outerHTML)"
     )
     assert browser.run(wide) == []
-    # the names of the cases stay where they are
+    # the names of the tests stay where they are
     browser.run("document.querySelector('.wide').scrollTo(500, 300)")
     left = (
         "e => e.getBoundingClientRect().left - document.querySelector('.wide').getBoundingClientRect().left"

@@ -126,7 +126,7 @@ def test_wrong_words(words: list[str], told: list[str], project: Path) -> None:
         assert text in done.stderr
 
 
-def test_case_that_a_patch_can_not_flip(project: Path) -> None:
+def test_test_that_a_patch_can_not_flip(project: Path) -> None:
     claims = project / "patches/swap/series.yaml"
     claims.write_text(claims.read_text().replace("rd-mprotect", "rd-mprotct"))
     done = cowbell("list", cwd=project)
@@ -135,14 +135,14 @@ def test_case_that_a_patch_can_not_flip(project: Path) -> None:
     assert "did you mean odirect.rd-mprotect?" in done.stderr
 
 
-def test_expectation_of_no_case(project: Path) -> None:
+def test_expectation_of_no_test(project: Path) -> None:
     matrix = project / "ci/matrix.yaml"
     matrix.write_text(
-        matrix.read_text().replace("case: vmsplice.child-thp\n", "case: vmsplice.child-tph\n", 1)
+        matrix.read_text().replace("test: vmsplice.child-thp\n", "test: vmsplice.child-tph\n", 1)
     )
     done = cowbell("list", cwd=project)
     assert done.returncode == 2
-    assert "demo/plain expects something of vmsplice.child-tph, and there is no such case" in done.stderr
+    assert "demo/plain expects something of vmsplice.child-tph, and there is no such test" in done.stderr
     assert "did you mean vmsplice.child-thp?" in done.stderr
 
 

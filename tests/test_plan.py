@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.project.condition import Condition
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.project.matrix import Cell, Expectation, Limits, Row
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Variant, Expectation, TimeLimits, Row
 from orchestrator.project.guest import GuestShape
 from orchestrator.errors import UsageError
 from orchestrator.result.status import Status
@@ -25,8 +25,8 @@ from orchestrator.plan.dryrun import explain_jobs
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 
-def make_case(name: str) -> GuestCase:
-    return GuestCase(name, Path(name), "c", f"id of {name}", "it works", "deterministic", 10)
+def make_test(name: str) -> GuestTest:
+    return GuestTest(name, Path(name), "c", f"id of {name}", "it works", "deterministic", 10)
 
 
 FAILS = Expectation("odirect.*", Status.FAIL, "known", Condition())
@@ -38,23 +38,23 @@ ROW = Row(
     kconfig=("base",),
     guest=GuestShape(2, 1024),
     tests=("*",),
-    limits=Limits(60, 10),
-    cells=(Cell("plain", "", (FAILS,)), Cell("mended", "cow", ())),
+    limits=TimeLimits(60, 10),
+    variants=(Variant("plain", "", (FAILS,)), Variant("mended", "cow", ())),
 )
-SMALL = replace(ROW, name="small", tree="debian-6.1", tests=("odirect.*",), cells=(Cell("only", "cow", ()),))
+SMALL = replace(ROW, name="small", tree="debian-6.1", tests=("odirect.*",), variants=(Variant("only", "cow", ()),))
 TREES = {name: DebianTree(name, "linux-source", "suite") for name in ("debian-5.10", "debian-6.1")}
 DECLARED = Declarations(
     rows={"demo": ROW, "small": SMALL},
     trees=TREES,
     series={name: Series(name, patches=(Patch(Path(name)),)) for name in ("cow", "other")},
     fragments={"base": Fragment("base", "all", Condition(), (), "", frozenset())},
-    cases=tuple(map(make_case, ("odirect.read", "odirect.write", "vmsplice.child"))),
+    tests=tuple(map(make_test, ("odirect.read", "odirect.write", "vmsplice.child"))),
 )
 
 
 def plan(request: Request) -> list[tuple[str, str, str, str]]:
     jobs = make_plan(request, DECLARED)
-    return [(job.row.name, job.cell.name, job.tree.name, job.series.name) for job in jobs]
+    return [(job.row.name, job.variant.name, job.tree.name, job.series.name) for job in jobs]
 
 
 def told(request: Request, declared: Declarations = DECLARED) -> list[str]:
@@ -71,15 +71,15 @@ def test_empty_request_is_the_whole_matrix() -> None:
         ("small", "only", "debian-6.1", "cow"),
     ]
     jobs = make_plan(Request(), DECLARED)
-    assert [len(job.cases) for job in jobs] == [3, 3, 2]
-    assert jobs[0].cell.expect == (FAILS,)
+    assert [len(job.tests) for job in jobs] == [3, 3, 2]
+    assert jobs[0].variant.expect == (FAILS,)
 
 
 def test_overrides() -> None:
     assert plan(Request(rows=("small",))) == [("small", "only", "debian-6.1", "cow")]
     assert {job[2] for job in plan(Request(tree="debian-6.1"))} == {"debian-6.1"}
     jobs = make_plan(Request(tests=("vmsplice.*",)), DECLARED)
-    assert [[case.id for case in job.cases] for job in jobs] == [["vmsplice.child"]] * 3
+    assert [[test.id for test in job.tests] for job in jobs] == [["vmsplice.child"]] * 3
 
 
 def test_no_series_is_the_plain_kernel() -> None:
@@ -96,8 +96,8 @@ def test_series_is_compared_with_the_plain_kernel() -> None:
         ("demo", "mended", "debian-5.10", "cow"),
     ]
     plain, other, _ = make_plan(Request(rows=("demo",), series=("other", "cow")), DECLARED)
-    assert plain.cell.expect == (FAILS,)
-    assert other.cell.expect == ()
+    assert plain.variant.expect == (FAILS,)
+    assert other.variant.expect == ()
 
 
 def test_the_same_word_twice_is_one_job() -> None:
@@ -112,7 +112,7 @@ def test_the_same_word_twice_is_one_job() -> None:
     [
         (Request(rows=("smal",)), "ROW: there is no row smal; did you mean small?"),
         (Request(tree="debian-5.1"), "KERNEL: there is no kernel debian-5.1; did you mean debian-5.10?"),
-        (Request(tests=("vmsplice.childs",)), "TESTS: no case matches 'vmsplice.childs'"),
+        (Request(tests=("vmsplice.childs",)), "TESTS: no test matches 'vmsplice.childs'"),
     ],
 )
 def test_wrong_word(asked: Request, error: str) -> None:
@@ -126,12 +126,12 @@ def test_every_wrong_word_at_once() -> None:
         "ROW: there is no row demmo; did you mean demo?",
         "KERNEL: there is no kernel debian-6.2; did you mean debian-6.1?",
         "SERIES: there is no series cwo; did you mean cow?",
-        "TESTS: no case matches 'odirect.raed'",
+        "TESTS: no test matches 'odirect.raed'",
     ]
 
 
 def test_wrong_words_of_the_matrix_name_the_row() -> None:
-    row = replace(ROW, tree="debian-9", kconfig=("base", "kasn"), cells=(Cell("a", "caw", ()),))
+    row = replace(ROW, tree="debian-9", kconfig=("base", "kasn"), variants=(Variant("a", "caw", ()),))
     errors = told(Request(), replace(DECLARED, rows={"demo": row, "again": replace(row, name="again")}))
     for name in ("demo", "again"):
         at_row = [error for error in errors if error.startswith(f"matrix.yaml: row {name}: ")]
@@ -143,7 +143,7 @@ def test_wrong_words_of_the_matrix_name_the_row() -> None:
 def test_wrong_glob_of_the_matrix_names_the_row() -> None:
     row = replace(ROW, tests=("frob.*",))
     (error,) = told(Request(), replace(DECLARED, rows={"demo": row}))
-    assert error == "matrix.yaml: row demo: no case matches 'frob.*'"
+    assert error == "matrix.yaml: row demo: no test matches 'frob.*'"
 
 
 def test_what_is_expected_in_every_row_comes_after_the_rows_own() -> None:
@@ -154,20 +154,20 @@ def test_what_is_expected_in_every_row_comes_after_the_rows_own() -> None:
     )
     declared = replace(DECLARED, expectations=every)
     plain, mended, small = make_plan(Request(), declared)
-    assert [e.test for e in plain.cell.expect] == ["odirect.*", "odirect.read", "odirect.write"]
-    assert [e.test for e in mended.cell.expect] == ["odirect.write", "vmsplice.*"]
-    assert [e.test for e in small.cell.expect] == ["odirect.write"]
+    assert [e.test for e in plain.variant.expect] == ["odirect.*", "odirect.read", "odirect.write"]
+    assert [e.test for e in mended.variant.expect] == ["odirect.write", "vmsplice.*"]
+    assert [e.test for e in small.variant.expect] == ["odirect.write"]
     request = Request(rows=("demo",), series=("other",), tests=("vmsplice.child",))
     plain, other = make_plan(request, declared)
-    assert [e.test for e in plain.cell.expect] == ["odirect.*"]
-    assert other.cell.expect == ()
+    assert [e.test for e in plain.variant.expect] == ["odirect.*"]
+    assert other.variant.expect == ()
 
 
 @pytest.fixture
 def job(make_series: MakeSeries) -> Job:
     series = make_series("young", {"mm/swap.c": ("+ 1", "+ 2")}, when="kernel>=5.15 kernel<5.16")
     return Job(
-        replace(ROW, tree=FAKE_TREE.name), Cell("young", "young", ()), FAKE_TREE, series, DECLARED.cases
+        replace(ROW, tree=FAKE_TREE.name), Variant("young", "young", ()), FAKE_TREE, series, DECLARED.tests
     )
 
 
@@ -199,7 +199,7 @@ def test_expectation_for_another_kernel_is_not_expected(
 ) -> None:
     old = replace(FAILS, when=Condition.parse("kernel<5.0"))
     here = replace(FAILS, test="vmsplice.*", when=Condition.parse("kernel<5.19 arch=x86_64"))
-    job = replace(job, cell=replace(job.cell, expect=(old, here)))
+    job = replace(job, variant=replace(job.variant, expect=(old, here)))
     fetch_tree(FAKE_TREE, store, progress)
     (record,), _ = run_once(job, Workspace(tmp_path, store, progress))
-    assert [expected.case for expected in record.expect] == ["vmsplice.*"]
+    assert [expected.test for expected in record.expect] == ["vmsplice.*"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.matrix import Cell
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import StageFailure
 from orchestrator.store.store import Store
 from orchestrator.process.workers import Limits
@@ -40,7 +40,7 @@ def place(tmp_path: Path, store: Store, progress: QuietProgress, mirror: Mirror)
 
 def make_job(name: str, series: Series = Series(), config: str = "base") -> Job:  # noqa: B008
     row = replace(ROW, tree=FAKE_TREE.name, kconfig=(config,))
-    return Job(row, Cell(name, series.name, ()), FAKE_TREE, series, DECLARED.cases)
+    return Job(row, Variant(name, series.name, ()), FAKE_TREE, series, DECLARED.tests)
 
 
 def list_compiled(store: Store) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import GuestCase, compile_command
+from orchestrator.project.guesttest import GuestTest, compile_command
 from orchestrator.project import root
 from orchestrator.errors import UsageError
 from orchestrator.store.store import Store
@@ -23,11 +23,11 @@ from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Declarations, Request
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import find_toolchain
-from orchestrator.run.runner import compile_case, make_case_line
+from orchestrator.run.runner import compile_test, make_test_line
 from tests.conftest import ROOT, QuietProgress, render_patch
 from tests.test_cli import cowbell
 
-C_CASE = """#include "guesttest.h"
+C_TEST = """#include "guesttest.h"
 #include "mine.h"
 
 static void run(void)
@@ -37,32 +37,32 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary = "a case of somebody's own",
+	.summary = "a test of somebody's own",
 	.kind = "deterministic",
 	.timeout_s = 5,
 	.run = run,
 };
 """
-PYTHON_CASE = """from guesttest import GuestTest, gt_pass
+PYTHON_TEST = """from guesttest import GuestTest, gt_pass
 import mine
 
 def run():
     gt_pass(mine.WORD)
 
-TEST = GuestTest(summary="a case in Python", kind="deterministic", timeout_s=5, run=run)
+TEST = GuestTest(summary="a test in Python", kind="deterministic", timeout_s=5, run=run)
 if __name__ == "__main__":
     TEST.main()
 """
 MATRIX = """rows:
   - name: mine
-    about: my case and a shipped one
+    about: my test and a shipped one
     arch: x86_64
     tree: debian-5.10
     kconfig: [base, cow, mine]
     guest: {cpus: 1, memory: 512M}
     tests: [mine.*, odirect.rd-control]
     limits: {build: 45m, boot: 20s}
-    kernels:
+    variants:
       - name: plain
       - {name: cow, series: cow}
       - name: mine
@@ -72,9 +72,9 @@ MATRIX = """rows:
 FILES: Mapping[str, str] = {
     "guest-tests/lib/mine.h": "#define MINE 1\n",
     "guest-tests/lib/mine.py": "WORD = 'mine'\n",
-    "guest-tests/mine/header.c": C_CASE,
-    "guest-tests/mine/script.py": PYTHON_CASE,
-    "kconfigs/mine.config": "#: about  what my case needs\nCONFIG_USERFAULTFD=y\n",
+    "guest-tests/mine/header.c": C_TEST,
+    "guest-tests/mine/script.py": PYTHON_TEST,
+    "kconfigs/mine.config": "#: about  what my test needs\nCONFIG_USERFAULTFD=y\n",
     "patches/trees.yaml": "trees:\n  mine: {dir: ../linux}\n",
     "patches/mine/series": "0001-mine.patch\n",
     "patches/mine/0001-mine.patch": render_patch("mine", {"mine.c": ("", "int mine;\n")}),
@@ -97,8 +97,8 @@ def own(tmp_path: Path) -> Path:
     return write(tmp_path / "own", FILES)
 
 
-def case_of(declared: Declarations, case_id: str) -> GuestCase:
-    return next(case for case in declared.cases if case.id == case_id)
+def test_of(declared: Declarations, test_id: str) -> GuestTest:
+    return next(test for test in declared.tests if test.id == test_id)
 
 
 SHIPPED = load_declarations(ROOT)
@@ -111,35 +111,35 @@ def test_own_things_are_added_to_what_is_shipped(own: Path) -> None:
         "trees": {"mine"},
         "series": {"mine"},
         "fragments": {"mine"},
-        "cases": {"mine.header", "mine.script"},
+        "tests": {"mine.header", "mine.script"},
     }
     assert set(declared.rows) == {"mine", *SHIPPED.rows}
     assert set(declared.trees) == {"mine", *SHIPPED.trees}
     assert set(declared.fragments) == {"mine", *SHIPPED.fragments}
-    assert {case.id for case in declared.cases} >= {case.id for case in SHIPPED.cases}
+    assert {test.id for test in declared.tests} >= {test.id for test in SHIPPED.tests}
     assert (SHIPPED.own, SHIPPED.usual_rows) == ({}, tuple(SHIPPED.rows))
 
 
 def test_own_rows_are_the_rows_and_shipped_ones_go_by_name(own: Path) -> None:
     declared = load_declarations(own)
     jobs = plan.make_plan(Request(), declared)
-    assert [(job.row.name, job.cell.name) for job in jobs] == [
+    assert [(job.row.name, job.variant.name) for job in jobs] == [
         ("mine", "plain"),
         ("mine", "cow"),
         ("mine", "mine"),
     ]
-    assert [case.id for case in jobs[0].cases] == ["mine.header", "mine.script", "odirect.rd-control"]
+    assert [test.id for test in jobs[0].tests] == ["mine.header", "mine.script", "odirect.rd-control"]
     assert {job.row.name for job in plan.make_plan(Request(rows=("demo",)), declared)} == {"demo"}
 
 
 @pytest.mark.parametrize(
     ("parts", "kinds"),
     [
-        (["guest-tests"], {"cases"}),
+        (["guest-tests"], {"tests"}),
         (["kconfigs"], {"fragments"}),
         (["patches/trees.yaml"], {"trees"}),
-        (["guest-tests", "patches/mine"], {"cases", "series"}),
-        (["guest-tests", "kconfigs", "patches", "ci"], {"rows", "trees", "series", "fragments", "cases"}),
+        (["guest-tests", "patches/mine"], {"tests", "series"}),
+        (["guest-tests", "kconfigs", "patches", "ci"], {"rows", "trees", "series", "fragments", "tests"}),
     ],
 )
 def test_any_part_may_be_missing(parts: list[str], kinds: set[str], tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_own_thing_takes_the_place_of_its_name(tmp_path: Path) -> None:
             {
                 "guest-tests/lib/mine.h": header,
                 # shipped rows go on to expect something of its subtests
-                "guest-tests/ksm/timing.c": C_CASE,
+                "guest-tests/ksm/timing.c": C_TEST,
                 "kconfigs/thp.config": "#: about  my huge pages\nCONFIG_TRANSPARENT_HUGEPAGE=y\n",
                 "patches/trees.yaml": "trees:\n  debian-5.10: {dir: /usr/src/linux}\n",
                 "ci/matrix.yaml": MATRIX.replace("name: mine\n    about", "name: demo\n    about")
@@ -168,65 +168,65 @@ def test_an_own_thing_takes_the_place_of_its_name(tmp_path: Path) -> None:
             },
         )
     )
-    assert case_of(declared, "ksm.timing").summary == "a case of somebody's own"
+    assert test_of(declared, "ksm.timing").summary == "a test of somebody's own"
     assert declared.fragments["thp"].about == "my huge pages"
     assert str(declared.trees["debian-5.10"]) == "/usr/src/linux"
-    assert declared.rows["demo"].about == "my case and a shipped one"
+    assert declared.rows["demo"].about == "my test and a shipped one"
     assert declared.usual_rows == ("demo",)
 
 
-def test_own_headers_are_for_own_cases(own: Path, tmp_path: Path) -> None:
-    """Shipped cases stay what they are, whatever an own library has; own ones follow every header."""
+def test_own_headers_are_for_own_tests(own: Path, tmp_path: Path) -> None:
+    """Shipped tests stay what they are, whatever an own library has; own ones follow every header."""
     before = load_declarations(own)
-    (own / "guest-tests/lib/thp.h").write_text("#error not for shipped cases\n")
+    (own / "guest-tests/lib/thp.h").write_text("#error not for shipped tests\n")
     (own / "guest-tests/lib/mine.h").write_text('#include "beside.h"\n')
     (own / "guest-tests/lib/beside.h").write_text("#define MINE 1\n")
     after = load_declarations(own)
     (own / "guest-tests/lib/beside.h").write_text("#define MINE 2 - 1\n")
     last = load_declarations(own)
-    for case in SHIPPED.cases:
-        assert case_of(last, case.id) == case
-    ids = [case_of(declared, "mine.header").content_id for declared in (before, after, last)]
+    for test in SHIPPED.tests:
+        assert test_of(last, test.id) == test
+    ids = [test_of(declared, "mine.header").content_id for declared in (before, after, last)]
     assert len(set(ids)) == 3
     lib = ROOT / "guest-tests" / "lib"
-    out = tmp_path / "case"
-    subprocess.run(compile_command(case_of(last, "mine.header"), "gcc", lib, out), check=True)
+    out = tmp_path / "test"
+    subprocess.run(compile_command(test_of(last, "mine.header"), "gcc", lib, out), check=True)
     done = subprocess.run([out], capture_output=True, text=True, check=True)
     assert "ok 1 mine.header" in done.stdout
 
 
-def test_a_header_beside_its_case_is_part_of_it(own: Path) -> None:
-    before = case_of(load_declarations(own), "mine.header").content_id
+def test_a_header_beside_its_test_is_part_of_it(own: Path) -> None:
+    before = test_of(load_declarations(own), "mine.header").content_id
     (own / "guest-tests/mine/mine.h").write_text("#define MINE 1  /* nearer */\n")
-    assert case_of(load_declarations(own), "mine.header").content_id != before
+    assert test_of(load_declarations(own), "mine.header").content_id != before
 
 
-def test_python_cases_find_their_own_library_first(own: Path, tmp_path: Path) -> None:
+def test_python_tests_find_their_own_library_first(own: Path, tmp_path: Path) -> None:
     declared = load_declarations(own)
-    line = make_case_line(case_of(declared, "mine.script"), 1)
+    line = make_test_line(test_of(declared, "mine.script"), 1)
     assert "PYTHONPATH=/work/own-lib:/work/lib " in line
-    shipped = next(case for case in SHIPPED.cases if case.language == "python")
-    assert "PYTHONPATH=/work/lib " in make_case_line(shipped, 1)
+    shipped = next(test for test in SHIPPED.tests if test.language == "python")
+    assert "PYTHONPATH=/work/lib " in make_test_line(shipped, 1)
 
 
-def test_a_case_that_does_not_compile_is_told_where_it_is_wrong(own: Path, store: Store) -> None:
+def test_a_test_that_does_not_compile_is_told_where_it_is_wrong(own: Path, store: Store) -> None:
     lib = ROOT / "guest-tests" / "lib"
     toolchain = find_toolchain(ARCHES["x86_64"])
     for name, text, place in (
-        ("guest-tests/mine/header.c", C_CASE.replace("MINE ==", "MIEN =="), "guest-tests/mine/header.c:6"),
+        ("guest-tests/mine/header.c", C_TEST.replace("MINE ==", "MIEN =="), "guest-tests/mine/header.c:6"),
         ("guest-tests/lib/mine.h", "#define MINE 1\n#error unfit\n", "guest-tests/lib/mine.h:2"),
     ):
         (own / name).write_text(text)
-        case = case_of(load_declarations(own), "mine.header")
+        test = test_of(load_declarations(own), "mine.header")
         with pytest.raises(UsageError, match="mine.header does not compile") as raised:
-            compile_case(case, toolchain, lib, store)
+            compile_test(test, toolchain, lib, store)
         assert raised.value.where == str(own / place)
         (own / name).write_text(FILES[name])
-    compile_case(case_of(load_declarations(own), "mine.header"), toolchain, lib, store)
+    compile_test(test_of(load_declarations(own), "mine.header"), toolchain, lib, store)
 
 
 @pytest.mark.kernel
-def test_own_cases_run_beside_shipped_ones(own: Path, kernel_store_root: Path) -> None:
+def test_own_tests_run_beside_shipped_ones(own: Path, kernel_store_root: Path) -> None:
     """In a guest, with their own library and the shipped one."""
     words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", "TESTS=mine.*,fork.basic-cow")
     done = cowbell(*words, cwd=own, COWBELL_STORE=str(kernel_store_root))
@@ -280,7 +280,7 @@ def test_the_own_folder_is_found_from_below_and_by_name(own: Path, tmp_path: Pat
         assert done.returncode == 0, done.stderr
         assert "\n* mine.header " in done.stdout
         assert "\n  odirect.rd-control " in done.stdout
-    assert "mine.header" in json.loads(cowbell("list", "--json", cwd=own).stdout)["own"]["cases"]
+    assert "mine.header" in json.loads(cowbell("list", "--json", cwd=own).stdout)["own"]["tests"]
     assert "\n* " not in cowbell("list", cwd=tmp_path).stdout
     empty = cowbell("-C", str(tmp_path), "list")
     assert empty.returncode == 2
@@ -340,12 +340,12 @@ configs = [
     for row in declared.rows.values()
 ]
 print(json.dumps([
-    {case.id: case.content_id for case in declared.cases},
+    {test.id: test.content_id for test in declared.tests},
     configs,
     store.make_tree_id({path.name: path for path in place.list_modules()}),
     {name: [store.make_tree_id({p.name: p}) for p in one.choose(version)]
      for name, one in declared.series.items()},
-    sorted(place.list_program_ids(declared.cases).items()),
+    sorted(place.list_program_ids(declared.tests).items()),
 ]))
 """
 

@@ -65,7 +65,7 @@ def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_result_cut_anywhere_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "case.json"
+    path = tmp_path / "test.json"
     (result, *_) = make_run().jobs[0].results
     save_result(result, path)
     whole = path.read_bytes().rstrip()
@@ -80,7 +80,7 @@ def test_a_result_cut_anywhere_is_none(tmp_path: Path) -> None:
     [
         (("started",), None),
         (("jobs", 0, "version"), ["6.1"]),
-        (("jobs", 0, "cases"), {"case": "sub"}),
+        (("jobs", 0, "tests"), {"test": "sub"}),
         (("jobs", 0, "results", 0, "console"), {"a": 1}),
         (("jobs", 0, "results", 0, "duration_s"), float("nan")),
         (("jobs", 0, "results", 0, "trial"), 1 << 63),

@@ -114,18 +114,18 @@ def test_moved_patch_keeps_its_claims(base: Source, folder: Path, opened: Worktr
     assert "0001-cow-2.patch # the swap side" in claims.read_text()
 
 
-def test_variant_is_written_where_it_is_chosen(base: Source, folder: Path, store: Store) -> None:
+def test_backport_is_written_where_it_is_chosen(base: Source, folder: Path, store: Store) -> None:
     text = (folder / "0002-cow-2.patch").read_text().replace("entry + 2", "entry + 3")
     (folder / "0002-cow-2.5.10.patch").write_text(text)
     claims = folder / "series.yaml"
     claims.write_text(
         claims.read_text().replace(
             "0002-cow-2.patch\n",
-            "0002-cow-2.patch\n    variants: [{when: kernel<5.11, file: 0002-cow-2.5.10.patch}]\n",
+            "0002-cow-2.patch\n    backports: [{when: kernel<5.11, file: 0002-cow-2.5.10.patch}]\n",
         )
     )
     before = read_folder(folder)
-    opened = find_worktree("cow", "variant", None, store)
+    opened = find_worktree("cow", "backport", None, store)
     open_worktree(base, load_series(folder), opened, store)
     assert "entry + 3" in (opened.place / "mm/swap.c").read_text()
     refresh(folder, opened, store)
@@ -139,7 +139,7 @@ def test_variant_is_written_where_it_is_chosen(base: Source, folder: Path, store
 
 def test_a_patch_for_other_kernels_stays_in_its_place(base: Source, folder: Path, store: Store) -> None:
     claims = folder / "series.yaml"
-    other = "    when: kernel<5.0\n    variants: [{when: kernel>=9.0, file: 0001-cow-1.patch}]\n"
+    other = "    when: kernel<5.0\n    backports: [{when: kernel>=9.0, file: 0001-cow-1.patch}]\n"
     claims.write_text(claims.read_text().replace("1.patch\n", f"1.patch\n{other}"))
     before = read_folder(folder)
     opened = find_worktree("cow", "partly", None, store)

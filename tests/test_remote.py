@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bisect.line import make_history_line
-from orchestrator.project.matrix import Cell
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.store.store import Store
 from orchestrator.plan.inputs import add_inputs
@@ -22,7 +22,7 @@ from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import Source, checkout, open_repository
 from orchestrator.source.series import Series, export_range
-from orchestrator.source.apply import State, apply_series, try_series
+from orchestrator.source.apply import PatchState, apply_series, try_series
 from orchestrator.source.tree import GitTree, LocalTree, find_tree
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
@@ -244,7 +244,7 @@ def test_steps_of_a_bisection_leave_its_history_whole(
 ) -> None:
     place = Workspace(tmp_path, store, progress)
     declared = replace(DECLARED, trees={"fake": tree})
-    job = Job(ROW, Cell("plain", "", ()), tree, Series(), ())
+    job = Job(ROW, Variant("plain", "", ()), tree, Series(), ())
     found = make_history_line(job, ("v5.10", "stack"), declared, place)
     assert found.count(()) == COMMITS
     for number in (35, 10):
@@ -276,9 +276,9 @@ def test_reject_in_the_middle(tree: GitTree, store: Store, progress: QuietProgre
     series = load_range("fake:v5.10..stack", tree, store, progress)
     base = fetch_tree(find_tree("fake:other", {"fake": tree}), store, progress)
     outcomes = try_series(base, series, (), store, progress)
-    assert [o.state for o in outcomes] == [State.APPLIES] * 34 + [State.REJECTED] + [State.NOT_TRIED] * 35
+    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [PatchState.NOT_TRIED] * 35
     outcomes = try_series(base, series, (), store, progress, keep_going=True)
-    assert [o.state for o in outcomes] == [State.APPLIES] * 34 + [State.REJECTED] + [State.APPLIES] * 35
+    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [PatchState.APPLIES] * 35
     reject = outcomes[34].reject
     assert outcomes[34].patch == "0035-many-change-35.patch"
     assert reject

@@ -23,30 +23,30 @@ from tests.test_verdict import FAILED, GOOD
 EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
 
 
-def log_of(case: str, said: str = "") -> str:
-    return f"[    2.000000] cowbell: begin {case}\n{said}\n[    2.100000] cowbell: end {case}\n"
+def log_of(test: str, said: str = "") -> str:
+    return f"[    2.000000] cowbell: begin {test}\n{said}\n[    2.100000] cowbell: end {test}\n"
 
 
 def make_run() -> RunRecord:
-    evil = replace(FAILED, case="x.evil", console=log_of("x.evil", EVIL), stderr=EVIL)
+    evil = replace(FAILED, test="x.evil", console=log_of("x.evil", EVIL), stderr=EVIL)
     evil = replace(evil, stdout=f"KTAP version 1\n1..1\n# {EVIL}\nnot ok 1 x.evil\n")
     hung = replace(
-        GOOD, case="x.hung", console=log_of("x.hung"), ended=Ended.TIMEOUT, exit_status=None, stdout=""
+        GOOD, test="x.hung", console=log_of("x.hung"), ended=Ended.TIMEOUT, exit_status=None, stdout=""
     )
-    mute = replace(GOOD, case="x.mute", console=log_of("x.mute"), stdout="")
+    mute = replace(GOOD, test="x.mute", console=log_of("x.mute"), stdout="")
     plain = JobRecord(
         row="demo",
-        cell="plain",
+        variant="plain",
         arch="x86_64",
         tree="debian-5.10",
         series="",
-        cases={name: (name,) for name in ("odirect.rd-mprotect", "x.evil", "x.hung", "x.mute", "x.never")},
+        tests={name: (name,) for name in ("odirect.rd-mprotect", "x.evil", "x.hung", "x.mute", "x.never")},
         expect=(Expected("odirect.*", Status.FAIL, "the page is copied"),),
         version="5.10.262",
         results=(FAILED, evil, hung, mute),
     )
     cow = replace(
-        plain, cell="cow", series="cow", cases={GOOD.case: (GOOD.case,)}, expect=(), results=(GOOD,)
+        plain, variant="cow", series="cow", tests={GOOD.test: (GOOD.test,)}, expect=(), results=(GOOD,)
     )
     return RunRecord("demo-0123456789ab", "cowbell test ROW=demo", "2024-01-15T12:00:00+00:00", (plain, cow))
 
@@ -108,7 +108,7 @@ def test_junit_survives_any_guest_output(judged: Judged) -> None:
     suites = ET.fromstring(junit.render_junit(judged))
     plain = suites[0]
     assert [plain.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "2", "2", "1"]
-    assert {child.tag for case in plain for child in case} == {"failure", "error", "skipped"}
+    assert {child.tag for test in plain for child in test} == {"failure", "error", "skipped"}
     assert (plain[1][0].text or "").endswith(
         "again: cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.evil"
     )

@@ -14,12 +14,12 @@ from tests.test_cli import cowbell
 # the others need a tree: they are read where they are tested
 COMMANDS = {
     "list": ("list",),
-    "names": ("list", "cases"),
+    "names": ("list", "tests"),
     "variables": ("-p",),
     "steps": ("-n", "test", "ROW=demo"),
     "series": ("series",),
     "proof": ("proof",),
-    "case": ("explain", "BROKEN", "odirect.rd-control"),
+    "test": ("explain", "BROKEN", "odirect.rd-control"),
     "changelog": ("list", "--changelog"),
     "gc": ("gc", "-n"),
     "doctor": ("doctor", "ROW=demo"),

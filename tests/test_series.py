@@ -35,7 +35,7 @@ def test_folder(tmp_path: Path) -> None:
     about = (
         "  - file: 2.patch\n"
         "    flips: {odirect.rd-mprotect: pass, vmsplice.child-small: fail}\n"
-        "    variants: [{when: kernel<5.11, file: 2.5.10.patch, flips: {a.b: pass}}]\n"
+        "    backports: [{when: kernel<5.11, file: 2.5.10.patch, flips: {a.b: pass}}]\n"
     )
     folder = write_folder(
         tmp_path / "cow", about, series="# why\n1.patch\n2.patch -p1 # as quilt writes it\n",
@@ -67,7 +67,7 @@ def test_a_patch_for_some_kernels(tmp_path: Path) -> None:
         "  - file: 2.patch\n"
         "    when: kernel>=5.15.25\n"
         "    flips: {a.b: pass}\n"
-        "    variants: [{when: kernel>=5.10.102 kernel<5.11, file: 2.patch}]\n"
+        "    backports: [{when: kernel>=5.10.102 kernel<5.11, file: 2.patch}]\n"
     )
     files = {"1_patch": MAIL, "2_patch": render_patch("swap: two", EDIT)}
     series = load_series(write_folder(tmp_path / "cow", about, series="1.patch\n2.patch\n", **files))
@@ -97,10 +97,10 @@ def test_everything_wrong_with_a_folder_at_once(tmp_path: Path) -> None:
     ("about", "told"),
     [
         ("  - file: 1.patch\n    flips: {a.b: maybe}\n", "expected one of pass, fail, got maybe"),
-        ("  - file: 1.patch\n    variants: [{when: kernel<5.11, file: no}]\n", "no does not exist"),
+        ("  - file: 1.patch\n    backports: [{when: kernel<5.11, file: no}]\n", "no does not exist"),
         ("  - {file: 1.patch, when: arch=x86_64}\n", "chosen by kernel alone, got 'arch=x86_64'"),
         (
-            "  - file: 1.patch\n    variants: [{when: arch=x86_64, file: 1.patch}]\n",
+            "  - file: 1.patch\n    backports: [{when: arch=x86_64, file: 1.patch}]\n",
             "chosen by kernel alone, got 'arch=x86_64'",
         ),
     ],

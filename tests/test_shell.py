@@ -34,7 +34,7 @@ WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none
 )
 def test_one_kernel_is_chosen(request_: Request, chosen: str) -> None:
     job = choose_job(make_plan(request_, DECLARED), request_.series)
-    assert f"{job.row.name}/{job.cell.name}" == chosen
+    assert f"{job.row.name}/{job.variant.name}" == chosen
 
 
 @pytest.mark.parametrize("series", [(), ("cow", "other")])

@@ -18,8 +18,8 @@ from orchestrator.source.debian import find_mirror
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.fixup import Fixup, load_fixups
 from orchestrator.source.repository import Source, checkout
-from orchestrator.source.series import Series, Variant
-from orchestrator.source.apply import State, apply_series, find_source, try_series
+from orchestrator.source.series import Series, Backport
+from orchestrator.source.apply import PatchState, apply_series, find_source, try_series
 from orchestrator.source.tree import DebianTree
 from tests.conftest import (
     FAKE_TREE,
@@ -316,7 +316,7 @@ def test_file_that_is_not_in_the_tree_or_is_already(
         patch = make_series(f"s{len(text)}", {"mm/swap.c": ("entry + 1", "entry + 2")}).patches[0]
         patch.path.write_text(text)
         outcomes = try_series(base, Series("x", patches=(patch,)), (), store, progress)
-        assert outcomes[0].state is State.REJECTED
+        assert outcomes[0].state is PatchState.REJECTED
         assert outcomes[0].reject
         return f"{outcomes[0].reject.where} | {outcomes[0].reject.text}"
 
@@ -344,7 +344,7 @@ def test_patch_that_is_in_the_tree_already(
     for text in (one.path.read_text(), named):
         one.path.write_text(text)
         outcomes = try_series(src, Series("x", patches=(one, two)), (), store, progress, keep_going=True)
-        assert [outcome.state for outcome in outcomes] == [State.PRESENT, State.APPLIES]
+        assert [outcome.state for outcome in outcomes] == [PatchState.PRESENT, PatchState.APPLIES]
         assert outcomes[0].reject
         assert outcomes[0].reject.present_as == f'{src.commit[:7]} ("one 1")'
         with pytest.raises(StageFailure) as raised:
@@ -461,9 +461,9 @@ def test_variant_is_what_is_applied(
     series = make_series("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
     other = tmp_path / "0001-x.5.10.patch"
     other.write_text(render_patch("x 1", {"mm/swap.c": ("entry + 1", "entry + 3")}))
-    old = replace(series.patches[0], variants=(Variant(Condition.parse("kernel<5.11"), other),))
+    old = replace(series.patches[0], variants=(Backport(Condition.parse("kernel<5.11"), other),))
     src = apply_series(base, replace(series, patches=(old,)), (), store, progress)
     assert "entry + 3" in read_tree(src, store)["mm/swap.c"]
-    new = replace(series.patches[0], variants=(Variant(Condition.parse("kernel<5.4"), other),))
+    new = replace(series.patches[0], variants=(Backport(Condition.parse("kernel<5.4"), other),))
     src = apply_series(base, replace(series, patches=(new,)), (), store, progress)
     assert "entry + 2" in read_tree(src, store)["mm/swap.c"]

@@ -2,7 +2,7 @@
 """How guests die, with real ones: each death gets its verdict in time, and nothing is left behind.
 
 The kernel is the demo row's plain one. Some handlers of its magic SysRq keys are replaced in a copy of its
-image, so that a case can have the real thing: an oops, CPUs that spin, a triple fault.
+image, so that a test can have the real thing: an oops, CPUs that spin, a triple fault.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import load_cases
+from orchestrator.project.guesttest import load_tests
 from orchestrator.project.guest import GuestShape
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.store.store import Store
@@ -27,8 +27,8 @@ from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.stages import build_job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.result.record import CaseResult, JobRecord
-from orchestrator.run.runner import compile_case, run_cases
+from orchestrator.result.record import TrialResult, JobRecord
+from orchestrator.run.runner import compile_test, run_tests
 from orchestrator.result.verdict import Verdict, judge_job
 from tests.conftest import QuietProgress, find_processes, wait_for
 
@@ -45,10 +45,10 @@ SABOTAGE = {
     "sysrq_handle_showregs": "4883ec10 48c7042400000000 48c744240800000000 0f011c24 0f0b",
 }
 
-# what a case does in the guest, the verdict, and words of its reason
+# what a test does in the guest, the verdict, and words of its reason
 FAULTS = {
     "aftermath": (
-        """/* what a kernel would find out late: after the end of the case, while its guest is being ended */
+        """/* what a kernel would find out late: after the end of the test, while its guest is being ended */
 	if (!fork()) {
 		char line[1000];
 		FILE *log = fopen("/dev/kmsg", "r");
@@ -146,7 +146,7 @@ FAULTS = {
 }
 
 
-def make_case(name: str, body: str) -> str:
+def make_test(name: str, body: str) -> str:
     limit = 1 if name in ("irqs-off", "soft-lockup", "stuck", "wait") else 60
     return f"""#include "guesttest.h"
 #include <fcntl.h>
@@ -204,21 +204,21 @@ class Bench:
     store: Store
     folder: Path
 
-    def run(self, faults: dict[str, str], machine: Machine | None = None) -> list[CaseResult]:
-        results: list[CaseResult] = []
+    def run(self, faults: dict[str, str], machine: Machine | None = None) -> list[TrialResult]:
+        results: list[TrialResult] = []
         for result in self.go(faults, machine):
             results.append(result)
         return results
 
-    def go(self, faults: dict[str, str], machine: Machine | None = None) -> Iterator[CaseResult]:
+    def go(self, faults: dict[str, str], machine: Machine | None = None) -> Iterator[TrialResult]:
         project = self.folder / "project"
         (project / "fault").mkdir(parents=True)
         for name, body in faults.items():
-            (project / "fault" / f"{name}.c").write_text(make_case(name, body))
+            (project / "fault" / f"{name}.c").write_text(make_test(name, body))
         lib_dir = ROOT / "guest-tests" / "lib"
         toolchain = self.machine.kernel.request.toolchain
-        programs = [compile_case(case, toolchain, lib_dir, self.store) for case in load_cases(project)]
-        return run_cases(machine or self.machine, programs, lib_dir, self.results, QuietProgress())
+        programs = [compile_test(test, toolchain, lib_dir, self.store) for test in load_tests(project)]
+        return run_tests(machine or self.machine, programs, lib_dir, self.results, QuietProgress())
 
     @property
     def results(self) -> Path:
@@ -234,7 +234,7 @@ class Bench:
 def machine(kernel_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     declared = load_declarations(ROOT)
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    (job,) = (job for job in make_plan(Request(rows=("demo",)), declared) if job.cell.name == "plain")
+    (job,) = (job for job in make_plan(Request(rows=("demo",)), declared) if job.variant.name == "plain")
     kernel = build_job(job, declared, place)
     image = sabotage(kernel.folder / "vmlinux", tmp_path_factory.mktemp("kernel") / "vmlinux")
     rootfs = make_rootfs(kernel.request.arch, kernel_store, place.progress)
@@ -256,22 +256,22 @@ def bench(machine: Machine, kernel_store: Store, tmp_path: Path) -> Iterator[Ben
 @pytest.fixture(scope="session")
 def outcomes(
     machine: Machine, kernel_store: Store, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[CaseResult, Verdict]]:
+) -> dict[str, tuple[TrialResult, Verdict]]:
     """Every fault in one run, in guests as fresh as they have to be."""
     found = Bench(machine, kernel_store, tmp_path_factory.mktemp("faults"))
     results = found.run({name: body for name, (body, _, _) in FAULTS.items()})
     found.check_clean()
-    assert [result.case for result in results] == [f"fault.{name}" for name in FAULTS]
-    return {result.case.removeprefix("fault."): (result, judge([result])[0]) for result in results}
+    assert [result.test for result in results] == [f"fault.{name}" for name in FAULTS]
+    return {result.test.removeprefix("fault."): (result, judge([result])[0]) for result in results}
 
 
-def judge(results: Sequence[CaseResult]) -> tuple[Verdict, ...]:
-    cases = {result.case: (result.case,) for result in results}
-    return judge_job(JobRecord("row", "cell", "x86_64", "tree", "", cases, results=tuple(results)))
+def judge(results: Sequence[TrialResult]) -> tuple[Verdict, ...]:
+    tests = {result.test: (result.test,) for result in results}
+    return judge_job(JobRecord("row", "variant", "x86_64", "tree", "", tests, results=tuple(results)))
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault(outcomes: dict[str, tuple[CaseResult, Verdict]], name: str) -> None:
+def test_fault(outcomes: dict[str, tuple[TrialResult, Verdict]], name: str) -> None:
     result, verdict = outcomes[name]
     _, status, words = FAULTS[name]
     assert (verdict.status, words in verdict.reason) == (status, True), verdict
@@ -279,16 +279,16 @@ def test_fault(outcomes: dict[str, tuple[CaseResult, Verdict]], name: str) -> No
     assert len(verdict.reason.splitlines()) < 2
     assert "\x1b" not in verdict.reason + verdict.evidence
     assert result.core == ""
-    assert ("after the end of the case" in verdict.reason) is (name == "aftermath")
+    assert ("after the end of the test" in verdict.reason) is (name == "aftermath")
 
 
-def test_oops_is_survived(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> None:
-    """The case after an oops runs in the same guest, and the splat is not counted twice."""
+def test_oops_is_survived(outcomes: dict[str, tuple[TrialResult, Verdict]]) -> None:
+    """The test after an oops runs in the same guest, and the splat is not counted twice."""
     assert outcomes["oops"][0].boot == outcomes["panic"][0].boot
     assert outcomes["oops"][0].is_guest_usable
 
 
-def test_hang_leaves_evidence(outcomes: dict[str, tuple[CaseResult, Verdict]]) -> None:
+def test_hang_leaves_evidence(outcomes: dict[str, tuple[TrialResult, Verdict]]) -> None:
     """Where each CPU is, and what an NMI has the kernel say; the panic that we ask for is no verdict."""
     result, verdict = outcomes["irqs-off"]
     assert "NMI: Not continuing" in result.said
@@ -309,7 +309,7 @@ WAIT = {"wait": "for (;;) pause();", "well": 'gt_pass("before and after");'}
 )
 def test_qemu_that_is_killed_or_stopped(bench: Bench, number: int, words: str) -> None:
     """The host's trouble: no verdict, what was earned is kept, and the time limit holds."""
-    earned: list[CaseResult] = []
+    earned: list[TrialResult] = []
 
     def interfere() -> None:
         consoles = bench.results / "boot-1" / "console.log"
@@ -324,7 +324,7 @@ def test_qemu_that_is_killed_or_stopped(bench: Bench, number: int, words: str) -
         earned.extend(bench.go({"a-first": WAIT["well"], **WAIT}))
     assert time.monotonic() - began < 60
     thread.join()
-    assert [result.case for result in earned] == ["fault.a-first"]
+    assert [result.test for result in earned] == ["fault.a-first"]
 
 
 def test_panic_at_boot(bench: Bench, tmp_path: Path) -> None:
@@ -338,11 +338,11 @@ def test_panic_at_boot(bench: Bench, tmp_path: Path) -> None:
 
 def test_parallel_guests_do_not_meet(bench: Bench) -> None:
     """Ports, consoles and monitors are each one's own."""
-    results: dict[int, list[CaseResult]] = {}
+    results: dict[int, list[TrialResult]] = {}
 
     def work(number: int) -> None:
         own = Bench(bench.machine, bench.store, bench.folder / str(number))
-        results[number] = own.run({f"case-{number}": f'gt_pass("{number}");'})
+        results[number] = own.run({f"test-{number}": f'gt_pass("{number}");'})
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -350,7 +350,7 @@ def test_parallel_guests_do_not_meet(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     verdicts = [judge(results[number])[0] for number in range(3)]
-    assert [(v.name, v.status) for v in verdicts] == [(f"fault.case-{n}", "pass") for n in range(3)]
+    assert [(v.name, v.status) for v in verdicts] == [(f"fault.test-{n}", "pass") for n in range(3)]
 
 
 def test_memory_is_kept_on_request(bench: Bench) -> None:

@@ -26,7 +26,7 @@ def build(board, budget):
 
 def test(board, budget):
     board.expect(75)
-    board.stage("run", "7 case(s)")
+    board.stage("run", "7 test(s)")
     time.sleep(3)
     board.note("a note")
 
@@ -59,7 +59,7 @@ def run_on_pipe(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_live_view_has_jobs_counts_and_the_time_left() -> None:
     child = spawn()
     child.expect(r"demo/plain.*build.*\d+/30")
-    child.expect(r"demo/cow.*run.*7 case\(s\)")
+    child.expect(r"demo/cow.*run.*7 test\(s\)")
     child.expect(r"0 of 2 kernels done")
     child.expect("product")
     child.expect(pexpect.EOF)
@@ -114,7 +114,7 @@ with Terminal(is_silent="-s" in sys.argv) as terminal:
     job = terminal.for_job("demo/plain")
     job.stage("build", "linux 5.10")
     job.note("a note")
-    job.stage("run", "7 case(s)")
+    job.stage("run", "7 test(s)")
     terminal.end_job("demo/plain", "done")
     terminal.stage("source", "another")
     if "two" in sys.argv:
@@ -144,7 +144,7 @@ def test_a_gitlab_log_has_a_section_for_each_stage() -> None:
     starts = re.findall(r"section_start:[^\r]*\r\x1b\[0K *\d+:\d\d +([^\n]*)", said)
     assert [" ".join(title.split()) for title in starts] == [
         "demo/plain build linux 5.10",
-        "demo/plain run 7 case(s)",
+        "demo/plain run 7 test(s)",
         "source another",
     ]
     plain = MARK.sub("", said)

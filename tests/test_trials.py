@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How often a case is run: counted, until a question is answered, in turns."""
+"""How often a test is run: counted, until a question is answered, in turns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,54 +7,54 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.grammar import read_repeat
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.result.status import Status
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, Sought
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, Sought
 from orchestrator.result.kept import forget_results, keep_result
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
 from tests.test_cli import cowbell
 from tests.test_verdict import GOOD, WARNING
 
-RACE = GuestCase(GOOD.case, Path("x.c"), "c", "0", "", "race", 5)
+RACE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
 SURE = replace(RACE, kind="deterministic")
 
 
-def tried(hits: int, tries: int, **fields: object) -> CaseResult:
+def tried(hits: int, tries: int, **fields: object) -> TrialResult:
     told = f"# rate: {hits} of {tries} tries\n"
     line = "not ok" if hits else "ok"
-    stdout = f"KTAP version 1\n1..1\n{told}{line} 1 {GOOD.case}\n"
+    stdout = f"KTAP version 1\n1..1\n{told}{line} 1 {GOOD.test}\n"
     return replace(GOOD, stdout=stdout, exit_status=int(bool(hits)), **fields)  # type: ignore[arg-type]
 
 
 def judge(
-    *results: CaseResult, is_race: bool = True, sought: dict[str, Sought] | None = None
+    *results: TrialResult, is_race: bool = True, sought: dict[str, Sought] | None = None
 ) -> tuple[Status, str]:
     job = JobRecord(
-        row="row", cell="plain", arch="x86_64", tree="tree", series="", cases={GOOD.case: (GOOD.case,)},
-        races=(GOOD.case,) if is_race else (), sought=sought or {}, results=results,
+        row="row", variant="plain", arch="x86_64", tree="tree", series="", tests={GOOD.test: (GOOD.test,)},
+        races=(GOOD.test,) if is_race else (), sought=sought or {}, results=results,
     )  # fmt: skip
     (verdict,) = judge_job(job)
     return verdict.raw, verdict.reason
 
 
-def test_a_counted_case_is_run_that_often() -> None:
-    for case in (RACE, SURE):
-        assert [Repeat(3).wants_more(case, [GOOD] * n) for n in range(5)] == [True, True, True, False, False]
+def test_a_counted_test_is_run_that_often() -> None:
+    for test in (RACE, SURE):
+        assert [Repeat(3).wants_more(test, [GOOD] * n) for n in range(5)] == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("name", [GOOD.case, "selftests/mm/cow"])
+@pytest.mark.parametrize("name", [GOOD.test, "selftests/mm/cow"])
 def test_what_is_to_be_run_again_is_forgotten(tmp_path: Path, name: str) -> None:
-    """Also of the kernel's own cases, whose names have a folder; another machine's result is not ours."""
-    case = replace(SURE, id=name)
+    """Also of the kernel's own tests, whose names have a folder; another machine's result is not ours."""
+    test = replace(SURE, id=name)
     for trial in range(1, 12):
-        keep_result(tmp_path, replace(GOOD, case=name, content_id="0" * 16, trial=trial))
+        keep_result(tmp_path, replace(GOOD, test=name, content_id="0" * 16, trial=trial))
     theirs = tmp_path / f"{name}.{'0' * 12}.{'f' * 12}.json"
     theirs.write_text("{}")
     assert len(list(tmp_path.rglob("*.json"))) == 12
-    forget_results(tmp_path, case, "0" * 16)
+    forget_results(tmp_path, test, "0" * 16)
     assert list(tmp_path.rglob("*.json")) == [theirs]
 
 
@@ -84,7 +84,7 @@ def test_auto_runs_what_is_deterministic_once() -> None:
 
 
 def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
-    auto = Repeat(AUTO, {GOOD.case: Sought(0.01, "known")})
+    auto = Repeat(AUTO, {GOOD.test: Sought(0.01, "known")})
     assert auto.wants_more(RACE, [tried(0, 200)])
     assert not auto.wants_more(RACE, [tried(0, 200), tried(0, 99)])
     assert not auto.wants_more(RACE, [tried(0, 200), tried(1, 2)])
@@ -94,7 +94,7 @@ def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
 
 
 def test_auto_counts_trials_where_no_tries_are_told() -> None:
-    auto = Repeat(AUTO, {GOOD.case: Sought(0.2, "known")})
+    auto = Repeat(AUTO, {GOOD.test: Sought(0.2, "known")})
     wanted = [auto.wants_more(RACE, [GOOD] * n) for n in range(1, 16)]
     assert wanted.index(False) == 13
 
@@ -140,7 +140,7 @@ def test_a_race_that_tells_no_tries_has_its_trials() -> None:
     assert "0 of 1: rate below 95 %" in judge(GOOD, replace(GOOD, stdout=""))[1]
 
 
-def test_a_deterministic_case_that_goes_both_ways_says_how_often() -> None:
+def test_a_deterministic_test_that_goes_both_ways_says_how_often() -> None:
     failed = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1"), exit_status=1)
     status, reason = judge(GOOD, failed, GOOD, is_race=False)
     assert (status, reason.partition(":")[0]) == (Status.FAIL, "1 of 3 trials")
@@ -155,17 +155,17 @@ def test_what_is_no_rate_is_not_weighed() -> None:
 
 
 def test_kernels_are_compared_by_their_rates() -> None:
-    def make_job(cell: str, *results: CaseResult) -> JobRecord:
-        return JobRecord("row", cell, "x86_64", "t", "", {GOOD.case: (GOOD.case,)}, results=results)
+    def make_job(variant: str, *results: TrialResult) -> JobRecord:
+        return JobRecord("row", variant, "x86_64", "t", "", {GOOD.test: (GOOD.test,)}, results=results)
 
     run = RunRecord("row-1", "cowbell test", "2024-01-15T01:00:00+00:00", (
         make_job("plain", tried(56, 70)), make_job("cow", tried(8, 40, trial=1), tried(40, 40, trial=2)),
     ))  # fmt: skip
     told = dict(list_explanations(Judged(run)))
     assert (
-        told[f"{GOOD.case}, plain less cow"] == "56 of 70 less 48 of 80: 5.2 % to 33 % with 95 % confidence"
+        told[f"{GOOD.test}, plain less cow"] == "56 of 70 less 48 of 80: 5.2 % to 33 % with 95 % confidence"
     )
-    assert "2 of 2" not in told[f"FAIL {GOOD.case} on cow"]
+    assert "2 of 2" not in told[f"FAIL {GOOD.test} on cow"]
     told_by_kernel = GOOD.console.replace("cowbell: end", "only in the second\n[    2.100000] cowbell: end")
     second = tried(1, 2, trial=2, console=told_by_kernel)
     page = render_html(Judged(replace(run, jobs=(make_job("cow", GOOD, second, replace(GOOD, trial=3)),))))

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator import pipeline
 from orchestrator.project.condition import Version
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.project.matrix import Cell
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Variant
 from orchestrator.project.guest import GuestShape
 from orchestrator.errors import StageFailure
 from orchestrator.result.status import Status
@@ -24,7 +24,7 @@ from orchestrator.plan.plan import Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.pipeline import run_jobs
 from orchestrator.report.bundle import _judge_one, is_failing
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, load_run
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_run
 from orchestrator.run.runner import Program
 from orchestrator.source.series import Series
 from orchestrator.result.repeat import AUTO, Repeat
@@ -37,19 +37,19 @@ BROKEN = replace(GOOD, stdout="")
 
 
 class Laboratory:
-    """Two kernels and a case; ``said`` is what it comes to, trial by trial, and ``told`` all that was done.
+    """Two kernels and a test; ``said`` is what it comes to, trial by trial, and ``told`` all that was done.
 
     Jobs run in processes of their own, so what is done is written to a file.
     """
 
     def __init__(self, folder: Path, store: Store, progress: QuietProgress) -> None:
         self.place = Workspace(folder, store, progress)
-        self.said: Callable[[int], CaseResult] = lambda trial: GOOD
-        self.builds: Callable[[str], None] = lambda cell: None
+        self.said: Callable[[int], TrialResult] = lambda trial: GOOD
+        self.builds: Callable[[str], None] = lambda variant: None
         self.boots: Callable[[int], None] = lambda trial: None
         self._told = folder / "told"
         (folder / "read.c").write_text("int main(void) { return 0; }\n")
-        self.case = GuestCase(GOOD.case, folder / "read.c", "c", "0", "it works", "race", 5)
+        self.test = GuestTest(GOOD.test, folder / "read.c", "c", "0", "it works", "race", 5)
 
     @property
     def told(self) -> list[str]:
@@ -65,35 +65,35 @@ class Laboratory:
     def prepare(self, job: Job, *rest: object) -> SimpleNamespace:
         source = SimpleNamespace(fixups=(), commit="c", tree_id="t", source_id="s")
         config = SimpleNamespace(config_id="k")
-        request = SimpleNamespace(source=source, config=config, build_id=job.cell.name)
+        request = SimpleNamespace(source=source, config=config, build_id=job.variant.name)
         base = SimpleNamespace(version=Version.parse("5.10"), origin="", commit="b")
         return SimpleNamespace(base=base, checked_request=request, left_out="", failure=None, request=request)
 
     def build(self, job: Job, *rest: object, redo: bool) -> SimpleNamespace:
-        self.tell(f"build {job.cell.name}{' again' if redo else ''}")
-        self.builds(job.cell.name)
-        return SimpleNamespace(build_s=1.0, cell=job.cell.name)
+        self.tell(f"build {job.variant.name}{' again' if redo else ''}")
+        self.builds(job.variant.name)
+        return SimpleNamespace(build_s=1.0, variant=job.variant.name)
 
     def choose_machine(self, job: Job, *rest: object) -> SimpleNamespace:
         root = SimpleNamespace(rootfs_id="r")
         return SimpleNamespace(
-            shape=GuestShape(2, 1024), rootfs=root, accel="tcg", boot="qemu", cell=job.cell.name
+            shape=GuestShape(2, 1024), rootfs=root, accel="tcg", boot="qemu", variant=job.variant.name
         )
 
-    def run_cases(
+    def run_tests(
         self,
         machine: SimpleNamespace,
         programs: Sequence[Program],
         lib_dir: Path,
         folder: Path,
         progress: QuietProgress,
-        is_wanted_again: Callable[[CaseResult], bool],
-    ) -> Iterator[CaseResult]:
+        is_wanted_again: Callable[[TrialResult], bool],
+    ) -> Iterator[TrialResult]:
         for program in programs:
             trial, is_wanted = program.trial, True
             while is_wanted:
                 self.boots(trial)
-                self.tell(f"{machine.cell} {trial}")
+                self.tell(f"{machine.variant} {trial}")
                 result = replace(self.said(trial), trial=trial, content_id=program.program_id)
                 is_wanted = is_wanted_again(result)
                 yield result
@@ -103,12 +103,12 @@ class Laboratory:
         self,
         repeat: Repeat,
         *,
-        cells: Sequence[str] = ("plain", "cow"),
+        variants: Sequence[str] = ("plain", "cow"),
         redo: bool = False,
         what_if: tuple[str, ...] = (),
     ) -> list[JobRecord]:
         row = replace(ROW, tree=FAKE_TREE.name)
-        jobs = [Job(row, Cell(name, "", ()), FAKE_TREE, Series(), (self.case,)) for name in cells]
+        jobs = [Job(row, Variant(name, "", ()), FAKE_TREE, Series(), (self.test,)) for name in variants]
         place = replace(self.place, repeat=repeat, what_if=what_if)
         run_id, _ = run_jobs(jobs, DECLARED, place, "tcg", "cowbell test", redo=redo)
         return list(load_run(place.store.path("runs", run_id) / "record.json").jobs)
@@ -125,16 +125,16 @@ def lab(
         "find_kernel": lambda *rest: object(),
         "build_prepared": lab.build,
         "choose_machine": lab.choose_machine,
-        "compile_cases": lambda *rest: [Program(lab.case, "0" * 12, lab.case.path)],
-        "find_cell_dir": lambda machine, store: store.path("results", machine.cell),
-        "run_cases": lab.run_cases,
+        "compile_tests": lambda *rest: [Program(lab.test, "0" * 12, lab.test.path)],
+        "find_variant_dir": lambda machine, store: store.path("results", machine.variant),
+        "run_tests": lab.run_tests,
     }.items():
         monkeypatch.setattr(pipeline, name, pretended)
     return lab
 
 
-def count_trials(lab: Laboratory, cell: str) -> list[str]:
-    return [line for line in lab.told if line.startswith(f"{cell} ")]
+def count_trials(lab: Laboratory, variant: str) -> list[str]:
+    return [line for line in lab.told if line.startswith(f"{variant} ")]
 
 
 def test_kernels_take_turns(lab: Laboratory) -> None:
@@ -146,10 +146,10 @@ def test_kernels_take_turns(lab: Laboratory) -> None:
     assert [result.trial for result in cow.results] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("cells", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
-def test_a_trial_without_an_answer_is_not_tried_away(lab: Laboratory, cells: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("variants", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
+def test_a_trial_without_an_answer_is_not_tried_away(lab: Laboratory, variants: tuple[str, ...]) -> None:
     lab.said = lambda trial: BROKEN if trial == 2 else GOOD
-    for job in lab.run(Repeat(4), cells=cells):
+    for job in lab.run(Repeat(4), variants=variants):
         (verdict,) = judge_job(job)
         assert (verdict.raw, verdict.trial, verdict.trials) == (Status.BROKEN, 2, 4)
     assert count_trials(lab, "plain") == [f"plain {trial}" for trial in (1, 2, 3, 4)]
@@ -171,8 +171,8 @@ def test_what_is_done_again_is_done_once(lab: Laboratory) -> None:
 
 
 def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
-    def fail(cell: str) -> None:
-        if cell == "cow":
+    def fail(variant: str) -> None:
+        if variant == "cow":
             raise StageFailure("build", "the kernel does not build")
 
     lab.builds = fail
@@ -181,16 +181,16 @@ def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
     assert (len(plain.results), cow.failure and cow.failure.stage) == (8, "build")
 
 
-@pytest.mark.parametrize("cells", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
+@pytest.mark.parametrize("variants", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])
 def test_a_kernel_that_boots_for_some_trials_only_does_not_pass(
-    lab: Laboratory, cells: tuple[str, ...]
+    lab: Laboratory, variants: tuple[str, ...]
 ) -> None:
     def fail(trial: int) -> None:
         if trial == 3:
             raise StageFailure("boot", "the kernel hangs", log=Path("console.log"))
 
     lab.boots = fail
-    for job in lab.run(Repeat(4), cells=cells):
+    for job in lab.run(Repeat(4), variants=variants):
         (verdict,) = judge_job(job)
         assert (verdict.raw, verdict.stage, verdict.trial, verdict.trials) == (Status.CRASH, "boot", 3, 2)
         assert verdict.reason.startswith("boot, for trial 3: the kernel hangs")

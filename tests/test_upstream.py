@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own selftests as cases: what becomes a program, and what their TAP is worth."""
+"""The kernel's own selftests as tests: what becomes a program, and what their TAP is worth."""
 
 import subprocess
 from dataclasses import replace
 
 import pytest
 
-from orchestrator.project.guesttest import load_cases, select_cases
-from orchestrator.project.selftest import CASES
+from orchestrator.project.guesttest import load_tests, select_tests
+from orchestrator.project.selftest import TESTS
 from orchestrator.result.status import Status
 from orchestrator.store.store import Store
 from orchestrator.kernel.build import BuildRequest, find_toolchain
 from orchestrator.parse.ktap import parse_ktap
-from orchestrator.result.record import CaseResult, Failure, JobRecord
+from orchestrator.result.record import TrialResult, Failure, JobRecord
 from orchestrator.run.runner import Program
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.fetch import fetch_tree
@@ -53,23 +53,23 @@ def programs(
     base = fetch_tree(FAKE_TREE, store, progress)
     src = apply_series(base, make_series("selftests", added), (), store, progress)
     request = BuildRequest(src, ask(store.root / "kconfigs", src), X86, find_toolchain(X86))
-    return {program.case.id: program for program in compile_selftests(CASES, request, store, progress)}
+    return {program.test.id: program for program in compile_selftests(TESTS, request, store, progress)}
 
 
-def run(program: Program) -> CaseResult:
+def run(program: Program) -> TrialResult:
     is_script = program.path.read_bytes().startswith(b"#!")
     argv = [*(["sh"] if is_script else []), str(program.path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    return make_result(program.case.id, done.stdout, done.returncode)
+    return make_result(program.test.id, done.stdout, done.returncode)
 
 
-def make_result(case: str, stdout: str, exit_status: int) -> CaseResult:
-    console = CONSOLE.replace(GOOD.case, case)
-    return replace(GOOD, case=case, stdout=stdout, exit_status=exit_status, console=console)
+def make_result(test: str, stdout: str, exit_status: int) -> TrialResult:
+    console = CONSOLE.replace(GOOD.test, test)
+    return replace(GOOD, test=test, stdout=stdout, exit_status=exit_status, console=console)
 
 
-def judge(result: CaseResult) -> list[Verdict]:
-    job = JobRecord("row", "plain", "x86_64", "tree", "", cases={result.case: ()}, results=(result,))
+def judge(result: TrialResult) -> list[Verdict]:
+    job = JobRecord("row", "plain", "x86_64", "tree", "", tests={result.test: ()}, results=(result,))
     return list(judge_job(job))
 
 
@@ -81,14 +81,14 @@ def told(stdout: str, exit_status: int) -> dict[str, Status]:
 
 
 def test_a_star_alone_means_ours() -> None:
-    cases = (*load_cases(ROOT / "guest-tests"), *CASES)
-    assert not set(CASES) & set(select_cases(cases, ["*"]))
-    assert select_cases(cases, ["upstream/*"]) == CASES
-    assert [case.id for case in select_cases(cases, ["upstream/cow"])] == ["upstream/cow"]
+    tests = (*load_tests(ROOT / "guest-tests"), *TESTS)
+    assert not set(TESTS) & set(select_tests(tests, ["*"]))
+    assert select_tests(tests, ["upstream/*"]) == TESTS
+    assert [test.id for test in select_tests(tests, ["upstream/cow"])] == ["upstream/cow"]
 
 
 def test_compiled_from_the_tree_against_its_headers(programs: dict[str, Program]) -> None:
-    assert set(programs) == {case.id for case in CASES}
+    assert set(programs) == {test.id for test in TESTS}
     (verdict,) = judge(run(programs["upstream/soft-dirty"]))
     assert (verdict.name, verdict.status) == ("upstream/soft-dirty/soft-dirty.c by vm_util", Status.PASS)
 
@@ -178,7 +178,7 @@ def test_a_splat_outweighs_what_was_said() -> None:
 
 
 def test_a_kernel_that_does_not_boot_leaves_a_verdict() -> None:
-    job = JobRecord("row", "plain", "x86_64", "tree", "", cases={"upstream/cow": ()})
+    job = JobRecord("row", "plain", "x86_64", "tree", "", tests={"upstream/cow": ()})
     (missing,) = judge_job(job)
     (failed,) = judge_job(replace(job, failure=Failure("boot", "panic", "", "", "")))
     assert (missing.status, failed.status) == (Status.BROKEN, Status.CRASH)

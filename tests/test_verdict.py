@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.result.status import Status
-from orchestrator.result.record import CaseResult, Ended, Expected, Failure, JobRecord
+from orchestrator.result.record import TrialResult, Ended, Expected, Failure, JobRecord
 from orchestrator.result.verdict import Verdict, find_expected, is_conclusive, judge_job
 
 STDOUT = "KTAP version 1\n1..1\n# the read is whole\nok 1 odirect.rd-mprotect\n"
@@ -29,8 +29,8 @@ OOM = """[    2.050000] eater invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER
 [    2.060000] Out of memory: Killed process 77 (eater) total-vm:200000kB, anon-rss:190000kB, file-rss:0kB
 """
 
-GOOD = CaseResult(
-    case="odirect.rd-mprotect",
+GOOD = TrialResult(
+    test="odirect.rd-mprotect",
     content_id="0",
     ended=Ended.EXIT,
     exit_status=0,
@@ -46,20 +46,20 @@ GOOD = CaseResult(
 )
 
 
-PAIRED = replace(GOOD, case="fork.basic-cow", console=CONSOLE.replace(GOOD.case, "fork.basic-cow"))
+PAIRED = replace(GOOD, test="fork.basic-cow", console=CONSOLE.replace(GOOD.test, "fork.basic-cow"))
 NAMES = ("fork.basic-cow[state=small]", "fork.basic-cow[state=thp]")
-SUBTESTS = {GOOD.case: (GOOD.case,), "fork.basic-cow": NAMES}
+SUBTESTS = {GOOD.test: (GOOD.test,), "fork.basic-cow": NAMES}
 
 
-def judge(*results: CaseResult, **fields: object) -> list[Verdict]:
-    cases = {result.case: SUBTESTS[result.case] for result in results}
+def judge(*results: TrialResult, **fields: object) -> list[Verdict]:
+    tests = {result.test: SUBTESTS[result.test] for result in results}
     job = JobRecord(
-        row="row", cell="plain", arch="x86_64", tree="tree", series="", cases=cases, results=tuple(results)
+        row="row", variant="plain", arch="x86_64", tree="tree", series="", tests=tests, results=tuple(results)
     )
     return list(judge_job(replace(job, **fields)))  # type: ignore[arg-type]
 
 
-def status_of(result: CaseResult) -> Status:
+def status_of(result: TrialResult) -> Status:
     (status,) = {verdict.status for verdict in judge(result)}
     return status
 
@@ -123,7 +123,7 @@ def test_each_doubt(change: dict[str, object], status: Status) -> None:
 
 @pytest.mark.parametrize("ended", [ended for ended in Ended if ended is not Ended.EXIT])
 def test_no_guest_that_was_lost_passes(ended: Ended) -> None:
-    """Whatever the case said before: its end was not seen."""
+    """Whatever the test said before: its end was not seen."""
     (verdict,) = judge(replace(GOOD, ended=ended, how="what shows it"))
     assert verdict.status.is_bad
     assert "what shows it" in verdict.reason
@@ -143,7 +143,7 @@ def test_guest_s_oom_killer_is_named() -> None:
     (verdict,) = judge(killed)
     assert verdict.status is Status.BROKEN
     assert "the guest ran out of memory (Out of memory: Killed process 77 (eater)" in verdict.reason
-    # one that a case provokes and lives through is its own affair
+    # one that a test provokes and lives through is its own affair
     assert status_of(replace(killed, stdout=STDOUT, exit_status=0)) is Status.PASS
 
 
@@ -161,7 +161,7 @@ def test_nothing_that_a_terminal_obeys_is_in_a_verdict() -> None:
         assert not set(verdict.name + verdict.reason + verdict.evidence) & set("\x1b\x07\x9b\r")
 
 
-def test_taint_of_an_earlier_case_is_not_counted_again() -> None:
+def test_taint_of_an_earlier_test_is_not_counted_again() -> None:
     assert status_of(replace(GOOD, taint_before=1 << 9, taint_after=1 << 9)) is Status.PASS
 
 
@@ -180,27 +180,27 @@ _WORDS = st.text(
 
 
 @st.composite
-def passing_runs(draw: st.DrawFn) -> CaseResult:
-    """What a case that passes leaves: diagnostics and rates in its stream, a kernel that talks meanwhile."""
-    case = draw(st.sampled_from([GOOD.case, "fork.basic-cow"]))
-    names = SUBTESTS[case]
+def passing_runs(draw: st.DrawFn) -> TrialResult:
+    """What a test that passes leaves: diagnostics and rates in its stream, a kernel that talks meanwhile."""
+    test = draw(st.sampled_from([GOOD.test, "fork.basic-cow"]))
+    names = SUBTESTS[test]
     lines = ["KTAP version 1", f"1..{len(names)}"]
     for number, name in enumerate(names, 1):
         lines += [f"# {text}" for text in draw(st.lists(_WORDS, max_size=3))]
         lines += draw(st.sampled_from([[], ["# rate: 0 of 300 tries"]]))
         lines.append(f"ok {number} {name}")
     talk = draw(st.lists(st.sampled_from(["random: crng init done", "EXT4-fs (vdb): mounted"]), max_size=3))
-    told = [f"cowbell: begin {case}", *talk, f"cowbell: end {case}"]
+    told = [f"cowbell: begin {test}", *talk, f"cowbell: end {test}"]
     console = "".join(f"[    2.{number:06}] {text}\n" for number, text in enumerate(told))
-    return replace(GOOD, case=case, stdout="\n".join(lines) + "\n", console=console)
+    return replace(GOOD, test=test, stdout="\n".join(lines) + "\n", console=console)
 
 
 @given(passing_runs(), st.data())
-def test_no_prefix_of_a_passing_run_passes(run: CaseResult, data: st.DataObject) -> None:
-    def passed(result: CaseResult) -> list[str]:
+def test_no_prefix_of_a_passing_run_passes(run: TrialResult, data: st.DataObject) -> None:
+    def passed(result: TrialResult) -> list[str]:
         return [verdict.name for verdict in judge(result) if verdict.status is Status.PASS]
 
-    assert tuple(passed(run)) == SUBTESTS[run.case]
+    assert tuple(passed(run)) == SUBTESTS[run.test]
     stdout = run.stdout[: data.draw(st.integers(0, len(run.stdout) - 1))]
     # a log that shows the end's marker whole has lost nothing but the end of that line
     console = run.console[: data.draw(st.integers(0, len(run.console) - 2))]
@@ -229,7 +229,7 @@ FAILED = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
         (replace(GOOD, ended=Ended.TIMEOUT, exit_status=None), Status.TIMEOUT, Status.XFAIL),
     ],
 )
-def test_expectations(result: CaseResult, expected: Status, status: Status) -> None:
+def test_expectations(result: TrialResult, expected: Status, status: Status) -> None:
     (verdict,) = judge(result, expect=(Expected("odirect.*", expected, "known"),))
     assert (verdict.status, verdict.why_expected) == (status, "known")
     assert verdict.status.is_bad is (status is not Status.XFAIL)
@@ -249,19 +249,19 @@ def test_expectation_names_a_subtest_literally() -> None:
 
 def test_what_was_not_run() -> None:
     failure = Failure("build", "the kernel does not build", "", "mm/memory.c:1: error", "")
-    (broken,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=failure)
+    (broken,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=failure)
     assert (broken.status, broken.stage) == (Status.BROKEN, "build")
-    (crash,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="boot"))
+    (crash,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="boot"))
     assert crash.status is Status.CRASH
     # the guest is not the one that the row asks for
-    (other,) = judge(cases={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="setup"))
+    (other,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="setup"))
     assert other.status is Status.BROKEN
-    assert judge(cases={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []
-    (lost,) = judge(cases={"a.b": ("a.b[x=1]",)})
+    assert judge(tests={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []
+    (lost,) = judge(tests={"a.b": ("a.b[x=1]",)})
     assert lost.status is Status.BROKEN
 
 
 def test_only_answers_are_kept() -> None:
-    assert is_conclusive(GOOD, (GOOD.case,))
-    assert is_conclusive(FAILED, (GOOD.case,))
-    assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.case,))
+    assert is_conclusive(GOOD, (GOOD.test,))
+    assert is_conclusive(FAILED, (GOOD.test,))
+    assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.test,))

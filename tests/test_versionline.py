@@ -15,21 +15,21 @@ from orchestrator.bisect import bisection
 from orchestrator.bisect.answer import Answer
 from orchestrator.bisect.bisection import Bisection
 from orchestrator.bisect.gitbisect import Find
-from orchestrator.bisect.outcome import Outcome, render_json, render_mail, render_text
+from orchestrator.bisect.outcome import BisectResult, render_json, render_mail, render_text
 from orchestrator.bisect.versionline import choose_between
 from orchestrator.project.condition import Condition
-from orchestrator.project.matrix import Cell
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.store.store import Store
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import Fragment, Request
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, save_run
+from orchestrator.kernel.fragment import Fragment, SymbolRequest
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_run
 from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
-from orchestrator.source.versions import Version
+from orchestrator.source.versions import DebianVersion
 from orchestrator.cli.bisect import Asked, make_question
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.gitserver import run_git
@@ -53,20 +53,20 @@ OFFERED = {
 }
 OLD, NEW = "5.10.209-2", "5.10.230-1"
 IN_BETWEEN = ["5.10.216-1", "5.10.218-1~deb11u1", "5.10.221-1", "5.10.223-1", "5.10.226-1"]
-EMPTY = Fragment("a", "little", Condition(), (Request("PVH", "y", "a:1"),), "", frozenset())
+EMPTY = Fragment("a", "little", Condition(), (SymbolRequest("PVH", "y", "a:1"),), "", frozenset())
 DECLARATIONS = replace(DECLARED, trees={TREE.name: TREE}, fragments={"a": EMPTY}, fixups=())
 
 
 class Bench:
-    """A Debian tree in several versions: what the case comes to on each, and what was run."""
+    """A Debian tree in several versions: what the test comes to on each, and what was run."""
 
     def __init__(self, mirror: Mirror, place: Workspace) -> None:
         self.mirror, self.place = mirror, place
-        self.case = SURE
+        self.test = SURE
         self.first = "5.10.221-1"
         self.older, self.newer = FAIL, GOOD
         self.ran: list[str] = []
-        self.kept: dict[str, list[CaseResult]] = {}
+        self.kept: dict[str, list[TrialResult]] = {}
         self.tree: DebianTree = TREE
         self.series = Series()
 
@@ -85,14 +85,14 @@ class Bench:
         assert isinstance(job.tree, DebianTree)
         version = job.tree.version
         known = self.kept.setdefault(version, [])
-        while place.repeat.wants_more(self.case, known):
+        while place.repeat.wants_more(self.test, known):
             self.ran.append(version)
             is_older = make_key(version) < make_key(self.first)
             known.append(replace(self.older if is_older else self.newer, trial=len(known) + 1))
         record = JobRecord(
-            row="demo", cell=job.cell.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            cases={self.case.id: self.case.subtests}, results=tuple(known),
-            races=(self.case.id,) if self.case.kind == "race" else (),
+            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
+            tests={self.test.id: self.test.subtests}, results=tuple(known),
+            races=(self.test.id,) if self.test.kind == "race" else (),
         )  # fmt: skip
         run_id = f"demo-{version}-{len(known)}"
         save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
@@ -100,14 +100,14 @@ class Bench:
 
     def start(self, good: str = NEW, bad: str = OLD, **words: object) -> Bisection:
         row = replace(ROW, kconfig=("a",))
-        job = Job(row, Cell("plain", self.series.name, ()), self.tree, self.series, (self.case,))
+        job = Job(row, Variant("plain", self.series.name, ()), self.tree, self.series, (self.test,))
         lists = {name: () for name in ("paths", "config_good", "config_bad")}
-        told = {"case": self.case.id, "good": good, "bad": bad, "find": "", **lists, "confidence": 0.95}
+        told = {"test": self.test.id, "good": good, "bad": bad, "find": "", **lists, "confidence": 0.95}
         asked = Asked(**{**told, **words})  # type: ignore[arg-type]
-        question = make_question(asked, self.case, job, DECLARATIONS, self.place)
+        question = make_question(asked, self.test, job, DECLARATIONS, self.place)
         return Bisection(question, job, self.place, "tcg", "cowbell bisect")
 
-    def bisect(self, good: str = NEW, bad: str = OLD, **words: object) -> Outcome:
+    def bisect(self, good: str = NEW, bad: str = OLD, **words: object) -> BisectResult:
         return self.start(good, bad, **words).run()
 
     @property
@@ -128,7 +128,7 @@ def bench(
     return bench
 
 
-def list_steps(outcome: Outcome, role: str = "step") -> list[str]:
+def list_steps(outcome: BisectResult, role: str = "step") -> list[str]:
     return [step.subject for step in outcome.steps if step.role == role]
 
 
@@ -169,7 +169,7 @@ def test_the_version_with_the_break_is_found(bench: Bench) -> None:
 
 
 def test_a_race(bench: Bench) -> None:
-    bench.case = RACE
+    bench.test = RACE
     outcome = bench.bisect()
     assert (list_steps(outcome, "again")[0], outcome.is_found) == ("5.10.221-1", True)
 
@@ -184,7 +184,7 @@ def test_a_series_goes_upon_each_version(bench: Bench, make_series: MakeSeries) 
 
 def test_a_rebuild_is_no_other_version() -> None:
     def choose(*versions: str, fetched: str = "", old: str = "1-1", new: str = "9-1") -> list[str]:
-        listed = [Version(version, ("x",), version == fetched) for version in versions]
+        listed = [DebianVersion(version, ("x",), version == fetched) for version in versions]
         return choose_between(listed, old, new)
 
     assert choose("3-1", "3-1~deb11u1", "3-1~bpo12+1", "2-1~deb11u1", "9-1", "0-1") == ["2-1~deb11u1", "3-1"]

@@ -19,7 +19,7 @@ from orchestrator.source.debian import UnavailableError, make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.repository import checkout, open_repository
 from orchestrator.source.tree import DebianTree, Tree, find_tree, load_trees
-from orchestrator.source.versions import Version, list_versions, read_versions
+from orchestrator.source.versions import DebianVersion, list_versions, read_versions
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
 from tests.gitserver import run_git
 from tests.schema import read_product
@@ -269,10 +269,10 @@ def test_versions_are_listed_newest_first(offered: Mirror, store: Store, progres
     found = list_versions([TREE], store)
     assert found.errors == {}
     assert found.trees["fake-5.10"] == (
-        Version("5.10.227-1", ("bookworm",), False),
-        Version("5.10.227-1~deb11u1", ("bullseye-security",), False),
-        Version("5.10.226-1", ("bullseye-security", "bookworm"), True),
-        Version("5.10.209-2", ("bookworm",), False),
+        DebianVersion("5.10.227-1", ("bookworm",), False),
+        DebianVersion("5.10.227-1~deb11u1", ("bullseye-security",), False),
+        DebianVersion("5.10.226-1", ("bullseye-security", "bookworm"), True),
+        DebianVersion("5.10.209-2", ("bookworm",), False),
     )
 
 

@@ -100,7 +100,7 @@ def _find_tries(sought: Sought) -> int:
 def make_default_failing(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, Failing]:
     """What a step by hand calls bad: that a subtest fails, in any way; or only one crash, by its fingerprint.
 
-    A kernel that does not boot is a skip, as it says nothing of the case.
+    A kernel that does not boot is a skip, as it says nothing of the test.
     """
     if fingerprint:
         return {verdict.name: Failing(Status.CRASH, "run", fingerprint) for verdict in verdicts}

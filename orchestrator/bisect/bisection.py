@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A line of commits and a case in, the one commit that made the difference out, with all that shows it.
+"""A line of commits and a test in, the one commit that made the difference out, with all that shows it.
 
 The ends are tested first, then what ``git bisect`` asks for, then the found commit and its parent once more
 and the new end without it. Every step is kept in the moment when it is done, and results and kernels are in
@@ -18,8 +18,8 @@ from orchestrator.bisect import gitbisect
 from orchestrator.bisect.answer import Answer, Failing, describe, find_answer, find_failing
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line
-from orchestrator.bisect.outcome import Outcome, Role, Step, load_steps, render_mail, render_text
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.bisect.outcome import BisectResult, Role, BisectStep, load_steps, render_mail, render_text
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.result.status import Status
 from orchestrator.store.store import make_id, make_tree_id, write_atomic, write_json
@@ -41,13 +41,13 @@ _MORE_TRIALS = (4, 16)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: of which subtests of a case, along which line, how sure the answer must be (0 to 1).
+    """What is asked: of which subtests of a test, along which line, how sure the answer must be (0 to 1).
 
-    An empty ``find`` is whatever the ends show. ``name`` is the case, or one subtest of it.
+    An empty ``find`` is whatever the ends show. ``name`` is the test, or one subtest of it.
     """
 
     name: str
-    case: GuestCase
+    test: GuestTest
     line: Line
     find: Find | None
     paths: tuple[str, ...]
@@ -57,7 +57,7 @@ class Question:
 def make_bisection_id(question: Question, job: Job) -> str:
     """Names a bisection by all that decides what its steps come to."""
     line = question.line
-    asked = (question.name, question.find or "", question.paths, question.case.content_id)
+    asked = (question.name, question.find or "", question.paths, question.test.content_id)
     row = (job.row.name, job.row.arch, job.row.kconfig, repr(job.row.guest), job.boot)
     patches = make_tree_id({str(i): patch.path for i, patch in enumerate(job.series.patches)})
     # what the mirror offers in between may change while the bisection goes on
@@ -74,7 +74,7 @@ class Bisection:
         self._question, self._line = question, question.line
         self._place, self._accel, self._command = place, accel, command
         self.folder = place.store.path("bisects", make_bisection_id(question, job))
-        self._steps: list[Step] = []
+        self._steps: list[BisectStep] = []
         # with redo, the jobs that have been done again, each once
         self._redone: set[str] | None = set() if redo else None
         known = [] if redo else load_steps(self.folder)
@@ -85,13 +85,13 @@ class Bisection:
         # seconds that the ends took before it was clear what they are ends of
         self._spent: dict[str, float] = {}
 
-    def run(self) -> Outcome:
+    def run(self) -> BisectResult:
         """Find it. Raises ``UsageError`` when the ends do not differ, ``InfraError`` when the host fails."""
         with self._place.store.lock(f"bisect-{self.folder.name}"):
             find = self._look_at_ends()
             state = self._walk(find)
             doubts = list(self._confirm(state.suspects, find))
-            outcome = Outcome(
+            outcome = BisectResult(
                 self._question.name,
                 self._line.kind,
                 find,
@@ -125,7 +125,7 @@ class Bisection:
 
     @property
     def _is_race(self) -> bool:
-        return self._question.case.kind == "race"
+        return self._question.test.kind == "race"
 
     @property
     def _git_dir(self) -> Path:
@@ -201,7 +201,7 @@ class Bisection:
     def _make_repeat(self) -> Repeat:
         return Repeat(AUTO, self._sought or self._place.repeat.sought)
 
-    def _walk(self, find: Find) -> gitbisect.State:
+    def _walk(self, find: Find) -> gitbisect.BisectState:
         line, began = self._line, time.monotonic()
         state = gitbisect.start(self._git_dir, line.git_dir, line.old, line.new, self._question.paths, find)
         number = 0
@@ -244,19 +244,19 @@ class Bisection:
         parent = gitbisect.find_parent(self._git_dir, found)
         return self._line.describe(parent), self._line.tell_difference(parent, found)
 
-    def _try_again(self, commit: str) -> Step:
+    def _try_again(self, commit: str) -> BisectStep:
         """As many trials as its answer took, once more; the ones that were there count as well."""
-        repeat, case = self._make_repeat(), self._question.case
+        repeat, test = self._make_repeat(), self._question.test
         _, record = self._run(self._line.make_job(commit), repeat)
         took = 1
-        while took < len(record.results) and repeat.wants_more(case, record.results[:took], record.known):
+        while took < len(record.results) and repeat.wants_more(test, record.results[:took], record.known):
             took += 1
         return self._try(commit, Role.AGAIN, Repeat(2 * took))
 
-    def _try(self, commit: str, role: Role, repeat: Repeat, job: Job | None = None) -> Step:
-        """Build, boot, run and answer; what fails before the case has run is a skip."""
+    def _try(self, commit: str, role: Role, repeat: Repeat, job: Job | None = None) -> BisectStep:
+        """Build, boot, run and answer; what fails before the test has run is a skip."""
         began = time.monotonic() - (self._spent.get(commit, 0.0) if role is Role.END else 0.0)
-        step = Step(commit, self._line.describe(commit), role, Answer.SKIP, "")
+        step = BisectStep(commit, self._line.describe(commit), role, Answer.SKIP, "")
         if role is Role.STEP and (known := self._failed.get(commit)):
             return known
         job = job or self._line.make_job(commit)
@@ -299,7 +299,7 @@ class Bisection:
             ]
         return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
 
-    def _find_twin(self, image_id: str) -> Step | None:
+    def _find_twin(self, image_id: str) -> BisectStep | None:
         """A step with the same image, and an answer."""
         known = (step for step in self._steps if image_id and step.image_id == image_id)
         return next((step for step in known if step.answer is not Answer.SKIP), None)
@@ -315,9 +315,9 @@ class Bisection:
 
     def _judge(self, record: JobRecord) -> list[Verdict]:
         name = self._question.name
-        return [v for v in judge_job(record) if name in (v.case, v.name)]
+        return [v for v in judge_job(record) if name in (v.test, v.name)]
 
-    def _keep(self, step: Step) -> None:
+    def _keep(self, step: BisectStep) -> None:
         self._steps.append(step)
         # what failed in an earlier call and has not been come to yet is not forgotten
         later = [known for known in self._failed.values() if known not in self._steps]

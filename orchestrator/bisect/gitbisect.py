@@ -39,7 +39,7 @@ class Find(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class BisectState:
     """Where a bisection stands: the next commit to test, or what it ended with.
 
     ``suspects`` are the commit that was found, or those among which skipped ones leave no choice, the newest
@@ -51,7 +51,7 @@ class State:
     steps: int = 0
 
 
-def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str], find: Find) -> State:
+def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str], find: Find) -> BisectState:
     """Begin anew in a folder, whatever was there, with the history of the git directory ``borrowed``.
 
     Raises ``UsageError`` when no commit in between touches ``paths``.
@@ -68,7 +68,7 @@ def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str],
     return _bisect(place, "start", *words, new, old, *(("--", *paths) if paths else ()))
 
 
-def tell(place: Path, find: Find, commit: str, answer: Answer) -> State:
+def tell(place: Path, find: Find, commit: str, answer: Answer) -> BisectState:
     """Say what a commit came to; where the bisection stands after that."""
     words = {**dict(zip(find.ends, find.terms, strict=True)), Answer.SKIP: "skip"}
     return _bisect(place, words[answer], commit)
@@ -83,13 +83,13 @@ def find_parent(place: Path, commit: str) -> str:
     return git(place, "rev-parse", f"{commit}^").output
 
 
-def _bisect(place: Path, *words: str) -> State:
+def _bisect(place: Path, *words: str) -> BisectState:
     done = git(place, "bisect", *words, check=False)
     said = f"{done.output}\n"
     if found := _FOUND.search(said):
-        return State(suspects=(found[1],))
+        return BisectState(suspects=(found[1],))
     if left := _SUSPECTS.search(said):
-        return State(suspects=tuple(left[1].split()))
+        return BisectState(suspects=tuple(left[1].split()))
     if "No testable commit found" in said:
         raise UsageError("no commit in between touches them", where="PATHS")
     if re.search(r"^The merge base \w+ is ", said, re.M):
@@ -103,4 +103,4 @@ def _bisect(place: Path, *words: str) -> State:
         raise InfraError(f"git bisect {words[0]} failed", where=str(place), hint=done.output)
     counts = _LEFT.search(said)
     commit = git(place, "rev-parse", "--verify", "BISECT_HEAD").output
-    return State(commit, (), int(counts[2]) if counts else 0)
+    return BisectState(commit, (), int(counts[2]) if counts else 0)

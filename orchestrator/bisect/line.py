@@ -13,13 +13,13 @@ from pathlib import Path
 
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Condition
-from orchestrator.project.matrix import Cell
+from orchestrator.project.matrix import Variant
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.store.store import make_id
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.stages import apply_job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import Fragment, Request
+from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.kernel.kconfig import make_config
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.patch import make_mail
@@ -64,9 +64,9 @@ class Line:
         return git(self.git_dir, "log", "-1", "--format=%s", commit).output
 
 
-def name_job(job: Job, cell: str) -> Job:
+def name_job(job: Job, variant: str) -> Job:
     """The job with a name of its own; what its row expects is another question."""
-    return replace(job, cell=Cell(cell, job.series.name, ()))
+    return replace(job, variant=Variant(variant, job.series.name, ()))
 
 
 # --- a tree's history
@@ -168,13 +168,13 @@ def make_series_line(job: Job, declared: Declarations, place: Workspace) -> Line
 def make_prefix(job: Job, number: int) -> Job:
     """The job with only the first patches of its series."""
     patches = job.series.patches[:number]
-    cell = f"{job.series.name}-{number:02}-of-{len(job.series.patches):02}"
-    return name_job(replace(job, series=replace(job.series, patches=patches) if patches else Series()), cell)
+    variant = f"{job.series.name}-{number:02}-of-{len(job.series.patches):02}"
+    return name_job(replace(job, series=replace(job.series, patches=patches) if patches else Series()), variant)
 
 
 # --- the symbols between two configs
 
-_Ask = Mapping[str, Request | None]
+_Ask = Mapping[str, SymbolRequest | None]
 
 
 def make_config_line(

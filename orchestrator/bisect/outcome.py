@@ -31,12 +31,12 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BisectStep:
     """One commit tested, and why.
 
     ``rates`` are how often races were hit. ``run_id`` names the run that shows it. ``image_id`` is what was
     booted, ``same_as`` the commit whose image that was too, so that nothing was run. ``stage`` is where it
-    failed before it could say anything of the case.
+    failed before it could say anything of the test.
     """
 
     commit: str
@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BisectResult:
     """What came of it. ``suspects`` is the one commit, or those that skips leave in question.
 
     ``doubts`` say why it is not confirmed: there are none if it is. ``sought`` are the rates that races were
@@ -69,7 +69,7 @@ class Outcome:
     confidence: float
     failing: Mapping[str, str]
     sought: Mapping[str, Sought]
-    steps: tuple[Step, ...]
+    steps: tuple[BisectStep, ...]
     doubts: tuple[str, ...]
     log: str
     git_dir: str
@@ -81,12 +81,12 @@ class Outcome:
         return len(self.suspects) == 1 and not self.doubts
 
 
-def load_steps(folder: Path) -> list[Step]:
+def load_steps(folder: Path) -> list[BisectStep]:
     """What an earlier call did; nothing when it was of another version."""
     try:
         told = json.loads((folder / "steps.json").read_text())
         return [
-            Step(**{**fields, "answer": Answer(fields["answer"]), "role": Role(fields["role"])})
+            BisectStep(**{**fields, "answer": Answer(fields["answer"]), "role": Role(fields["role"])})
             for fields in told
         ]
     except (OSError, ValueError, TypeError, KeyError):
@@ -118,7 +118,7 @@ def find_interrupted(folder: Path) -> tuple[Path, list[str]]:
 _SHORT = 12
 
 
-def render_text(outcome: Outcome) -> str:
+def render_text(outcome: BisectResult) -> str:
     """The answer first, then what shows it, a line a step; and where to look further."""
     verb = "breaks" if outcome.find is Find.BREAK else "fixes"
     what = ", ".join(f"{name} ({how})" for name, how in outcome.failing.items())
@@ -176,12 +176,12 @@ def render_text(outcome: Outcome) -> str:
     return f"{text}\n\n{table}\n{''.join(skips)}{where}"
 
 
-def _name(outcome: Outcome, commit: str, subjects: Mapping[str, str]) -> str:
+def _name(outcome: BisectResult, commit: str, subjects: Mapping[str, str]) -> str:
     short = "" if outcome.kind in SYMBOLIC else f"{commit[:_SHORT]} "
     return f"{short}{make_printable(subjects.get(commit, ''))}".rstrip()
 
 
-def _tell_confirmed(outcome: Outcome) -> str:
+def _tell_confirmed(outcome: BisectResult) -> str:
     parent = outcome.previous if outcome.kind == "version" else "its parent"
     told = f"confirmed: it and {parent} came to the same when tested again"
     without = [step for step in outcome.steps if step.role == Role.WITHOUT]
@@ -193,7 +193,7 @@ def _tell_confirmed(outcome: Outcome) -> str:
     return f"{told}; {end} without it is {without[0].answer}"
 
 
-def render_mail(outcome: Outcome) -> str:
+def render_mail(outcome: BisectResult) -> str:
     """The text for a mail about a regression, as the kernel's tracker reads it; empty where there is none.
 
     Source: Documentation/admin-guide/reporting-regressions.rst.
@@ -216,6 +216,6 @@ def render_mail(outcome: Outcome) -> str:
     )
 
 
-def render_json(outcome: Outcome) -> str:
+def render_json(outcome: BisectResult) -> str:
     told = dataclasses.asdict(outcome) | {"is_found": outcome.is_found}
     return json.dumps({"schema": "cowbell-bisect-1", **told}, indent=1) + "\n"

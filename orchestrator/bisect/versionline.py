@@ -16,7 +16,7 @@ from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import find_fetched
 from orchestrator.source.repository import make_folder, open_repository
 from orchestrator.source.tree import DebianTree
-from orchestrator.source.versions import Version, find_versions
+from orchestrator.source.versions import DebianVersion, find_versions
 
 # of a version that was built again for an older release, without a change of the kernel
 _REBUILD = re.compile(r"~(deb|bpo)\d+[+u]\d+$")
@@ -57,7 +57,7 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
     )
 
 
-def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequence[Version]:
+def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequence[DebianVersion]:
     found = find_versions(tree, (good, bad), place.store)
     versions = found.trees[tree.name]
     known = [version.version for version in versions]
@@ -79,12 +79,12 @@ def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequenc
     return versions
 
 
-def choose_between(versions: Sequence[Version], old: str, new: str) -> list[str]:
+def choose_between(versions: Sequence[DebianVersion], old: str, new: str) -> list[str]:
     """The versions between two others, the oldest first.
 
     Of a version and its rebuilds for other releases one is enough: one that was fetched, or the original.
     """
-    chosen: dict[str, Version] = {}
+    chosen: dict[str, DebianVersion] = {}
     for version in versions:
         original = _REBUILD.sub("", version.version)
         is_between = make_key(old) < make_key(version.version) < make_key(new)
@@ -96,5 +96,5 @@ def choose_between(versions: Sequence[Version], old: str, new: str) -> list[str]
     return sorted((version.version for version in chosen.values()), key=make_key)
 
 
-def _rank(version: Version, original: str) -> tuple[bool, bool]:
+def _rank(version: DebianVersion, original: str) -> tuple[bool, bool]:
     return version.is_fetched, version.version == original

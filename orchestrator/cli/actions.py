@@ -13,17 +13,17 @@ from orchestrator.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     # imported where they are used: a target needs no other's modules
-    from orchestrator.project.guesttest import GuestCase
+    from orchestrator.project.guesttest import GuestTest
     from orchestrator.plan.plan import Job
     from orchestrator.plan.workspace import Workspace
     from orchestrator.history.coverage import Sighting
 
 
-def _find_seen(cases: Sequence["GuestCase"], place: "Workspace") -> Iterable["Sighting"]:
+def _find_seen(tests: Sequence["GuestTest"], place: "Workspace") -> Iterable["Sighting"]:
     from orchestrator.history import coverage
 
     runs = coverage.load_runs(place.store.path("runs"))
-    return coverage.find_sightings(runs, place.list_program_ids(cases)).values()
+    return coverage.find_sightings(runs, place.list_program_ids(tests)).values()
 
 
 def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
@@ -33,23 +33,23 @@ def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
 
     if place.repeat.count != repeat.AUTO:
         return place
-    races = list({case.id: case for job in jobs for case in job.cases if case.kind == "race"}.values())
+    races = list({test.id: test for job in jobs for test in job.tests if test.kind == "race"}.values())
     sought = coverage.find_sought(coverage.make_proofs(races, _find_seen(races, place)))
     return replace(place, repeat=replace(place.repeat, sought=sought))
 
 
 def show_evidence(call: Call) -> int:
-    """What stored runs say of the cases; ROW= and TESTS= choose of which."""
+    """What stored runs say of the tests; ROW= and TESTS= choose of which."""
     from orchestrator.cli import explain
-    from orchestrator.project.guesttest import select_cases
+    from orchestrator.project.guesttest import select_tests
     from orchestrator.cli import changelog
     from orchestrator.history import coverage
 
     (target,) = call.targets
     request, place, declared = call.request, call.place, call.declared
 
-    def find_seen(cases: Sequence["GuestCase"]) -> list["Sighting"]:
-        found = _find_seen(cases, place)
+    def find_seen(tests: Sequence["GuestTest"]) -> list["Sighting"]:
+        found = _find_seen(tests, place)
         return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
 
     if target == "explain":
@@ -58,15 +58,15 @@ def show_evidence(call: Call) -> int:
         show = explain.render_json if call.options.json else explain.render
         call.show(show(plain, chosen, seen, declared))
         return 0
-    cases = select_cases(declared.cases, request.tests or ("*",), target)
-    seen = find_seen(cases)
+    tests = select_tests(declared.tests, request.tests or ("*",), target)
+    seen = find_seen(tests)
     if target == "proof":
         return call.show_product(
-            coverage.render_proofs, coverage.render_proofs_json, coverage.make_proofs(cases, seen)
+            coverage.render_proofs, coverage.render_proofs_json, coverage.make_proofs(tests, seen)
         )
-    entries = changelog.load_changelog(place.changelogs, declared.cases)
-    coverage = coverage.make_coverage(entries, cases, seen)
-    return call.show_product(coverage.render_coverage, coverage.render_coverage_json, coverage)
+    entries = changelog.load_changelog(place.changelogs, declared.tests)
+    covered = coverage.make_coverage(entries, tests, seen)
+    return call.show_product(coverage.render_coverage, coverage.render_coverage_json, covered)
 
 
 def examine(call: Call) -> int:
@@ -92,7 +92,7 @@ def bisect_line(call: Call) -> int:
     from orchestrator.cli import bisect
 
     name = call.value("TESTS").strip()
-    case, job = bisect.choose_job(name, call.request, call.declared)
+    test, job = bisect.choose_job(name, call.request, call.declared)
     asked = bisect.Asked(
         name,
         call.value("GOOD"),
@@ -103,7 +103,7 @@ def bisect_line(call: Call) -> int:
         call.settings["CONFIG_BAD"].words,
         read_confidence(call.value("CONFIDENCE")),
     )
-    question = bisect.make_question(asked, case, job, call.declared, call.place)
+    question = bisect.make_question(asked, test, job, call.declared, call.place)
     place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
     redo = call.options.always_make
     ours = bisection.Bisection(question, job, place, call.request.accel, call.command, redo=redo)

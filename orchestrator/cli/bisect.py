@@ -10,7 +10,7 @@ from orchestrator.bisect.bisection import Question
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line, make_series_line
 from orchestrator.bisect.versionline import make_version_line
-from orchestrator.project.guesttest import GuestCase, select_cases
+from orchestrator.project.guesttest import GuestTest, select_tests
 from orchestrator.project.matrix import Row
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.result.status import Status
@@ -27,7 +27,7 @@ from orchestrator.result.verdict import judge_job
 class Asked:
     """What was typed: the values of ``TESTS=`` and so on. ``confidence`` is from 0 to 1."""
 
-    case: str
+    test: str
     good: str
     bad: str
     find: str
@@ -37,53 +37,53 @@ class Asked:
     confidence: float
 
 
-def choose_job(name: str, request: Request, declared: Declarations) -> tuple[GuestCase, Job]:
-    """The case, or that of a subtest, and the one job to test it in.
+def choose_job(name: str, request: Request, declared: Declarations) -> tuple[GuestTest, Job]:
+    """The test, or that of a subtest, and the one job to test it in.
 
-    That is of the row named, or of the first one that has the case; with the series if one is named.
+    That is of the row named, or of the first one that has the test; with the series if one is named.
     """
     if not name:
         raise UsageError(
             "is required",
             where="TESTS",
-            hint="one test or subtest, TESTS=odirect.rd-mprotect; cowbell list cases",
+            hint="one test or subtest, TESTS=odirect.rd-mprotect; cowbell list tests",
         )
-    test, bracket, _ = name.partition("[")
+    test_id, bracket, _ = name.partition("[")
     # the parameters of a subtest may have commas
-    if re.search(r"[\s,*?]", test) or (bracket and not re.fullmatch(r"\[[^\]]*\]", name[len(test) :])):
+    if re.search(r"[\s,*?]", test_id) or (bracket and not re.fullmatch(r"\[[^\]]*\]", name[len(test_id) :])):
         raise UsageError(f"takes one test or subtest, got {name}", where="TESTS")
-    (case,) = select_cases(declared.cases, [test], "TESTS")
+    (test,) = select_tests(declared.tests, [test_id], "TESTS")
     errors = []
-    if name not in (case.id, *case.subtests):
-        hint = f"there are: {', '.join(case.subtests)}"
-        errors.append(UsageError(f"{case.id} has no subtest {name}", where="TESTS", hint=hint))
+    if name not in (test.id, *test.subtests):
+        hint = f"there are: {', '.join(test.subtests)}"
+        errors.append(UsageError(f"{test.id} has no subtest {name}", where="TESTS", hint=hint))
     if len(request.rows) > 1:
         errors.append(UsageError("takes one row", where="ROW"))
     if len(request.series) > 1:
         errors.append(UsageError("takes one series", where="SERIES"))
     raise_all(errors)
-    rows = request.rows or tuple(_list_rows(case, declared))[:1] or declared.usual_rows[:1]
+    rows = request.rows or tuple(_list_rows(test, declared))[:1] or declared.usual_rows[:1]
     series = request.series or ("none",)
-    jobs = make_plan(replace(request, rows=rows, tests=(case.id,), series=series), declared)
-    return case, jobs[-1]
+    jobs = make_plan(replace(request, rows=rows, tests=(test.id,), series=series), declared)
+    return test, jobs[-1]
 
 
-def _list_rows(case: GuestCase, declared: Declarations) -> Iterator[str]:
+def _list_rows(test: GuestTest, declared: Declarations) -> Iterator[str]:
     for name in declared.usual_rows:
         row: Row = declared.rows[name]
-        if case in select_cases(declared.cases, row.tests):
+        if test in select_tests(declared.tests, row.tests):
             yield name
 
 
 def make_question(
-    asked: Asked, case: GuestCase, job: Job, declared: Declarations, place: Workspace
+    asked: Asked, test: GuestTest, job: Job, declared: Declarations, place: Workspace
 ) -> Question:
     """Raises ``UsageError`` for all that does not go together, and as the lines do."""
     line = _make_line(asked, job, declared, place)
     find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
     if line.kind == "version":
         find = _find_direction(asked)
-    return Question(asked.case, case, line, find, asked.paths, asked.confidence)
+    return Question(asked.test, test, line, find, asked.paths, asked.confidence)
 
 
 def _find_direction(asked: Asked) -> Find:
@@ -165,7 +165,7 @@ def take_step(
     (record,) = load_run(place.store.path("runs", run_id) / "record.json").jobs
     if record.left_out:
         return Answer.SKIP, record.left_out, run_id
-    verdicts = [v for v in judge_job(record) if name in (v.case, v.name)]
+    verdicts = [v for v in judge_job(record) if name in (v.test, v.name)]
     telling = [v for v in verdicts if v.raw is not Status.SKIP] or verdicts
     answer, why = find_answer(telling, make_default_failing(telling, fingerprint), record.sought)
     return answer, why, run_id

@@ -11,7 +11,7 @@ from orchestrator.cli.grammar import CHOICES, KINDS, PRODUCTS, SHELLS, TARGETS, 
 
 # what names there are for a variable, by the kinds of list
 _NAMES = {
-    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "cases",
+    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "tests",
     **dict.fromkeys(("CONFIG", "CONFIG_GOOD", "CONFIG_BAD"), "fragments"),
 }  # fmt: skip
 
@@ -77,14 +77,14 @@ def _list_subjects(target: str, names: Mapping[str, Iterable[str]]) -> Sequence[
         case "list":
             return KINDS
         case "history":
-            return list(names.get("cases", ()))
+            return list(names.get("tests", ()))
         case "diff" | "merge":
             return ()
         case "completion":
             return SHELLS
         case "explain":
             return [
-                *names.get("cases", ()),
+                *names.get("tests", ()),
                 *names.get("rows", ()),
                 *names.get("trees", ()),
                 *TARGETS,

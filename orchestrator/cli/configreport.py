@@ -14,7 +14,7 @@ from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.stages import apply_job, find_reason_left_out
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.configcheck import open_kconfig_tree
-from orchestrator.kernel.kconfig import Outcome, make_config, report_config
+from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
 from orchestrator.source.fetch import fetch_tree
 
 
@@ -25,7 +25,7 @@ class ConfigReport:
     job: str
     arch: str
     kernel: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[SymbolOutcome, ...]
 
     @property
     def is_bad(self) -> bool:
@@ -48,7 +48,7 @@ def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) 
         with open_kconfig_tree(src, place.store) as tree, place.store.scratch("config") as folder:
             outcomes = report_config(config, tree, folder, words)
         name = f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
-        yield ConfigReport(f"{job.row.name}/{job.cell.name}", arch.name, name, outcomes)
+        yield ConfigReport(f"{job.row.name}/{job.variant.name}", arch.name, name, outcomes)
 
 
 def render_text(reports: Sequence[ConfigReport]) -> str:

@@ -35,7 +35,7 @@ _NEEDED_MIB = 3072
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HostFinding:
     """One need: of which rows, whether it is met, and the Debian package (or words) that would help.
 
     ``is_needed`` is false for what only makes things faster or better.
@@ -49,7 +49,7 @@ class Finding:
     is_needed: bool = True
 
 
-def examine(jobs: Sequence[Job], place: Workspace) -> list[Finding]:
+def examine(jobs: Sequence[Job], place: Workspace) -> list[HostFinding]:
     """What the rows of the jobs need, what all of them do first."""
     rows = tuple(dict.fromkeys(job.row.name for job in jobs))
     findings = [*_examine_tools(rows), *_examine_host(rows, place.store)]
@@ -63,51 +63,51 @@ def examine(jobs: Sequence[Job], place: Workspace) -> list[Finding]:
     return findings
 
 
-def _examine_tools(rows: tuple[str, ...]) -> Iterator[Finding]:
+def _examine_tools(rows: tuple[str, ...]) -> Iterator[HostFinding]:
     for tool, package in _ALWAYS.items():
-        yield Finding(tool, rows, command.is_installed(tool), package)
+        yield HostFinding(tool, rows, command.is_installed(tool), package)
     for header, package in _HEADERS.items():
-        yield Finding(header, rows, (_INCLUDES / header).exists(), package)
-    yield Finding("Debian's keyring", rows, _KEYRING.exists(), "debian-archive-keyring")
+        yield HostFinding(header, rows, (_INCLUDES / header).exists(), package)
+    yield HostFinding("Debian's keyring", rows, _KEYRING.exists(), "debian-archive-keyring")
     faster = "builds that were done before are done again without it"
-    yield Finding("ccache", rows, command.is_installed("ccache"), "ccache", faster, is_needed=False)
+    yield HostFinding("ccache", rows, command.is_installed("ccache"), "ccache", faster, is_needed=False)
 
 
-def _examine_host(rows: tuple[str, ...], store: Store) -> Iterator[Finding]:
+def _examine_host(rows: tuple[str, ...], store: Store) -> Iterator[HostFinding]:
     there = next(path for path in (store.root, *store.root.parents) if path.exists())
     free_mib = shutil.disk_usage(there).free >> 20
     space = f"{_NEEDED_MIB} MiB in {store.root} (there are {free_mib})"
-    yield Finding(space, rows, free_mib >= _NEEDED_MIB, help=command.MORE_SPACE)
-    yield Finding(f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE)
+    yield HostFinding(space, rows, free_mib >= _NEEDED_MIB, help=command.MORE_SPACE)
+    yield HostFinding(f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE)
 
 
-def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterator[Finding]:
-    yield Finding(arch.qemu, rows, command.is_installed(arch.qemu), arch.qemu_package)
+def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterator[HostFinding]:
+    yield HostFinding(arch.qemu, rows, command.is_installed(arch.qemu), arch.qemu_package)
     try:
         place.find_toolchain(arch)
     except InfraError as error:
         package = error.hint.removeprefix("apt-get install ")
-        yield Finding(f"a compiler for {arch.name}: {error.what}", rows, False, package)
+        yield HostFinding(f"a compiler for {arch.name}: {error.what}", rows, False, package)
     else:
-        yield Finding(f"a compiler for {arch.name}", rows, True)
+        yield HostFinding(f"a compiler for {arch.name}", rows, True)
     if command.is_installed(arch.qemu):
         chosen, _, reason = accel.find_accel("auto", arch, place.store).partition(" ")
         told = f"{chosen} ({reason})" if chosen else "known after the first guest's boot"
         slower = "" if chosen == "kvm" else "tcg works everywhere, some ten times slower than KVM"
-        yield Finding(f"accelerator for {arch.name}: {told}", rows, True, help=slower, is_needed=False)
+        yield HostFinding(f"accelerator for {arch.name}: {told}", rows, True, help=slower, is_needed=False)
 
 
-def _examine_trees(jobs: Sequence[Job]) -> Iterator[Finding]:
+def _examine_trees(jobs: Sequence[Job]) -> Iterator[HostFinding]:
     """Whether what has to be fetched can be: who is asked, not whether the network answers."""
     for name, tree in {job.tree.name: job.tree for job in jobs}.items():
         rows = tuple(dict.fromkeys(job.row.name for job in jobs if job.tree.name == name))
         if isinstance(tree, DebianTree):
             yield from _examine_suites(tree, rows)
         elif isinstance(tree, GitTree):
-            yield Finding(f"the network, or a checkout, for {name}", rows, True, is_needed=False)
+            yield HostFinding(f"the network, or a checkout, for {name}", rows, True, is_needed=False)
 
 
-def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[Finding]:
+def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[HostFinding]:
     """A mirror for each suite; one suite is enough to have a kernel."""
     errors: dict[str, InfraError] = {}
     for suite in tree.suites:
@@ -116,14 +116,14 @@ def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[Finding
         except InfraError as error:
             errors[suite] = error
         else:
-            yield Finding(f"a mirror for {suite}", rows, True)
+            yield HostFinding(f"a mirror for {suite}", rows, True)
     is_needed = len(errors) == len(tree.suites)
     for suite, missing in errors.items():
         what = f"a mirror for {suite}: {missing.what}"
-        yield Finding(what, rows, False, help=missing.hint, is_needed=is_needed)
+        yield HostFinding(what, rows, False, help=missing.hint, is_needed=is_needed)
 
 
-def render(findings: Sequence[Finding]) -> str:
+def render(findings: Sequence[HostFinding]) -> str:
     """What is missing by need, then the one command; a line when nothing is."""
     every = {row for finding in findings for row in finding.rows}
     lines = []
@@ -140,17 +140,17 @@ def render(findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def find_missing(findings: Sequence[Finding]) -> list[Finding]:
+def find_missing(findings: Sequence[HostFinding]) -> list[HostFinding]:
     return [finding for finding in findings if finding.is_needed and not finding.is_met]
 
 
-def find_packages(findings: Sequence[Finding]) -> list[str]:
+def find_packages(findings: Sequence[HostFinding]) -> list[str]:
     """The Debian packages that bring all that is missing, also what only helps."""
     words = [word for finding in findings if not finding.is_met for word in finding.package.split()]
     return sorted(set(words))
 
 
-def render_json(findings: Sequence[Finding]) -> str:
+def render_json(findings: Sequence[HostFinding]) -> str:
     listed = [asdict(finding) for finding in findings]
     product = {"schema": "cowbell-doctor-1", "findings": listed, "packages": find_packages(findings)}
     return json.dumps(product, indent=1) + "\n"

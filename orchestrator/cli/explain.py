@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and cases."""
+"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and tests."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
 from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import GuestCase, is_match
+from orchestrator.project.guesttest import GuestTest, is_match
 from orchestrator.project.matrix import Row
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.cli.glossary import EXITS, VERDICTS
@@ -17,30 +17,30 @@ from orchestrator.history import coverage
 from orchestrator.history.coverage import Sighting
 
 
-def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestCase]]:
-    """The words that are not of cases, and the cases that the others name.
+def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestTest]]:
+    """The words that are not of tests, and the tests that the others name.
 
     Raises ``UsageError`` for each word that is neither, all at once.
     """
     plain: list[str] = []
-    cases: dict[str, GuestCase] = {}
+    tests: dict[str, GuestTest] = {}
     errors: list[UsageError] = []
-    known = [*_list_words(declared), *(case.id for case in declared.cases)]
+    known = [*_list_words(declared), *(test.id for test in declared.tests)]
     for word in words:
-        matched = {case.id: case for case in declared.cases if is_match(word, case.id)}
+        matched = {test.id: test for test in declared.tests if is_match(word, test.id)}
         if _explain(word, declared):
             plain.append(word)
         elif matched:
-            cases |= matched
+            tests |= matched
         else:
             hint = (
-                "known are cases (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
+                "known are tests (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
             )
             errors.append(UsageError(f"there is no {word}{suggest(word, known)}", where="explain", hint=hint))
     if not words:
-        errors.append(UsageError("expected what to explain, such as a case or a verdict", where="explain"))
+        errors.append(UsageError("expected what to explain, such as a test or a verdict", where="explain"))
     raise_all(errors)
-    return plain, list(cases.values())
+    return plain, list(tests.values())
 
 
 def _list_words(declared: Declarations) -> list[str]:
@@ -48,16 +48,16 @@ def _list_words(declared: Declarations) -> list[str]:
 
 
 def render(
-    plain: Sequence[str], cases: Sequence[GuestCase], seen: Sequence[Sighting], declared: Declarations
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
 ) -> str:
     parts = [_render(kind, word, told) for word in plain for kind, told in _explain(word, declared).items()]
-    return "\n".join([*parts, *([coverage.explain_cases(cases, seen)] if cases else [])])
+    return "\n".join([*parts, *([coverage.explain_tests(tests, seen)] if tests else [])])
 
 
 def render_json(
-    plain: Sequence[str], cases: Sequence[GuestCase], seen: Sequence[Sighting], declared: Declarations
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
 ) -> str:
-    product = json.loads(coverage.explain_cases_json(cases, seen))
+    product = json.loads(coverage.explain_tests_json(tests, seen))
     words = [
         {"word": word, "kind": kind, "told": told}
         for word in plain
@@ -110,13 +110,13 @@ def _explain_tree(tree: Tree) -> Mapping[str, str]:
 
 
 def _explain_row(row: Row) -> Mapping[str, str]:
-    cells = [f"{cell.name} ({cell.series})" if cell.series else cell.name for cell in row.cells]
-    expected = sum(len(cell.expect) for cell in row.cells)
+    variants = [f"{variant.name} ({variant.series})" if variant.series else variant.name for variant in row.variants]
+    expected = sum(len(variant.expect) for variant in row.variants)
     return {
         "about": row.about,
         "kernel": f"{row.tree}, {row.arch}",
         "config": ", ".join(row.kconfig),
-        "kernels": ", ".join(cells),
+        "kernels": ", ".join(variants),
         "guest": f"{row.guest.cpus} CPUs, {row.guest.memory_mib} MiB",
         "tests": ", ".join(row.tests),
         "expected failures": f"{expected} of its own, beside ci/expectations.yaml" if expected else "",

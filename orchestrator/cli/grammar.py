@@ -11,10 +11,10 @@ from orchestrator.project.yamlfile import size_mib, suggest, time_s
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.cli.glossary import EXITS
 
-KINDS = ("rows", "trees", "series", "fragments", "cases", "targets", "variables", "schemas")
+KINDS = ("rows", "trees", "series", "fragments", "tests", "targets", "variables", "schemas")
 # of --json; what they look like is in schemas
 PRODUCTS = (
-    "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "case",
+    "list", "names", "variables", "steps", "config", "report", "series", "patches", "proof", "test",
     "changelog", "gc", "doctor", "history", "diff", "merge", "bisect", "series-matrix", "trees",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "fish")
@@ -34,7 +34,7 @@ TARGETS: Mapping[str, Target] = {
     "source": Target("fetch the trees and apply the series", is_alone=False),
     "config": Target("what becomes of every config symbol that is asked for, and why", is_alone=False),
     "build": Target("source, then configure and build the kernels", is_alone=False),
-    "test": Target("build, then boot, run the cases and report (the default)", is_alone=False),
+    "test": Target("build, then boot, run the tests and report (the default)", is_alone=False),
     "shell": Target(
         "build, then boot one kernel and open a shell in its guest, or run the commands on stdin"
     ),
@@ -45,16 +45,16 @@ TARGETS: Mapping[str, Target] = {
         takes="[KIND]",
     ),
     "explain": Target(
-        "all about a case, row, tree, target, variable, verdict or exit status", takes="WORD..."
+        "all about a test, row, tree, target, variable, verdict or exit status", takes="WORD..."
     ),
-    "proof": Target("which kernels every case was seen to fail on, and to pass on"),
+    "proof": Target("which kernels every test was seen to fail on, and to pass on"),
     "bisect": Target(
         "which commit or Debian version (GOOD= BAD=), patch (SERIES=) or symbol (CONFIG_GOOD= CONFIG_BAD=) "
         "changed the result of TESTS="
     ),
     "bisect-step": Target("TESTS= on KERNEL= for git bisect run: exit status 0, 1, 125, or 128 and more"),
     "series-matrix": Target("what each patch of SERIES= flips, and what series.yaml claims of it"),
-    "history": Target("what cases came to, newest last; ROW= and KERNEL= choose", takes="[CASE...]"),
+    "history": Target("what tests came to, newest last; ROW= and KERNEL= choose", takes="[TEST...]"),
     "diff": Target(
         "what B breaks, fixes or slows down; each a run, a kernel's version or tree, DATE or DATE..",
         takes="A B",
@@ -69,7 +69,7 @@ TARGETS: Mapping[str, Target] = {
     "series": Target("the patches of the series; with KERNEL= (and -n to keep nothing) whether they apply"),
     "worktree": Target("open SERIES= on KERNEL= as commits to edit, and print where (DIR= chooses)"),
     "refresh": Target("write the commits of that worktree back into patches/SERIES"),
-    "clean": Target("remove object files, worktrees and compiled cases; kernels and results stay"),
+    "clean": Target("remove object files, worktrees and compiled tests; kernels and results stay"),
     "gc": Target("remove what was not used for longest, until the store has at most SIZE"),
     "completion": Target("the script that completes this command's words", takes="bash|zsh|fish"),
     "manpage": Target("the manual page, for man -l"),
@@ -104,7 +104,7 @@ VARIABLES: Mapping[str, Variable] = {
         "tests by name or glob, instead of the row's; for bisect and bisect-step one test or subtest"
     ),
     "REPEAT": Variable(
-        "how often each case is run, or auto: a race until it is known how sure a pass is", "1"
+        "how often each test is run, or auto: a race until it is known how sure a pass is", "1"
     ),
     "GOOD": Variable("a rev or Debian version of KERNEL= on which it passes", is_inherited=False),
     "BAD": Variable("a rev or Debian version of KERNEL= on which it fails", is_inherited=False),
@@ -217,12 +217,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="take FILE as changed; with -n, see what that would do",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="a line for each case and command on stderr"
+        "-v", "--verbose", action="store_true", help="a line for each test and command on stderr"
     )
     parser.add_argument("-s", "--silent", action="store_true", help="no progress on stderr")
     parser.add_argument("-p", "--print-variables", action="store_true", help="variables, values and origins")
     parser.add_argument(
-        "--changelog", action="store_true", help="list: every entry, its cases, what they came to"
+        "--changelog", action="store_true", help="list: every entry, its tests, what they came to"
     )
     parser.add_argument("--check", action="store_true", help="ci: tell what GitLab would refuse")
     parser.add_argument("--json", action="store_true", help="the product as JSON")
@@ -306,7 +306,7 @@ def _check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
 
 
 def read_repeat(text: str) -> int:
-    """How often each case is run, 0 for ``auto``; raises ``ValueError``."""
+    """How often each test is run, 0 for ``auto``; raises ``ValueError``."""
     if text == "auto":
         return 0
     if not text.isdecimal() or not 0 < int(text) <= _MOST_REPEATS:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
 
 if TYPE_CHECKING:
-    from orchestrator.project.guesttest import GuestCase
+    from orchestrator.project.guesttest import GuestTest
     from orchestrator.plan.plan import Declarations
-    from orchestrator.source.versions import Versions
+    from orchestrator.source.versions import DebianVersions
     from orchestrator.plan.dryrun import Step
 
 
@@ -44,7 +44,7 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
             for name, series in declared.series.items()
         },
         "fragments": {name: fragment.about for name, fragment in declared.fragments.items()},
-        "cases": {case.id: case.summary for case in declared.cases},
+        "tests": {test.id: test.summary for test in declared.tests},
     }
 
 
@@ -68,8 +68,8 @@ def render_declared_json(listed: Mapping[str, Mapping[str, str]], own: Mapping[s
 def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
     """What there is of one kind, with more about each than among all kinds."""
     match kind:
-        case "cases":
-            return {case.id: describe_case(case) for case in declared.cases}
+        case "tests":
+            return {test.id: describe_test(test) for test in declared.tests}
         case "targets":
             return {name: target.about for name, target in TARGETS.items()}
         case "variables":
@@ -89,7 +89,7 @@ def render_names_json(kind: str, names: Mapping[str, str]) -> str:
     return json.dumps({"schema": "cowbell-names-1", "kind": kind, "names": names}, indent=1) + "\n"
 
 
-def render_versions(trees: Mapping[str, str], found: "Versions") -> str:
+def render_versions(trees: Mapping[str, str], found: "DebianVersions") -> str:
     """The trees, and below each of Debian its versions with their suites."""
     listed = [version for versions in found.trees.values() for version in versions]
     width = max((len(version.version) for version in listed), default=0)
@@ -104,7 +104,7 @@ def render_versions(trees: Mapping[str, str], found: "Versions") -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def render_versions_json(trees: Mapping[str, str], found: "Versions") -> str:
+def render_versions_json(trees: Mapping[str, str], found: "DebianVersions") -> str:
     listed = {
         name: {
             "about": about,
@@ -115,9 +115,9 @@ def render_versions_json(trees: Mapping[str, str], found: "Versions") -> str:
     return json.dumps({"schema": "cowbell-trees-1", "trees": listed}, indent=1) + "\n"
 
 
-def describe_case(case: "GuestCase") -> str:
-    """What a case is in a line, with what it needs."""
-    needs = [*case.needs_kconfig.split(), *(["root"] if case.needs_root else [])]
-    needs += [f"kernel >= {case.min_kernel}"] if case.min_kernel else []
-    needs += [f"{case.memory_mib} MiB"] if case.memory_mib else []
-    return f"{case.summary} ({case.kind}{'; needs ' + ', '.join(needs) if needs else ''})"
+def describe_test(test: "GuestTest") -> str:
+    """What a test is in a line, with what it needs."""
+    needs = [*test.needs_kconfig.split(), *(["root"] if test.needs_root else [])]
+    needs += [f"kernel >= {test.min_kernel}"] if test.min_kernel else []
+    needs += [f"{test.memory_mib} MiB"] if test.memory_mib else []
+    return f"{test.summary} ({test.kind}{'; needs ' + ', '.join(needs) if needs else ''})"

@@ -191,7 +191,7 @@ def _list_versions(declared: "Declarations", store: Store, options: argparse.Nam
 
     trees = [tree for tree in declared.trees.values() if isinstance(tree, DebianTree)]
     if options.dry_run:
-        found = versions.Versions({tree.name: versions.read_versions(tree, store) for tree in trees}, {})
+        found = versions.DebianVersions({tree.name: versions.read_versions(tree, store) for tree in trees}, {})
     else:
         max_age_s = 0.0 if options.always_make else debian.FRESH_S
         found = versions.list_versions(trees, store, max_age_s=max_age_s)

@@ -8,7 +8,7 @@ from orchestrator.cli.grammar import TARGETS, VARIABLES
 from orchestrator.cli.glossary import EXITS, VERDICTS
 
 _EXAMPLES = {
-    "cowbell test ROW=demo": "Build the kernels of a row, boot them, run its cases, and report.",
+    "cowbell test ROW=demo": "Build the kernels of a row, boot them, run its tests, and report.",
     "cowbell \\-n test ROW=demo KERNEL=/path/to/linux": "What that would do with another tree, and why.",
     "cowbell \\-j test": "All rows, as many at a time as there are cores.",
     "cowbell explain BROKEN": "What a verdict means.",

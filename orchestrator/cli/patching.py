@@ -18,8 +18,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.refresh import find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source
-from orchestrator.source.series import Patch, Series, Variant
-from orchestrator.source.apply import Outcome, State, apply_series, find_source, try_series
+from orchestrator.source.series import Patch, Series, Backport
+from orchestrator.source.apply import PatchOutcome, PatchState, apply_series, find_source, try_series
 from orchestrator.source.tree import Tree, find_tree
 
 
@@ -39,7 +39,7 @@ def show_series(
         return 0, json.dumps(product, indent=1) + "\n" if options.json else "\n".join(map(_render, series))
     base = fetch_tree(_choose_tree(request, declared), place.store, place.progress)
     tried = {one.name: _try(one, base, declared, place) for one in series}
-    is_good = all(o.state is State.APPLIES for outcomes in tried.values() for o in outcomes)
+    is_good = all(o.state is PatchState.APPLIES for outcomes in tried.values() for o in outcomes)
     if options.json:
         text = json.dumps(
             {
@@ -59,9 +59,9 @@ def show_series(
     return int(not is_good), "\n".join(parts)
 
 
-def _try(series: Series, base: Source, declared: Declarations, place: Workspace) -> Sequence[Outcome]:
+def _try(series: Series, base: Source, declared: Declarations, place: Workspace) -> Sequence[PatchOutcome]:
     if find_source(base, series, declared.fixups, place.store):
-        return [Outcome(path.name, "", State.APPLIES) for path in series.choose(base.version)]
+        return [PatchOutcome(path.name, "", PatchState.APPLIES) for path in series.choose(base.version)]
     return try_series(base, series, declared.fixups, place.store, place.progress, keep_going=place.keep_going)
 
 
@@ -91,9 +91,9 @@ def _describe(series: Series) -> Mapping[str, Any]:
                 "subject": patch.subject,
                 "when": patch.when.text,
                 "flips": dict(patch.flips),
-                "variants": {
-                    variant.when.text: {"file": variant.path.name, "flips": dict(variant.flips)}
-                    for variant in patch.variants
+                "backports": {
+                    backport.when.text: {"file": backport.path.name, "flips": dict(backport.flips)}
+                    for backport in patch.backports
                 },
             }
             for patch in series.patches
@@ -110,17 +110,17 @@ def _render(series: Series) -> str:
         if patch.when.text:
             lines.append(f"      for {patch.when.text}")
         lines += _render_flips(patch)
-        for variant in patch.variants:
-            lines += [f"      {variant.path.name} where {variant.when.text}", *_render_flips(variant)]
+        for backport in patch.backports:
+            lines += [f"      {backport.path.name} where {backport.when.text}", *_render_flips(backport)]
     return "\n".join(lines) + "\n"
 
 
-def _render_flips(file: Patch | Variant) -> list[str]:
-    return [f"      {case} -> {status.value}" for case, status in file.flips.items()]
+def _render_flips(file: Patch | Backport) -> list[str]:
+    return [f"      {test} -> {status.value}" for test, status in file.flips.items()]
 
 
-def _render_outcomes(series: Series, base: Source, outcomes: Sequence[Outcome]) -> str:
-    bad = [outcome for outcome in outcomes if outcome.state is not State.APPLIES]
+def _render_outcomes(series: Series, base: Source, outcomes: Sequence[PatchOutcome]) -> str:
+    bad = [outcome for outcome in outcomes if outcome.state is not PatchState.APPLIES]
     verdict = "does not apply" if bad else f"applies, {len(outcomes)} patch(es)"
     lines = [f"{series.name} on {base.tree} ({base.version}, {base.commit[:12]}): {verdict}"]
     if not series.when.holds_for(base.version):

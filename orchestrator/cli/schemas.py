@@ -13,9 +13,9 @@ from typing import Any, Literal, cast, get_type_hints
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from orchestrator.bisect.outcome import Outcome as Bisected
-from orchestrator.cli.doctor import Finding
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.bisect.outcome import BisectResult as Bisected
+from orchestrator.cli.doctor import HostFinding
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.store.gc import Collection
 from orchestrator.result.status import Status
 from orchestrator.history.diff import Difference
@@ -23,9 +23,9 @@ from orchestrator.history.entry import Entry as HistoryEntry
 from orchestrator.history.merge import Merged
 from orchestrator.parse.ktap import Rate
 from orchestrator.result.record import JobRecord
-from orchestrator.source.apply import Outcome as PatchOutcome
-from orchestrator.source.versions import Version
-from orchestrator.cli.changelog import Entry
+from orchestrator.source.apply import PatchOutcome
+from orchestrator.source.versions import DebianVersion
+from orchestrator.cli.changelog import Statement
 from orchestrator.plan.dryrun import Step
 from orchestrator.history.coverage import Sighting
 from orchestrator.cli.seriesmatrix import SeriesMatrix
@@ -61,24 +61,24 @@ class KernelConfig(TypedDict):
     symbols: list[Symbol]
 
 
-class VariantInfo(TypedDict):
-    """``flips`` are what cases should come to besides those of the patch."""
+class BackportInfo(TypedDict):
+    """``flips`` are what tests should come to besides those of the patch."""
 
     file: str
     flips: dict[str, Status]
 
 
 class PatchInfo(TypedDict):
-    """``flips`` are what cases should come to with the patch, ``variants`` its files by condition.
+    """``flips`` are what tests should come to with the patch, ``backports`` its files by condition.
 
-    ``when`` are the kernels that it is for, besides those of its variants; empty for all.
+    ``when`` are the kernels that it is for, besides those of its backports; empty for all.
     """
 
     file: str
     subject: str
     when: str
     flips: dict[str, Status]
-    variants: dict[str, VariantInfo]
+    backports: dict[str, BackportInfo]
 
 
 class SeriesInfo(TypedDict):
@@ -91,7 +91,7 @@ class ProofInfo(TypedDict):
     """Kernels by side, and how often a race hit on each that told it, by side and kernel."""
 
     name: str
-    case: str
+    test: str
     kind: str
     rates: dict[str, dict[str, Rate]]
     failed_on: list[str]
@@ -102,7 +102,7 @@ class TreeInfo(TypedDict):
     """A tree and its versions, newest first; only Debian trees have versions."""
 
     about: str
-    versions: list[Version]
+    versions: list[DebianVersion]
 
 
 class Explained(TypedDict):
@@ -127,12 +127,12 @@ def _list_of(kind: object) -> object:
 
 
 _NAMES = dict[str, str]
-_CASE = _take_fields("Case", GuestCase, ("path", "language", "content_id", "libs"), seen=list[Sighting])
-_ENTRY = _take_fields("Entry", Entry, (), cases=dict[str, dict[str, list[Status]]])
-_JOB = _take_fields("Job", JobRecord, ("results", "expect", "cases"), verdicts=list[Verdict])
+_TEST = _take_fields("Test", GuestTest, ("path", "language", "content_id", "libs"), seen=list[Sighting])
+_ENTRY = _take_fields("Statement", Statement, (), tests=dict[str, dict[str, list[Status]]])
+_JOB = _take_fields("Job", JobRecord, ("results", "expect", "tests"), verdicts=list[Verdict])
 _PARTS: Mapping[str, Mapping[str, object]] = {
     "list": {
-        **dict.fromkeys(("rows", "trees", "series", "fragments", "cases"), _NAMES),
+        **dict.fromkeys(("rows", "trees", "series", "fragments", "tests"), _NAMES),
         # by kind, the names that are of the user's own folder
         "own": dict[str, list[str]],
     },
@@ -149,7 +149,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "series": {"series": dict[str, SeriesInfo]},
     "patches": {"kernel": str, "version": str, "commit": str, "series": dict[str, list[PatchOutcome]]},
     "proof": {"subtests": list[ProofInfo]},
-    "case": {"cases": _list_of(_CASE), "words": list[Explained]},
+    "test": {"tests": _list_of(_TEST), "words": list[Explained]},
     "changelog": {"entries": _list_of(_ENTRY)},
     "gc": get_type_hints(Collection),
     "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
@@ -157,7 +157,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "merge": get_type_hints(Merged),
     "bisect": {**get_type_hints(Bisected), "is_found": bool},
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
-    "doctor": {"findings": list[Finding], "packages": list[str]},
+    "doctor": {"findings": list[HostFinding], "packages": list[str]},
 }
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series and cases in, what each patch flips out, beside what ``series.yaml`` claims of it.
+"""A series and tests in, what each patch flips out, beside what ``series.yaml`` claims of it.
 
-Every prefix of the series is a kernel; a case flips where it passes on one side of a patch and fails on the
-other. What a case came to otherwise, a skip or its own trouble, is no side.
+Every prefix of the series is a kernel; a test flips where it passes on one side of a patch and fails on the
+other. What a test came to otherwise, a skip or its own trouble, is no side.
 """
 
 import json
@@ -23,9 +23,9 @@ from orchestrator.result.verdict import WORST_FIRST, judge_job
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A case that a patch flips: from what to what, and what was claimed, empty for nothing."""
+    """A test that a patch flips: from what to what, and what was claimed, empty for nothing."""
 
-    case: str
+    test: str
     before: str
     after: str
     claimed: str
@@ -68,12 +68,12 @@ class SeriesMatrix:
 def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]:
     """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for others.
 
-    Where ``is_any_row``, the first row is taken that runs each case of which the series claims something.
+    Where ``is_any_row``, the first row is taken that runs each test of which the series claims something.
     """
     named = [job for job in jobs if job.series.name]
     if is_any_row and len({job.series.name for job in named}) == 1:
         claimed = _list_claimed(named[0].series)
-        whole = [job for job in named if claimed <= {case.id for case in job.cases}]
+        whole = [job for job in named if claimed <= {test.id for test in job.tests}]
         named = whole[:1] if claimed and whole else named
     if len(named) != 1:
         raise UsageError(
@@ -87,8 +87,8 @@ def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]
 
 def _list_claimed(series: Series) -> set[str]:
     claims = [patch.flips for patch in series.patches]
-    claims += [variant.flips for patch in series.patches for variant in patch.variants]
-    return {case for flips in claims for case in flips}
+    claims += [backport.flips for patch in series.patches for backport in patch.backports]
+    return {test for flips in claims for test in flips}
 
 
 def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
@@ -109,10 +109,10 @@ def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
                 meant_for,
                 record.left_out or (record.failure.what if record.failure else ""),
                 tuple(
-                    Flip(case, str(one or "-"), str(other or "-"), str(claimed.get(case, "")))
-                    for case in record.cases
-                    for one, other in [(before.get(case), after.get(case))]
-                    if case in claimed or (one and other and one is not other)
+                    Flip(test, str(one or "-"), str(other or "-"), str(claimed.get(test, "")))
+                    for test in record.tests
+                    for one, other in [(before.get(test), after.get(test))]
+                    if test in claimed or (one and other and one is not other)
                 ),
             )
         )
@@ -120,14 +120,14 @@ def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
 
 
 def _sum_up(record: JobRecord) -> Mapping[str, Status]:
-    """By case, pass or fail: the worst of its subtests; nothing for one with trouble."""
+    """By test, pass or fail: the worst of its subtests; nothing for one with trouble."""
     worst: dict[str, Status] = {}
     for verdict in sorted(judge_job(record), key=lambda v: WORST_FIRST.index(v.raw)):
         if verdict.raw is not Status.SKIP:
-            worst.setdefault(verdict.case, verdict.raw)
+            worst.setdefault(verdict.test, verdict.raw)
     return {
-        case: Status.FAIL if raw.is_kernel_fault else raw
-        for case, raw in worst.items()
+        test: Status.FAIL if raw.is_kernel_fault else raw
+        for test, raw in worst.items()
         if raw is not Status.BROKEN
     }
 
@@ -151,7 +151,7 @@ def render(matrix: SeriesMatrix) -> str:
 
 def _tell(flip: Flip) -> tuple[str, str, str]:
     seen = f"{flip.before} -> {flip.after}" if flip.before != flip.after else f"stays {flip.after}"
-    return flip.case, seen, "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
+    return flip.test, seen, "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
 
 
 def render_json(matrix: SeriesMatrix) -> str:

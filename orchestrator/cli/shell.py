@@ -48,7 +48,7 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
     if len(found) == 1:
         return found[0]
     lines = [
-        f"{job.row.name}/{job.cell.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}"
+        f"{job.row.name}/{job.variant.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}"
         for job in found
     ]
     raise UsageError(
@@ -61,11 +61,11 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
 def make_greeting(guest: Guest, job: Job) -> str:
     """What a developer wants to know first, several lines."""
     machine = guest.machine
-    cases = [case.id for case in job.cases]
+    tests = [test.id for test in job.tests]
     return (
-        f"{job.row.name}/{job.cell.name}: {machine.kernel.request.source.version} on {machine.accel}, "
+        f"{job.row.name}/{job.variant.name}: {machine.kernel.request.source.version} on {machine.accel}, "
         f"booted by {machine.boot}, ready after {guest.ready_s:.1f} s\n"
-        f"cases are run by name: {', '.join(cases[:3])}{' ...; ls /work/bin' if cases[3:] else ''}\n"
+        f"tests are run by name: {', '.join(tests[:3])}{' ...; ls /work/bin' if tests[3:] else ''}\n"
         f"the kernel's log goes to {guest.console}\n"
         "exit or Ctrl-D ends the guest, and nothing in it is kept\n"
     )

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Row
 from orchestrator.gitlab.shards import divide, estimate
 from orchestrator.store.store import make_id
@@ -23,7 +23,7 @@ from orchestrator.plan.plan import Job
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
 
 Yaml = dict[str, Any]
-# what is no fault of a kernel, a case or a job: another runner may do better. Never a job that failed
+# what is no fault of a kernel, a test or a job: another runner may do better. Never a job that failed
 _RETRY = {
     "max": 2,
     "when": ["runner_system_failure", "scheduler_failure", "data_integrity_failure", "api_failure"],
@@ -166,12 +166,12 @@ def _list_tests(
     jobs: Sequence[Job], build: str, setup: Setup, times: Mapping[tuple[str, str], float]
 ) -> list[tuple[str, Yaml]]:
     """A row's test jobs; where there are several, GitLab shows them as one by their names."""
-    row, cases = jobs[0].row, jobs[0].cases
-    shares = divide(cases, estimate(row.name, cases, times), setup.share_s)
+    row, tests = jobs[0].row, jobs[0].tests
+    shares = divide(tests, estimate(row.name, tests, times), setup.share_s)
     found = []
     for number, share in enumerate(shares, 1):
         name = f"test {row.name}" + (f" {number}/{len(shares)}" if shares[1:] else "")
-        chosen = {"TESTS": ",".join(case.id for case in share)} if shares[1:] else {}
+        chosen = {"TESTS": ",".join(test.id for test in share)} if shares[1:] else {}
         found.append((name, _make_test(row, name, build, share, chosen, len(jobs), setup)))
     return found
 
@@ -180,7 +180,7 @@ def _make_test(
     row: Row,
     name: str,
     build: str,
-    cases: Sequence[GuestCase],
+    tests: Sequence[GuestTest],
     chosen: Mapping[str, str],
     kernels: int,
     setup: Setup,
@@ -194,7 +194,7 @@ def _make_test(
         # a kernel that does not build is a result of its row, too
         "when": "always",
         "needs": [build],
-        "timeout": _say_s(_AROUND_S + kernels * _limit_s(row, cases, setup)),
+        "timeout": _say_s(_AROUND_S + kernels * _limit_s(row, tests, setup)),
         "variables": {"COWBELL_RESULTS": f"$CI_PROJECT_DIR/{folder}", **strategy},
         "script": [setup.call("-k", "test", f"ROW={row.name}", f"BUILT={_BUILT}", *words, take=take)],
         "allow_failure": _WARNS,
@@ -212,14 +212,14 @@ def _make_test(
     return job
 
 
-def _limit_s(row: Row, cases: Sequence[GuestCase], setup: Setup) -> float:
-    """What the limits of its cases allow on one kernel, emulated."""
+def _limit_s(row: Row, tests: Sequence[GuestTest], setup: Setup) -> float:
+    """What the limits of its tests allow on one kernel, emulated."""
     scale = max(ARCHES[row.arch].time_scale.values())
     repeat = setup.words.get("REPEAT") or "1"
     # auto goes on for half an hour with each race
     times = int(repeat) if repeat.isdecimal() else 1
-    races = 0 if repeat.isdecimal() else sum(case.kind == "race" for case in cases)
-    return scale * (row.limits.boot_s + times * sum(case.timeout_s for case in cases)) + 1800 * races
+    races = 0 if repeat.isdecimal() else sum(test.kind == "race" for test in tests)
+    return scale * (row.limits.boot_s + times * sum(test.timeout_s for test in tests)) + 1800 * races
 
 
 def _say_s(seconds: float) -> str:
@@ -248,7 +248,7 @@ def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yam
             "paths": [f"{_PUBLIC}/"],
             "reports": {"junit": f"{_PUBLIC}/junit.xml"},
         },
-        # how long cases take, and how often races fail, is known to the next pipeline
+        # how long tests take, and how often races fail, is known to the next pipeline
         "cache": [{"key": "cowbell-history", "paths": [f"{_MERGED}/history.sqlite"], "when": "always"}],
     }
     return job

@@ -38,13 +38,13 @@ def make_text(
     ``options`` go to every call. Raises ``UsageError`` for every wrong word.
     """
     jobs = make_plan(request, declared)
-    selftests = {case.id for job in jobs for case in job.cases if case.language == SELFTEST}
+    selftests = {test.id for job in jobs for test in job.tests if test.language == SELFTEST}
     raise_all(
         [
             UsageError(
-                f"{case} is compiled from the kernel's source, which jobs that test have not", where="ci"
+                f"{test} is compiled from the kernel's source, which jobs that test have not", where="ci"
             )
-            for case in sorted(selftests)
+            for test in sorted(selftests)
         ]
     )
     why = f"{len({job.row.name for job in jobs})} row(s)"

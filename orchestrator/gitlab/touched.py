@@ -27,7 +27,7 @@ _DECLARING = (
 # neither built nor run
 _ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*", ".doc/*")
 _OWN_ASIDE = ("tests/*",)
-# where a thing is written is no part of what it says; a case's content has an identity
+# where a thing is written is no part of what it says; a test's content has an identity
 _PLACES = ("where", "place", "places", "libs")
 
 
@@ -108,12 +108,12 @@ def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Ma
 
 
 def _identify_rows(jobs: Sequence[Job], declared: Declarations) -> dict[str, str]:
-    """The identity of each row: all that is declared of its kernels, their guests and its cases."""
+    """The identity of each row: all that is declared of its kernels, their guests and its tests."""
     common = _identify((declared.fixups, declared.known_splats))
     rows: dict[str, list[object]] = {}
     for job in jobs:
         fragments = [_identify(declared.fragments[name]) for name in job.row.kconfig]
-        parts = (job.row, job.cell, job.tree, job.series, job.cases, job.boot)
+        parts = (job.row, job.variant, job.tree, job.series, job.tests, job.boot)
         rows.setdefault(job.row.name, [common]).append([fragments, *map(_identify, parts)])
     return {row: make_id(said) for row, said in rows.items()}
 

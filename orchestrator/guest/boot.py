@@ -18,8 +18,8 @@ from orchestrator.process import command
 from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
 from orchestrator.store.store import write_json
-from orchestrator.guest.snapshot import Armed, check_same, keep_images
-from orchestrator.guest.hang import gather_evidence
+from orchestrator.guest.snapshot import Snapshot, check_restored, keep_images
+from orchestrator.guest.hang import gather_hang_diagnostics
 from orchestrator.guest.connection import PANIC_S, Guest, GuestGone, Keys, Lines, connect
 from orchestrator.guest.setup import set_up
 from orchestrator.guest.qmp import Monitor, MonitorGone
@@ -57,7 +57,7 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 
 
 @contextlib.contextmanager
-def boot_guest(machine: Machine, folder: Path, armed: Armed | None = None) -> Iterator[Guest]:
+def boot_guest(machine: Machine, folder: Path, armed: Snapshot | None = None) -> Iterator[Guest]:
     """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
 
     Raises ``StageFailure`` with the console's end when the kernel panics or hangs (of stage ``boot``) or the
@@ -75,7 +75,7 @@ def boot_guest(machine: Machine, folder: Path, armed: Armed | None = None) -> It
 
 
 @contextlib.contextmanager
-def _boot(machine: Machine, folder: Path, armed: Armed | None) -> Iterator[Guest]:
+def _boot(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
     keys = armed.keys if armed else Keys.make()
@@ -114,7 +114,7 @@ def _boot(machine: Machine, folder: Path, armed: Armed | None) -> Iterator[Guest
         lines = Lines(serial, monitor, port, keys, oom_kills)
         guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
         if armed:
-            check_same(guest, armed, deadline)
+            check_restored(guest, armed, deadline)
         else:
             _check_identity(guest, deadline)
             set_up(guest, deadline)
@@ -189,7 +189,7 @@ def _explain_failure(
         what = f"the guest ended before it was ready: {phase}"
     else:
         what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
-        found = gather_evidence(machine, serial, monitor)
+        found = gather_hang_diagnostics(machine, serial, monitor)
         shown += f"\n{found.where}\n{_tail(found.said)}" if found.where or found.said else ""
     return StageFailure(
         "boot",

@@ -178,7 +178,7 @@ class Guest:
             what, hint = _HOST_STATES[state]
             raise InfraError(what, hint=hint, log=self.folder / "qemu.log")
 
-    def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "Answer":
+    def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "CommandResult":
         """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
         import paramiko
 
@@ -194,7 +194,7 @@ class Guest:
                 f"the SSH connection ended: {make_printable(str(error))}", Loss.CONNECTION
             ) from None
 
-    def _follow(self, channel: "paramiko.Channel", deadline: Deadline, stdin: bytes) -> "Answer":
+    def _follow(self, channel: "paramiko.Channel", deadline: Deadline, stdin: bytes) -> "CommandResult":
         out, err = bytearray(), bytearray()
         with contextlib.closing(channel):
             channel.settimeout(max(0.1, deadline.remaining_s()))
@@ -212,7 +212,7 @@ class Guest:
                     raise GuestGone(loss, loss, out.decode(errors="replace"))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
-        return Answer(status, out.decode(errors="replace"), err.decode(errors="replace"))
+        return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def _find_loss(self, channel: "paramiko.Channel", deadline: Deadline) -> "Loss | None":
         panicked_at = self.lines.serial.panicked_at
@@ -236,7 +236,7 @@ def _keep(buffer: bytearray, block: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """What a command in the guest came to. A status of -1 means that a signal ended it."""
 
     status: int

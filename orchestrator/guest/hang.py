@@ -23,7 +23,7 @@ _USER_SPACE = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class HangDiagnostics:
     """``where`` names the functions that the CPUs are in, ``said`` is what the kernel said when asked.
 
     ``answers_sysrq``: it took an interrupt of the serial line. ``core`` is the file with its memory.
@@ -35,7 +35,7 @@ class Evidence:
     core: str = ""
 
 
-def gather_evidence(machine: Machine, serial: SerialLine, monitor: Monitor) -> Evidence:
+def gather_hang_diagnostics(machine: Machine, serial: SerialLine, monitor: Monitor) -> HangDiagnostics:
     """Ask a mute guest, which is of no use afterwards. A QEMU that is gone has nothing to say."""
     begin = serial.log.stat().st_size
     where, core, answers_sysrq = "", "", False
@@ -47,7 +47,7 @@ def gather_evidence(machine: Machine, serial: SerialLine, monitor: Monitor) -> E
         answers_sysrq = all(_press_sysrq(key, machine, serial, monitor) for key in "wt")
         monitor.execute("inject-nmi")
         serial.wait_answer(_STOP_S + _ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
-    return Evidence(where, serial.read_from(begin), answers_sysrq, core)
+    return HangDiagnostics(where, serial.read_from(begin), answers_sysrq, core)
 
 
 def _press_sysrq(key: str, machine: Machine, serial: SerialLine, monitor: Monitor) -> bool:

@@ -25,7 +25,7 @@ _LEFT_OUT = (
     *("/lib/udev/*", "/lib/systemd/*", "/usr/lib/udev/*", "/usr/lib/systemd/*", "/bin/udevadm"),
     *("/usr/lib/*/libicu*", "/usr/lib/*/perl-base/*", "/usr/share/perl*", "/usr/share/zoneinfo/*"),
 )
-# the file system is sparse on the host: room for what the cases write
+# the file system is sparse on the host: room for what the tests write
 _SIZE = "2G"
 # packages since trixie have nothing in /bin and /lib, and count on the links
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")

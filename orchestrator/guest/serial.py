@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-# how much a guest may say between two calls of ``allow``; four times what is kept of a case
+# how much a guest may say between two calls of ``allow``; four times what is kept of a test
 LIMIT = 1 << 20
 _PANIC = b"Kernel panic - not syncing"
 

@@ -2,7 +2,7 @@
 """A guest that is ready in, one with what its row asks for out, each thing read back from inside.
 
 ``guest-lab`` does it in the guest; here its readings are compared with the description. What is not there
-as asked for is a failure of the set-up, with the reason: no case runs on another machine than its row's.
+as asked for is a failure of the set-up, with the reason: no test runs on another machine than its row's.
 """
 
 import ast
@@ -29,12 +29,12 @@ _STABLE = {"disk": False, "brd": False, "zram": True, "integrity": True}
 _BURST = 2.5
 
 
-def make_laboratory_id(shape: GuestShape) -> str:
+def make_setup_id(shape: GuestShape) -> str:
     """Identity of how the guest is set up; empty when there is nothing to set up."""
     return "" if shape.is_plain else make_id(_SCRIPT.read_text())
 
 
-def load_readings(folder: Path) -> Mapping[str, Any]:
+def load_setup(folder: Path) -> Mapping[str, Any]:
     """What was read back in a boot; empty when nothing was set up."""
     path = folder / READINGS
     return json.loads(path.read_text()) if path.exists() else {}
@@ -74,7 +74,7 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
         )
 
 
-def describe_readings(readings: Mapping[str, Any]) -> str:
+def describe_setup(readings: Mapping[str, Any]) -> str:
     """What was read back, in a line for people; empty when nothing was set up."""
     parts = []
     if len(nodes := readings.get("nodes", ())) > 1:

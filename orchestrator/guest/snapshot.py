@@ -26,7 +26,7 @@ _SAVE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
+class Snapshot:
     """A saved guest: its images in ``folder``, its keys, and the id that its kernel gave the boot."""
 
     folder: Path
@@ -45,7 +45,7 @@ def list_images(machine: Machine, folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def keep_images(machine: Machine, folder: Path, armed: Armed | None) -> Iterator[None]:
+def keep_images(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[None]:
     """The images of one boot, empty or as they were saved; removed when the block is left."""
     with contextlib.ExitStack() as stack:
         for path in list_images(machine, folder):
@@ -62,7 +62,7 @@ def keep_images(machine: Machine, folder: Path, armed: Armed | None) -> Iterator
         yield
 
 
-def arm(guest: Guest, folder: Path) -> Armed | None:
+def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
     """Save a guest as it is into a folder, in a fraction of a second; it goes on afterwards.
 
     None when it can not be saved, as one with a 9p device of vng's: then the next guest has to boot.
@@ -84,7 +84,7 @@ def arm(guest: Guest, folder: Path) -> Armed | None:
     except (GuestGone, MonitorGone):
         # whoever uses the guest next finds out why
         return None
-    return Armed(folder, guest.lines.keys, boot_id)
+    return Snapshot(folder, guest.lines.keys, boot_id)
 
 
 def _copy_images(machine: Machine, source: Path, target: Path) -> None:
@@ -97,7 +97,7 @@ def _copy_images(machine: Machine, source: Path, target: Path) -> None:
         shutil.copy(source / READINGS, target / READINGS)
 
 
-def check_same(guest: Guest, armed: Armed, deadline: Deadline) -> None:
+def check_restored(guest: Guest, armed: Snapshot, deadline: Deadline) -> None:
     """The guest goes on where the saved one was; raises ``StageFailure`` when it does not."""
     try:
         found = guest.run(_BOOT_ID, deadline).stdout.strip()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The runs of a store in, out what every subtest was ever seen to come to, and on which kernels.
 
-A case that was never seen to fail may be unable to; one that was never seen to pass may be unable to pass.
-What an older version of a case came to says nothing of the case as it is now, and does not count.
+A test that was never seen to fail may be unable to; one that was never seen to pass may be unable to pass.
+What an older version of a test came to says nothing of the test as it is now, and does not count.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.errors import UsageError
 from orchestrator.result.status import Status
 from orchestrator.parse.ktap import Rate
 from orchestrator.result.record import JobRecord, RunRecord, Sought, load_run
-from orchestrator.cli.changelog import Entry
+from orchestrator.cli.changelog import Statement
 from orchestrator.result import statistics
 from orchestrator.result.verdict import judge_job
 
@@ -29,10 +29,10 @@ _SIDES = {
 class Sighting:
     """A subtest's outcome on one kernel of one row, and the run that has the evidence.
 
-    ``rate`` is how often a race was hit in it, where the case tells.
+    ``rate`` is how often a race was hit in it, where the test tells.
     """
 
-    case: str
+    test: str
     name: str
     row: str
     kernel: str
@@ -45,7 +45,7 @@ class Sighting:
 class Proof:
     """What one subtest was seen to come to: the kernels of each side, with the rate where one is told."""
 
-    case: GuestCase
+    test: GuestTest
     name: str
     failed_on: Mapping[str, Rate | None]
     passed_on: Mapping[str, Rate | None]
@@ -73,16 +73,16 @@ def find_sightings(
 ) -> dict[tuple[str, str, str], Sighting]:
     """The last outcome by (subtest, row, kernel).
 
-    ``current`` has the program id of each case as it is now, by (case, architecture).
+    ``current`` has the program id of each test as it is now, by (test, architecture).
     """
     seen: dict[tuple[str, str, str], Sighting] = {}
     for run in runs:
         for job in run.jobs:
-            ids = {result.case: result.content_id for result in job.results}
+            ids = {result.test: result.content_id for result in job.results}
             for verdict in judge_job(job):
-                if ids.get(verdict.case) == current.get((verdict.case, job.arch), ""):
+                if ids.get(verdict.test) == current.get((verdict.test, job.arch), ""):
                     found = Sighting(
-                        verdict.case, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
+                        verdict.test, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
                         verdict.rate,
                     )  # fmt: skip
                     seen[found.name, found.row, found.kernel] = found
@@ -94,24 +94,24 @@ def describe_kernel(job: JobRecord) -> str:
     return f"{job.version}{series}" + (f" {job.arch}" if job.arch != "x86_64" else "")
 
 
-def make_proofs(cases: Sequence[GuestCase], seen: Iterable[Sighting]) -> tuple[Proof, ...]:
+def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Sighting]) -> tuple[Proof, ...]:
     """A proof for every subtest there is, also those that were never seen.
 
-    Of a case that does not declare its subtests they are those that were seen. Rates of several rows on one
+    Of a test that does not declare its subtests they are those that were seen. Rates of several rows on one
     kernel add up.
     """
     sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
-    names = {case.id: dict.fromkeys(case.subtests) for case in cases}
+    names = {test.id: dict.fromkeys(test.subtests) for test in tests}
     for sighting in seen:
         if side := _SIDES.get(sighting.status):
             kernels = sides.setdefault((sighting.name, side), {})
             rates = [rate for rate in (kernels.get(sighting.kernel), sighting.rate) if rate]
             kernels[sighting.kernel] = sum(rates[1:], rates[0]) if rates else None
-            names.get(sighting.case, {}).setdefault(sighting.name)
+            names.get(sighting.test, {}).setdefault(sighting.name)
     return tuple(
-        Proof(case, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
-        for case in cases
-        for name in names[case.id]
+        Proof(test, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
+        for test in tests
+        for name in names[test.id]
     )
 
 
@@ -153,7 +153,7 @@ def _render_kernels(kernels: Mapping[str, Rate | None]) -> str:
 def render_proofs_json(proofs: Sequence[Proof]) -> str:
     listed = [
         {
-            "name": p.name, "case": p.case.id, "kind": p.case.kind,
+            "name": p.name, "test": p.test.id, "kind": p.test.kind,
             "failed_on": list(p.failed_on), "passed_on": list(p.passed_on),
             "rates": {
                 side: {kernel: dataclasses.asdict(rate) for kernel, rate in kernels.items() if rate}
@@ -167,23 +167,23 @@ def render_proofs_json(proofs: Sequence[Proof]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """An entry of the changelog: by case, by kernel, the different outcomes of the case's subtests."""
+    """An entry of the changelog: by test, by kernel, the different outcomes of the test's subtests."""
 
-    entry: Entry
-    cases: Mapping[str, Mapping[str, tuple[Status, ...]]]
+    entry: Statement
+    tests: Mapping[str, Mapping[str, tuple[Status, ...]]]
 
 
 def make_coverage(
-    entries: Sequence[Entry], cases: Sequence[GuestCase], seen: Sequence[Sighting]
+    entries: Sequence[Statement], tests: Sequence[GuestTest], seen: Sequence[Sighting]
 ) -> list[Coverage]:
-    """The entries in their order, those without a case as well."""
-    states: dict[str, dict[str, tuple[Status, ...]]] = {case.id: {} for case in cases}
+    """The entries in their order, those without a test as well."""
+    states: dict[str, dict[str, tuple[Status, ...]]] = {test.id: {} for test in tests}
     for sighting in seen:
-        if sighting.case in states:
-            before = states[sighting.case].get(sighting.kernel, ())
-            states[sighting.case][sighting.kernel] = tuple(sorted({*before, sighting.status}))
+        if sighting.test in states:
+            before = states[sighting.test].get(sighting.kernel, ())
+            states[sighting.test][sighting.kernel] = tuple(sorted({*before, sighting.status}))
     return [
-        Coverage(entry, {c.id: states[c.id] for c in cases if entry.id in c.changelog.split()})
+        Coverage(entry, {c.id: states[c.id] for c in tests if entry.id in c.changelog.split()})
         for entry in entries
     ]
 
@@ -193,61 +193,61 @@ def render_coverage(coverage: Sequence[Coverage]) -> str:
     for covered in coverage:
         entry = covered.entry
         lines.append(f"{entry.id:>4}  {entry.says}")
-        if not covered.cases:
-            lines.append(f"      {entry.uncovered or 'no case yet'}")
-        for name, kernels in covered.cases.items():
+        if not covered.tests:
+            lines.append(f"      {entry.uncovered or 'no test yet'}")
+        for name, kernels in covered.tests.items():
             said = (f"{kernel}: {'/'.join(found)}" for kernel, found in kernels.items())
             lines.append(f"      {name:<24} {'; '.join(said) or 'not run'}")
-    number = sum(bool(covered.cases) for covered in coverage)
-    lines.append(f"\n{number} of {len(coverage)} entries have a case")
+    number = sum(bool(covered.tests) for covered in coverage)
+    lines.append(f"\n{number} of {len(coverage)} entries have a test")
     return "\n".join(lines) + "\n"
 
 
 def render_coverage_json(coverage: Sequence[Coverage]) -> str:
-    listed = [dataclasses.asdict(covered.entry) | {"cases": covered.cases} for covered in coverage]
+    listed = [dataclasses.asdict(covered.entry) | {"tests": covered.tests} for covered in coverage]
     return json.dumps({"schema": "cowbell-changelog-1", "entries": listed}, indent=1) + "\n"
 
 
-def explain_cases(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
-    """All that is known of the cases, for a reader who has just seen one fail."""
-    return "\n".join(_explain_case(case, seen) for case in cases)
+def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Sighting]) -> str:
+    """All that is known of the tests, for a reader who has just seen one fail."""
+    return "\n".join(_explain_test(test, seen) for test in tests)
 
 
-def explain_cases_json(cases: Sequence[GuestCase], seen: Sequence[Sighting]) -> str:
+def explain_tests_json(tests: Sequence[GuestTest], seen: Sequence[Sighting]) -> str:
     listed = [
-        case.describe()
-        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.case == case.id]}
-        for case in cases
+        test.describe()
+        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.test == test.id]}
+        for test in tests
     ]
-    return json.dumps({"schema": "cowbell-case-1", "cases": listed}, indent=1) + "\n"
+    return json.dumps({"schema": "cowbell-test-1", "tests": listed}, indent=1) + "\n"
 
 
-def _explain_case(case: GuestCase, seen: Sequence[Sighting]) -> str:
+def _explain_test(test: GuestTest, seen: Sequence[Sighting]) -> str:
     needs = [
-        *case.needs_kconfig.split(),
-        *(["root"] if case.needs_root else []),
-        *([f"kernel >= {case.min_kernel}"] if case.min_kernel else []),
-        *([f"{case.cpus} CPUs"] if case.cpus > 1 else []),
-        *([f"{case.memory_mib} MiB of memory"] if case.memory_mib else []),
+        *test.needs_kconfig.split(),
+        *(["root"] if test.needs_root else []),
+        *([f"kernel >= {test.min_kernel}"] if test.min_kernel else []),
+        *([f"{test.cpus} CPUs"] if test.cpus > 1 else []),
+        *([f"{test.memory_mib} MiB of memory"] if test.memory_mib else []),
     ]
     told = {
-        "contract": case.contract,
-        "mechanism": case.mechanism,
-        "detects": case.detects,
-        "kind": case.kind + (", may crash the guest" if case.may_crash else ""),
-        "CVE": case.cve,
-        "fixes": case.fixes,
-        "changelog": case.changelog,
-        "parameters": case.params,
+        "contract": test.contract,
+        "mechanism": test.mechanism,
+        "detects": test.detects,
+        "kind": test.kind + (", may crash the guest" if test.may_crash else ""),
+        "CVE": test.cve,
+        "fixes": test.fixes,
+        "changelog": test.changelog,
+        "parameters": test.params,
         "needs": ", ".join(needs),
-        "time limit": f"{case.timeout_s} s on native hardware",
-        "source": str(case.path),
+        "time limit": f"{test.timeout_s} s on native hardware",
+        "source": str(test.path),
     }
     lines = [
-        f"{case.id}: {case.summary}",
+        f"{test.id}: {test.summary}",
         *(f"    {key:<11} {value}" for key, value in told.items() if value),
     ]
-    verdicts = [sighting for sighting in seen if sighting.case == case.id]
+    verdicts = [sighting for sighting in seen if sighting.test == test.id]
     for s in verdicts:
         rate = f", {s.rate}" if s.rate else ""
         lines.append(f"    seen        {s.status.upper()} {s.name} on {s.kernel} ({s.row}{rate})")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every case result that was ever earned, in one SQLite file of the store, written when it is earned.
+"""Every test result that was ever earned, in one SQLite file of the store, written when it is earned.
 
 The JSON of results and runs stays the truth: what is missing here is read from there, be it after a kill or
 because there was no history yet. An entry is a subtest of a result; a result is entered once, by the run that
@@ -21,17 +21,17 @@ from orchestrator.process.progress import Progress
 from orchestrator.result.status import Status
 from orchestrator.store.store import Store
 from orchestrator.history.entry import Entry, is_kernel, list_missing, make_entries, make_result_id
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, load_job, load_result, load_run
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_job, load_result, load_run
 
 FILE = "history.sqlite"
-CELL_FILE = "cell.json"
+VARIANT_FILE = "variant.json"
 _BUSY_S = 60.0
 # from each version of the file to the next; a release's step is never changed
 _STEPS = (
     """
     CREATE TABLE entries (
-        result_id TEXT NOT NULL, name TEXT NOT NULL, "case" TEXT NOT NULL,
-        row TEXT NOT NULL, cell TEXT NOT NULL, tree TEXT NOT NULL, series TEXT NOT NULL,
+        result_id TEXT NOT NULL, name TEXT NOT NULL, "test" TEXT NOT NULL,
+        row TEXT NOT NULL, variant TEXT NOT NULL, tree TEXT NOT NULL, series TEXT NOT NULL,
         kernel TEXT NOT NULL, "commit" TEXT NOT NULL, build_id TEXT NOT NULL, config_id TEXT NOT NULL,
         rootfs_id TEXT NOT NULL, program_id TEXT NOT NULL, arch TEXT NOT NULL, accel TEXT NOT NULL,
         boot TEXT NOT NULL, started TEXT NOT NULL, duration_s REAL NOT NULL, trial INTEGER NOT NULL,
@@ -43,10 +43,10 @@ _STEPS = (
     CREATE TABLE files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL);
     """,
 )
-# folders of a cell that are no results
+# folders of a variant that are no results
 _TRACES = ("boot-", "merged-", "armed-")
-_NOBODY = JobRecord(row="", cell="", arch="", tree="", series="", cases={})
-# a trouble is told once by a process, not once a case
+_NOBODY = JobRecord(row="", variant="", arch="", tree="", series="", tests={})
+# a trouble is told once by a process, not once a test
 _told: set[Path] = set()
 
 
@@ -54,7 +54,7 @@ _COLUMNS = tuple(field.name for field in fields(Entry))
 _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
-def add_result(store: Store, job: JobRecord, result: CaseResult, folder: Path, progress: Progress) -> None:
+def add_result(store: Store, job: JobRecord, result: TrialResult, folder: Path, progress: Progress) -> None:
     """Enter a result that is saved in ``folder``. What can not be entered is told of, and read later."""
     try:
         entries = make_entries(job, result, str(folder.relative_to(store.earned_root)))
@@ -188,7 +188,7 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
             result_id = make_result_id(result)
             place = loose.pop(result_id, None)
             if place:
-                jobs[find_cell(place)] = job
+                jobs[find_variant(place)] = job
             if result_id not in known:
                 known.add(result_id)
                 entries += _make_stored(store, job, result, place, run.started)
@@ -198,19 +198,19 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
     # those of no run: it was killed
     for path in loose.values():
         if result := load_result(path):
-            job = load_job(find_cell(path) / CELL_FILE) or jobs.get(find_cell(path), _NOBODY)
+            job = load_job(find_variant(path) / VARIANT_FILE) or jobs.get(find_variant(path), _NOBODY)
             when = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
             _insert(db, _make_stored(store, job, result, path, when.isoformat(timespec="milliseconds")))
     _insert(db, (), [(_name(path, store), stamp) for path, stamp in files.items()])
 
 
 def _make_stored(
-    store: Store, job: JobRecord, result: CaseResult, path: Path | None, started: str
+    store: Store, job: JobRecord, result: TrialResult, path: Path | None, started: str
 ) -> list[Entry]:
     """Entries of a result that is also a file, perhaps with its boot under another name."""
     if stored := load_result(path) if path else None:
         result = replace(result, boot=stored.boot)
-    return make_entries(job, result, _name(find_cell(path), store) if path else "", started)
+    return make_entries(job, result, _name(find_variant(path), store) if path else "", started)
 
 
 def _stamp_new(paths: Iterable[Path], store: Store, read: Collection[tuple[str, str]]) -> dict[Path, str]:
@@ -237,17 +237,17 @@ def _load_runs(paths: Iterable[Path]) -> Iterator[tuple[RunRecord, Path]]:
 
 
 def list_result_files(results: Path) -> list[Path]:
-    """The case results below the store's ``results/``, without what boots leave there."""
+    """The test results below the store's ``results/``, without what boots leave there."""
     found: list[Path] = []
     for place, folders, files in os.walk(results):
         depth = len(Path(place).relative_to(results).parts)
         folders[:] = [name for name in folders if depth != 1 or not name.startswith(_TRACES)]
-        names = (name for name in files if name.endswith(".json") and name != CELL_FILE)
+        names = (name for name in files if name.endswith(".json") and name != VARIANT_FILE)
         found += [Path(place, name) for name in names if depth and not name.startswith(".")]
     return sorted(found)
 
 
-def find_cell(path: Path) -> Path:
+def find_variant(path: Path) -> Path:
     """The folder below ``results/`` that a result's file is in."""
     return next(parent for parent in path.parents if parent.parent.name == "results")
 
@@ -260,25 +260,25 @@ def find_entries(db: sqlite3.Connection) -> list[Entry]:
 
 
 def choose_entries(
-    db: sqlite3.Connection, cases: Sequence[str], rows: Sequence[str], kernel: str
+    db: sqlite3.Connection, tests: Sequence[str], rows: Sequence[str], kernel: str
 ) -> list[Entry]:
-    """The entries of cases, of rows and of a kernel (a version, its beginning, or a tree), newest last.
+    """The entries of tests, of rows and of a kernel (a version, its beginning, or a tree), newest last.
 
-    ``cases`` are ids or globs, of subtests as well; empty chooses all. Raises ``UsageError`` for every word
+    ``tests`` are ids or globs, of subtests as well; empty chooses all. Raises ``UsageError`` for every word
     that nothing is known of.
     """
     entries = find_entries(db)
 
-    def is_case(entry: Entry, glob: str) -> bool:
-        return is_match(glob, entry.case) or is_match(glob, entry.name)
+    def is_test(entry: Entry, glob: str) -> bool:
+        return is_match(glob, entry.test) or is_match(glob, entry.name)
 
     wrong = [
-        *(("history", word, "case") for word in cases if not any(is_case(entry, word) for entry in entries)),
+        *(("history", word, "test") for word in tests if not any(is_test(entry, word) for entry in entries)),
         *(("ROW", word, "row") for word in rows if word not in {entry.row for entry in entries}),
     ]
     if kernel and not any(is_kernel(entry, kernel) for entry in entries):
         wrong.append(("KERNEL", kernel, "kernel"))
-    known = {kind: {str(getattr(entry, kind)) for entry in entries} for kind in ("case", "row", "kernel")}
+    known = {kind: {str(getattr(entry, kind)) for entry in entries} for kind in ("test", "row", "kernel")}
     raise_all(
         [
             UsageError(f"no result is known of {kind} {word}{suggest(word, known[kind])}", where=where)
@@ -290,5 +290,5 @@ def choose_entries(
         for entry in entries
         if (not rows or entry.row in rows)
         and (not kernel or is_kernel(entry, kernel))
-        and (not cases or any(is_case(entry, glob) for glob in cases))
+        and (not tests or any(is_test(entry, glob) for glob in tests))
     ]

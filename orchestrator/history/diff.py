@@ -29,7 +29,7 @@ SLOWER_TIMES = 1.5
 SLOWER_S = 1.0
 _DAY = r"\d{4}-\d\d-\d\d(?:T[\d:]+)?"
 _SPAN = re.compile(rf"(?P<day>{_DAY})|(?P<since>{_DAY})?\.\.(?P<until>{_DAY})?")
-# of a cell that is new or gone as a whole, not each
+# of a variant that is new or gone as a whole, not each
 _LISTED = 10
 _GROUPS = ("broken", "fixed", "changed", "new", "gone", "slower")
 
@@ -39,7 +39,7 @@ class Change:
     """What a subtest came to on either side, empty where it did not run; of what is slower, its medians."""
 
     row: str
-    cell: str
+    variant: str
     name: str
     before: str
     after: str
@@ -63,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """``entries`` oldest first. ``is_kernel``: cells are told by their series, as other kernels' are."""
+    """``entries`` oldest first. ``is_kernel``: variants are told by their series, as other kernels' are."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -121,7 +121,7 @@ def compare(before: Side, after: Side) -> Difference:
     olds, news = _sort_out(before, by_series=by_series), _sort_out(after, by_series=by_series)
     if not set(olds) & set(news):
         raise UsageError(
-            "have no subtest of one row and cell in common",
+            "have no subtest of one row and variant in common",
             where=f"{before.name} and {after.name}",
             hint="cowbell history shows what is known of each",
         )
@@ -146,11 +146,11 @@ _Key = tuple[str, str, str, str]
 
 
 def _sort_out(side: Side, *, by_series: bool) -> dict[_Key, list[Entry]]:
-    """Entries by row, cell, architecture and name."""
+    """Entries by row, variant, architecture and name."""
     found: dict[_Key, list[Entry]] = {}
     for entry in side.entries:
-        cell = (entry.series or "plain") if by_series else entry.cell
-        found.setdefault((entry.row, cell, entry.arch, entry.name), []).append(entry)
+        variant = (entry.series or "plain") if by_series else entry.variant
+        found.setdefault((entry.row, variant, entry.arch, entry.name), []).append(entry)
     return found
 
 
@@ -185,13 +185,13 @@ def _find_group(old: Entry | None, new: Entry | None) -> str:
 def _list_slower(
     olds: Mapping[_Key, Sequence[Entry]], news: Mapping[_Key, Sequence[Entry]]
 ) -> Iterator[Change]:
-    """Cases whose median is longer, once each; other accelerators have other clocks."""
+    """Tests whose median is longer, once each; other accelerators have other clocks."""
     told = set()
     for key in sorted(set(olds) & set(news)):
         new = news[key][-1]
-        if (key[:3], new.case) in told:
+        if (key[:3], new.test) in told:
             continue
-        told.add((key[:3], new.case))
+        told.add((key[:3], new.test))
         times = [
             [entry.duration_s for entry in side[key] if entry.accel == new.accel and _is_answer(entry)]
             for side in (olds, news)
@@ -200,7 +200,7 @@ def _list_slower(
             continue
         was, is_ = (statistics.median(found) for found in times)
         if is_ > SLOWER_TIMES * was and is_ - was > SLOWER_S:
-            yield Change(new.row, key[1], new.case, f"{was:.1f} s", f"{is_:.1f} s")
+            yield Change(new.row, key[1], new.test, f"{was:.1f} s", f"{is_:.1f} s")
 
 
 def render(found: Difference) -> str:
@@ -216,14 +216,14 @@ def render(found: Difference) -> str:
 
 
 def _list_lines(group: str, changes: Sequence[Change]) -> Iterator[tuple[str, ...]]:
-    """A line each; where a whole cell came or went, one for all of it."""
-    for cell, grouped in itertools.groupby(changes, lambda each: f"{each.row}/{each.cell}"):
+    """A line each; where a whole variant came or went, one for all of it."""
+    for variant, grouped in itertools.groupby(changes, lambda each: f"{each.row}/{each.variant}"):
         listed = list(grouped)
         if group in ("new", "gone") and len(listed) > _LISTED:
-            yield "", cell, f"{len(listed)} subtests; --json lists them", "", ""
+            yield "", variant, f"{len(listed)} subtests; --json lists them", "", ""
             continue
         for each in listed:
-            yield "", cell, each.name, f"{each.before or '-'} -> {each.after or '-'}", each.reason
+            yield "", variant, each.name, f"{each.before or '-'} -> {each.after or '-'}", each.reason
 
 
 def render_json(found: Difference) -> str:

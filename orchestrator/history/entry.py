@@ -11,12 +11,12 @@ from orchestrator.store.store import make_id
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.ktap import Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord
 from orchestrator.result.verdict import Verdict, judge_job
 
 # what an entry needs to be found again by; a boot is renamed where it is merged, trials are numbered by run
 _IDENTITY = (
-    "case",
+    "test",
     "content_id",
     "started",
     "duration_s",
@@ -33,15 +33,15 @@ class Entry:
     """A subtest's outcome. ``started`` is UTC in ISO 8601, of older results when their run was over.
 
     ``kernel`` is its version, ``boot`` who booted the guest. ``hits`` of ``tries`` is how often a race was
-    hit, where the case tells. ``fingerprint`` is that of the first splat of its console. ``folder`` and
+    hit, where the test tells. ``fingerprint`` is that of the first splat of its console. ``folder`` and
     ``console`` are below the store, empty where they are not known; ``console_at`` is a byte of that log.
     """
 
     result_id: str
     name: str
-    case: str
+    test: str
     row: str
-    cell: str
+    variant: str
     tree: str
     series: str
     kernel: str
@@ -76,17 +76,17 @@ class Entry:
         return None if self.hits is None or self.tries is None else Rate(self.hits, self.tries)
 
 
-def make_result_id(result: CaseResult) -> str:
+def make_result_id(result: TrialResult) -> str:
     """Identity of a result, wherever and in whichever run it is found."""
     return make_id([getattr(result, name) for name in _IDENTITY])
 
 
-def make_entries(job: JobRecord, result: CaseResult, folder: str = "", started: str = "") -> list[Entry]:
+def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started: str = "") -> list[Entry]:
     """An entry for each verdict. ``started`` is for results that do not say."""
-    subtests = job.cases.get(result.case, _find_subtests(result))
+    subtests = job.tests.get(result.test, _find_subtests(result))
     # what was sought is for all trials to answer
     alone = replace(
-        job, cases={result.case: subtests}, results=(result,), sought={}, failure=None, left_out=""
+        job, tests={result.test: subtests}, results=(result,), sought={}, failure=None, left_out=""
     )
     faults = parse_console(result.console).faults
     return [
@@ -109,7 +109,7 @@ def make_entries(job: JobRecord, result: CaseResult, folder: str = "", started: 
 
 
 def list_outcomes(run: RunRecord) -> Iterator[Entry]:
-    """A run's entries, also those of cases that never ran because their kernel did not come that far."""
+    """A run's entries, also those of tests that never ran because their kernel did not come that far."""
     for job in run.jobs:
         for result in job.results:
             yield from make_entries(job, result, started=run.started)
@@ -117,13 +117,13 @@ def list_outcomes(run: RunRecord) -> Iterator[Entry]:
 
 
 def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
-    """Entries of the cases that never ran, or not once more. Their identity is that of the run."""
-    have = {result.case for result in job.results} - set(job.failure.unfinished if job.failure else ())
-    missing = {case: names for case, names in job.cases.items() if case not in have}
-    for verdict in judge_job(replace(job, cases=missing, results=())):
+    """Entries of the tests that never ran, or not once more. Their identity is that of the run."""
+    have = {result.test for result in job.results} - set(job.failure.unfinished if job.failure else ())
+    missing = {test: names for test, names in job.tests.items() if test not in have}
+    for verdict in judge_job(replace(job, tests=missing, results=())):
         yield Entry(
             **_take_common(job, verdict),
-            result_id=make_id(run.run_id, run.started, job.row, job.cell, verdict.case),
+            result_id=make_id(run.run_id, run.started, job.row, job.variant, verdict.test),
             program_id="",
             fingerprint="",
             folder="",
@@ -139,8 +139,8 @@ def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
 
 def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
     """What an entry has of its job and its verdict."""
-    of_job = ("row", "cell", "tree", "series", "commit", "build_id", "config_id", "rootfs_id", "arch", "boot")
-    of_verdict = ("case", "name", "raw", "expected", "reason")
+    of_job = ("row", "variant", "tree", "series", "commit", "build_id", "config_id", "rootfs_id", "arch", "boot")
+    of_verdict = ("test", "name", "raw", "expected", "reason")
     return {
         **{name: getattr(job, name) for name in of_job},
         **{name: getattr(verdict, name) for name in of_verdict},
@@ -150,11 +150,11 @@ def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _find_subtests(result: CaseResult) -> tuple[str, ...]:
-    """What a case declared, when nobody knows any more: what it told of. The kernel's own declare nothing."""
-    if "/" in result.case:
+def _find_subtests(result: TrialResult) -> tuple[str, ...]:
+    """What a test declared, when nobody knows any more: what it told of. The kernel's own declare nothing."""
+    if "/" in result.test:
         return ()
-    return tuple(name for name, _ in parse_ktap(result.stdout).flatten()) or (result.case,)
+    return tuple(name for name, _ in parse_ktap(result.stdout).flatten()) or (result.test,)
 
 
 def is_kernel(entry: Entry, word: str) -> bool:
@@ -171,11 +171,11 @@ def describe_outcome(entry: Entry) -> str:
 
 def render(entries: Sequence[Entry]) -> str:
     """A line for each entry."""
-    lines = [("when (UTC)", "row/cell", "kernel", "subtest", "status", "rate", "seconds", "fingerprint")]
+    lines = [("when (UTC)", "row/variant", "kernel", "subtest", "status", "rate", "seconds", "fingerprint")]
     lines += [
         (
             entry.started[:19].replace("T", " "),
-            f"{entry.row}/{entry.cell}" if entry.row else "-",
+            f"{entry.row}/{entry.variant}" if entry.row else "-",
             entry.kernel + (f" + {entry.series}" if entry.series else ""),
             entry.name,
             describe_outcome(entry),

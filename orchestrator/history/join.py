@@ -9,11 +9,11 @@ from pathlib import Path
 
 from orchestrator.store.store import make_id
 from orchestrator.history.entry import make_result_id
-from orchestrator.history.database import find_cell
-from orchestrator.result.record import CaseResult, Failure, JobRecord, RunRecord
+from orchestrator.history.database import find_variant
+from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
-# what is one kernel on one machine; a run has a cell once
+# what is one kernel on one machine; a run has a variant once
 _SAME = (
     "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
     "left_out",
@@ -32,45 +32,45 @@ Runs = Mapping[str, tuple[RunRecord, Path]]
 
 def find_killed(
     runs: Runs,
-    results: Mapping[Path, CaseResult],
-    cells: Mapping[Path, JobRecord],
+    results: Mapping[Path, TrialResult],
+    variants: Mapping[Path, JobRecord],
     planned: Sequence[JobRecord],
 ) -> dict[str, tuple[RunRecord, Path]]:
     """What was earned before a run was killed, and so is in none, as runs of one kernel each.
 
-    ``results`` are by file, ``cells`` by the folder of their results.
+    ``results`` are by file, ``variants`` by the folder of their results.
     """
     in_runs = {make_result_id(r) for run, _ in runs.values() for job in run.jobs for r in job.results}
-    loose: dict[Path, list[CaseResult]] = {}
+    loose: dict[Path, list[TrialResult]] = {}
     for path, result in results.items():
         if make_result_id(result) not in in_runs:
-            loose.setdefault(find_cell(path), []).append(result)
-    wanted = {(job.row, job.cell): job for job in planned}
+            loose.setdefault(find_variant(path), []).append(result)
+    wanted = {(job.row, job.variant): job for job in planned}
     found = {}
     for number, (folder, earned) in enumerate(loose.items()):
-        job = cells.get(folder)
-        if job and (meant := wanted.get((job.row, job.cell))):
+        job = variants.get(folder)
+        if job and (meant := wanted.get((job.row, job.variant))):
             started = min(result.started for result in earned)
-            job = replace(job, cases={**meant.cases, **job.cases}, results=tuple(earned))
+            job = replace(job, tests={**meant.tests, **job.tests}, results=tuple(earned))
             found[f"killed-{number}"] = (RunRecord(f"killed-{number}", "", started, (job,)), folder)
     return found
 
 
 def list_missing(runs: Iterable[RunRecord], planned: Iterable[JobRecord]) -> tuple[str, ...]:
-    """The planned kernels, as ROW/CELL, of which not every case was run, and of which nothing says why."""
+    """The planned kernels, as ROW/VARIANT, of which not every test was run, and of which nothing says why."""
     ran: dict[tuple[str, str], set[str]] = {}
     for job in (job for run in runs for job in run.jobs):
-        cases = set(job.cases) if job.left_out or job.failure else {result.case for result in job.results}
-        ran.setdefault((job.row, job.cell), set()).update(cases)
+        tests = set(job.tests) if job.left_out or job.failure else {result.test for result in job.results}
+        ran.setdefault((job.row, job.variant), set()).update(tests)
     return tuple(
-        f"{job.row}/{job.cell}"
+        f"{job.row}/{job.variant}"
         for job in planned
-        if not ran.get((job.row, job.cell), set()) >= set(job.cases)
+        if not ran.get((job.row, job.variant), set()) >= set(job.tests)
     )
 
 
 def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, str], None]) -> RunRecord:
-    """One run, with the trials of a case that ran in several; the same in any order.
+    """One run, with the trials of a test that ran in several; the same in any order.
 
     What was planned comes first, in that order. ``refuse`` is told what can not be one: the folder, what is
     wrong, and what to do.
@@ -79,7 +79,7 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
     came: dict[tuple[str, str], JobRecord] = {}
     for run, folder in ordered:
         for job in run.jobs:
-            key = (job.row, job.cell)
+            key = (job.row, job.variant)
             known = came.get(key, job)
             if planned and known.accel != job.accel:
                 # runners may differ, and each result says where it was earned
@@ -92,11 +92,11 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
                 )
                 refuse(
                     folder,
-                    f"{job.row}/{job.cell} is not that of {ordered[0][0].run_id}: {', '.join(told)}",
+                    f"{job.row}/{job.variant} is not that of {ordered[0][0].run_id}: {', '.join(told)}",
                     "such runs can not be one; cowbell diff compares them",
                 )
             came[key] = _join_jobs(known, job)
-    wanted = {(job.row, job.cell): job for job in planned}
+    wanted = {(job.row, job.variant): job for job in planned}
     joined = tuple(_fill_in(came.get(key), wanted.get(key)) for key in {**wanted, **came})
     commands = "; ".join(dict.fromkeys(run.command for run, _ in ordered if run.command))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -107,9 +107,9 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
 
 
 def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
-    """What came of a kernel, with the planned cases of which nothing did."""
+    """What came of a kernel, with the planned tests of which nothing did."""
     if came and planned:
-        return replace(came, cases={**planned.cases, **came.cases})
+        return replace(came, tests={**planned.tests, **came.tests})
     if came:
         return came
     assert planned
@@ -117,15 +117,15 @@ def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
 
 
 def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
-    cases = {**one.cases, **other.cases}
+    tests = {**one.tests, **other.tests}
     by_id = {make_result_id(result): result for result in (*one.results, *other.results)}
-    results: list[CaseResult] = []
-    for case in cases:
-        trials = sorted((r for r in by_id.values() if r.case == case), key=lambda r: (r.started, r.trial))
+    results: list[TrialResult] = []
+    for test in tests:
+        trials = sorted((r for r in by_id.values() if r.test == test), key=lambda r: (r.started, r.trial))
         results += [replace(result, trial=number) for number, result in enumerate(trials, 1)]
     return replace(
         one,
-        cases=cases,
+        tests=tests,
         expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
         races=tuple(dict.fromkeys((*one.races, *other.races))),
         sought={**one.sought, **other.sought},

@@ -17,12 +17,12 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.store.store import Store
 from orchestrator.history.entry import make_result_id
-from orchestrator.history.database import CELL_FILE, find_cell, list_result_files, open_history
+from orchestrator.history.database import VARIANT_FILE, find_variant, list_result_files, open_history
 from orchestrator.history.join import NAME, find_killed, join, list_missing
-from orchestrator.result.record import (CaseResult, JobRecord, RunRecord, load_job, load_result, load_run, save_result, save_run)
+from orchestrator.result.record import (TrialResult, JobRecord, RunRecord, load_job, load_result, load_run, save_result, save_run)
 
-_KNOWN = {each.name for each in fields(CaseResult)}
-_NEEDED = {each.name for each in fields(CaseResult) if each.default is MISSING}
+_KNOWN = {each.name for each in fields(TrialResult)}
+_NEEDED = {each.name for each in fields(TrialResult) if each.default is MISSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Merged:
     """The ids of runs that are new here, how many results are, and how many of all there were before.
 
     ``merged`` is the run made of all that were named, or that were planned, empty when there is none.
-    ``missing`` are the planned kernels (ROW/CELL) of which nothing came, or not all.
+    ``missing`` are the planned kernels (ROW/VARIANT) of which nothing came, or not all.
     """
 
     runs: tuple[str, ...]
@@ -42,15 +42,15 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one or more folders have: runs, results by file, records of cells by folder.
+    """What one or more folders have: runs, results by file, records of variants by folder.
 
     ``named`` are the runs that are to be one. Each run is with the folder that it is in.
     """
 
     runs: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
-    results: dict[Path, CaseResult] = field(default_factory=dict)
+    results: dict[Path, TrialResult] = field(default_factory=dict)
     named: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
-    cells: dict[Path, JobRecord] = field(default_factory=dict)
+    variants: dict[Path, JobRecord] = field(default_factory=dict)
     errors: list[UsageError] = field(default_factory=list)
 
     def refuse(self, path: Path, what: str, hint: str = "") -> None:
@@ -85,7 +85,7 @@ def merge(
             found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
     if planned:
         found.named.update(found.runs)
-        found.named.update(find_killed(found.named, found.results, found.cells, planned))
+        found.named.update(find_killed(found.named, found.results, found.variants, planned))
     missing = list_missing([run for run, _ in found.named.values()], planned)
     one = join(found.named, planned, found.refuse) if planned or len(found.named) > 1 else None
     raise_all(found.errors)
@@ -139,11 +139,11 @@ def _examine(folder: Path, found: _Found) -> None:
     if not is_run:
         for path in list_result_files(root / "results"):
             _examine_result(path, found)
-        for path in sorted(root.glob(f"results/*/{CELL_FILE}")):
+        for path in sorted(root.glob(f"results/*/{VARIANT_FILE}")):
             if job := load_job(path):
-                found.cells[path.parent] = job
+                found.variants[path.parent] = job
             else:
-                found.refuse(path, "is not a cell's record, or is cut off")
+                found.refuse(path, "is not a variant's record, or is cut off")
 
 
 def _check_files(part: Path, root: Path, found: _Found) -> None:
@@ -184,10 +184,10 @@ def _examine_result(path: Path, found: _Found) -> None:
             has = json.loads(path.read_bytes()).keys()
         except (OSError, ValueError, AttributeError, RecursionError):
             has = _NEEDED
-        if "case" not in has or _NEEDED <= has <= _KNOWN:
-            found.refuse(path, "is not a case's result, or is cut off")
-    elif not str(path.relative_to(find_cell(path))).startswith(f"{result.case}.{result.content_id[:12]}."):
-        found.refuse(path, f"is a result of {result.case}, program {result.content_id}, and is not named so")
+        if "test" not in has or _NEEDED <= has <= _KNOWN:
+            found.refuse(path, "is not a test's result, or is cut off")
+    elif not str(path.relative_to(find_variant(path))).startswith(f"{result.test}.{result.content_id[:12]}."):
+        found.refuse(path, f"is a result of {result.test}, program {result.content_id}, and is not named so")
     elif not NAME.fullmatch(result.boot):
         found.refuse(path, f"has no usable name of a boot: {result.boot!r}")
     else:
@@ -204,22 +204,22 @@ def _list_stores(folder: Path) -> list[Path]:
 def _copy_results(found: _Found, store: Store, draft: Path) -> None:
     """Each under its own name, or beside the one that has it; the traces of its boot with it."""
     for path, result in found.results.items():
-        cell = find_cell(path)
-        name = Path("results", cell.name, path.relative_to(cell))
+        variant = find_variant(path)
+        name = Path("results", variant.name, path.relative_to(variant))
         result_id = make_result_id(result)
-        beside = name.with_name(f"{result.case.rpartition('/')[2]}.{result.content_id[:12]}.{result_id}.json")
+        beside = name.with_name(f"{result.test.rpartition('/')[2]}.{result.content_id[:12]}.{result_id}.json")
         there = [load_result(root / each) for root in (store.earned_root, draft) for each in (name, beside)]
         if result_id in {make_result_id(known) for known in there if known}:
             continue
-        boot = _copy_boot(cell / result.boot, store, draft)
+        boot = _copy_boot(variant / result.boot, store, draft)
         is_taken = (store.earned_root / name).exists() or (draft / name).exists()
         place = draft / (beside if is_taken else name)
         save_result(replace(result, boot=boot), place)
         # when it was earned, for those that do not say
         shutil.copystat(path, place)
-        is_known = (store.earned_root / "results" / cell.name / CELL_FILE).exists()
-        if (cell / CELL_FILE).exists() and not is_known:
-            shutil.copy2(cell / CELL_FILE, draft / "results" / cell.name / CELL_FILE)
+        is_known = (store.earned_root / "results" / variant.name / VARIANT_FILE).exists()
+        if (variant / VARIANT_FILE).exists() and not is_known:
+            shutil.copy2(variant / VARIANT_FILE, draft / "results" / variant.name / VARIANT_FILE)
 
 
 def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
@@ -238,7 +238,7 @@ def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
 def _move_in(draft: Path, root: Path) -> None:
     """By renames alone, each of a whole thing. A result comes after its boot, a run after its results."""
     boots = [path for path in draft.glob("results/*/merged-*") if path.is_dir()]
-    files = list_result_files(draft / "results") + list(draft.glob(f"results/*/{CELL_FILE}"))
+    files = list_result_files(draft / "results") + list(draft.glob(f"results/*/{VARIANT_FILE}"))
     for path in [*boots, *files, *draft.glob("runs/*")]:
         place = root / path.relative_to(draft)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ _MISSPELT = re.compile(r"#\s*CONFIG_\S+\s+(is\s*)?(not|un)\s*set\W*", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SymbolRequest:
     """One symbol, the value it must have (``n`` for not set), and the line that says so.
 
     ``alternatives`` are taken in their order where the kernel does not offer this one. ``gone`` says since
@@ -45,11 +45,11 @@ class Request:
     is_set: bool = True
     only: Condition = Condition()
     why_only: str = ""
-    alternatives: tuple["Request", ...] = ()
+    alternatives: tuple["SymbolRequest", ...] = ()
     gone: str = ""
 
     @property
-    def candidates(self) -> tuple["Request", ...]:
+    def candidates(self) -> tuple["SymbolRequest", ...]:
         return (self, *self.alternatives)
 
 
@@ -63,7 +63,7 @@ class Fragment:
     name: str
     about: str
     when: Condition
-    requests: tuple[Request, ...]
+    requests: tuple[SymbolRequest, ...]
     append: str
     override: frozenset[str]
     family: str = ""
@@ -96,7 +96,7 @@ class _Reader:
         self.path = path
         self.errors = errors
         self.values: dict[str, list[str]] = {}
-        self.requests: list[Request] = []
+        self.requests: list[SymbolRequest] = []
         self.when = Condition()
         self.bounds: dict[str, list[tuple[Condition, str, str]]] = {}
         self.named: list[tuple[str, str, str]] = []
@@ -107,7 +107,7 @@ class _Reader:
             value, _, why = map(str.strip, value.partition("#"))
             self._read_header(key, value, why, where)
         elif match := SETTING.fullmatch(line):
-            self.requests.append(Request(match[1] or match[3], match[2] or "n", where))
+            self.requests.append(SymbolRequest(match[1] or match[3], match[2] or "n", where))
         elif line.strip() and (not line.startswith("#") or _MISSPELT.fullmatch(line)):
             hint = "write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line"
             self._blame(f"not understood: {line}", where, hint)
@@ -121,7 +121,7 @@ class _Reader:
         elif key == "expect":
             for word in value.split():
                 symbol, _, wanted = word.partition("=")
-                self.requests.append(Request(symbol, wanted or "y", where, is_set=False))
+                self.requests.append(SymbolRequest(symbol, wanted or "y", where, is_set=False))
         elif key == "only":
             self._read_only(value, why, where)
         elif key == "one-of":
@@ -133,7 +133,7 @@ class _Reader:
         if len(symbols) < 2:
             self._blame("expected two symbols or more", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
             return
-        first, *others = (Request(symbol, "y", where) for symbol in symbols)
+        first, *others = (SymbolRequest(symbol, "y", where) for symbol in symbols)
         self.requests.append(replace(first, alternatives=tuple(others)))
 
     def _read_only(self, value: str, why: str, where: str) -> None:
@@ -182,7 +182,7 @@ class _Reader:
             self._words("override"),
         )
 
-    def _bind(self, request: Request, optional: frozenset[str]) -> Request:
+    def _bind(self, request: SymbolRequest, optional: frozenset[str]) -> SymbolRequest:
         bounds = self.bounds.get(request.symbol, [(Condition(), "", "")])
         only, why = bounds[0][0], "; ".join(why for _, why, _ in bounds)
         for other, _, _ in bounds[1:]:

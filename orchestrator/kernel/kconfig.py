@@ -17,7 +17,7 @@ from orchestrator.project.yamlfile import suggest
 from orchestrator.process import command
 from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.store.store import make_id, write_atomic
-from orchestrator.kernel.fragment import SETTING, Fragment, Request
+from orchestrator.kernel.fragment import SETTING, Fragment, SymbolRequest
 from orchestrator.kernel.kconfigreason import explain_symbols, find_entries, make_environment
 
 _MADE = ".config.made"
@@ -32,9 +32,9 @@ class Config:
 
     config_id: str
     arch: str
-    requests: tuple[Request, ...]
+    requests: tuple[SymbolRequest, ...]
     append: str
-    unsupported: tuple[Request, ...] = ()
+    unsupported: tuple[SymbolRequest, ...] = ()
     family: str = ""
 
     def render(self, passed_over: Set[str] = frozenset()) -> str:
@@ -54,7 +54,7 @@ class Config:
         return "\n".join(lines) + "\n"
 
 
-class State(StrEnum):
+class SymbolState(StrEnum):
     """What became of a requested symbol; ``unknown`` is one to be unset that the tree does not have."""
 
     SURVIVED = "survived"
@@ -65,19 +65,19 @@ class State(StrEnum):
     GONE = "gone"
 
 
-_LOST = (State.CHANGED, State.DROPPED, State.UNKNOWN)
+_LOST = (SymbolState.CHANGED, SymbolState.DROPPED, SymbolState.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SymbolOutcome:
     """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested.
 
     ``taken`` is the symbol that has the value: of alternatives, the one that the kernel offers.
     """
 
-    request: Request
+    request: SymbolRequest
     got: str
-    state: State
+    state: SymbolState
     reason: str = ""
     taken: str = ""
 
@@ -101,8 +101,8 @@ def make_config(
     ``#: override SYMBOL``. One that does not hold here is an error, unless it is another architecture's own.
     """
     used = choose_fragments(names, fragments, arch, version)
-    merged: dict[str, Request] = {}
-    unsupported: list[Request] = []
+    merged: dict[str, SymbolRequest] = {}
+    unsupported: list[SymbolRequest] = []
     errors: list[UsageError] = []
     for fragment in used:
         for written in fragment.requests:
@@ -156,7 +156,7 @@ def choose_fragments(
     return [fragments[name] for name in names]
 
 
-def _merge(old: Request, new: Request) -> Request:
+def _merge(old: SymbolRequest, new: SymbolRequest) -> SymbolRequest:
     """What two fragments request together: set if either sets it, optional only if both say so."""
     return replace(
         new,
@@ -187,7 +187,7 @@ def configure(
 
 def report_config(
     config: Config, worktree: Path, build_dir: Path, words: Sequence[str]
-) -> tuple[Outcome, ...]:
+) -> tuple[SymbolOutcome, ...]:
     """What would become of every requested symbol, with reasons, in an empty ``build_dir``.
 
     ``words`` are the toolchain's for make. Raises ``StageFailure`` only when Kconfig itself fails.
@@ -248,7 +248,7 @@ def parse_config(text: str) -> dict[str, str]:
     return {match[1] or match[3]: match[2] or "n" for match in found if match}
 
 
-def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
+def compare_config(config: Config, text: str) -> tuple[SymbolOutcome, ...]:
     """What every request came to in a ``.config``; a symbol that it does not name is ``n``."""
     found = parse_config(text)
     outcomes = []
@@ -256,15 +256,15 @@ def compare_config(config: Config, text: str) -> tuple[Outcome, ...]:
         if taken := _find_taken(request, found):
             names = ", ".join(one.symbol for one in request.candidates)
             reason = "" if taken == request.symbol else f"the first of {names} that this kernel offers"
-            outcomes.append(Outcome(request, request.value, State.SURVIVED, reason, taken))
+            outcomes.append(SymbolOutcome(request, request.value, SymbolState.SURVIVED, reason, taken))
             continue
         got = found.get(request.symbol, "n")
-        outcomes.append(Outcome(request, got, State.DROPPED if got == "n" else State.CHANGED))
+        outcomes.append(SymbolOutcome(request, got, SymbolState.DROPPED if got == "n" else SymbolState.CHANGED))
     outcomes += [_tell_unsupported(request, found) for request in config.unsupported]
     return tuple(outcomes)
 
 
-def _find_taken(request: Request, found: Mapping[str, str]) -> str:
+def _find_taken(request: SymbolRequest, found: Mapping[str, str]) -> str:
     """The first of a request's alternatives that has the value in a ``.config``, or an empty string."""
     return next(
         (one.symbol for one in request.candidates if _is_same(found.get(one.symbol, "n"), one.value)), ""
@@ -282,26 +282,26 @@ def _is_same(one: str, other: str) -> bool:
         return False
 
 
-def _tell_unsupported(request: Request, found: Mapping[str, str]) -> Outcome:
+def _tell_unsupported(request: SymbolRequest, found: Mapping[str, str]) -> SymbolOutcome:
     got = found.get(request.symbol, "n")
     if request.gone:
-        return Outcome(request, got, State.GONE, f"gone {request.gone}: {request.why_only}")
-    return Outcome(request, got, State.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
+        return SymbolOutcome(request, got, SymbolState.GONE, f"gone {request.gone}: {request.why_only}")
+    return SymbolOutcome(request, got, SymbolState.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
 
 
-def find_unknown(outcomes: Sequence[Outcome], text: str, worktree: Path) -> tuple[Outcome, ...]:
+def find_unknown(outcomes: Sequence[SymbolOutcome], text: str, worktree: Path) -> tuple[SymbolOutcome, ...]:
     """The outcomes, with those marked as unknown that unset a symbol which the tree does not have: a typo."""
     named = parse_config(text)
     unnamed = {
-        o.taken for o in outcomes if o.state is State.SURVIVED and o.got == "n" and o.taken not in named
+        o.taken for o in outcomes if o.state is SymbolState.SURVIVED and o.got == "n" and o.taken not in named
     }
     unknown = unnamed - set(find_entries(unnamed, worktree))
-    return tuple(replace(o, state=State.UNKNOWN) if o.taken in unknown else o for o in outcomes)
+    return tuple(replace(o, state=SymbolState.UNKNOWN) if o.taken in unknown else o for o in outcomes)
 
 
 def explain_outcomes(
-    outcomes: Sequence[Outcome], worktree: Path, made: Path, make: Sequence[str]
-) -> tuple[Outcome, ...]:
+    outcomes: Sequence[SymbolOutcome], worktree: Path, made: Path, make: Sequence[str]
+) -> tuple[SymbolOutcome, ...]:
     """The outcomes with the reason of each that is not as requested, as Kconfig has it."""
     wanted = {one.symbol: one.value for o in outcomes if o.state in _LOST for one in o.request.candidates}
     if not wanted:
@@ -310,7 +310,7 @@ def explain_outcomes(
     environment = make_environment(worktree, head[1] if head else "this kernel", make)
     reasons = explain_symbols(wanted, made, environment)
 
-    def tell(request: Request) -> str:
+    def tell(request: SymbolRequest) -> str:
         if not request.alternatives:
             return reasons.get(request.symbol, "")
         return "; ".join(f"{one.symbol}: {reasons[one.symbol]}" for one in request.candidates)

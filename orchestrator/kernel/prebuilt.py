@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel for another machine: its folder out with what it was made of, and in again, checked.
 
-A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.CELL.json`` for each kernel of a row
+A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.VARIANT.json`` for each kernel of a row
 that was to be built, also for those that could not be.
 """
 
@@ -27,7 +27,7 @@ SCHEMA = "cowbell-built-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class BuildFailure:
     """Why there is no kernel, in the fields of ``StageFailure``."""
 
     stage: str
@@ -37,7 +37,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class Prebuilt:
     """What is told of one kernel of a row. ``base`` is the tree's own commit, ``source`` what was built.
 
     ``toolchain`` is the compiler's identity. Without a kernel, ``left_out`` or ``trouble`` says why.
@@ -45,7 +45,7 @@ class Handover:
     """
 
     row: str
-    cell: str
+    variant: str
     series: str
     base: Source
     source: Source | None = None
@@ -53,13 +53,13 @@ class Handover:
     config_id: str = ""
     build_id: str = ""
     left_out: str = ""
-    trouble: Trouble | None = None
+    trouble: BuildFailure | None = None
     schema: str = SCHEMA
     folder: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.row}/{self.cell}"
+        return f"{self.row}/{self.variant}"
 
     def find_source(self) -> Source:
         """Raises ``StageFailure`` when it could not be built, as it did where it was tried."""
@@ -101,10 +101,10 @@ class Handover:
         return kernel
 
 
-_HANDOVER = TypeAdapter(Handover)
+_HANDOVER = TypeAdapter(Prebuilt)
 
 
-def hand_over(handover: Handover, kernel: Kernel | None, target: Path, store: Store) -> None:
+def export_kernel(handover: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
     """Put a kernel, or why there is none, into a folder, in place of what was told of it before."""
     target.mkdir(parents=True, exist_ok=True)
     if kernel:
@@ -125,12 +125,12 @@ def hand_over(handover: Handover, kernel: Kernel | None, target: Path, store: St
             config_id=request.config.config_id,
             build_id=request.build_id,
         )
-    write_json(target / f"{quote(handover.row, '')}.{quote(handover.cell, '')}.json", asdict(handover))
+    write_json(target / f"{quote(handover.row, '')}.{quote(handover.variant, '')}.json", asdict(handover))
 
 
-def load_handovers(folders: Sequence[Path]) -> Mapping[str, Handover]:
-    """What folders have, by ``ROW/CELL``; raises ``UsageError`` for all that is wrong, at once."""
-    found: dict[str, Handover] = {}
+def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
+    """What folders have, by ``ROW/VARIANT``; raises ``UsageError`` for all that is wrong, at once."""
+    found: dict[str, Prebuilt] = {}
     errors: list[UsageError] = []
     for folder in folders:
         if not folder.is_dir():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel log text comes in as it left the console, and what the kernel complained of comes out: splats with
-a fingerprint, panic, boots, milestones and the cases' markers. Memory stays bounded however long the log is;
+a fingerprint, panic, boots, milestones and the tests' markers. Memory stays bounded however long the log is;
 what was dropped is counted. Must not log, print, do I/O or raise on any text, and must not decide whether a
-case passed.
+test passed.
 """
 
 import re
@@ -28,10 +28,10 @@ _CUT_PATIENCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """``cowbell: begin CASE`` or ``cowbell: end CASE``, written to the log around a case."""
+    """``cowbell: begin TEST`` or ``cowbell: end TEST``, written to the log around a test."""
 
     action: str
-    case: str
+    test: str
     line_number: int
     uptime_s: float | None
 
@@ -97,7 +97,7 @@ class _Open:
     title: str
     line_number: int
     uptime_s: float | None
-    case: str | None
+    test: str | None
     excerpt: list[str]
     frames: list[str] = field(default_factory=list)
     pointer: str = ""
@@ -124,7 +124,7 @@ class _Open:
             "\n".join(self.excerpt[: self.kept]),
             self.dropped_lines,
             self.uptime_s,
-            self.case,
+            self.test,
             self.task,
             self.taint,
         )
@@ -148,7 +148,7 @@ class ConsoleParser:
         self._markers: list[Marker] = []
         self._dropped_markers = 0
         self._uptime_s: float | None = None
-        self._case: str | None = None
+        self._test: str | None = None
         self._has_trace_reason = False
 
     def feed(self, line: str) -> None:
@@ -207,11 +207,11 @@ class ConsoleParser:
             self._close_all()
             self._last_fault = None
             self._boots += 1
-            self._case = None
+            self._test = None
             self._add_milestone("banner", line)
             return True
         if marker := _MARKER.match(line.text):
-            self._case = marker[2] if marker[1] == "begin" else None
+            self._test = marker[2] if marker[1] == "begin" else None
             if len(self._markers) < MAX_MARKERS:
                 self._markers.append(Marker(marker[1], marker[2], self._lines, line.uptime_s))
             else:
@@ -288,7 +288,7 @@ class ConsoleParser:
         excerpt = [text.raw[:MAX_LINE] for _, text in held] + [line.raw[:MAX_LINE]]
         if len(self._open) >= MAX_OPEN:
             self._keep(self._open.pop(next(iter(self._open))))
-        report = _Open(kind, title, self._lines, line.uptime_s, self._case, excerpt, kept=len(excerpt))
+        report = _Open(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
         report.task = splat.find_task(line.text)
         report.has_died = bool(splat.DIE.match(line.text))
         self._open[line.caller] = report
@@ -363,7 +363,7 @@ class ConsoleParser:
             f"report cut off: {splat.clean_title(message)}",
             number,
             first.uptime_s,
-            self._case,
+            self._test,
             [text.raw[:MAX_LINE] for _, text in held],
             kept=len(held),
         )

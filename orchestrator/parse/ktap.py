@@ -27,7 +27,7 @@ _VERSIONS = ("KTAP version 1", "TAP version 13", "TAP version 14")
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class KtapVersion:
     text: str
 
 
@@ -61,7 +61,7 @@ class Diagnostic:
     text: str
 
 
-Event = Version | Plan | TestLine | BailOut | Subtest | Diagnostic
+Event = KtapVersion | Plan | TestLine | BailOut | Subtest | Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class KtapResult:
     """One result line with the subtests and diagnostics that came before it."""
 
     number: int
@@ -88,7 +88,7 @@ class Result:
     directive: str = ""
     reason: str = ""
     diagnostics: tuple[str, ...] = ()
-    subtests: tuple["Result", ...] = ()
+    subtests: tuple["KtapResult", ...] = ()
 
     @property
     def status(self) -> Status:
@@ -116,8 +116,8 @@ class Result:
         found = [match for text in self.diagnostics if (match := _RATE.fullmatch(text))]
         return Rate(int(found[-1][1]), int(found[-1][2])) if found else None
 
-    def flatten(self, prefix: str = "") -> Iterator[tuple[str, "Result"]]:
-        """Leaves under their full names, ``suite/case``; also this result itself when it is not a pass and no
+    def flatten(self, prefix: str = "") -> Iterator[tuple[str, "KtapResult"]]:
+        """Leaves under their full names, ``suite/test``; also this result itself when it is not a pass and no
         leaf below explains why."""
         name = f"{prefix}{self.name or self.number}"
         leaves = [leaf for child in self.subtests for leaf in child.flatten(f"{name}/")]
@@ -132,7 +132,7 @@ class Ktap:
 
     version: str | None
     plan: int | None
-    results: tuple[Result, ...]
+    results: tuple[KtapResult, ...]
     problems: tuple[str, ...]
     skip: str | None = None
     bail_out: str | None = None
@@ -143,7 +143,7 @@ class Ktap:
         """Whether every planned result came, once and in order, and nothing contradicts it."""
         return not self.problems
 
-    def flatten(self) -> Iterator[tuple[str, Result]]:
+    def flatten(self) -> Iterator[tuple[str, KtapResult]]:
         for result in self.results:
             yield from result.flatten()
 
@@ -154,7 +154,7 @@ def parse_line(line: str) -> tuple[int, Event]:
     body = text.lstrip(" \t")
     indent = len(text[: len(text) - len(body)].expandtabs(4))
     if match := _VERSION.fullmatch(body):
-        return indent, Version(match[0])
+        return indent, KtapVersion(match[0])
     if match := _PLAN.fullmatch(body):
         return indent, Plan(int(match[1]), (match[3] or "").strip() if match[2] else None)
     if match := _RESULT.fullmatch(body):
@@ -194,13 +194,13 @@ class _Level:
     plan: int | None = None
     skip: str | None = None
     has_late_plan: bool = False
-    results: list[Result] = field(default_factory=list)
+    results: list[KtapResult] = field(default_factory=list)
     numbers: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     last_number: int = 0
     came: int = 0
     diagnostics: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_DIAGNOSTICS))
-    subtests: list[Result] = field(default_factory=list)
+    subtests: list[KtapResult] = field(default_factory=list)
     subtest_name: str = ""
 
     @property
@@ -241,7 +241,7 @@ class KtapParser:
                     level.subtest_name = name
             case BailOut(reason):
                 self._bail_out = reason if self._bail_out is None else self._bail_out
-            case Version(text):
+            case KtapVersion(text):
                 self._on_version(indent, text)
             case Plan():
                 self._on_plan(self._level_at(indent), event)
@@ -310,7 +310,7 @@ class KtapParser:
         name = level.subtest_name
         self._add_problem(f"subtests of {name or 'unnamed'} without a result line")
         level.last_number += 1
-        lost = Result(
+        lost = KtapResult(
             level.last_number,
             name,
             ok=False,
@@ -363,7 +363,7 @@ class KtapParser:
         level.last_number = number
         level.came += 1
         subtests, level.subtests, level.subtest_name = tuple(level.subtests), [], ""
-        result = Result(
+        result = KtapResult(
             number, line.name, line.ok, line.directive, line.reason, level.take_diagnostics(), subtests
         )
         if result.status is Status.PASS and any(_is_failure(child.status) for child in subtests):

@@ -69,7 +69,7 @@ class Splat:
     excerpt: str
     dropped_lines: int = 0
     uptime_s: float | None = None
-    case: str | None = None
+    test: str | None = None
     task: str | None = None
     taint: str | None = None
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.guest.accel import find_accel
 from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest, take_as_changed
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import (find_case_toolchain, find_machine, find_reason_left_out, list_known_splats, make_build_request)
+from orchestrator.plan.stages import (find_test_toolchain, find_machine, find_reason_left_out, list_known_splats, make_build_request)
 from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.result.record import Known
@@ -20,7 +20,7 @@ from orchestrator.run.runner import make_program_id
 from orchestrator.source.fetch import find_fetched
 from orchestrator.source.repository import Source
 from orchestrator.source.apply import find_source
-from orchestrator.result.kept import find_cell_dir, find_results
+from orchestrator.result.kept import find_results_dir, find_results
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ def explain_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace, 
 
 
 class _Known:
-    """What jobs have in common, looked up once: trees, sources, kernels asked for, files of cases."""
+    """What jobs have in common, looked up once: trees, sources, kernels asked for, files of tests."""
 
     def __init__(self, declared: Declarations, place: Workspace) -> None:
         self._declared, self._place = declared, place
         self._bases: dict[str, Source | None] = {}
         self._sources: dict[tuple[str, str], Source | None] = {}
         self._requests: dict[tuple[str, str, tuple[str, ...]], BuildRequest] = {}
-        self._case_files: dict[str, manifest.Files] = {}
+        self._test_files: dict[str, manifest.Files] = {}
 
     def find_base(self, job: Job) -> Source | None:
         if job.built:
@@ -81,17 +81,17 @@ class _Known:
     def list_splats(self, job: Job, base: Source) -> tuple[Known, ...]:
         return list_known_splats(job, base, self._declared, self._place)
 
-    def list_case_files(self, case: GuestCase) -> manifest.Files:
-        if case.id not in self._case_files:
-            files = manifest.list_case_files(case)
-            self._case_files[case.id] = take_as_changed(files, self._place.what_if)
-        return self._case_files[case.id]
+    def list_test_files(self, test: GuestTest) -> manifest.Files:
+        if test.id not in self._test_files:
+            files = manifest.list_test_files(test)
+            self._test_files[test.id] = take_as_changed(files, self._place.what_if)
+        return self._test_files[test.id]
 
 
 def _check_what_if(jobs: Sequence[Job], known: _Known, place: Workspace) -> None:
     files: set[str] = set()
     for job in jobs:
-        files |= {name for case in job.cases for name in known.list_case_files(case)}
+        files |= {name for test in job.tests for name in known.list_test_files(test)}
         base = known.find_base(job)
         src = base and known.find_source(job, base)
         if base and src:
@@ -121,7 +121,7 @@ def _explain_job(job: Job, known: _Known, place: Workspace, accel: str) -> Itera
         yield Step("source", f"{name}: series {job.series.name}", "apply it, it is new on this tree")
     if not base or not src:
         yield Step("build", name, "configure and build, the source is new")
-        yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
+        yield Step("run", name, f"run {len(job.tests)} test(s), the kernel is new")
         return
     yield Step("source", f"{name}: {src.tree} {src.version} {src.source_id}", "")
     request = known.make_request(job, src)
@@ -132,7 +132,7 @@ def _explain_job(job: Job, known: _Known, place: Workspace, accel: str) -> Itera
         difference = manifest.explain(made_of, load_manifest(job, store).kernel)
         new = "nothing was built from this source, config and compiler"
         yield Step("build", subject, f"build it: {difference or new}")
-        yield Step("run", name, f"run {len(job.cases)} case(s), the kernel is new")
+        yield Step("run", name, f"run {len(job.tests)} test(s), the kernel is new")
         return
     yield Step("build", subject, "")
     chosen = find_accel(accel, arch, store)
@@ -140,39 +140,39 @@ def _explain_job(job: Job, known: _Known, place: Workspace, accel: str) -> Itera
         yield Step(
             "rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "make it, and see which accelerator works"
         )
-        yield Step("run", name, f"run {len(job.cases)} case(s), the guest is new")
+        yield Step("run", name, f"run {len(job.tests)} test(s), the guest is new")
         return
     yield Step("rootfs", f"{arch.name}: {make_rootfs_id(arch)}", "")
-    whys = _explain_cases(job, kernel, base, known, place, chosen.split()[0])
-    yield Step("run", f"{name}: {len(job.cases)} case(s)", "; ".join(whys))
+    whys = _explain_tests(job, kernel, base, known, place, chosen.split()[0])
+    yield Step("run", f"{name}: {len(job.tests)} test(s)", "; ".join(whys))
 
 
-def _explain_cases(
+def _explain_tests(
     job: Job, kernel: Kernel, base: Source, known: _Known, place: Workspace, accel: str
 ) -> Iterator[str]:
-    """The cases that would run, by the reason for it."""
+    """The tests that would run, by the reason for it."""
     machine = replace(find_machine(job, kernel, place), accel=accel)
-    folder = find_cell_dir(machine, place.store)
-    toolchain = find_case_toolchain(job, kernel, place)
+    folder = find_results_dir(machine, place.store)
+    toolchain = find_test_toolchain(job, kernel, place)
     splats = known.list_splats(job, base)
     missing = [
-        case
-        for case in job.cases
+        test
+        for test in job.tests
         if place.repeat.wants_more(
-            case, find_results(folder, case, make_program_id(case, toolchain), splats), splats
+            test, find_results(folder, test, make_program_id(test, toolchain), splats), splats
         )
-        or (place.what_if and set(known.list_case_files(case)) & set(place.what_if))
+        or (place.what_if and set(known.list_test_files(test)) & set(place.what_if))
     ]
     if not missing:
         return
     before = load_manifest(job, place.store)
-    # what is new about the kernel or the guest is new for all cases
+    # what is new about the kernel or the guest is new for all tests
     made_of = known.list_kernel_files(job, base, kernel.request)
     common = manifest.explain(made_of, before.kernel)
     common = common or manifest.explain(manifest.list_guest_files(machine), before.guest)
-    cases: dict[str, list[str]] = {}
-    for case in missing:
-        own = manifest.explain(known.list_case_files(case), before.cases.get(case.id, {}))
-        cases.setdefault(own or common or "not run yet, or without an answer", []).append(case.id)
-    for why, chosen in cases.items():
+    tests: dict[str, list[str]] = {}
+    for test in missing:
+        own = manifest.explain(known.list_test_files(test), before.tests.get(test.id, {}))
+        tests.setdefault(own or common or "not run yet, or without an answer", []).append(test.id)
+    for why, chosen in tests.items():
         yield f"run {', '.join(chosen)}: {why}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.prebuilt import load_handovers
+from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.source.fetch import check_local, fetch_tree
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import open_repository
@@ -39,7 +39,7 @@ def add_inputs(
                 if value
             ]
         )
-        if not (handovers := load_handovers(built)):
+        if not (handovers := load_prebuilt(built)):
             where = f"BUILT={','.join(map(str, built))}"
             raise InfraError("there is no kernel", where=where, hint="cowbell build DIR= puts kernels there")
         return replace(declared, built=handovers)

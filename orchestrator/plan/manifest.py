@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import SELFTEST, GuestCase, list_files
+from orchestrator.project.guesttest import SELFTEST, GuestTest, list_files
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.store.store import Store, make_id, make_tree_id, write_json
 from orchestrator.guest.qemu import Machine
@@ -32,18 +32,18 @@ Files = Mapping[str, str]
 class Manifest:
     """Identities by file, or by what else goes in, and seconds.
 
-    ``kernel`` and ``guest`` are what the kernel is and what it boots in; ``cases`` has the files of each.
+    ``kernel`` and ``guest`` are what the kernel is and what it boots in; ``tests`` has the files of each.
     """
 
     kernel: Files = field(default_factory=dict)
     guest: Files = field(default_factory=dict)
-    cases: dict[str, Files] = field(default_factory=dict)
+    tests: dict[str, Files] = field(default_factory=dict)
     build_s: float | None = None
-    case_s: dict[str, float] = field(default_factory=dict)
+    test_s: dict[str, float] = field(default_factory=dict)
 
-    def expect_cases_s(self, cases: Sequence[GuestCase]) -> float | None:
+    def expect_tests_s(self, tests: Sequence[GuestTest]) -> float | None:
         """About how long these take; None when one of them was never seen to end."""
-        times = [self.case_s.get(case.id) for case in cases]
+        times = [self.test_s.get(test.id) for test in tests]
         return sum(known) if len(known := [s for s in times if s is not None]) == len(times) else None
 
 
@@ -61,7 +61,7 @@ def save_manifest(manifest: Manifest, job: Job, store: Store) -> None:
 
 def _path(job: Job, store: Store) -> Path:
     return store.path(
-        "jobs", f"{job.row.name}.{job.cell.name}.{make_id(job.tree.name, job.row.arch, job.boot)}"
+        "jobs", f"{job.row.name}.{job.variant.name}.{make_id(job.tree.name, job.row.arch, job.boot)}"
     )
 
 
@@ -95,11 +95,11 @@ def list_guest_files(machine: Machine) -> Files:
     }
 
 
-def list_case_files(case: GuestCase) -> Files:
-    if case.language == SELFTEST:
+def list_test_files(test: GuestTest) -> Files:
+    if test.language == SELFTEST:
         # its source is the kernel's
-        return {f"how {case.id} is compiled": case.content_id}
-    return {_shorten(path): make_tree_id({"": path}) for _, path in list_files(case.path, case.libs)}
+        return {f"how {test.id} is compiled": test.content_id}
+    return {_shorten(path): make_tree_id({"": path}) for _, path in list_files(test.path, test.libs)}
 
 
 def take_as_changed(files: Files, names: Sequence[str]) -> Files:

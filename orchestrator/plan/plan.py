@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import SELFTEST, GuestCase, is_match, select_cases
-from orchestrator.project.knownissues import KnownSplat
-from orchestrator.project.matrix import Cell, Expectation, Row
+from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
+from orchestrator.project.knownissues import KnownIssue
+from orchestrator.project.matrix import Variant, Expectation, Row
 from orchestrator.project.guest import find_misfits, list_needs
 from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.guest.vng import FRAGMENT
@@ -23,7 +23,7 @@ from orchestrator.source.tree import AbsentTree, Tree
 
 if TYPE_CHECKING:
     # pydantic takes a while, and who lists rows has no use for it
-    from orchestrator.kernel.prebuilt import Handover
+    from orchestrator.kernel.prebuilt import Prebuilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,18 @@ class Declarations:
     """All that the project's files declare, by name.
 
     ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``. ``built`` are kernels
-    that were built elsewhere, by ROW/CELL; where there are any, they alone are meant.
+    that were built elsewhere, by ROW/VARIANT; where there are any, they alone are meant.
     """
 
     rows: Mapping[str, Row]
     trees: Mapping[str, Tree]
     series: Mapping[str, Series]
     fragments: Mapping[str, Fragment]
-    cases: tuple[GuestCase, ...]
+    tests: tuple[GuestTest, ...]
     expectations: tuple[Expectation, ...] = ()
     fixups: tuple[Fixup, ...] = ()
-    known_splats: tuple[KnownSplat, ...] = ()
-    built: "Mapping[str, Handover]" = field(default_factory=dict)
+    known_splats: tuple[KnownIssue, ...] = ()
+    built: "Mapping[str, Prebuilt]" = field(default_factory=dict)
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
@@ -71,28 +71,28 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kernel of one row, who boots it, and the cases to run on it.
+    """One kernel of one row, who boots it, and the tests to run on it.
 
     ``built`` is the kernel, where it comes from elsewhere.
     """
 
     row: Row
-    cell: Cell
+    variant: Variant
     tree: Tree
     series: Series
-    cases: tuple[GuestCase, ...]
+    tests: tuple[GuestTest, ...]
     boot: str = "qemu"
-    built: "Handover | None" = None
+    built: "Prebuilt | None" = None
 
     @property
     def name(self) -> str:
-        return f"{self.row.name}/{self.cell.name}"
+        return f"{self.row.name}/{self.variant.name}"
 
 
 def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     """The jobs in the order of the matrix, a row's kernel without series first.
 
-    Raises ``UsageError`` for every unknown row, tree, series, fragment or case at once, and ``InfraError``
+    Raises ``UsageError`` for every unknown row, tree, series, fragment or test at once, and ``InfraError``
     where kernels of ``BUILT=`` are asked for that are not there.
     """
     errors: list[UsageError] = []
@@ -112,7 +112,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
-    asked = _choose_cases(declared, request.tests, "TESTS", errors) if request.tests else ()
+    asked = _choose_tests(declared, request.tests, "TESTS", errors) if request.tests else ()
     jobs: list[Job] = []
     for row in rows:
         where = f"{row.where or 'matrix.yaml'}: row {row.name}"
@@ -122,23 +122,23 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
         errors += check_machine(row, declared.fragments, blamed)
-        cases = asked if request.tests else _choose_cases(declared, row.tests, where, errors)
+        tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
         boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
         if declared.built:
-            jobs += _list_built(row, cases, boot, declared.built, errors)
+            jobs += _list_built(row, tests, boot, declared.built, errors)
             continue
-        cells = _choose_cells(row, request.series, wanted)
-        for cell in cells:
+        variants = _choose_variants(row, request.series, wanted)
+        for variant in variants:
             # an unknown word of the request has been told already
-            blame = errors if cell in row.cells else []
+            blame = errors if variant in row.variants else []
             known = _is_known(row.tree, declared.trees, "kernel", where, errors)
-            if cell.series and not _is_known(cell.series, declared.series, "series", where, blame):
+            if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
                 continue
             if known:
-                series = declared.series[cell.series] if cell.series else Series()
-                jobs.append(Job(row, cell, declared.trees[row.tree], series, cases, boot))
+                series = declared.series[variant.series] if variant.series else Series()
+                jobs.append(Job(row, variant, declared.trees[row.tree], series, tests, boot))
     raise_all(list({str(error): error for error in errors}.values()))
-    jobs = [replace(job, cell=_add_expectations(job.cell, job.cases, declared)) for job in jobs]
+    jobs = [replace(job, variant=_add_expectations(job.variant, job.tests, declared)) for job in jobs]
     if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
         # where it was to be built something went wrong that was not the kernel's fault
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
@@ -146,17 +146,17 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def _add_expectations(cell: Cell, cases: Sequence[GuestCase], declared: Declarations) -> Cell:
-    """The cell with what is expected of its tests in every row, after what its own row says."""
-    names = [name for case in cases for name in (case.id, *case.subtests)]
-    undeclared = tuple(f"{case.id}/" for case in cases if not case.subtests)
+def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
+    """The variant with what is expected of its tests in every row, after what its own row says."""
+    names = [name for test in tests for name in (test.id, *test.subtests)]
+    undeclared = tuple(f"{test.id}/" for test in tests if not test.subtests)
     return replace(
-        cell,
-        expect=cell.expect
+        variant,
+        expect=variant.expect
         + tuple(
             expected
             for expected in declared.expectations
-            if cell.series in expected.series
+            if variant.series in expected.series
             and (expected.test.startswith(undeclared) or any(is_match(expected.test, name) for name in names))
         ),
     )
@@ -164,23 +164,23 @@ def _add_expectations(cell: Cell, cases: Sequence[GuestCase], declared: Declarat
 
 def _list_built(
     row: Row,
-    cases: tuple[GuestCase, ...],
+    tests: tuple[GuestTest, ...],
     boot: str,
-    built: "Mapping[str, Handover]",
+    built: "Mapping[str, Prebuilt]",
     errors: list[UsageError],
 ) -> Iterator[Job]:
     """A job for each kernel of the row that was built elsewhere."""
     own = [handover for handover in built.values() if handover.row == row.name]
-    for case in cases:
-        if case.language == SELFTEST:
-            what = f"{case.id} is compiled from the kernel's source, and only kernels are here"
+    for test in tests:
+        if test.language == SELFTEST:
+            what = f"{test.id} is compiled from the kernel's source, and only kernels are here"
             errors.append(UsageError(what, where="BUILT"))
-    cells = {cell.name: cell for cell in row.cells}
+    variants = {variant.name: variant for variant in row.variants}
     # in the order of the row, the kernel without series first
-    own.sort(key=lambda one: (list(cells).index(one.cell) if one.cell in cells else len(cells), one.cell))
+    own.sort(key=lambda one: (list(variants).index(one.variant) if one.variant in variants else len(variants), one.variant))
     for handover in sorted(own, key=lambda one: bool(one.series)):
-        cell = cells.get(handover.cell, Cell(handover.cell, handover.series, ()))
-        yield Job(row, cell, AbsentTree(handover.base.tree), Series(handover.series), cases, boot, handover)
+        variant = variants.get(handover.variant, Variant(handover.variant, handover.series, ()))
+        yield Job(row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover)
 
 
 def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:
@@ -210,23 +210,23 @@ def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "")
         yield UsageError(what, where=where(key))
 
 
-def _choose_cases(
+def _choose_tests(
     declared: Declarations, globs: Sequence[str], where: str, errors: list[UsageError]
-) -> tuple[GuestCase, ...]:
+) -> tuple[GuestTest, ...]:
     try:
-        return select_cases(declared.cases, globs, where)
+        return select_tests(declared.tests, globs, where)
     except* UsageError as group:
         errors += (error for error in group.exceptions if isinstance(error, UsageError))
     return ()
 
 
-def _choose_cells(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Cell, ...]:
-    """The row's cells; with SERIES= the one without series, and one for each series asked for."""
+def _choose_variants(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> tuple[Variant, ...]:
+    """The row's variants; with SERIES= the one without series, and one for each series asked for."""
     if not asked:
-        return row.cells
-    plain = [cell for cell in row.cells if not cell.series] or [Cell("plain", "", ())]
-    known = {cell.series: cell for cell in row.cells}
-    return (*plain, *(known.get(name, Cell(name, name, ())) for name in wanted))
+        return row.variants
+    plain = [variant for variant in row.variants if not variant.series] or [Variant("plain", "", ())]
+    known = {variant.series: variant for variant in row.variants}
+    return (*plain, *(known.get(name, Variant(name, name, ())) for name in wanted))
 
 
 def _is_known(

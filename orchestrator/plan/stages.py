@@ -19,7 +19,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain, build_kernel, check_config
 from orchestrator.kernel.kconfig import make_config
 from orchestrator.result.record import Expected, JobRecord, Known
-from orchestrator.run.runner import Program, compile_case
+from orchestrator.run.runner import Program, compile_test
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
@@ -30,12 +30,12 @@ def make_record(job: Job) -> JobRecord:
     """What is known of a job before any of it is done."""
     return JobRecord(
         row=job.row.name,
-        cell=job.cell.name,
+        variant=job.variant.name,
         arch=job.row.arch,
         tree=job.tree.name,
         series=job.series.name,
-        cases={case.id: case.subtests for case in job.cases},
-        races=tuple(case.id for case in job.cases if case.kind == "race"),
+        tests={test.id: test.subtests for test in job.tests},
+        races=tuple(test.id for test in job.tests if test.kind == "race"),
     )
 
 
@@ -130,18 +130,18 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
 
-def find_case_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
-    """What compiles the cases: what compiled the kernel, unless that was done elsewhere."""
+def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
+    """What compiles the tests: what compiled the kernel, unless that was done elsewhere."""
     return place.find_toolchain(kernel.request.arch) if job.built else kernel.request.toolchain
 
 
-def compile_cases(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
-    """The job's cases as programs for its kernel's guest; our own first."""
-    toolchain = find_case_toolchain(job, kernel, place)
-    own = [case for case in job.cases if case.language != SELFTEST]
-    selftests = [case for case in job.cases if case.language == SELFTEST]
+def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
+    """The job's tests as programs for its kernel's guest; our own first."""
+    toolchain = find_test_toolchain(job, kernel, place)
+    own = [test for test in job.tests if test.language != SELFTEST]
+    selftests = [test for test in job.tests if test.language == SELFTEST]
     return [
-        *(compile_case(case, toolchain, place.lib_dir, place.store) for case in own),
+        *(compile_test(test, toolchain, place.lib_dir, place.store) for test in own),
         *compile_selftests(selftests, kernel.request, place.store, place.progress),
     ]
 
@@ -153,7 +153,7 @@ def list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, .
             e.test, e.status, e.why, e.until.isoformat() if e.until else "",
             _is_over(e.until, f"{e.test} to {e.status}", e.where, place), e.fingerprint,
         )
-        for e in job.cell.expect
+        for e in job.variant.expect
         if e.when.holds(job.row.arch, base.version)
     )  # fmt: skip
 

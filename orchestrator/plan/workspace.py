@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.process.budget import WHOLE, Budget
 from orchestrator.errors import InfraError
 from orchestrator.process.progress import Board
@@ -28,7 +28,7 @@ class Workspace:
     ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
     ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
     ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
-    may; ``what_if`` names files that are taken as changed; ``repeat`` is how often cases are run.
+    may; ``what_if`` names files that are taken as changed; ``repeat`` is how often tests are run.
     """
 
     root: Path
@@ -55,13 +55,13 @@ class Workspace:
         files = {path.name: path for folder in folders for path in folder.glob("*") if path.is_file()}
         return tuple(path for _, path in sorted(files.items()))
 
-    def list_program_ids(self, cases: Sequence[GuestCase]) -> dict[tuple[str, str], str]:
-        """What each case is as a program, by (case, architecture), where there is a compiler for it."""
+    def list_program_ids(self, tests: Sequence[GuestTest]) -> dict[tuple[str, str], str]:
+        """What each test is as a program, by (test, architecture), where there is a compiler for it."""
         ids: dict[tuple[str, str], str] = {}
         for arch in ARCHES.values():
             with contextlib.suppress(InfraError):
                 toolchain = self.find_toolchain(arch)
-                ids |= {(case.id, arch.name): make_program_id(case, toolchain) for case in cases}
+                ids |= {(test.id, arch.name): make_program_id(test, toolchain) for test in tests}
         return ids
 
     @property
@@ -75,5 +75,5 @@ class Workspace:
 
     @property
     def lib_dir(self) -> Path:
-        """The library that is shipped; a case knows of one beside it."""
+        """The library that is shipped; a test knows of one beside it."""
         return SHIPPED / "guest-tests" / "lib"

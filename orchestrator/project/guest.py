@@ -72,7 +72,7 @@ class Io:
 
 @dataclass(frozen=True, slots=True)
 class GuestShape:
-    """The machine that a row's cases run on. ``hugepages`` is how many there are, by their size in KiB."""
+    """The machine that a row's tests run on. ``hugepages`` is how many there are, by their size in KiB."""
 
     cpus: int
     memory_mib: int

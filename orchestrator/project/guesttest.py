@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the cases' declarations as text: in come the files ``<family>/<case>.{c,py}``, out come typed cases.
+"""Reads the tests' declarations as text: in come the files ``<family>/<test>.{c,py}``, out come typed tests.
 
-No case is compiled, imported or run here. What the guest enforces and what is read here are the same
+No test is compiled, imported or run here. What the guest enforces and what is read here are the same
 lines, so whatever cannot be read exactly, an expression or a macro, is an error.
 """
 
@@ -21,7 +21,7 @@ Literal = str | int | bool
 
 KINDS = ("deterministic", "race")
 LANGUAGES: Mapping[str, str] = {".c": "c", ".py": "python"}
-# the language of a case that is not ours, but of the tree under test: what it will say is not declared
+# the language of a test that is not ours, but of the tree under test: what it will say is not declared
 SELFTEST = "selftest"
 # What guesttest.h and guesttest.py reserve room for.
 MAX_PARAMS, MAX_VALUES = 4, 12
@@ -42,8 +42,8 @@ _HINTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class GuestCase:
-    """One case as declared. ``path`` is its source; an empty text means nothing was declared.
+class GuestTest:
+    """One test as declared. ``path`` is its source; an empty text means nothing was declared.
 
     ``libs`` are where it finds what it includes: a user's own library before the one that is shipped.
     """
@@ -85,7 +85,7 @@ class GuestCase:
 
     @property
     def subtests(self) -> tuple[str, ...]:
-        """The names on the case's result lines, in the order of its plan; none when they are not declared."""
+        """The names on the test's result lines, in the order of its plan; none when they are not declared."""
         if self.language == SELFTEST:
             return ()
         groups = parse_params(self.params)
@@ -95,12 +95,12 @@ class GuestCase:
         return tuple(f"{self.id}[{','.join(words)}]" for words in chosen)
 
     def describe(self) -> dict[str, Literal]:
-        """What the compiled case prints when asked to ``--describe`` itself."""
+        """What the compiled test prints when asked to ``--describe`` itself."""
         return {"id": self.id, **{name: getattr(self, name) for name in _FIELDS}}
 
 
 _DECLARED = tuple(
-    field for field in fields(GuestCase) if field.name not in ("id", "path", "language", "content_id", "libs")
+    field for field in fields(GuestTest) if field.name not in ("id", "path", "language", "content_id", "libs")
 )
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
 _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
@@ -160,8 +160,8 @@ def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(groups)
 
 
-def load_cases(root: Path, shipped_lib: Path | None = None) -> tuple[GuestCase, ...]:
-    """Every case under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once.
+def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, ...]:
+    """Every test under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once.
 
     ``shipped_lib`` is where they find what is not in the ``lib`` of ``root``.
     """
@@ -169,43 +169,43 @@ def load_cases(root: Path, shipped_lib: Path | None = None) -> tuple[GuestCase, 
     is_own = shipped_lib and shipped_lib != own_lib
     libs = tuple(lib for lib in ((own_lib, shipped_lib) if is_own else (own_lib,)) if lib and lib.is_dir())
     errors: list[UsageError] = []
-    cases: dict[str, GuestCase] = {}
+    tests: dict[str, GuestTest] = {}
     if not root.is_dir():
         raise_all([UsageError("no such folder of guest tests", where=str(root))])
     for path in sorted(root.glob("*/*")):
         if path.suffix not in LANGUAGES or path.parent.name in ("lib", "module"):
             continue
-        case_id = f"{path.parent.name}.{path.stem}"
-        if not re.fullmatch(rf"{_NAME}\.{_NAME}", case_id):
-            errors.append(UsageError(f"{case_id} is no case id: lower case, digits and -", where=str(path)))
-        elif case_id in cases:
-            errors.append(UsageError(f"{case_id} is also {cases[case_id].path.name}", where=str(path)))
-        elif case := _load_case(path, case_id, libs, errors):
-            cases[case_id] = case
+        test_id = f"{path.parent.name}.{path.stem}"
+        if not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
+            errors.append(UsageError(f"{test_id} is no test id: lower test, digits and -", where=str(path)))
+        elif test_id in tests:
+            errors.append(UsageError(f"{test_id} is also {tests[test_id].path.name}", where=str(path)))
+        elif test := _load_test(path, test_id, libs, errors):
+            tests[test_id] = test
     raise_all(errors)
-    return tuple(case for _, case in sorted(cases.items()))
+    return tuple(test for _, test in sorted(tests.items()))
 
 
-def select_cases(
-    cases: Iterable[GuestCase], globs: Sequence[str], where: str = "TESTS"
-) -> tuple[GuestCase, ...]:
-    """The cases any glob matches, in their order; a glob must match something, and ``*`` alone is ours."""
-    known = tuple(cases)
+def select_tests(
+    tests: Iterable[GuestTest], globs: Sequence[str], where: str = "TESTS"
+) -> tuple[GuestTest, ...]:
+    """The tests any glob matches, in their order; a glob must match something, and ``*`` alone is ours."""
+    known = tuple(tests)
     errors: list[UsageError] = []
     chosen: set[str] = set()
     for glob in globs:
-        matched = {case.id for case in known if is_match(glob, case.id)}
+        matched = {test.id for test in known if is_match(glob, test.id)}
         if not matched:
-            near = difflib.get_close_matches(glob, [case.id for case in known], n=3, cutoff=0.4)
-            hint = f"nearest: {', '.join(near)}" if near else "`*` and `?` match within the id family.case"
-            errors.append(UsageError(f"no case matches {glob!r}", where=where, hint=hint))
+            near = difflib.get_close_matches(glob, [test.id for test in known], n=3, cutoff=0.4)
+            hint = f"nearest: {', '.join(near)}" if near else "`*` and `?` match within the id family.test"
+            errors.append(UsageError(f"no test matches {glob!r}", where=where, hint=hint))
         chosen |= matched
     raise_all(errors)
-    return tuple(case for case in known if case.id in chosen)
+    return tuple(test for test in known if test.id in chosen)
 
 
 def is_match(glob: str, name: str) -> bool:
-    """Whether a glob is the whole name of a case or subtest: ``*`` and ``?``, neither for a ``/``."""
+    """Whether a glob is the whole name of a test or subtest: ``*`` and ``?``, neither for a ``/``."""
     is_glob = "*" in glob or "?" in glob
     return _make_pattern(glob).fullmatch(name) is not None if is_glob else glob == name
 
@@ -216,25 +216,25 @@ def _make_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("".join(words))
 
 
-def find_imports(case: GuestCase) -> set[str]:
-    """The modules that a Python case imports by itself, ours and the language's; none for others."""
-    if case.language != "python":
+def find_imports(test: GuestTest) -> set[str]:
+    """The modules that a Python test imports by itself, ours and the language's; none for others."""
+    if test.language != "python":
         return set()
-    return set(_INCLUDES[".py"].findall(case.path.read_text(encoding="utf-8")))
+    return set(_INCLUDES[".py"].findall(test.path.read_text(encoding="utf-8")))
 
 
-def compile_command(case: GuestCase, cc: str, lib_dir: Path, out: Path) -> list[str]:
-    """The argv that builds a C case: static, as the guest owes it no library."""
+def compile_command(test: GuestTest, cc: str, lib_dir: Path, out: Path) -> list[str]:
+    """The argv that builds a C test: static, as the guest owes it no library."""
     return [
         cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
-        f'-DGT_ID="{case.id}"', *([f"-I{case.own_lib}"] if case.own_lib else []), f"-I{lib_dir}",
-        "-o", str(out), str(case.path),
+        f'-DGT_ID="{test.id}"', *([f"-I{test.own_lib}"] if test.own_lib else []), f"-I{lib_dir}",
+        "-o", str(out), str(test.path),
     ]  # fmt: skip
 
 
-def _load_case(
-    path: Path, case_id: str, libs: tuple[Path, ...], errors: list[UsageError]
-) -> GuestCase | None:
+def _load_test(
+    path: Path, test_id: str, libs: tuple[Path, ...], errors: list[UsageError]
+) -> GuestTest | None:
     found: list[tuple[int, str]] = []
     declaration = None
     try:
@@ -251,14 +251,14 @@ def _load_case(
     if found or not declaration:
         return None
     values = {name: value for name, (value, _) in declaration.values.items()}
-    return _make_case(case_id, path, _content_id(path, case_id, libs), libs, values)
+    return _make_test(test_id, path, _content_id(path, test_id, libs), libs, values)
 
 
-def _make_case(
-    case_id: str, path: Path, content_id: str, libs: tuple[Path, ...], values: Mapping[str, Literal]
-) -> GuestCase:
-    return GuestCase(
-        id=case_id,
+def _make_test(
+    test_id: str, path: Path, content_id: str, libs: tuple[Path, ...], values: Mapping[str, Literal]
+) -> GuestTest:
+    return GuestTest(
+        id=test_id,
         path=path,
         language=LANGUAGES[path.suffix],
         content_id=content_id,
@@ -286,11 +286,11 @@ def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
     return sorted(files)
 
 
-def _content_id(path: Path, case_id: str, libs: Sequence[Path]) -> str:
+def _content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
     """Of the files by name and content; where they lie is no part of it."""
     digest = hashlib.sha256()
     parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
-    for name, data in ((case_id, b""), *parts):
+    for name, data in ((test_id, b""), *parts):
         digest.update(f"{name}\0{len(data)}\0".encode())
         digest.update(data)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from orchestrator.parse.splat import SplatKind
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSplat:
+class KnownIssue:
     """Splats with this ``fingerprint`` (or a glob), on kernels that ``when`` holds for, until a day."""
 
     fingerprint: str
@@ -30,17 +30,17 @@ def _make(
     why: str,
     when: Condition | None = None,
     until: datetime.date | None = None,
-) -> KnownSplat:
+) -> KnownIssue:
     kind, _, names = fingerprint.partition(":")
     faults = sorted(kind for kind in SplatKind if kind.is_fault)
     if kind not in faults or not names.strip("*?/"):
         expected = f"one of {', '.join(faults)}, then a colon and functions, as reports show it"
         raise ValueError(f"fingerprint: expected {expected}; got {fingerprint}")
-    return KnownSplat(fingerprint, why, when or Condition(), until, f"{place.file}:{place.line}")
+    return KnownIssue(fingerprint, why, when or Condition(), until, f"{place.file}:{place.line}")
 
 
 _TEXT = doc.scalar(doc.text)
-_SHAPE: doc.Shape[tuple[KnownSplat, ...]] = doc.record(
+_SHAPE: doc.Shape[tuple[KnownIssue, ...]] = doc.record(
     lambda place, splats: splats,
     {
         "splats": doc.list_of(
@@ -54,6 +54,6 @@ _SHAPE: doc.Shape[tuple[KnownSplat, ...]] = doc.record(
 )
 
 
-def load_known_splats(file: Path) -> tuple[KnownSplat, ...]:
+def load_known_issues(file: Path) -> tuple[KnownIssue, ...]:
     """None when there is no such file; raises ``UsageError`` for each thing wrong with it, all at once."""
     return doc.load_document(file, _SHAPE) if file.exists() else ()

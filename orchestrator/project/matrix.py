@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rows that are tested, and what is expected of tests: ``ci/matrix.yaml`` and ``ci/expectations.yaml``.
 
-A row's ``kernels`` are the cells: one tree without and with series. Expectations of a cell go before those
+A row's ``variants`` are its tree without and with series. Expectations of a variant go before those
 that hold in every row, which have a file of their own. What neither lists is expected to pass.
 """
 
@@ -40,7 +40,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Variant:
     """One kernel of a row: the row's tree with a series, or as it is (``series`` empty)."""
 
     name: str
@@ -49,7 +49,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TimeLimits:
     """Wall time in seconds on native hardware; emulation scales the guest's."""
 
     build_s: int
@@ -75,8 +75,8 @@ class Row:
     kconfig: tuple[str, ...]
     guest: GuestShape
     tests: tuple[str, ...]
-    limits: Limits
-    cells: tuple[Cell, ...]
+    limits: TimeLimits
+    variants: tuple[Variant, ...]
     runner: Runner = Runner()
     places: Mapping[str, Place] = field(default_factory=dict)
     where: str = ""
@@ -99,8 +99,8 @@ def _make_expectation(
     return Expectation(test, Status(status), why, when or Condition(), where, until, fingerprint, names)
 
 
-def _make_cell(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Cell:
-    return Cell(name, series, expect)
+def _make_variant(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Variant:
+    return Variant(name, series, expect)
 
 
 def _make_row(
@@ -112,15 +112,15 @@ def _make_row(
     kconfig: tuple[str, ...],
     guest: Declared,
     tests: tuple[str, ...],
-    limits: Limits,
-    kernels: tuple[Cell, ...],
+    limits: TimeLimits,
+    variants: tuple[Variant, ...],
     runner: Runner | None = None,
 ) -> Row:
-    if not kernels or not tests:
-        raise ValueError(f"{'tests' if kernels else 'kernels'}: expected at least one")
-    names = [cell.name for cell in kernels]
+    if not variants or not tests:
+        raise ValueError(f"{'tests' if variants else 'variants'}: expected at least one")
+    names = [variant.name for variant in variants]
     if len(set(names)) != len(names):
-        raise ValueError(f"kernels: names must differ, got {', '.join(names)}")
+        raise ValueError(f"variants: names must differ, got {', '.join(names)}")
     return Row(
         name=name,
         about=about,
@@ -130,7 +130,7 @@ def _make_row(
         guest=guest.shape,
         tests=tests,
         limits=limits,
-        cells=kernels,
+        variants=variants,
         runner=runner or Runner(),
         places=guest.places,
         where=f"{place.file}:{place.line}",
@@ -163,12 +163,12 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                     "guest": guest,
                     "tests": doc.list_of(_TEXT),
                     "limits": doc.record(
-                        lambda place, build, boot: Limits(build, boot),
+                        lambda place, build, boot: TimeLimits(build, boot),
                         {"build": doc.scalar(doc.time_s), "boot": doc.scalar(doc.time_s)},
                     ),
-                    "kernels": doc.list_of(
+                    "variants": doc.list_of(
                         doc.record(
-                            _make_cell,
+                            _make_variant,
                             {"name": _TEXT},
                             {
                                 "series": _TEXT,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own mm selftests as cases: those that say in TAP what will come, and need no argument."""
+"""The kernel's own mm selftests as tests: those that say in TAP what will come, and need no argument."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.project.guesttest import SELFTEST, GuestCase
+from orchestrator.project.guesttest import SELFTEST, GuestTest
 from orchestrator.store.store import make_id
 
 SELFTESTS: Mapping[str, str] = {
@@ -34,8 +34,8 @@ LOCAL_CONFIG = ""
 _FORMAT = 2
 
 
-def _make_case(name: str) -> GuestCase:
-    return GuestCase(
+def _make_test(name: str) -> GuestTest:
+    return GuestTest(
         id=f"upstream/{name}",
         path=Path(FOLDERS[0], f"{name}.c"),
         language=SELFTEST,
@@ -50,4 +50,4 @@ def _make_case(name: str) -> GuestCase:
     )
 
 
-CASES = tuple(_make_case(name) for name in SELFTESTS)
+TESTS = tuple(_make_test(name) for name in SELFTESTS)

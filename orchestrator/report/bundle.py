@@ -18,7 +18,7 @@ from orchestrator.result.status import Status
 from orchestrator.store.store import Store, disk_trouble
 from orchestrator.kernel.prebuilt import PATCHES
 from orchestrator.report.replay import make_command
-from orchestrator.result.record import CaseResult, JobRecord, RunRecord, load_result
+from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_result
 from orchestrator.source.repository import export_patches
 from orchestrator.result.verdict import Verdict, judge_job
 
@@ -32,9 +32,9 @@ def is_failing(verdict: Verdict) -> bool:
     return verdict.raw in _FAILING
 
 
-def name_bundle(job: JobRecord, result: CaseResult) -> str:
+def name_bundle(job: JobRecord, result: TrialResult) -> str:
     trial = f".{result.trial}" if result.trial > 1 else ""
-    return f"{result.case.replace('/', '-')}.{job.row}.{job.cell}{trial}.tar.zst"
+    return f"{result.test.replace('/', '-')}.{job.row}.{job.variant}{trial}.tar.zst"
 
 
 def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
@@ -44,11 +44,11 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
     """
     made = []
     for job in run.jobs:
-        failing: dict[tuple[str, int], CaseResult] = {}
+        failing: dict[tuple[str, int], TrialResult] = {}
         for result in job.results:
             # a trial is judged by itself
             if any(map(is_failing, _judge_one(job, result))):
-                failing[result.case, result.trial] = result
+                failing[result.test, result.trial] = result
         if not failing:
             continue
         shared = dict(_list_job_pieces(job, store))
@@ -63,15 +63,15 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
     return made
 
 
-def _judge_one(job: JobRecord, result: CaseResult) -> tuple[Verdict, ...]:
-    cases = {result.case: job.cases.get(result.case, ())}
-    return judge_job(dataclasses.replace(job, cases=cases, results=(result,), failure=None))
+def _judge_one(job: JobRecord, result: TrialResult) -> tuple[Verdict, ...]:
+    tests = {result.test: job.tests.get(result.test, ())}
+    return judge_job(dataclasses.replace(job, tests=tests, results=(result,), failure=None))
 
 
 def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
     """What all trials on one kernel have in common; None for what is not there."""
     told = dataclasses.asdict(job)
-    yield "job.json", _as_json({key: told[key] for key in told if key not in ("results", "cases")})
+    yield "job.json", _as_json({key: told[key] for key in told if key not in ("results", "tests")})
     kernel = store.path("kernels", job.build_id or "none")
     yield "kernel/config", _read(kernel / "config")
     yield "kernel/build.json", _read(kernel / "build.json")
@@ -80,9 +80,9 @@ def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes 
 
 
 def _list_result_pieces(
-    run: RunRecord, job: JobRecord, result: CaseResult, store: Store
+    run: RunRecord, job: JobRecord, result: TrialResult, store: Store
 ) -> Iterator[tuple[str, bytes | None]]:
-    yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.case)}\n".encode()
+    yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.test)}\n".encode()
     yield "result.json", _as_json(dataclasses.asdict(result))
     yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in _judge_one(job, result)])
     yield "console.log", _encode(result.console)
@@ -94,14 +94,14 @@ def _list_result_pieces(
         yield f"boot/{name}", _read(boot / name) if boot else None
 
 
-def _find_boot(result: CaseResult, store: Store) -> Path | None:
-    """The folder of the boot that a result is of, by the result itself: a record does not name its cell.
+def _find_boot(result: TrialResult, store: Store) -> Path | None:
+    """The folder of the boot that a result is of, by the result itself: a record does not name its variant.
 
     What came from another machine has another name here.
     """
     found: dict[str, Path] = {}
     for path in sorted(
-        store.path("results").glob(f"*/{_escape(result.case)}.{result.content_id[:12]}*.json")
+        store.path("results").glob(f"*/{_escape(result.test)}.{result.content_id[:12]}*.json")
     ):
         known = load_result(path)
         if known and (known.console, known.stdout) == (result.console, result.stdout):
@@ -109,8 +109,8 @@ def _find_boot(result: CaseResult, store: Store) -> Path | None:
     return found.get(result.boot, next(iter(found.values()), None))
 
 
-def _escape(case: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in case)
+def _escape(test: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in test)
 
 
 def _read(path: Path) -> bytes | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Entries of a case's history in, SVG out that stands in a page: how often it failed, how long it took."""
+"""Entries of a test's history in, SVG out that stands in a page: how often it failed, how long it took."""
 
 from collections.abc import Iterable, Sequence
 from html import escape

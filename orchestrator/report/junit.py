@@ -32,8 +32,8 @@ def render_junit(judged: Judged) -> str:
             timestamp=run.started.removesuffix("+00:00"),
         )
         for verdict in verdicts:
-            family, _, title = verdict.name.partition("/" if "/" in verdict.case else ".")
-            case = ET.SubElement(
+            family, _, title = verdict.name.partition("/" if "/" in verdict.test else ".")
+            test = ET.SubElement(
                 suite,
                 "testcase",
                 classname=f"{name.replace('/', '.')}.{family}",
@@ -42,10 +42,10 @@ def render_junit(judged: Judged) -> str:
             )
             if kind := _junit_kind(verdict.status):
                 said = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
-                element = ET.SubElement(case, kind, message=said)
+                element = ET.SubElement(test, kind, message=said)
                 if kind != "skipped":
                     element.set("type", verdict.status.upper())
-                again = "" if kind == "skipped" else f"again: {make_command(run, job, verdict.case)}"
+                again = "" if kind == "skipped" else f"again: {make_command(run, job, verdict.test)}"
                 told = filter(None, (verdict.why_expected, verdict.evidence, again))
                 element.text = "\n".join(told).translate(_NO_XML)
     ET.indent(root)

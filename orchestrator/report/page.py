@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from orchestrator.result.status import Status
-from orchestrator.guest.setup import describe_readings
+from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
@@ -19,7 +19,7 @@ from orchestrator.report.bundle import is_failing, name_bundle
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_flip, describe_kernel, describe_status
-from orchestrator.result.record import CaseResult, JobRecord
+from orchestrator.result.record import TrialResult, JobRecord
 from orchestrator.result.verdict import Verdict
 
 # lines of a console that a page shows: before and after a splat's first line, or at the end
@@ -73,11 +73,11 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A case over all columns, None where it was not planned, and how it flips within rows, if it does."""
+class PageLine:
+    """A test over all columns, None where it was not planned, and how it flips within rows, if it does."""
 
     name: str
-    cells: tuple[Shown | None, ...]
+    variants: tuple[Shown | None, ...]
     flips: tuple[str, ...]
 
 
@@ -123,7 +123,7 @@ def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
         statuses=[s for s in Status if any(verdict.status is s for verdict in judged.verdicts)],
         describe_status=describe_status,
         describe_kernel=describe_kernel,
-        describe_readings=describe_readings,
+        describe_setup=describe_setup,
     )
 
 
@@ -136,12 +136,12 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
     for number, ((job, verdicts), name, run) in enumerate(
         zip(judged.jobs, judged.names, judged.origins, strict=True)
     ):
-        results: Mapping[tuple[str, int], CaseResult] = {
-            (result.case, result.trial): result for result in job.results
+        results: Mapping[tuple[str, int], TrialResult] = {
+            (result.test, result.trial): result for result in job.results
         }
         shown = []
         for index, verdict in enumerate(verdicts):
-            result = results.get((verdict.case, verdict.trial))
+            result = results.get((verdict.test, verdict.trial))
             key = (verdict.name, job.row, job.arch, job.version, job.series)
             points = past.get(key, [])[-_MOST_POINTS:]
             is_kept = result is not None and is_failing(verdict)
@@ -151,7 +151,7 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
                     anchor=f"v{number}-{index}",
                     verdict=verdict,
                     trial=result.trial if result else 1,
-                    command=make_command(run, job, verdict.case),
+                    command=make_command(run, job, verdict.test),
                     excerpt=find_excerpt(
                         result.console if result else "", is_good=verdict.raw is Status.PASS
                     ),
@@ -166,15 +166,15 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
     return columns
 
 
-def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[Line]:
+def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[PageLine]:
     by_column = [{shown.verdict.name: shown for shown in column.shown} for column in columns]
     names = sorted({name for found in by_column for name in found})
     lines = []
     for name in names:
         flips = []
         for group in judged.groups:
-            if flip := describe_flip(group.cases.get(name, {}), group.jobs):
+            if flip := describe_flip(group.tests.get(name, {}), group.jobs):
                 version = f"{group.jobs[0].version or group.jobs[0].tree}: " if len(judged.groups) > 1 else ""
                 flips.append(f"{version}{flip}")
-        lines.append(Line(name, tuple(found.get(name) for found in by_column), tuple(dict.fromkeys(flips))))
+        lines.append(PageLine(name, tuple(found.get(name) for found in by_column), tuple(dict.fromkeys(flips))))
     return lines

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run, one of its kernels and a case in, the command that does just that again out."""
+"""A run, one of its kernels and a test in, the command that does just that again out."""
 
 import shlex
 from pathlib import Path
@@ -7,11 +7,11 @@ from pathlib import Path
 from orchestrator.result.record import JobRecord, RunRecord
 from orchestrator.source.tree import name_folder
 
-# what this job and this case say better than the whole run's command
+# what this job and this test say better than the whole run's command
 _OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
 
 
-def make_command(run: RunRecord, job: JobRecord, case: str) -> str:
+def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
     """As it can be pasted into a shell, also where names have blanks or quotes."""
     words = shlex.split(run.command)
     given = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
@@ -20,7 +20,7 @@ def make_command(run: RunRecord, job: JobRecord, case: str) -> str:
         f"ROW={job.row}",
         f"KERNEL={given.get('KERNEL') or _find_tree(job)}",
         f"SERIES={_find_series(job.series, given.get('SERIES', ''))}",
-        f"TESTS={case}",
+        f"TESTS={test}",
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
     return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from orchestrator.result.status import Status
 from orchestrator.store.store import make_id
-from orchestrator.guest.setup import describe_readings
+from orchestrator.guest.setup import describe_setup
 from orchestrator.result.record import JobRecord, RunRecord
 from orchestrator.result import statistics
 from orchestrator.result.verdict import Verdict, judge_job
@@ -28,11 +28,11 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Kernels that are compared: the cells of one row in one run, with verdicts by name and cell."""
+    """Kernels that are compared: the variants of one row in one run, with verdicts by name and variant."""
 
     row: str
     jobs: tuple[JobRecord, ...]
-    cases: Mapping[str, Mapping[str, Verdict]]
+    tests: Mapping[str, Mapping[str, Verdict]]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Judged:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A name for each job, no two the same: row and cell, and what else tells runs apart."""
-        plain = [f"{job.row}/{job.cell}" for job in self.run.jobs]
+        """A name for each job, no two the same: row and variant, and what else tells runs apart."""
+        plain = [f"{job.row}/{job.variant}" for job in self.run.jobs]
         if not self.parts:
             return tuple(plain)
         return tuple(f"{name}@{run.run_id}" for name, run in zip(plain, self.origins, strict=True))
@@ -76,11 +76,11 @@ class Judged:
     def groups(self) -> tuple[Group, ...]:
         found: dict[tuple[str, str], tuple[list[JobRecord], dict[str, dict[str, Verdict]]]] = {}
         for (job, verdicts), run in zip(self.jobs, self.origins, strict=True):
-            jobs, cases = found.setdefault((run.run_id, job.row), ([], {}))
+            jobs, tests = found.setdefault((run.run_id, job.row), ([], {}))
             jobs.append(job)
             for verdict in verdicts:
-                cases.setdefault(verdict.name, {})[job.cell] = verdict
-        return tuple(Group(row, tuple(jobs), cases) for (_, row), (jobs, cases) in found.items())
+                tests.setdefault(verdict.name, {})[job.variant] = verdict
+        return tuple(Group(row, tuple(jobs), tests) for (_, row), (jobs, tests) in found.items())
 
     @property
     def summary(self) -> str:
@@ -118,7 +118,7 @@ def describe_status(verdict: Verdict) -> str:
 
 def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
     """How the outcome changed from the row's first kernel to its last, if it did."""
-    found = [by_kernel[job.cell].raw for job in kernels if job.cell in by_kernel]
+    found = [by_kernel[job.variant].raw for job in kernels if job.variant in by_kernel]
     if len(found) < 2 or found[0] is found[-1] or Status.SKIP in (found[0], found[-1]):
         return ""
     return f"{found[0].upper()} -> {found[-1].upper()}"
@@ -126,7 +126,7 @@ def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]
 
 def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
     """How much more often a race failed on the row's first kernel than on its last, with the interval."""
-    found = [by_kernel[job.cell] for job in kernels if job.cell in by_kernel]
+    found = [by_kernel[job.variant] for job in kernels if job.variant in by_kernel]
     rates = [
         verdict.rate for verdict in found if verdict.rate and verdict.rate.hits <= verdict.rate.tries > 0
     ]
@@ -148,13 +148,13 @@ def describe_boot(job: JobRecord) -> str:
 
 def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
     """What the guests were found to be, from inside; each once, none for those that were given nothing."""
-    return list(dict.fromkeys(filter(None, (describe_readings(job.readings) for job in kernels))))
+    return list(dict.fromkeys(filter(None, (describe_setup(job.readings) for job in kernels))))
 
 
 def make_tables(judged: Judged) -> Iterator[Table]:
-    """One table a row: case by kernel, and what flipped."""
+    """One table a row: test by kernel, and what flipped."""
     for group in judged.groups:
-        row, kernels, cases = group.row, group.jobs, group.cases
+        row, kernels, tests = group.row, group.jobs, group.tests
         accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
         table = Table(
             title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
@@ -165,15 +165,15 @@ def make_tables(judged: Judged) -> Iterator[Table]:
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
-        table.add_column("case", no_wrap=True)
+        table.add_column("test", no_wrap=True)
         for job in kernels:
-            table.add_column(f"{job.cell}\n{describe_kernel(job)}", no_wrap=True)
+            table.add_column(f"{job.variant}\n{describe_kernel(job)}", no_wrap=True)
         table.add_column("flipped", no_wrap=True)
-        for name, by_kernel in cases.items():
-            cells = (by_kernel.get(job.cell) for job in kernels)
+        for name, by_kernel in tests.items():
+            variants = (by_kernel.get(job.variant) for job in kernels)
             shown = [
-                f"[{_STYLES.get(cell.status, 'bold red')}]{describe_status(cell)}[/]" if cell else ""
-                for cell in cells
+                f"[{_STYLES.get(variant.status, 'bold red')}]{describe_status(variant)}[/]" if variant else ""
+                for variant in variants
             ]
             table.add_row(name.replace("[", r"\["), *shown, describe_flip(by_kernel, kernels))
         yield table
@@ -186,11 +186,11 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
     """
     for job, verdicts in judged.jobs:
         if job.left_out:
-            yield f"left out: {job.cell}", job.left_out
+            yield f"left out: {job.variant}", job.left_out
         if failure := job.failure:
             where = f"{failure.where}: " if failure.where else ""
             log = f"\nlog: {failure.log}" if failure.log else ""
-            yield f"{failure.stage} failed on {job.cell}", f"{where}{failure.what}\n{failure.hint}{log}"
+            yield f"{failure.stage} failed on {job.variant}", f"{where}{failure.what}\n{failure.hint}{log}"
         for verdict in verdicts:
             has_more = verdict.status is not Status.PASS or verdict.rate or verdict.known
             if not has_more or verdict.stage != "run":
@@ -202,11 +202,11 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
                 # the reason has said a part of it
                 rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
                 text += "\n".join(["", *rest])[:1500]
-            yield f"{describe_status(verdict)} {verdict.name} on {job.cell}", text
+            yield f"{describe_status(verdict)} {verdict.name} on {job.variant}", text
     for group in judged.groups:
-        for name, by_kernel in group.cases.items():
+        for name, by_kernel in group.tests.items():
             if told := describe_difference(by_kernel, group.jobs):
-                yield f"{name}, {group.jobs[0].cell} less {group.jobs[-1].cell}", told
+                yield f"{name}, {group.jobs[0].variant} less {group.jobs[-1].variant}", told
 
 
 def make_report(judged: Judged) -> dict[str, object]:
@@ -216,7 +216,7 @@ def make_report(judged: Judged) -> dict[str, object]:
             **{
                 key: value
                 for key, value in dataclasses.asdict(job).items()
-                if key not in ("results", "expect", "cases")
+                if key not in ("results", "expect", "tests")
             },
             "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
         }
@@ -238,7 +238,7 @@ def render_json(judged: Judged) -> str:
 
 
 def render_ktap(judged: Judged) -> str:
-    """KTAP version 1: a subtest a kernel, with the verdicts as its cases."""
+    """KTAP version 1: a subtest a kernel, with the verdicts as its tests."""
     lines = ["KTAP version 1", f"1..{len(judged.jobs)}"]
     for number, ((job, verdicts), name) in enumerate(zip(judged.jobs, judged.names, strict=True), 1):
         lines += [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One result of a case in, what it came to out: a finding for each of its subtests.
+"""One result of a test in, what it came to out: a finding for each of its subtests.
 
-A case passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
+A test passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
 still answers, a kernel log without a splat and a taint that did not grow. Whatever is missing or
 contradicts itself is BROKEN; whatever the kernel complained of is a CRASH.
 What the kernel's own selftests will say is not declared, so the plan of their stream is what must be met.
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from orchestrator.result.status import Status
 from orchestrator.parse.console import ConsoleLog, parse_console
-from orchestrator.parse.ktap import Ktap, Rate, Result, parse_ktap
+from orchestrator.parse.ktap import Ktap, Rate, KtapResult, parse_ktap
 from orchestrator.parse.printk import make_printable
 from orchestrator.parse.splat import Splat, SplatKind
-from orchestrator.result.record import CaseResult, Ended, Known
+from orchestrator.result.record import TrialResult, Ended, Known
 
 # taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
 _BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}
@@ -44,9 +44,9 @@ class Finding:
 
 
 def judge_result(
-    result: CaseResult, subtests: tuple[str, ...], known: tuple[Known, ...]
+    result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
-    """A finding for each subtest that the case declares, and one for whatever else is wrong."""
+    """A finding for each subtest that the test declares, and one for whatever else is wrong."""
     if not subtests:
         yield from _judge_selftest(result, known)
         return
@@ -74,10 +74,10 @@ def judge_result(
                 said = said or f"its own time limit ended it after {result.duration_s:.0f} s"
             yield Finding(name, leaf.status, said, "\n".join(leaf.diagnostics), leaf.rate)
     for name in leaves:
-        yield Finding(name, Status.BROKEN, f"{result.case} does not declare this subtest", evidence)
+        yield Finding(name, Status.BROKEN, f"{result.test} does not declare this subtest", evidence)
 
 
-def _judge_selftest(result: CaseResult, known: tuple[Known, ...]) -> Iterator[Finding]:
+def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
     """A finding for each result that the stream's own plan promised; a single one when it can not be trusted.
 
     What kselftest.h makes of an end is allowed for: a last Bail out! that counts failures told before,
@@ -85,7 +85,7 @@ def _judge_selftest(result: CaseResult, known: tuple[Known, ...]) -> Iterator[Fi
     """
     stream = parse_ktap(result.stdout, is_foreign=True)
     evidence = (result.stdout + result.stderr)[-2000:]
-    named = _name_leaves(result.case, stream)
+    named = _name_leaves(result.test, stream)
     all_ok = all(leaf.ok for _, leaf in named)
     has_skipped_rest = bool(
         result.exit_status == _KSFT_SKIP
@@ -102,22 +102,22 @@ def _judge_selftest(result: CaseResult, known: tuple[Known, ...]) -> Iterator[Fi
     if has_skipped_rest or stream.plan == 0:
         expected.add(_KSFT_SKIP)
     if doubt := _find_doubt(result, known):
-        yield replace(doubt, name=result.case)
+        yield replace(doubt, name=result.test)
     elif problems:
         reason = f"{_find_oom(result)}{'; '.join(problems)}"
-        yield Finding(result.case, Status.BROKEN, reason, evidence)
+        yield Finding(result.test, Status.BROKEN, reason, evidence)
     elif result.exit_status not in expected:
         reason = f"says {'ok' if all_ok else 'not ok'} and exits with {result.exit_status}"
-        yield Finding(result.case, Status.BROKEN, reason, evidence)
+        yield Finding(result.test, Status.BROKEN, reason, evidence)
     elif stream.plan == 0:
-        yield Finding(result.case, Status.SKIP, stream.skip or "")
+        yield Finding(result.test, Status.SKIP, stream.skip or "")
     else:
         for name, leaf in named:
             said = "; ".join(text for text in (leaf.name, leaf.reason) if text not in name)
             yield Finding(name, leaf.status, said, "\n".join(leaf.diagnostics))
 
 
-def _name_leaves(case: str, stream: Ktap) -> list[tuple[str, Result]]:
+def _name_leaves(test: str, stream: Ktap) -> list[tuple[str, KtapResult]]:
     """The results under names of which no two are the same, by what was announced and what the lines say.
 
     Where a single result follows an announcement that is its name, because what the line says then depends on
@@ -132,10 +132,10 @@ def _name_leaves(case: str, stream: Ktap) -> list[tuple[str, Result]]:
         titled.append((announced, said, leaf))
     share = Counter(title for title, _, _ in titled)
     times: Counter[str] = Counter()
-    named: list[tuple[str, Result]] = []
+    named: list[tuple[str, KtapResult]] = []
     for title, said, leaf in titled:
         told = (title, said) if not title or share[title] > 1 else (title,)
-        name = "/".join((case, *filter(None, told)))
+        name = "/".join((test, *filter(None, told)))
         times[name] += 1
         named.append((f"{name} ({times[name]})" if times[name] > 1 else name, leaf))
     return named
@@ -154,7 +154,7 @@ def _split_faults(log: ConsoleLog, known: tuple[Known, ...]) -> tuple[list[Splat
     return faults, passed
 
 
-def list_known(trials: Sequence[CaseResult], known: tuple[Known, ...]) -> tuple[str, ...]:
+def list_known(trials: Sequence[TrialResult], known: tuple[Known, ...]) -> tuple[str, ...]:
     """What was passed over, each once, as the reports tell it."""
     told = (
         f"{make_printable(splat.title)} ({splat.fingerprint}): {why}"
@@ -173,8 +173,8 @@ def _name_faults(faults: Sequence[Splat]) -> str:
     )
 
 
-def _find_doubt(result: CaseResult, known: tuple[Known, ...]) -> Finding | None:
-    """What outweighs anything that the case says of itself."""
+def _find_doubt(result: TrialResult, known: tuple[Known, ...]) -> Finding | None:
+    """What outweighs anything that the test says of itself."""
     log = parse_console(result.console)
     end = max((m.line_number for m in log.markers if m.action == "end"), default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
@@ -183,7 +183,7 @@ def _find_doubt(result: CaseResult, known: tuple[Known, ...]) -> Finding | None:
     if faults:
         titles = _name_faults(faults)
         if all(splat.line_number > end for splat in faults):
-            titles += " (after the end of the case)"
+            titles += " (after the end of the test)"
         excerpts = "\n".join({splat.fingerprint: splat.excerpt for splat in reversed(faults)}.values())[:8000]
         return Finding("", Status.CRASH, titles, core + excerpts, fingerprint=faults[0].fingerprint)
     if log.panic:
@@ -192,8 +192,8 @@ def _find_doubt(result: CaseResult, known: tuple[Known, ...]) -> Finding | None:
         return Finding("", *_judge_ending(result, log), shown)
     if result.taint_before is None or result.taint_after is None:
         return Finding("", Status.BROKEN, "the kernel's taint could not be read")
-    marks = {(marker.action, marker.case) for marker in log.markers}
-    if not {("begin", result.case), ("end", result.case)} <= marks:
+    marks = {(marker.action, marker.test) for marker in log.markers}
+    if not {("begin", result.test), ("end", result.test)} <= marks:
         return Finding("", Status.BROKEN, "the kernel log did not reach the console", result.console[-4000:])
     if result.console_lost:
         reason = f"the kernel log was flooded, {result.console_lost} bytes of it were not looked at"
@@ -206,8 +206,8 @@ def _find_doubt(result: CaseResult, known: tuple[Known, ...]) -> Finding | None:
     return None
 
 
-def _judge_ending(result: CaseResult, log: ConsoleLog) -> tuple[Status, str]:
-    """What it means that a case did not come to its end, when the kernel had nothing to complain of."""
+def _judge_ending(result: TrialResult, log: ConsoleLog) -> tuple[Status, str]:
+    """What it means that a test did not come to its end, when the kernel had nothing to complain of."""
     match result.ended:
         case Ended.TIMEOUT:
             return Status.TIMEOUT, f"not done after {result.duration_s:.0f} s; {result.how}"
@@ -220,10 +220,10 @@ def _judge_ending(result: CaseResult, log: ConsoleLog) -> tuple[Status, str]:
         case Ended.RESET if not any(milestone.name == "restart" for milestone in log.milestones):
             return Status.CRASH, f"the guest reset without a word, as by a triple fault: {result.how}"
         case _:
-            return Status.BROKEN, f"the guest was shut down from within before the case ended: {result.how}"
+            return Status.BROKEN, f"the guest was shut down from within before the test ended: {result.how}"
 
 
-def _find_oom(result: CaseResult) -> str:
+def _find_oom(result: TrialResult) -> str:
     """The OOM killer's words, as the beginning of a reason; empty when it did nothing."""
     kills = [splat for splat in parse_console(result.console).splats if splat.kind is SplatKind.OOM]
     return f"the guest ran out of memory ({kills[-1].title}); " if kills else ""

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the results of one kernel on one machine are kept: a file for each trial of each case."""
+"""Where the results of one kernel on one machine are kept: a file for each trial of each test."""
 
 import dataclasses
 import itertools
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestCase
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.store.store import Store, make_id
-from orchestrator.guest.setup import make_laboratory_id
+from orchestrator.guest.setup import make_setup_id
 from orchestrator.guest.qemu import Machine
-from orchestrator.result.record import CaseResult, Known, load_result, save_result
+from orchestrator.result.record import TrialResult, Known, load_result, save_result
 from orchestrator.result.verdict import is_conclusive
 
 
-def find_cell_dir(machine: Machine, store: Store) -> Path:
+def find_results_dir(machine: Machine, store: Store) -> Path:
     """Where results of one kernel on one machine live."""
     shape = dataclasses.asdict(machine.shape)
     return store.path(
@@ -24,36 +24,36 @@ def find_cell_dir(machine: Machine, store: Store) -> Path:
             shape,
             machine.accel,
             machine.append,
-            make_laboratory_id(machine.shape),
+            make_setup_id(machine.shape),
             machine.boot,
         ),
     )
 
 
-def _result_path(folder: Path, case: str, content_id: str, trial: int = 1) -> Path:
+def _result_path(folder: Path, test: str, content_id: str, trial: int = 1) -> Path:
     number = f".{trial}" if trial > 1 else ""
-    return folder / f"{case}.{content_id[:12]}{number}.json"
+    return folder / f"{test}.{content_id[:12]}{number}.json"
 
 
 def find_results(
-    folder: Path, case: GuestCase, program_id: str, splats: tuple[Known, ...]
-) -> list[CaseResult]:
-    """What the case came to before, trial by trial, up to one that was no answer; ``splats`` are none."""
-    found: list[CaseResult] = []
-    while known := load_result(_result_path(folder, case.id, program_id, len(found) + 1)):
-        if not is_conclusive(known, case.subtests, splats):
+    folder: Path, test: GuestTest, program_id: str, splats: tuple[Known, ...]
+) -> list[TrialResult]:
+    """What the test came to before, trial by trial, up to one that was no answer; ``splats`` are none."""
+    found: list[TrialResult] = []
+    while known := load_result(_result_path(folder, test.id, program_id, len(found) + 1)):
+        if not is_conclusive(known, test.subtests, splats):
             break
         found.append(known)
     return found
 
 
-def keep_result(folder: Path, result: CaseResult) -> None:
-    save_result(result, _result_path(folder, result.case, result.content_id, result.trial))
+def keep_result(folder: Path, result: TrialResult) -> None:
+    save_result(result, _result_path(folder, result.test, result.content_id, result.trial))
 
 
-def forget_results(folder: Path, case: GuestCase, program_id: str) -> None:
+def forget_results(folder: Path, test: GuestTest, program_id: str) -> None:
     """All trials, so that the next one is the first. What came from another machine stays."""
-    paths = (_result_path(folder, case.id, program_id, trial) for trial in itertools.count(1))
+    paths = (_result_path(folder, test.id, program_id, trial) for trial in itertools.count(1))
     # the last one first: a kill on the way must leave no old one to follow a new one
     for path in reversed(list(itertools.takewhile(Path.exists, paths))):
         path.unlink()

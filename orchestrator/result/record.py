@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What happened, as plain data: written after every stage and every case, judged and rendered later.
+"""What happened, as plain data: written after every stage and every test, judged and rendered later.
 
 A record holds all that a verdict needs, so verdicts and reports can be made again without a kernel.
 """
@@ -26,7 +26,7 @@ _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Ended(StrEnum):
-    """How a case's life in the guest ended: by itself, cut off, or with the guest.
+    """How a test's life in the guest ended: by itself, cut off, or with the guest.
 
     ``HANG`` means that nothing in the guest answers, ``SSH_LOST`` that its kernel does, ``RESET`` that it
     started again (after a panic, a triple fault, or as it was told), ``FLOOD`` that it said too much to keep.
@@ -42,19 +42,19 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CaseResult:
-    """One case as it ran. ``console`` is the kernel's log from the end of the case before to its own end.
+class TrialResult:
+    """One test as it ran. ``console`` is the kernel's log from the end of the test before to its own end.
 
-    Of a guest's last case it goes on until the guest has ended. ``console_lost`` is how many bytes of it
+    Of a guest's last test it goes on until the guest has ended. ``console_lost`` is how many bytes of it
     were too many to keep. ``exit_status`` is None when the guest was gone before the end was marked, -1 for a
     signal. ``taint`` is ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
     ``how`` is what showed that the guest was lost, ``said`` what its kernel then said when it was asked,
     ``core`` the file with its memory. ``boot_trouble`` is why the guest had to be booted twice.
-    ``trial`` counts from 1 where a case is run again. ``started`` is UTC in ISO 8601, ``console_at`` the byte
+    ``trial`` counts from 1 where a test is run again. ``started`` is UTC in ISO 8601, ``console_at`` the byte
     of the boot's console log where ``console`` begins, ``host`` the machine's name; older records do not say.
     """
 
-    case: str
+    test: str
     content_id: str
     ended: Ended
     exit_status: int | None
@@ -78,19 +78,19 @@ class CaseResult:
 
     @property
     def is_guest_usable(self) -> bool:
-        """Whether the next case may run in the same guest."""
+        """Whether the next test may run in the same guest."""
         return self.ended is Ended.EXIT
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the matrix expects of a case here: an id or glob, a status, and why.
+    """What the matrix expects of a test here: an id or glob, a status, and why.
 
     ``until`` is the last day (ISO 8601) that it holds, ``is_over`` whether that had passed when it was run;
     ``fingerprint`` (or a glob) is that of the crash.
     """
 
-    case: str
+    test: str
     status: Status
     why: str
     until: str = ""
@@ -122,7 +122,7 @@ class Sought:
 class Failure:
     """The stage that ended a job early, and what there is to say about it.
 
-    ``unfinished`` are the cases that were run, and were to be run once more.
+    ``unfinished`` are the tests that were run, and were to be run once more.
     """
 
     stage: str
@@ -135,23 +135,23 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One cell of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran.
+    """One variant of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran.
 
     ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
     built, with ``fixups`` and series.
     ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
-    ``cases`` are the planned ones, each with the names of its subtests, ``races`` those of them that are
+    ``tests`` are the planned ones, each with the names of its subtests, ``races`` those of them that are
     races, ``sought`` what those were repeated for, by subtest. ``known`` are complaints that are no fault.
-    ``results`` has the trials of a case in their order. ``readings`` are what the guest was found to be, from
+    ``results`` has the trials of a test in their order. ``readings`` are what the guest was found to be, from
     inside, when its row asks for more than CPUs and memory.
     """
 
     row: str
-    cell: str
+    variant: str
     arch: str
     tree: str
     series: str
-    cases: Mapping[str, tuple[str, ...]]
+    tests: Mapping[str, tuple[str, ...]]
     expect: tuple[Expected, ...] = ()
     known: tuple[Known, ...] = ()
     races: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ class JobRecord:
     readings: Mapping[str, Any] = field(default_factory=dict)
     left_out: str = ""
     failure: Failure | None = None
-    results: tuple[CaseResult, ...] = ()
+    results: tuple[TrialResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class RunRecord:
 # another machine's records come in, too: the type of each value is checked
 _RUN = TypeAdapter(RunRecord)
 _JOB = TypeAdapter(JobRecord)
-_RESULT = TypeAdapter(CaseResult)
+_RESULT = TypeAdapter(TrialResult)
 
 
 def save_run(run: RunRecord, folder: Path) -> Path:
@@ -216,15 +216,15 @@ def load_run(path: Path) -> RunRecord:
         raise UsageError(f"is not a run's record: {error}", where=str(path)) from None
 
 
-def load_result(path: Path) -> CaseResult | None:
-    """A case result of the store; None when there is none, or it is not whole."""
+def load_result(path: Path) -> TrialResult | None:
+    """A test result of the store; None when there is none, or it is not whole."""
     try:
         return _RESULT.validate_python(json.loads(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def save_result(result: CaseResult, path: Path) -> None:
+def save_result(result: TrialResult, path: Path) -> None:
     write_json(path, dataclasses.asdict(result))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How often a case is run: once, as often as ``REPEAT=`` says, or until its question is answered.
+"""How often a test is run: once, as often as ``REPEAT=`` says, or until its question is answered.
 
 That question is whether a race fails at the rate at which it is known to, or more often. One failure with
 evidence answers it; so do as many misses as come in less than 5 % of the times at that rate. So a bad
@@ -9,8 +9,8 @@ kernel passes with a probability of at most 5 %, and a good one never fails.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.result.record import CaseResult, Known, Sought
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.result.record import TrialResult, Known, Sought
 from orchestrator.result.verdict import is_answered
 
 AUTO = 0
@@ -21,7 +21,7 @@ DEFAULT = Sought(0.01, "the default")
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """``count`` trials of each case, or ``AUTO``; not more than ``limit`` for now.
+    """``count`` trials of each test, or ``AUTO``; not more than ``limit`` for now.
 
     ``sought`` are the rates of races by subtest, where they are known.
     """
@@ -30,15 +30,15 @@ class Repeat:
     sought: Mapping[str, Sought] = field(default_factory=dict)
     limit: int = 0
 
-    def list_sought(self, cases: Sequence[GuestCase]) -> dict[str, Sought]:
+    def list_sought(self, tests: Sequence[GuestTest]) -> dict[str, Sought]:
         """What is sought, by subtest; nothing where the number of trials is given."""
-        races = [case for case in cases if case.kind == "race" and self.count == AUTO]
-        return {name: self.sought.get(name, DEFAULT) for case in races for name in case.subtests}
+        races = [test for test in tests if test.kind == "race" and self.count == AUTO]
+        return {name: self.sought.get(name, DEFAULT) for test in races for name in test.subtests}
 
     def wants_more(
-        self, case: GuestCase, known: Sequence[CaseResult], splats: tuple[Known, ...] = ()
+        self, test: GuestTest, known: Sequence[TrialResult], splats: tuple[Known, ...] = ()
     ) -> bool:
-        """Whether the case is to be run once more, when these are its trials.
+        """Whether the test is to be run once more, when these are its trials.
 
         ``splats`` are the known ones.
         """
@@ -48,9 +48,9 @@ class Repeat:
             return False
         if self.count != AUTO:
             return True
-        if case.kind != "race" or sum(r.duration_s for r in known) > _MOST_S:
+        if test.kind != "race" or sum(r.duration_s for r in known) > _MOST_S:
             return False
-        return not is_answered(known, case.subtests, self.list_sought([case]), splats)
+        return not is_answered(known, test.subtests, self.list_sought([test]), splats)
 
     def divide(self) -> Iterator["Repeat"]:
         """The same in rounds of twice as many trials each, for kernels that take turns."""

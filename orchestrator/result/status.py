@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a case can come to, and what each outcome means to a reader, to KTAP and to an exit code."""
+"""What a test can come to, and what each outcome means to a reader, to KTAP and to an exit code."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Outcome of one case. FAIL is the kernel's fault, BROKEN the test's or the host's own trouble."""
+    """Outcome of one test. FAIL is the kernel's fault, BROKEN the test's or the host's own trouble."""
 
     PASS = "pass"
     FAIL = "fail"

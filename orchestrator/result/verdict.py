@@ -2,7 +2,7 @@
 """A record in, verdicts out: a pure function, so that stored runs can be judged again.
 
 Findings become verdicts by what is expected; a CRASH counts also where a failure is expected.
-Of several trials of a case the worst decides. A race says its rate, and how sure that is.
+Of several trials of a test the worst decides. A race says its rate, and how sure that is.
 """
 
 import fnmatch
@@ -13,7 +13,7 @@ from orchestrator.project.guesttest import is_match
 from orchestrator.result.status import Status
 from orchestrator.parse.ktap import Rate
 from orchestrator.parse.printk import make_printable
-from orchestrator.result.record import CaseResult, Expected, Failure, JobRecord, Known, Sought
+from orchestrator.result.record import TrialResult, Expected, Failure, JobRecord, Known, Sought
 from orchestrator.result import statistics
 from orchestrator.result.finding import Finding, judge_result, list_known
 
@@ -32,7 +32,7 @@ WORST_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one subtest came to on one kernel. ``name`` is the case's id, with parameters if it has any.
+    """What one subtest came to on one kernel. ``name`` is the test's id, with parameters if it has any.
 
     ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
     ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
@@ -42,7 +42,7 @@ class Verdict:
     were passed over, each with why.
     """
 
-    case: str
+    test: str
     name: str
     raw: Status
     status: Status
@@ -62,27 +62,27 @@ class Verdict:
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     """A verdict for every subtest that was planned, in that order; none for a job that was left out."""
-    results: dict[str, list[CaseResult]] = {}
+    results: dict[str, list[TrialResult]] = {}
     for result in job.results:
-        results.setdefault(result.case, []).append(result)
+        results.setdefault(result.test, []).append(result)
     verdicts: list[Verdict] = []
-    for case, subtests in {} if job.left_out else job.cases.items():
-        trials = results.get(case, [])
+    for test, subtests in {} if job.left_out else job.tests.items():
+        trials = results.get(test, [])
         known = list_known(trials, job.known)
-        found = _judge_trials(trials, subtests, job.known, is_race=case in job.races)
-        for finding in found if trials else _judge_missing(job, subtests or (case,)):
+        found = _judge_trials(trials, subtests, job.known, is_race=test in job.races)
+        for finding in found if trials else _judge_missing(job, subtests or (test,)):
             finding = _weigh(finding, job.sought.get(finding.name))
             lost = (
                 _judge_lost(job.failure, finding, len(trials))
-                if job.failure and trials and case in job.failure.unfinished
+                if job.failure and trials and test in job.failure.unfinished
                 else None
             )
             finding = lost or finding
-            expected = find_expected(job.expect, case, finding.name)
+            expected = find_expected(job.expect, test, finding.name)
             foreseen, why = _foresee(expected, finding)
             verdicts.append(
                 Verdict(
-                    case=case,
+                    test=test,
                     name=make_printable(finding.name),
                     raw=finding.status,
                     status=finding.status.against(foreseen),
@@ -119,8 +119,8 @@ def _foresee(expected: Expected | None, finding: Finding) -> tuple[Status, str]:
     return expected.status, f"until {expected.until}: {expected.why}" if expected.until else expected.why
 
 
-def is_conclusive(result: CaseResult, subtests: tuple[str, ...], splats: tuple[Known, ...] = ()) -> bool:
-    """Whether a stored result answers the question, so that the case need not run again.
+def is_conclusive(result: TrialResult, subtests: tuple[str, ...], splats: tuple[Known, ...] = ()) -> bool:
+    """Whether a stored result answers the question, so that the test need not run again.
 
     ``splats`` are the known ones, that are no answer.
     """
@@ -128,7 +128,7 @@ def is_conclusive(result: CaseResult, subtests: tuple[str, ...], splats: tuple[K
 
 
 def is_answered(
-    trials: Sequence[CaseResult],
+    trials: Sequence[TrialResult],
     subtests: tuple[str, ...],
     sought: Mapping[str, Sought],
     splats: tuple[Known, ...] = (),
@@ -144,16 +144,16 @@ def is_answered(
     )
 
 
-def find_expected(expect: tuple[Expected, ...], case: str, name: str) -> Expected | None:
-    """The first expectation whose id or glob is the case's, or the subtest's with its parameters."""
+def find_expected(expect: tuple[Expected, ...], test: str, name: str) -> Expected | None:
+    """The first expectation whose id or glob is the test's, or the subtest's with its parameters."""
     for expected in expect:
-        if is_match(expected.case, case) or is_match(expected.case, name):
+        if is_match(expected.test, test) or is_match(expected.test, name):
             return expected
     return None
 
 
 def _judge_trials(
-    trials: Sequence[CaseResult], subtests: tuple[str, ...], known: tuple[Known, ...], *, is_race: bool
+    trials: Sequence[TrialResult], subtests: tuple[str, ...], known: tuple[Known, ...], *, is_race: bool
 ) -> Iterator[Finding]:
     """A finding for each subtest over all trials: the worst one, with the rates added up."""
     found: dict[str, list[Finding]] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
-from orchestrator.guest.hang import gather_evidence, keep_core
+from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.connection import Guest, GuestGone, Loss, connect
 from orchestrator.guest.qmp import MonitorGone
 from orchestrator.result.record import Ended
@@ -29,7 +29,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a guest's life with a case ended, a line on what shows it, and what the kernel said when asked.
+    """How a guest's life with a test ended, a line on what shows it, and what the kernel said when asked.
 
     Up to ``asked_at`` of the console it spoke by itself; None when it was not asked.
     """
@@ -64,13 +64,13 @@ def find_ending(guest: Guest, loss: Loss) -> Ending:
 def _try_other_ways(guest: Guest, loss: Loss) -> Ending:
     """The guest runs, and does not answer over the connection that there is."""
     network, asked_at = probe_network(guest), guest.console.stat().st_size
-    # when its kernel is well, what did not come to its end was the case, or SSH
+    # when its kernel is well, what did not come to its end was the test, or SSH
     is_lost = loss is Loss.CONNECTION
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
     if network == "answers" and (said := _ask_anew(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
         return Ending(ended, how, said, asked_at, _keep_core(guest))
-    found = gather_evidence(guest.machine, guest.lines.serial, guest.lines.monitor)
+    found = gather_hang_diagnostics(guest.machine, guest.lines.serial, guest.lines.monitor)
     how = _WORDS[network]
     if network == "is silent" and found.answers_sysrq:
         how = "it answers SysRq, but neither SSH nor network"

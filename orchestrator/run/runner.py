@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Cases in, what each of them did out; judging it is not done here.
+"""Tests in, what each of them did out; judging it is not done here.
 
-The compiled cases are pushed once a boot. Around each, markers are written to the kernel log and the taint
-is read. A guest that crashed, hung, or ran a case that may crash it is replaced for the cases that remain.
-What a kernel says while its guest is being ended is the last case's.
+The compiled tests are pushed once a boot. Around each, markers are written to the kernel log and the taint
+is read. A guest that crashed, hung, or ran a test that may crash it is replaced for the tests that remain.
+What a kernel says while its guest is being ended is the last test's.
 """
 
 import contextlib
@@ -19,89 +19,89 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.project.guesttest import SELFTEST, GuestCase, compile_command, find_imports
+from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
 from orchestrator.errors import CowbellError, StageFailure, UsageError
 from orchestrator.process.progress import Progress
 from orchestrator.store.store import Store, make_id
-from orchestrator.guest.snapshot import Armed, arm
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.guest.boot import boot_guest
-from orchestrator.guest.connection import Answer, Guest, GuestGone
+from orchestrator.guest.connection import CommandResult, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.kernel.build import Toolchain
 from orchestrator.parse.printk import make_printable
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
-from orchestrator.result.record import CaseResult, Ended
+from orchestrator.result.record import TrialResult, Ended
 
-# how long after its own limit a case may still end by itself, native seconds
+# how long after its own limit a test may still end by itself, native seconds
 _GRACE_S = 2.0
 _CONSOLE_LIMIT = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A case ready to be pushed, and how often it has been run before.
+    """A test ready to be pushed, and how often it has been run before.
 
     ``program_id`` changes with its source, its library and the compiler.
     """
 
-    case: GuestCase
+    test: GuestTest
     program_id: str
     path: Path
     trial: int = 1
 
 
-def make_program_id(case: GuestCase, toolchain: Toolchain) -> str:
-    """Identity of what is pushed for a case."""
-    return make_id(case.content_id, "" if case.language == "python" else toolchain.identity)
+def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
+    """Identity of what is pushed for a test."""
+    return make_id(test.content_id, "" if test.language == "python" else toolchain.identity)
 
 
-def compile_case(case: GuestCase, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
-    """Compile a C case statically, once; a Python case is taken as it is.
+def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
+    """Compile a C test statically, once; a Python test is taken as it is.
 
-    Raises ``UsageError`` with the compiler's words where the case is wrong, ``InfraError`` where the host is.
+    Raises ``UsageError`` with the compiler's words where the test is wrong, ``InfraError`` where the host is.
     """
-    program_id = make_program_id(case, toolchain)
-    if case.language == "python":
-        return Program(case, program_id, case.path)
+    program_id = make_program_id(test, toolchain)
+    if test.language == "python":
+        return Program(test, program_id, test.path)
 
     def fill(draft: Path) -> None:
-        done = command.run(compile_command(case, toolchain.compiler, lib_dir, draft / case.id), check=False)
+        done = command.run(compile_command(test, toolchain.compiler, lib_dir, draft / test.id), check=False)
         if done.returncode:
-            raise _explain_compiler(case, done)
+            raise _explain_compiler(test, done)
 
-    return Program(case, program_id, store.publish("programs", program_id, fill) / case.id)
+    return Program(test, program_id, store.publish("programs", program_id, fill) / test.id)
 
 
-def _explain_compiler(case: GuestCase, done: command.Completed) -> CowbellError:
+def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     for line in done.output.splitlines():
         if match := re.match(r"(\S+:\d+):\d+: (?:fatal )?error: (.*)", line):
             told = "\n  ".join(done.output.splitlines()[:12])
-            return UsageError(f"{case.id} does not compile: {match[2]}", where=match[1], hint=told)
+            return UsageError(f"{test.id} does not compile: {match[2]}", where=match[1], hint=told)
     return command.make_failure(done)
 
 
-def _once(result: CaseResult) -> bool:
+def _once(result: TrialResult) -> bool:
     return False
 
 
-def run_cases(
+def run_tests(
     machine: Machine,
     programs: Sequence[Program],
     lib_dir: Path,
     folder: Path,
     progress: Progress,
-    is_wanted_again: Callable[[CaseResult], bool] = _once,
-) -> Iterator[CaseResult]:
+    is_wanted_again: Callable[[TrialResult], bool] = _once,
+) -> Iterator[TrialResult]:
     """Run every program, in guests as fresh as needed, yielding each result as it is earned.
 
-    A case is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
+    A test is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
     guest does not boot and ``InfraError`` when QEMU is killed; what was yielded before stands.
     """
     _remove_left(folder)
     pending = list(programs)
-    saved: Armed | None = None
+    saved: Snapshot | None = None
     with contextlib.ExitStack() as stack:
         while pending:
             boot_dir = make_boot_dir(folder)
@@ -109,30 +109,30 @@ def run_cases(
             with boot_guest(machine, boot_dir, saved) as guest:
                 if guest.trouble:
                     progress.note(guest.trouble)
-                progress.stage("run", f"{len(pending)} case(s)")
+                progress.stage("run", f"{len(pending)} test(s)")
                 if not saved:
-                    push_cases(guest, pending, lib_dir)
+                    push_tests(guest, pending, lib_dir)
                     # the next guest that must be a fresh one starts from here
                     if len(pending) > 1 or is_wanted_again is not _once:
                         compile_imports(guest, pending)
                         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="armed-", dir=folder))
-                        saved = arm(guest, Path(place))
+                        saved = save_snapshot(guest, Path(place))
                 yield from _run_in_guest(guest, pending, progress, is_wanted_again)
 
 
 def _run_in_guest(
-    guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[CaseResult], bool]
-) -> Iterator[CaseResult]:
+    guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[TrialResult], bool]
+) -> Iterator[TrialResult]:
     """Run what may run in one guest, and take it off the list."""
     read_to, count = guest.ready_at, len(pending)
     while pending:
         progress.count(max(0, count - len(pending)), count)
         program = pending.pop(0)
-        result, read_to = _run_case(guest, program, read_to)
-        progress.detail(f"{program.case.id}: {result.ended} after {result.duration_s:.1f} s")
+        result, read_to = _run_test(guest, program, read_to)
+        progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
         if is_wanted_again(result):
             pending.insert(0, replace(program, trial=program.trial + 1))
-        is_last = program.case.may_crash or not pending or pending[0].case.may_crash
+        is_last = program.test.may_crash or not pending or pending[0].test.may_crash
         if result.is_guest_usable and is_last:
             try:
                 end_guest(guest)
@@ -167,35 +167,35 @@ def make_boot_dir(folder: Path) -> Path:
             return place
 
 
-def make_case_line(case: GuestCase, scale: float) -> str:
-    """The shell command that runs a pushed case in the guest, with its time limits stretched."""
-    if case.language == SELFTEST:
+def make_test_line(test: GuestTest, scale: float) -> str:
+    """The shell command that runs a pushed test in the guest, with its time limits stretched."""
+    if test.language == SELFTEST:
         # some start themselves anew by their name, and write files where there must be fallocate
-        name = case.path.stem
-        return f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/cases/{case.id} . && exec ./{name}"
-    how = f"python3 -B ../cases/{case.id}" if case.language == "python" else f"../cases/{case.id}"
-    libs = "/work/own-lib:/work/lib" if case.own_lib else "/work/lib"
+        name = test.path.stem
+        return f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} . && exec ./{name}"
+    how = f"python3 -B ../tests/{test.id}" if test.language == "python" else f"../tests/{test.id}"
+    libs = "/work/own-lib:/work/lib" if test.own_lib else "/work/lib"
     return (
         "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
-        f"PYTHONPATH={libs} GT_ID={case.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+        f"PYTHONPATH={libs} GT_ID={test.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
     )
 
 
-def push_cases(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
-    """Put the cases into the guest, and for people a command for each into /work/bin.
+def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
+    """Put the tests into the guest, and for people a command for each into /work/bin.
 
     Raises ``StageFailure`` when the guest is lost or has no room.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for program in programs:
-            archive.add(program.path, f"cases/{program.case.id}", filter=_as_root)
-            line = make_case_line(program.case, guest.machine.time_scale)
-            command_file = tarfile.TarInfo(f"bin/{program.case.id}")
+            archive.add(program.path, f"tests/{program.test.id}", filter=_as_root)
+            line = make_test_line(program.test, guest.machine.time_scale)
+            command_file = tarfile.TarInfo(f"bin/{program.test.id}")
             script = f'#!/bin/sh\n{line} "$@"\n'.encode()
             command_file.size = len(script)
             archive.addfile(_as_root(command_file), io.BytesIO(script))
-        own_libs = {program.case.own_lib for program in programs if program.case.own_lib}
+        own_libs = {program.test.own_lib for program in programs if program.test.own_lib}
         for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
             for path in sorted(lib.glob("*.py")):
                 archive.add(path, f"{name}/{path.name}", filter=_as_root)
@@ -206,21 +206,21 @@ def push_cases(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None
         answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
     except GuestGone as gone:
         guest.check_host()
-        # no case has had a part in it: this is still the boot
+        # no test has had a part in it: this is still the boot
         raise StageFailure(
-            "boot", f"the guest was lost while cases were pushed: {gone}", log=guest.console
+            "boot", f"the guest was lost while tests were pushed: {gone}", log=guest.console
         ) from None
     if answer.status:
         said = make_printable(answer.stderr)
-        raise StageFailure("run", f"cases could not be unpacked: {said}", log=guest.console)
+        raise StageFailure("run", f"tests could not be unpacked: {said}", log=guest.console)
 
 
 def compile_imports(guest: Guest, programs: Sequence[Program]) -> None:
-    """Have the guest's Python keep what the cases import as bytecode: no package was installed that did.
+    """Have the guest's Python keep what the tests import as bytecode: no package was installed that did.
 
-    It is half a second or more for each of the cases. Whoever uses the guest next finds out if it was lost.
+    It is half a second or more for each of the tests. Whoever uses the guest next finds out if it was lost.
     """
-    names = sorted(set().union(*(find_imports(program.case) for program in programs)))
+    names = sorted(set().union(*(find_imports(program.test) for program in programs)))
     if names:
         with contextlib.suppress(GuestGone):
             line = f"PYTHONPATH=/work/lib python3 -c 'import {', '.join(names)}'"
@@ -233,34 +233,34 @@ def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _run_case(guest: Guest, program: Program, begin: int) -> tuple[CaseResult, int]:
-    """Run one case; its share of the console begins at offset ``begin``, and where it ends is returned too.
+def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, int]:
+    """Run one test; its share of the console begins at offset ``begin``, and where it ends is returned too.
 
-    So what the kernel says between two cases is the later one's, and never lost.
+    So what the kernel says between two tests is the later one's, and never lost.
     """
-    case, scale = program.case, guest.machine.time_scale
+    test, scale = program.test, guest.machine.time_scale
     guest.lines.serial.allow()
-    line = make_case_line(case, scale)
-    answer, before, after = Answer(-1, "", ""), None, None
+    line = make_test_line(test, scale)
+    answer, before, after = CommandResult(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     began = time.monotonic()
     try:
-        before = _mark(guest, f"begin {case.id}")
+        before = _mark(guest, f"begin {test.id}")
         began = time.monotonic()
-        answer = guest.run(line, Deadline.after((case.timeout_s + _GRACE_S) * scale))
+        answer = guest.run(line, Deadline.after((test.timeout_s + _GRACE_S) * scale))
         duration_s = time.monotonic() - began
-        after = _mark(guest, f"end {case.id}")
+        after = _mark(guest, f"end {test.id}")
         end = guest.console.stat().st_size
     except GuestGone as gone:
         duration_s = time.monotonic() - began
-        # the output so far is the case's, not that of a marker
+        # the output so far is the test's, not that of a marker
         answer = replace(answer, stdout=answer.stdout or gone.stdout)
         ending = find_ending(guest, gone.loss)
         end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
     console, lost = _read_console(guest, begin, end)
-    result = CaseResult(
-        case=case.id,
+    result = TrialResult(
+        test=test.id,
         content_id=program.program_id,
         ended=ending.ended,
         exit_status=answer.status if ending.ended is Ended.EXIT else None,

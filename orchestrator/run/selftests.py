@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own mm selftests as cases: in comes the tree under test, out come programs for its guest.
+"""The kernel's own mm selftests as tests: in comes the tree under test, out come programs for its guest.
 
 Only those are listed that say in TAP how many results will come and need no argument. They are compiled as
 the tree has them, against its own headers. What a tree does not have, or what does not compile, becomes a
@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestCase
-from orchestrator.project.selftest import CASES, FLAGS, FOLDERS, LOCAL_CONFIG, SHARED, UNBUFFERED
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.selftest import TESTS, FLAGS, FOLDERS, LOCAL_CONFIG, SHARED, UNBUFFERED
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.store.store import Store, make_id
@@ -21,13 +21,13 @@ from orchestrator.source.repository import checkout
 
 
 def compile_selftests(
-    cases: Sequence[GuestCase], request: BuildRequest, store: Store, progress: Progress
+    tests: Sequence[GuestTest], request: BuildRequest, store: Store, progress: Progress
 ) -> list[Program]:
-    """A program for each case, compiled once from a kernel's source, with all that are known (about 15 s).
+    """A program for each test, compiled once from a kernel's source, with all that are known (about 15 s).
 
     Raises ``InfraError`` when the headers that the kernel shows to programs can not be made.
     """
-    if not cases:
+    if not tests:
         return []
 
     def fill(draft: Path) -> None:
@@ -35,9 +35,9 @@ def compile_selftests(
         with checkout(request.source, store) as worktree:
             _compile_all(worktree, request, draft)
 
-    ids = {case.id: make_program_id(case, request.toolchain) for case in CASES}
+    ids = {test.id: make_program_id(test, request.toolchain) for test in TESTS}
     folder = store.publish("programs", make_id("selftests", request.source.source_id, ids), fill)
-    return [Program(case, ids[case.id], folder / case.path.stem) for case in cases]
+    return [Program(test, ids[test.id], folder / test.path.stem) for test in tests]
 
 
 def _compile_all(worktree: Path, request: BuildRequest, draft: Path) -> None:
@@ -47,9 +47,9 @@ def _compile_all(worktree: Path, request: BuildRequest, draft: Path) -> None:
     command.run([*make, "-s", f"O={scratch}", "headers"], cwd=worktree, deadline=command.Deadline.after(600))
     (scratch / "local_config.h").write_text(LOCAL_CONFIG)
     (scratch / "unbuffer.c").write_text(UNBUFFERED)
-    for case in CASES:
-        target = draft / case.path.stem
-        if words := _compile(case.path.name, worktree, scratch, request.toolchain.compiler, target):
+    for test in TESTS:
+        target = draft / test.path.stem
+        if words := _compile(test.path.name, worktree, scratch, request.toolchain.compiler, target):
             target.write_text(render_stand_in(words))
     shutil.rmtree(scratch)
 

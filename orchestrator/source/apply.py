@@ -21,7 +21,7 @@ from orchestrator.source.repository import Source, find_commit, git, open_reposi
 from orchestrator.source.series import Series
 
 
-class State(StrEnum):
+class PatchState(StrEnum):
     """What became of one patch."""
 
     APPLIES = "applies"
@@ -31,12 +31,12 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PatchOutcome:
     """One patch of a series, tried on a tree."""
 
     patch: str
     subject: str
-    state: State
+    state: PatchState
     reject: Reject | None = None
 
 
@@ -105,7 +105,7 @@ def try_series(
     progress: Progress,
     *,
     keep_going: bool = False,
-) -> list[Outcome]:
+) -> list[PatchOutcome]:
     """Apply every patch, and keep what comes of it if all of them do.
 
     After one that does not, the later ones are tried without it (``keep_going``) or not at all.
@@ -118,7 +118,7 @@ def try_series(
         history = [(Path(base.origin), base.commit)] if Path(base.origin).is_dir() else []
         history.append((open_repository(store), base.commit))
         outcomes = _apply(place, files, mails, history, keep_going=keep_going)
-        if all(outcome.state is State.APPLIES for outcome in outcomes):
+        if all(outcome.state is PatchState.APPLIES for outcome in outcomes):
             git(place, "update-ref", _source_ref(_make_source_id(base, files)), "HEAD")
     return outcomes
 
@@ -139,12 +139,12 @@ def _apply(
     history: Sequence[tuple[Path, str]],
     *,
     keep_going: bool,
-) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+) -> list[PatchOutcome]:
+    outcomes: list[PatchOutcome] = []
 
-    def note(state: State, reject: Reject | None = None) -> None:
+    def note(state: PatchState, reject: Reject | None = None) -> None:
         patch = files[len(outcomes)]
-        outcomes.append(Outcome(patch.name, read_subject(patch), state, reject))
+        outcomes.append(PatchOutcome(patch.name, read_subject(patch), state, reject))
 
     done = git(place, *AM, *map(str, mails), check=False)
     while True:
@@ -152,39 +152,39 @@ def _apply(
         for said in heard[: len(heard) - bool(done.returncode)]:
             # git am passes over such a patch and calls it a success
             is_present = re.search(r"^No changes -- Patch already applied", said, re.M)
-            note(State.PRESENT if is_present else State.APPLIES)
+            note(PatchState.PRESENT if is_present else PatchState.APPLIES)
         if done.returncode == 0:
             break
         if not heard or not (repository.find_git_dir(place) / "rebase-apply").is_dir():
             raise InfraError("git am failed", where=str(place), hint=done.output)
         reject = explain_reject(place, mails[len(outcomes)], history)
-        note(State.PRESENT if reject.present_as else State.REJECTED, reject)
+        note(PatchState.PRESENT if reject.present_as else PatchState.REJECTED, reject)
         if not keep_going:
             break
         done = git(place, "am", "--skip", check=False)
     for i, outcome in enumerate(outcomes):
-        if outcome.state is State.PRESENT and not outcome.reject:
+        if outcome.state is PatchState.PRESENT and not outcome.reject:
             repository.move_worktree(place, history[-1][1])
             outcomes[i] = replace(outcome, reject=explain_reject(place, mails[i], history))
     git(place, "am", "--abort", check=False)
     while len(outcomes) < len(files):
-        note(State.NOT_TRIED)
+        note(PatchState.NOT_TRIED)
     return outcomes
 
 
-def find_failure(base: Source, series: Series, outcomes: Sequence[Outcome]) -> StageFailure | None:
+def find_failure(base: Source, series: Series, outcomes: Sequence[PatchOutcome]) -> StageFailure | None:
     """The error of the first patch that did not do what it should; its hint tells of the later ones tried."""
-    bad = [outcome for outcome in outcomes if outcome.state in (State.REJECTED, State.PRESENT)]
+    bad = [outcome for outcome in outcomes if outcome.state in (PatchState.REJECTED, PatchState.PRESENT)]
     if not bad:
         return None
     first = bad[0]
     is_fixup = first.patch not in [path.name for path in series.choose(base.version)]
     what = f"{'fixup ' if is_fixup else ''}{first.patch} does not apply to {base.tree} ({base.version})"
     hint = first.reject.text if first.reject else ""
-    if first.state is State.PRESENT:
+    if first.state is PatchState.PRESENT:
         as_what = f" as {first.reject.present_as}" if first.reject and first.reject.present_as else ""
         what = f"{first.patch} is in {base.tree} ({base.version}) already{as_what}"
         hint = "a series applies whole or not at all: leave the patch out, or take a tree without it"
-    later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not State.NOT_TRIED]
+    later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not PatchState.NOT_TRIED]
     hint = "\n".join([hint, *(f"{o.patch}: {o.state}" for o in later)])
     return StageFailure("source", what, where=first.reject.where if first.reject else "", hint=hint)

@@ -148,7 +148,7 @@ def _place_files(
             wanted[made] = ("", data)
             continue
         chosen = known.choose(version)
-        for file in dict.fromkeys([known.path, *(variant.path for variant in known.variants)]):
+        for file in dict.fromkeys([known.path, *(backport.path for backport in known.backports)]):
             renamed = made if file == known.path else folder / _rename(file.name, known, made)
             old = file.read_bytes()
             # the same change at other lines of another kernel, or with less context, is no edit
@@ -192,20 +192,20 @@ def _strip(mail: bytes) -> bytes:
     return re.sub(rb"(?m)^(From|index|@@) .*$", rb"\1", mail)
 
 
-def _rename(variant: str, known: Patch, path: Path) -> str:
+def _rename(backport: str, known: Patch, path: Path) -> str:
     """``0001-old.5.10.patch`` follows its patch to ``0002-new.5.10.patch``."""
     stem = known.path.stem
-    return path.stem + variant.removeprefix(stem) if variant.startswith(stem) else variant
+    return path.stem + backport.removeprefix(stem) if backport.startswith(stem) else backport
 
 
 def _write_changes(
     folder: Path, series: Series, wanted: Mapping[Path, tuple[str, bytes]], *, is_dry: bool
 ) -> list[Path]:
     listing, claims = folder / "series", folder / "series.yaml"
-    variants = {variant.path.name for patch in series.patches for variant in patch.variants}
+    backports = {backport.path.name for patch in series.patches for backport in patch.backports}
     # for some kernels a patch may be the same file as for others
-    variants -= {patch.name for patch in series.patches}
-    names = [path.name for path, (old, _) in wanted.items() if old not in variants]
+    backports -= {patch.name for patch in series.patches}
+    names = [path.name for path, (old, _) in wanted.items() if old not in backports]
     heading = [line for line in listing.read_text().splitlines() if line.startswith("#")]
     texts = {path: data for path, (_, data) in wanted.items()}
     texts[listing] = listing.read_bytes()
@@ -219,7 +219,7 @@ def _write_changes(
             claims.read_text(),
         ).encode()
     gone = {patch.path for patch in series.patches}
-    gone |= {variant.path for patch in series.patches for variant in patch.variants}
+    gone |= {backport.path for patch in series.patches for backport in patch.backports}
     changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
     removed = sorted(gone - texts.keys())
     if not is_dry:

@@ -23,7 +23,7 @@ _ALWAYS = Condition()
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Backport:
     """Another file of a patch, for the kernels where ``when`` holds, and what it flips besides."""
 
     when: Condition
@@ -33,15 +33,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One patch: a file as ``git am`` takes it, and the cases it should flip to a status.
+    """One patch: a file as ``git am`` takes it, and the tests it should flip to a status.
 
-    ``when`` are the kernels it is for, besides those of its variants; ``where`` is the line that claims so.
+    ``when`` are the kernels it is for, besides those of its backports; ``where`` is the line that claims so.
     """
 
     path: Path
     subject: str = ""
     flips: Mapping[str, Status] = field(default_factory=dict)
-    variants: tuple[Variant, ...] = ()
+    backports: tuple[Backport, ...] = ()
     when: Condition = _ALWAYS
     where: str = ""
 
@@ -49,9 +49,9 @@ class Patch:
     def name(self) -> str:
         return self.path.name
 
-    def choose(self, version: Version) -> Variant | None:
-        """What a kernel gets: the first variant that is for it, else the patch itself, if that is."""
-        choices = (*self.variants, Variant(self.when, self.path))
+    def choose(self, version: Version) -> Backport | None:
+        """What a kernel gets: the first backport that is for it, else the patch itself, if that is."""
+        choices = (*self.backports, Backport(self.when, self.path))
         chosen = next((choice for choice in choices if choice.when.holds_for(version)), None)
         return replace(chosen, flips={**self.flips, **chosen.flips}) if chosen else None
 
@@ -112,13 +112,13 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
     files = [
         path
         for name, claim in claims.items()
-        for path in (folder / name, *(variant.path for variant in claim.variants))
+        for path in (folder / name, *(backport.path for backport in claim.backports))
     ]
     errors += [error for path in files if path.is_file() for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
         Patch(
-            folder / name, read_subject(folder / name), claim.flips, claim.variants, claim.when, claim.where
+            folder / name, read_subject(folder / name), claim.flips, claim.backports, claim.when, claim.where
         )
         for name, claim in claims.items()
     )
@@ -130,7 +130,7 @@ class _Claim:
     where: str
     when: Condition
     flips: Mapping[str, Status]
-    variants: tuple[Variant, ...]
+    backports: tuple[Backport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,29 +142,29 @@ class _About:
 
 
 def _make_shape(folder: Path) -> doc.Shape[_About]:
-    def make_variant(
+    def make_backport(
         place: doc.Place, when: Condition, file: str, flips: Mapping[str, str] | None = None
-    ) -> Variant:
+    ) -> Backport:
         if not (folder / file).is_file():
             raise ValueError(f"{file} does not exist")
-        return Variant(_by_kernel(when), folder / file, _read_flips(flips))
+        return Backport(_by_kernel(when), folder / file, _read_flips(flips))
 
     def make_patch(
         place: doc.Place,
         file: str,
         when: Condition = _ALWAYS,
         flips: Mapping[str, str] | None = None,
-        variants: tuple[Variant, ...] = (),
+        backports: tuple[Backport, ...] = (),
     ) -> tuple[str, _Claim]:
-        return file, _Claim(str(place), _by_kernel(when), _read_flips(flips), variants)
+        return file, _Claim(str(place), _by_kernel(when), _read_flips(flips), backports)
 
     text = doc.scalar(doc.text)
     flips = doc.mapping_of(doc.scalar(doc.one_of((Status.PASS.value, Status.FAIL.value))))
-    variant = doc.record(make_variant, {"when": doc.condition, "file": text}, {"flips": flips})
+    backport = doc.record(make_backport, {"when": doc.condition, "file": text}, {"flips": flips})
     patch = doc.record(
         make_patch,
         {"file": text},
-        {"when": doc.condition, "flips": flips, "variants": doc.list_of(variant)},
+        {"when": doc.condition, "flips": flips, "backports": doc.list_of(backport)},
     )
     return doc.record(
         lambda place, title, when, patches: _About(folder.name, title, when, dict(patches)),
@@ -179,7 +179,7 @@ def _by_kernel(when: Condition) -> Condition:
 
 
 def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
-    return {case: Status(status) for case, status in (flips or {}).items()}
+    return {test: Status(status) for test, status in (flips or {}).items()}
 
 
 # --- what a user brings along

@@ -12,7 +12,7 @@ from orchestrator.source.tree import DebianTree
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class DebianVersion:
     """A version of a Debian tree. ``suites`` have it; they are empty when the mirror no longer offers it."""
 
     version: str
@@ -21,25 +21,25 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
+class DebianVersions:
     """By tree, its versions, the newest first. ``errors`` has the suites whose lists could not be updated."""
 
-    trees: Mapping[str, tuple[Version, ...]]
+    trees: Mapping[str, tuple[DebianVersion, ...]]
     errors: Mapping[str, InfraError]
 
 
 def list_versions(
     trees: Iterable[DebianTree], store: Store, *, max_age_s: float = debian.FRESH_S
-) -> Versions:
+) -> DebianVersions:
     """The versions of trees, from package lists that are at most ``max_age_s`` old."""
     trees = tuple(trees)
     errors = debian.update_lists(
         store, (suite for tree in trees for suite in tree.suites), max_age_s=max_age_s
     )
-    return Versions({tree.name: read_versions(tree, store) for tree in trees}, errors)
+    return DebianVersions({tree.name: read_versions(tree, store) for tree in trees}, errors)
 
 
-def find_versions(tree: DebianTree, wanted: Sequence[str], store: Store) -> Versions:
+def find_versions(tree: DebianTree, wanted: Sequence[str], store: Store) -> DebianVersions:
     """The versions of a tree; where some that are wanted are not among them, from new lists."""
     found = list_versions([tree], store)
     if {version.version for version in found.trees[tree.name]}.issuperset(wanted):
@@ -47,11 +47,11 @@ def find_versions(tree: DebianTree, wanted: Sequence[str], store: Store) -> Vers
     return list_versions([tree], store, max_age_s=debian.CURRENT_S)
 
 
-def read_versions(tree: DebianTree, store: Store) -> tuple[Version, ...]:
+def read_versions(tree: DebianTree, store: Store) -> tuple[DebianVersion, ...]:
     """The versions in the package lists that were updated last, and in the store; no network is used."""
     fetched = list_fetched_versions(tree, store)
     offered = {offer.version: offer.suites for offer in debian.read_offers(store, tree.package, tree.suites)}
     return tuple(
-        Version(version, offered.get(version, ()), version in fetched)
+        DebianVersion(version, offered.get(version, ()), version in fetched)
         for version in sorted({*fetched, *offered}, key=debian.make_key, reverse=True)
     )

@@ -21,7 +21,7 @@ CLEANED = ("build", "programs", "worktrees")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoreEntry:
     """Something in the store that may go. ``lock`` is held by whoever uses it, ``used_at`` is Unix time."""
 
     path: Path
@@ -37,8 +37,8 @@ class Collection:
     ``in_use`` would have gone too, had no job been using it.
     """
 
-    removed: tuple[Entry, ...]
-    in_use: tuple[Entry, ...]
+    removed: tuple[StoreEntry, ...]
+    in_use: tuple[StoreEntry, ...]
     before: int
     after: int
 
@@ -52,8 +52,8 @@ def collect(
             shutil.rmtree(left, ignore_errors=True)
     entries = sorted(_list_entries(store, kinds), key=lambda entry: entry.used_at)
     before = after = measure(store.root)
-    removed: list[Entry] = []
-    in_use: list[Entry] = []
+    removed: list[StoreEntry] = []
+    in_use: list[StoreEntry] = []
     for entry in entries:
         if after <= limit:
             break
@@ -70,7 +70,7 @@ def collect(
     return Collection(tuple(removed), tuple(in_use), before, after)
 
 
-def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[Entry]:
+def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:
     for kind in kinds:
         for path in _list_folders(store.root / kind):
             lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
@@ -81,10 +81,10 @@ def _list_folders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
 
 
-def _make_entry(store: Store, path: Path, lock: str) -> Entry:
+def _make_entry(store: Store, path: Path, lock: str) -> StoreEntry:
     used = store.path("locks", lock)
     when = used if used.exists() else path
-    return Entry(path, lock, when.stat().st_mtime, measure(path))
+    return StoreEntry(path, lock, when.stat().st_mtime, measure(path))
 
 
 def measure(folder: Path) -> int:

@@ -14,7 +14,7 @@ A folder of the store is whole or absent: it is filled under another name and re
     kernels/BUILD_ID/    what a build leaves: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
     programs/ID/         compiled guest tests
-    results/CELL_ID/     one file a case result, and the console of every boot
+    results/VARIANT_ID/     one file a test result, and the console of every boot
     history.sqlite       every result that was ever earned, made again from results and runs if it is lost
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
     objects/, accel/     what was learned: how many objects a config has, whether KVM works

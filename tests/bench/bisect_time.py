@@ -2,7 +2,7 @@
 """Wall time to find one of eight patches to mm/ on a built base: ours, and ``git bisect run`` around vng.
 
 Both have the base built. Ours tests both ends, and what it finds once more; theirs is ``vng --build`` and
-``vng -- CASE`` in each step. Run it with ``make bench``; the figure to quote is the last line's ratio.
+``vng -- TEST`` in each step. Run it with ``make bench``; the figure to quote is the last line's ratio.
 ``ACCEL=tcg`` keeps vng off a KVM that does not work.
 """
 
@@ -23,18 +23,18 @@ from orchestrator.plan.workspace import Workspace
 from tests.gitserver import run_git
 from tests.longhistory import make_short_history
 
-CASE = "vmsplice.child-small"
+TEST = "vmsplice.child-small"
 ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
     declared = load_declarations(ROOT)
-    (job,) = make_plan(Request(rows=("demo",), series=("none",), tests=(CASE,)), declared)
+    (job,) = make_plan(Request(rows=("demo",), series=("none",), tests=(TEST,)), declared)
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)
         place = Workspace(ROOT, Store(find_default_root()), terminal)
         kernel = stages.build_job(job, declared, place)
-        (program,) = stages.compile_cases(job, kernel, place)
+        (program,) = stages.compile_tests(job, kernel, place)
         linux = scratch / "linux"
         make_short_history(
             linux, place.store.root / "git/kernels.git", kernel.request.source.commit, int(time.time())
@@ -42,7 +42,7 @@ def main() -> None:
         (scratch / "eight.mbox").write_text(run_git(linux, "format-patch", "--stdout", "v0..main") + "\n")
         terminal.stage("bisect", "ours")
         began = time.monotonic()
-        argv = [sys.executable, "-m", "orchestrator", "-s", "bisect", "ROW=demo", f"TESTS={CASE}"]
+        argv = [sys.executable, "-m", "orchestrator", "-s", "bisect", "ROW=demo", f"TESTS={TEST}"]
         command.run(
             [*argv, f"SERIES={scratch / 'eight.mbox'}"],
             cwd=ROOT,
@@ -70,9 +70,9 @@ def bisect_by_vng(linux: Path, program: Path, scratch: Path, terminal: Terminal)
     step = scratch / "step"
     step.write_text(
         "#!/bin/sh\nvng --build > build.log 2>&1 || exit 125\n"
-        f"vng --verbose {options} -- {shlex.quote(str(program))} > case.log 2>&1\n"
-        "grep -q 'script exited with code 0' case.log && exit 0\n"
-        "grep -q 'script exited with code 1' case.log && exit 1\nexit 125\n"
+        f"vng --verbose {options} -- {shlex.quote(str(program))} > test.log 2>&1\n"
+        "grep -q 'script exited with code 0' test.log && exit 0\n"
+        "grep -q 'script exited with code 1' test.log && exit 1\nexit 125\n"
     )
     step.chmod(0o755)
     terminal.stage("bisect", "git bisect run, vng")

@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.cli.terminal import Terminal
 from orchestrator.process import command
 from orchestrator.store.store import Store, find_default_root
-from orchestrator.guest.snapshot import Armed, arm
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.qemu import Machine
 from orchestrator.plan import stages
@@ -29,7 +29,7 @@ from orchestrator.kernel.build import Kernel
 ROUNDS = 7
 
 
-def boot_ours(machine: Machine, folder: Path, armed: Armed | None = None) -> float:
+def boot_ours(machine: Machine, folder: Path, armed: Snapshot | None = None) -> float:
     began = time.monotonic()
     with boot_guest(machine, folder, armed):
         return time.monotonic() - began
@@ -66,7 +66,7 @@ def main() -> None:
         machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")
         with boot_guest(own, scratch / "first") as guest:
-            armed = arm(guest, scratch / "armed")
+            armed = save_snapshot(guest, scratch / "armed")
         names = ("cowbell", "cowbell, saved guest", "cowbell BOOT=vng", "vng -- true")
         took: dict[str, list[float]] = {name: [] for name in names}
         for number in range(ROUNDS):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long the deterministic cases of the row catalogue take on one kernel, boots included.
+"""How long the deterministic tests of the row catalogue take on one kernel, boots included.
 
-The kernel and the cases are built beforehand; nothing that was earned before is taken. On an idle host the
+The kernel and the tests are built beforehand; nothing that was earned before is taken. On an idle host the
 figure is to stay below 90 s under TCG. ``KERNEL=`` chooses another tree, ``ACCEL=tcg`` measures without KVM.
 """
 
@@ -17,7 +17,7 @@ from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.run.runner import run_cases
+from orchestrator.run.runner import run_tests
 
 SLOWEST = 8
 
@@ -27,21 +27,21 @@ def main() -> None:
     declared = load_declarations(root)
     request = Request(rows=("catalogue",), series=("none",), tree=os.environ.get("KERNEL", ""))
     (job,) = make_plan(request, declared)
-    job = replace(job, cases=tuple(case for case in job.cases if case.kind == "deterministic"))
+    job = replace(job, tests=tuple(test for test in job.tests if test.kind == "deterministic"))
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         place = Workspace(root, Store(find_default_root()), terminal)
         kernel = stages.build_job(job, declared, place)
         machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-        programs = stages.compile_cases(job, kernel, place)
+        programs = stages.compile_tests(job, kernel, place)
         began = time.monotonic()
-        results = list(run_cases(machine, programs, place.lib_dir, Path(scratch), terminal))
+        results = list(run_tests(machine, programs, place.lib_dir, Path(scratch), terminal))
         took = time.monotonic() - began
     load, boots = os.getloadavg()[0], len({result.boot for result in results})
     terminal.console.print(f"{kernel.request.source.version} on {machine.accel}, load {load:.1f}, seconds:")
-    print(f"{f'{len(results)} cases, {boots} guests':<32}{took:8.1f}")
-    print(f"{'of them in the cases':<32}{sum(result.duration_s for result in results):8.1f}")
+    print(f"{f'{len(results)} tests, {boots} guests':<32}{took:8.1f}")
+    print(f"{'of them in the tests':<32}{sum(result.duration_s for result in results):8.1f}")
     for result in sorted(results, key=lambda result: -result.duration_s)[:SLOWEST]:
-        print(f"  {result.case:<30}{result.duration_s:8.1f}")
+        print(f"  {result.test:<30}{result.duration_s:8.1f}")
 
 
 if __name__ == "__main__":

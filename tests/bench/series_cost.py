@@ -17,7 +17,7 @@ from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.run.runner import run_cases
+from orchestrator.run.runner import run_tests
 
 
 def main() -> None:
@@ -32,16 +32,16 @@ def main() -> None:
         for turn in range(int(os.environ.get("TURNS", "3"))):
             for job, kernel in zip(jobs, kernels, strict=True):
                 machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-                programs = stages.compile_cases(job, kernel, place)
-                folder = Path(scratch) / f"{turn}-{job.cell.name}"
+                programs = stages.compile_tests(job, kernel, place)
+                folder = Path(scratch) / f"{turn}-{job.variant.name}"
                 folder.mkdir()
-                (result,) = run_cases(machine, programs, place.lib_dir, folder, terminal)
+                (result,) = run_tests(machine, programs, place.lib_dir, folder, terminal)
                 for cost, name in re.findall(r"# cost: (\d+) ns (.*)", result.stdout):
-                    found[name][job.cell.name].append(int(cost))
+                    found[name][job.variant.name].append(int(cost))
     terminal.console.print(f"{machine.accel}, load {os.getloadavg()[0]:.1f}, best of the turns, ns:")
     print(f"{'':<52}{'plain':>10}{'cow':>10}{'cow/plain':>10}")
     for name, costs in found.items():
-        plain, cow = (min(costs[job.cell.name]) for job in jobs)
+        plain, cow = (min(costs[job.variant.name]) for job in jobs)
         print(f"{name:<52}{plain:>10}{cow:>10}{cow / plain:>10.2f}")
 
 
