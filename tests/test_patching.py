@@ -136,13 +136,15 @@ def test_test_that_a_patch_can_not_flip(project: Path) -> None:
 
 
 def test_expectation_of_no_test(project: Path) -> None:
-    matrix = project / "ci/matrix.yaml"
-    matrix.write_text(
-        matrix.read_text().replace("test: vmsplice.child-thp\n", "test: vmsplice.child-tph\n", 1)
+    file = project / "ci/expectations.yaml"
+    file.write_text(
+        (ROOT / "ci/expectations.yaml")
+        .read_text()
+        .replace(": vmsplice.child-thp\n", ": vmsplice.child-tph\n", 1)
     )
     done = cowbell("list", cwd=project)
     assert done.returncode == 2
-    assert "demo/plain expects something of vmsplice.child-tph, and there is no such test" in done.stderr
+    assert "expects something of vmsplice.child-tph, and there is no such test" in done.stderr
     assert "did you mean vmsplice.child-thp?" in done.stderr
 
 
