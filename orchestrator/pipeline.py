@@ -13,28 +13,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.process import command
-from orchestrator.process.budget import Budget
 from orchestrator.errors import CowbellError, StageFailure
-from orchestrator.process.progress import Board
-from orchestrator.store.store import make_id
-from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
-from orchestrator.guest.setup import load_setup
 from orchestrator.guest.qemu import Machine
+from orchestrator.guest.setup import load_setup
 from orchestrator.history.database import VARIANT_FILE, add_result
-from orchestrator.plan.manifest import (Manifest, list_test_files, list_guest_files, list_kernel_files, load_manifest, save_manifest)
-from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import (Prepared, apply_job, build_job, build_prepared, choose_machine, compile_tests, find_reason_left_out, list_expected, list_known_splats, make_record, prepare_job)
-from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import find_kernel
-from orchestrator.kernel.prebuilt import Prebuilt, BuildFailure, export_kernel
-from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord, save_job, save_run
+from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
+from orchestrator.plan.manifest import (
+    Manifest,
+    list_guest_files,
+    list_kernel_files,
+    list_test_files,
+    load_manifest,
+    save_manifest,
+)
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.stages import (
+    Prepared,
+    apply_job,
+    build_job,
+    build_prepared,
+    choose_machine,
+    compile_tests,
+    find_reason_left_out,
+    list_expected,
+    list_known_splats,
+    make_record,
+    prepare_job,
+)
+from orchestrator.plan.workspace import Workspace
+from orchestrator.process import command
+from orchestrator.process.budget import Budget
+from orchestrator.process.progress import Board
+from orchestrator.process.workers import Stopped, Task, work
+from orchestrator.result.kept import find_results, find_results_dir, forget_results, keep_result
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult, save_job, save_run
 from orchestrator.run.runner import Program, make_boot_dir, push_tests, run_tests
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
-from orchestrator.result.kept import find_results_dir, find_results, forget_results, keep_result
+from orchestrator.store.store import make_id
 
 T = TypeVar("T")
 

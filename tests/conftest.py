@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.grammar import VARIABLES
-from orchestrator.store.store import Store
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import DebianTree
+from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")

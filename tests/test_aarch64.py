@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import Store
 from orchestrator.guest.boot import boot_guest
-from orchestrator.guest.setup import load_setup
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
+from orchestrator.guest.setup import load_setup
+from orchestrator.kernel.build import Kernel
+from orchestrator.kernel.kconfig import make_config, parse_config
 from orchestrator.plan import plan, stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.build import Kernel
-from orchestrator.kernel.kconfig import make_config, parse_config
+from orchestrator.process.command import Deadline
+from orchestrator.project.arch import ARCHES
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress
 
 pytestmark = pytest.mark.kernel

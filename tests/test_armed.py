@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import load_tests
-from orchestrator.project.guest import Disk
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError
-from orchestrator.store.store import Store
-from orchestrator.guest.snapshot import Snapshot, save_snapshot, keep_images, list_images
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
 from orchestrator.guest.qemu import Machine
+from orchestrator.guest.snapshot import Snapshot, keep_images, list_images, save_snapshot
 from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
+from orchestrator.process.command import Deadline
+from orchestrator.project.guest import Disk
+from orchestrator.project.guesttest import load_tests
 from orchestrator.run.runner import Program, compile_imports, make_test_line, push_tests, run_tests
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -57,7 +57,9 @@ def run(guest: Guest, line: str) -> str:
     return answer.stdout
 
 
-def test_every_guest_goes_on_where_the_saved_one_was(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
+def test_every_guest_goes_on_where_the_saved_one_was(
+    machine: Machine, armed: Snapshot, tmp_path: Path
+) -> None:
     for name in ("one", "two"):
         with boot_guest(machine, tmp_path / name, armed) as guest:
             assert run(guest, "cat /work/root /work/tmp/disk /dev/shm/memory") == "root\ndisk\nmemory\n"
@@ -89,7 +91,9 @@ def test_python_tests_find_their_imports_compiled(machine: Machine, tmp_path: Pa
             assert loaded and not [path for path in loaded if not path.endswith(".pyc")], test.id
 
 
-def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
+def test_crash_of_one_is_seen_and_the_next_is_whole(
+    machine: Machine, armed: Snapshot, tmp_path: Path
+) -> None:
     with boot_guest(machine, tmp_path / "one", armed) as guest:
         with pytest.raises(Exception, match="lost|ended"):
             guest.run("echo c > /proc/sysrq-trigger; sleep 60", Deadline.after(60))
@@ -98,13 +102,17 @@ def test_crash_of_one_is_seen_and_the_next_is_whole(machine: Machine, armed: Sna
         assert run(guest, "cat /proc/sys/kernel/tainted") == "0\n"
 
 
-def test_another_guest_than_the_saved_one_is_refused(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
+def test_another_guest_than_the_saved_one_is_refused(
+    machine: Machine, armed: Snapshot, tmp_path: Path
+) -> None:
     other = replace(armed, boot_id="another")
     with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
         pass
 
 
-def test_machine_that_is_not_the_saved_one_is_refused(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
+def test_machine_that_is_not_the_saved_one_is_refused(
+    machine: Machine, armed: Snapshot, tmp_path: Path
+) -> None:
     other = replace(machine, shape=replace(machine.shape, memory_mib=512))
     with pytest.raises(InfraError), boot_guest(other, tmp_path / "boot", armed):
         pass

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.condition import Version
-from orchestrator.project.guest import GuestShape
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError
 from orchestrator.guest.connection import Guest, Keys, Lines, Loss
-from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
+from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.guest.serial import SerialLine
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.kconfig import Config
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
+from orchestrator.result.record import Ended
 from orchestrator.run import postmortem
 from orchestrator.run.postmortem import find_ending
-from orchestrator.result.record import Ended
 from orchestrator.source.repository import Source
 from tests.conftest import wait_for
 

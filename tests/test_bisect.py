@@ -22,23 +22,29 @@ from orchestrator.bisect.answer import Answer, Failing, find_answer, make_defaul
 from orchestrator.bisect.bisection import Bisection, Question
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line
-from orchestrator.bisect.outcome import BisectResult, find_interrupted, open_call, render_json, render_mail, render_text
+from orchestrator.bisect.outcome import (
+    BisectResult,
+    find_interrupted,
+    open_call,
+    render_json,
+    render_mail,
+    render_text,
+)
+from orchestrator.cli.bisect import Asked, choose_job, make_question
+from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.kernel.fragment import Fragment, SymbolRequest
+from orchestrator.plan.plan import Declarations, Job, Request
+from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
-from orchestrator.errors import StageFailure, UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
-from orchestrator.plan.plan import Declarations, Job, Request
-from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import Fragment
-from orchestrator.kernel.fragment import SymbolRequest
-from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord, Sought, save_run
-from orchestrator.source.series import Series, Backport
-from orchestrator.source.tree import LocalTree, TarballTree
-from orchestrator.cli.bisect import Asked, choose_job, make_question
-from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
+from orchestrator.result.record import Failure, JobRecord, RunRecord, Sought, TrialResult, save_run
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.source.series import Backport, Series
+from orchestrator.source.tree import LocalTree, TarballTree
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
 from tests.gitserver import commit_file, run_git
 from tests.schema import read_product
@@ -540,7 +546,9 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     series = make_series("two", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(2)))
     claims = ({GOOD.test: Status.PASS}, {GOOD.test: Status.PASS})
     patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
-    job = Job(ROW, Variant("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,))
+    job = Job(
+        ROW, Variant("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,)
+    )
 
     def record(result: TrialResult, version: str) -> JobRecord:
         return JobRecord(
@@ -569,7 +577,7 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     assert "fail -> -" in make(FAIL, PARTLY, GOOD)
     # what only the file for older kernels flips
     variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
-    first = replace(series.patches[0], variants=(variant,))
+    first = replace(series.patches[0], backports=(variant,))
     other = replace(job, series=replace(series, patches=(first, series.patches[1])))
     assert "is as series.yaml claims" in make(FAIL, GOOD, GOOD, job=other, version="5.10.9")
     assert "CLAIMED: nothing" in make(FAIL, GOOD, GOOD, job=other)

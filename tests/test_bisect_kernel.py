@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.store.store import Store
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.source.fetch import fetch_tree
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, find_processes, wait_for
 from tests.gitserver import run_git
 from tests.longhistory import BROKEN_BUILD, FLIP, PANICS, make_long_history

@@ -16,12 +16,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.condition import Version
-from orchestrator.project.guest import GuestShape
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.store.store import Store
 from orchestrator.guest import accel, boot, qemu
 from orchestrator.guest.accel import choose_accel, find_accel
 from orchestrator.guest.boot import READY, Phase, boot_guest, find_phase
@@ -31,7 +26,12 @@ from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
+from orchestrator.process.command import Deadline
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
 from orchestrator.source.repository import Source
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, find_processes
 
 SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")

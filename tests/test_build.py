@@ -10,15 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.store.store import Store
 from orchestrator.kernel import fragment
-from orchestrator.kernel.build import (BuildRequest, Kernel, build_kernel, find_kernel, find_toolchain, read_gnu_build_id)
+from orchestrator.kernel.build import (
+    BuildRequest,
+    Kernel,
+    build_kernel,
+    find_kernel,
+    find_toolchain,
+    read_gnu_build_id,
+)
 from orchestrator.kernel.kconfig import Config, make_config
+from orchestrator.project.arch import ARCHES
+from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
-from orchestrator.source.apply import apply_series
+from orchestrator.store.store import Store
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.store import Store
 from orchestrator.report.bundle import PIECE_LIMIT, make_bundles, name_bundle
 from orchestrator.report.replay import make_command
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_result
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
+from orchestrator.store.store import Store
 from tests.test_report import make_run
 from tests.test_verdict import FAILED, GOOD
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import InfraError
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
-from orchestrator.errors import InfraError
 from tests.conftest import is_running, read_line, start_python, wait_for
 
 # a child and a grandchild write their pids and stay

@@ -158,8 +158,8 @@ def test_other_shells_are_refused(words: list[str], told: str) -> None:
 
 
 def test_manual_page(tmp_path: Path) -> None:
-    from orchestrator.cli.grammar import TARGETS, VARIABLES
     from orchestrator.cli.glossary import EXITS, VERDICTS
+    from orchestrator.cli.grammar import TARGETS, VARIABLES
 
     page = tmp_path / "cowbell.1"
     page.write_text(cowbell("manpage").stdout)

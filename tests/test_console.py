@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.parse.console import (MAX_EXCERPT_LINES, MAX_MARKERS, MAX_SPLATS_PER_KIND, ConsoleLog, ConsoleParser, parse_console)
+from orchestrator.parse.console import (
+    MAX_EXCERPT_LINES,
+    MAX_MARKERS,
+    MAX_SPLATS_PER_KIND,
+    ConsoleLog,
+    ConsoleParser,
+    parse_console,
+)
 from orchestrator.parse.splat import Splat, SplatKind
 
 LOGS = Path(__file__).parent / "logs"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import doctor
+from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.project.arch import ARCHES
 from orchestrator.store.store import Store
-from orchestrator.guest.rootfs import make_rootfs
 from tests.conftest import ROOT, QuietProgress
 
 FILE = (ROOT / "ci/Containerfile").read_text()

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
+from orchestrator.history.database import open_history
 from orchestrator.history.diff import Change, Difference, Side, compare, find_sides, render
 from orchestrator.history.entry import Entry, make_entries
-from orchestrator.history.database import open_history
 from orchestrator.result.record import Failure
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_history import FAILED, JOB, RESULT, earn, save

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import UsageError
+from orchestrator.kernel.fragment import load_fragments
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.guesttest import load_tests, select_tests
 from orchestrator.project.matrix import load_expectations, load_matrix
-from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.kernel.fragment import load_fragments
 from orchestrator.source.series import load_series
 from orchestrator.source.tree import load_trees
+from orchestrator.status import Status
 from tests.conftest import ROOT
 
 ROW = """\
@@ -111,7 +111,9 @@ def test_error(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
 
 def test_unknown_key_is_shown_where_the_key_is(tmp_path: Path) -> None:
     text = spoil(("variants:", "vraiants:"))
-    assert "10: rows[0]: unknown key vraiants; did you mean variants?" in read_errors(tmp_path / "m.yaml", text)
+    assert "10: rows[0]: unknown key vraiants; did you mean variants?" in read_errors(
+        tmp_path / "m.yaml", text
+    )
 
 
 def test_unknown_keys_come_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, ROOT
-from tests.test_house import ORDER, PACKAGE, find_path
+from tests.test_house import LAYERS, MODULES, PACKAGE, find_path
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", ".doc/examples.md", ".doc/reference.md")
 
@@ -234,15 +234,17 @@ def test_output_that_is_unlike() -> None:
 
 
 def render_map() -> str:
-    """A paragraph a room and a line a module, in pipeline order: the first sentence of each docstring."""
+    """A line a package and a module, layer by layer: the first sentence of each docstring."""
     lines = []
-    for room, names in itertools.groupby(ORDER, lambda name: name.rpartition(".")[0]):
-        what = find_sentence(PACKAGE / room / "__init__.py") if room else ""
-        lines += ["", f"**`{room}/`**: {what}" if room else "**In no room:**", ""]
+    for package in itertools.chain(*LAYERS):
+        names = [name for name in MODULES if name.startswith(f"{package}.")]
+        told = PACKAGE / package / "__init__.py" if names else find_path(package)
+        if not (what := find_sentence(told)):
+            continue
+        lines += ["", f"**`{package}{'/' if names else ''}`**: {what}", *([""] if names else [])]
         for name in names:
-            if sentence := find_sentence(find_path(name)):
-                line = f"- `{name.rpartition('.')[2]}`: {sentence}"
-                lines.append(textwrap.fill(line, 110, subsequent_indent="  "))
+            line = f"- `{name.rpartition('.')[2]}`: {find_sentence(find_path(name))}"
+            lines.append(textwrap.fill(line, 110, subsequent_indent="  "))
     return "\n".join(lines) + "\n"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.grammar import TARGETS, VARIABLES
 from orchestrator.cli.glossary import EXITS, VERDICTS
+from orchestrator.cli.grammar import TARGETS, VARIABLES
 from tests.test_cli import ROOT, cowbell
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InfraError, UsageError
-from orchestrator.store.store import Store
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.repository import checkout, open_repository
 from orchestrator.source.tree import GitTree, LocalTree, TarballTree, Tree, find_tree, load_trees
+from orchestrator.store.store import Store
 from tests.conftest import FAKELINUX, QuietProgress
 from tests.gitserver import commit_file, run_git
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.condition import Version
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import Store
 from orchestrator.kernel.build import find_toolchain
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.fragment import Fragment, load_fragments
 from orchestrator.kernel.kconfig import configure, make_config, report_config
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.tree import load_trees
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress
 
 FRAGMENTS = load_fragments(ROOT / "kconfigs")

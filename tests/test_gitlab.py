@@ -15,19 +15,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.matrix import Runner, load_matrix
+from orchestrator.errors import InfraError, UsageError
 from orchestrator.gitlab.check import check_file, check_pipeline
 from orchestrator.gitlab.child import Setup, make_pipeline, render
 from orchestrator.gitlab.shards import divide, estimate, find_times
 from orchestrator.gitlab.touched import choose_touched
-from orchestrator.errors import InfraError, UsageError
-from orchestrator.store.store import Store, make_id
 from orchestrator.history.entry import make_entries
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.inputs import add_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Runner, load_matrix
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
+from orchestrator.store.store import Store, make_id
 from tests.conftest import ROOT
 from tests.gitserver import run_git
 from tests.test_cli import cowbell

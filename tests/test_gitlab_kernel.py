@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from orchestrator.store.store import Store
 from orchestrator.result.record import load_run
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, is_running, wait_for
 from tests.gitserver import run_git
 

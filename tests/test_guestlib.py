@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import GuestTest, compile_command, load_tests
 from orchestrator.parse.ktap import Rate, parse_ktap
+from orchestrator.project.guesttest import GuestTest, compile_command, load_tests
 from tests.conftest import ROOT
 from tests.test_guesttest import make_argv, make_test, run_test
 

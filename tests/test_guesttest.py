@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import GuestTest, compile_command, load_tests, parse_params, select_tests
 from orchestrator.errors import UsageError
+from orchestrator.project.guesttest import GuestTest, compile_command, load_tests, parse_params, select_tests
 
 ROOT = Path(__file__).resolve().parent.parent / "guest-tests"
 LIB = ROOT / "lib"

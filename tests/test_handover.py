@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.matrix import Variant
 from orchestrator.errors import InfraError, StageFailure, UsageError
-from orchestrator.store.store import Store
-from orchestrator.plan.inputs import add_inputs
-from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.stages import build_job
-from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
 from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.plan.inputs import add_inputs
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.stages import build_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.project.matrix import Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.series import Series
-from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 
@@ -90,7 +90,7 @@ def test_a_kernel_is_what_it_was_where_it_was_built(
         ("demo/cow", "cow", FAKE_TREE.name),
     ]
     assert jobs[0].variant.expect == ROW.variants[0].expect
-    variants: list[Kernel] = [build_job(job, taken, place) for job in jobs]
+    kernels: list[Kernel] = [build_job(job, taken, place) for job in jobs]
     assert [kernel.folder.parent for kernel in kernels] == [place.store.root / "kernels"] * 2
     for kernel, series in zip(kernels, ("", "cow"), strict=True):
         there = store.root / "kernels" / kernel.request.build_id

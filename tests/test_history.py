@@ -16,12 +16,36 @@ from threading import Barrier
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
 from orchestrator.history import database
-from orchestrator.history.entry import Entry, describe_outcome, list_outcomes, make_entries, make_result_id, render
-from orchestrator.history.database import VARIANT_FILE, FILE, add_result, choose_entries, find_entries, open_history
-from orchestrator.result.record import (TrialResult, Ended, Expected, Failure, JobRecord, RunRecord, save_job, save_result, save_run)
+from orchestrator.history.database import (
+    FILE,
+    VARIANT_FILE,
+    add_result,
+    choose_entries,
+    find_entries,
+    open_history,
+)
+from orchestrator.history.entry import (
+    Entry,
+    describe_outcome,
+    list_outcomes,
+    make_entries,
+    make_result_id,
+    render,
+)
+from orchestrator.result.record import (
+    Ended,
+    Expected,
+    Failure,
+    JobRecord,
+    RunRecord,
+    TrialResult,
+    save_job,
+    save_result,
+    save_run,
+)
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress
 from tests.schema import read_product
 from tests.test_cli import cowbell

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.condition import Version
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kernel.fragment import Fragment, load_fragments
-from orchestrator.kernel.kconfig import Config, SymbolState, compare_config, configure, make_config, parse_config
+from orchestrator.kernel.kconfig import (
+    Config,
+    SymbolState,
+    compare_config,
+    configure,
+    make_config,
+    parse_config,
+)
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
 from tests.conftest import FAKELINUX, ROOT
 
 X86 = ARCHES["x86_64"]
@@ -219,7 +226,11 @@ def test_unsupported_is_no_error_and_says_why(tmp_path: Path) -> None:
     assert list_wrong(config, "CONFIG_OLD=y\n") == set()
     old, new = compare_config(config, "CONFIG_OLD=y\n")
     assert (old.state, old.reason) == (SymbolState.SURVIVED, "")
-    assert (new.state, new.got, new.reason) == (SymbolState.UNSUPPORTED, "n", "only kernel>=5.13: since v5.13")
+    assert (new.state, new.got, new.reason) == (
+        SymbolState.UNSUPPORTED,
+        "n",
+        "only kernel>=5.13: since v5.13",
+    )
 
 
 def list_wrong(config: Config, text: str) -> set[tuple[str, str, str, SymbolState]]:

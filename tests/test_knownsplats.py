@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.errors import UsageError
+from orchestrator.parse.console import parse_console
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_matrix
-from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.parse.console import parse_console
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import TrialResult, Expected, JobRecord, Known, RunRecord, Sought
+from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, Sought, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
+from orchestrator.status import Status
 from tests.test_console import LOGS, read_log
 from tests.test_verdict import GOOD, WARNING, judge
 

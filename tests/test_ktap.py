@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.result.status import Status
-from orchestrator.parse.ktap import Ktap, KtapParser, Rate, KtapResult, parse_ktap
+from orchestrator.parse.ktap import Ktap, KtapParser, KtapResult, Rate, parse_ktap
+from orchestrator.status import Status
 
 LOGS = Path(__file__).parent / "logs"
 FAST = settings(max_examples=150, deadline=None, database=None)

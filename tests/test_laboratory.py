@@ -14,27 +14,37 @@ from typing import Any
 
 import pytest
 
-from orchestrator.project import yamlfile
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.condition import Version
-from orchestrator.project.matrix import load_matrix
-from orchestrator.project.guest import Declared, Disk, GuestShape, Io, Node, Swap, find_misfits, guest, list_needs
-from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.store.store import Store
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import CommandResult, Guest
 from orchestrator.guest.hardware import list_backings, make_hardware_append, make_hardware_argv, make_images
-from orchestrator.guest.setup import describe_setup, find_differences, load_setup, make_setup_id, set_up
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs, make_rootfs
+from orchestrator.guest.setup import describe_setup, find_differences, load_setup, make_setup_id, set_up
+from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
+from orchestrator.kernel.kconfig import Config
 from orchestrator.plan import plan, stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
-from orchestrator.kernel.kconfig import Config
-from orchestrator.source.repository import Source
+from orchestrator.process.command import Deadline
+from orchestrator.project import yamlfile
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import (
+    Declared,
+    Disk,
+    GuestShape,
+    Io,
+    Node,
+    Swap,
+    find_misfits,
+    guest,
+    list_needs,
+)
+from orchestrator.project.matrix import load_matrix
 from orchestrator.result.kept import find_results_dir
+from orchestrator.source.repository import Source
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"

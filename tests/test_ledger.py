@@ -7,11 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
 from orchestrator.errors import UsageError
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_run
-from orchestrator.cli.changelog import Statement, load_changelog
-from orchestrator.history.coverage import (explain_tests, explain_tests_json, find_sightings, find_sought, load_runs, make_coverage, make_proofs, render_coverage, render_coverage_json, render_proofs, render_proofs_json)
+from orchestrator.history.coverage import (
+    explain_tests,
+    explain_tests_json,
+    find_sightings,
+    find_sought,
+    load_runs,
+    make_coverage,
+    make_proofs,
+    render_coverage,
+    render_coverage_json,
+    render_proofs,
+    render_proofs_json,
+)
+from orchestrator.project.changelog import Statement, load_changelog
+from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
 from tests.conftest import ROOT
 from tests.test_verdict import GOOD
 

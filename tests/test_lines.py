@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process.command import Deadline
 from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
+from orchestrator.process.command import Deadline
 from tests.conftest import wait_for
 
 MakeLine = Callable[..., tuple[SerialLine, socket.socket]]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.errors import UsageError
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import Manifest
+from orchestrator.project.guesttest import GuestTest
 
 
 def make_test(path: Path) -> GuestTest:

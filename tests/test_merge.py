@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
+from orchestrator.history.database import FILE, VARIANT_FILE
 from orchestrator.history.entry import make_result_id
-from orchestrator.history.database import VARIANT_FILE, FILE
 from orchestrator.history.merge import Merged, merge
 from orchestrator.result.record import JobRecord, load_result, load_run, save_job
 from orchestrator.result.verdict import judge_job
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.schema import read_product
 from tests.test_cli import cowbell
-from tests.test_history import VARIANT, FAILED, JOB, RESULT, earn, read, save
+from tests.test_history import FAILED, JOB, RESULT, VARIANT, earn, read, save
 from tests.test_verdict import PAIR, PAIRED
 
 OTHER = replace(PAIRED, stdout=PAIR, content_id="fork", started=RESULT.started, host="two")

@@ -7,7 +7,14 @@ from fractions import Fraction
 import pytest
 
 from orchestrator.parse.ktap import Rate
-from orchestrator.result.statistics import CONFIDENCE, describe, find_difference, find_interval, find_tries, percent
+from orchestrator.result.statistics import (
+    CONFIDENCE,
+    describe,
+    find_difference,
+    find_interval,
+    find_tries,
+    percent,
+)
 
 
 @pytest.mark.parametrize(

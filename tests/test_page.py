@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.result.status import Status
 from orchestrator.history.entry import Entry, list_outcomes
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.page import find_excerpt, make_visible, render_html
 from orchestrator.report.report import Judged, join_runs
 from orchestrator.result.record import RunRecord
+from orchestrator.status import Status
 from tests.browser import Browser, open_browser
 from tests.test_report import EVIL, log_of, make_run
 from tests.test_verdict import GOOD

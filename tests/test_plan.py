@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.condition import Condition
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.matrix import Variant, Expectation, TimeLimits, Row
-from orchestrator.project.guest import GuestShape
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
-from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.fragment import Fragment
 from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.workspace import Workspace
+from orchestrator.project.condition import Condition
+from orchestrator.project.guest import GuestShape
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Expectation, Row, TimeLimits, Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.series import Patch, Series
 from orchestrator.source.tree import DebianTree
-from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 
 
@@ -41,7 +41,9 @@ ROW = Row(
     limits=TimeLimits(60, 10),
     variants=(Variant("plain", "", (FAILS,)), Variant("mended", "cow", ())),
 )
-SMALL = replace(ROW, name="small", tree="debian-6.1", tests=("odirect.*",), variants=(Variant("only", "cow", ()),))
+SMALL = replace(
+    ROW, name="small", tree="debian-6.1", tests=("odirect.*",), variants=(Variant("only", "cow", ()),)
+)
 TREES = {name: DebianTree(name, "linux-source", "suite") for name in ("debian-5.10", "debian-6.1")}
 DECLARED = Declarations(
     rows={"demo": ROW, "small": SMALL},

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.matrix import Variant
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import Store
-from orchestrator.process.workers import Limits
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.stages import build_prepared, prepare_job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import load_fragments
-from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.process.workers import Limits
+from orchestrator.project.matrix import Variant
 from orchestrator.result.record import load_run
 from orchestrator.source.series import Series
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 

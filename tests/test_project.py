@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import GuestTest, compile_command
-from orchestrator.project import root
 from orchestrator.errors import UsageError
-from orchestrator.store.store import Store
+from orchestrator.kernel.build import find_toolchain
 from orchestrator.plan import plan
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Declarations, Request
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.build import find_toolchain
+from orchestrator.project import root
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import GuestTest, compile_command
 from orchestrator.run.runner import compile_test, make_test_line
+from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, render_patch
 from tests.test_cli import cowbell
 

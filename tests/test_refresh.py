@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.store.store import Store
+from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.refresh import Worktree, find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source, checkout
 from orchestrator.source.series import Series, load_series
-from orchestrator.source.apply import apply_series
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.gitserver import commit_file, run_git
 

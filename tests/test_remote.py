@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bisect.line import make_history_line
-from orchestrator.project.matrix import Variant
 from orchestrator.errors import InfraError, UsageError
-from orchestrator.store.store import Store
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
+from orchestrator.project.matrix import Variant
 from orchestrator.source import fetch, remote
+from orchestrator.source.apply import PatchState, apply_series, try_series
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import Source, checkout, open_repository
 from orchestrator.source.series import Series, export_range
-from orchestrator.source.apply import PatchState, apply_series, try_series
 from orchestrator.source.tree import GitTree, LocalTree, find_tree
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
 from tests.test_plan import DECLARED, ROW
@@ -276,9 +276,13 @@ def test_reject_in_the_middle(tree: GitTree, store: Store, progress: QuietProgre
     series = load_range("fake:v5.10..stack", tree, store, progress)
     base = fetch_tree(find_tree("fake:other", {"fake": tree}), store, progress)
     outcomes = try_series(base, series, (), store, progress)
-    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [PatchState.NOT_TRIED] * 35
+    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [
+        PatchState.NOT_TRIED
+    ] * 35
     outcomes = try_series(base, series, (), store, progress, keep_going=True)
-    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [PatchState.APPLIES] * 35
+    assert [o.state for o in outcomes] == [PatchState.APPLIES] * 34 + [PatchState.REJECTED] + [
+        PatchState.APPLIES
+    ] * 35
     reject = outcomes[34].reject
     assert outcomes[34].patch == "0035-many-change-35.patch"
     assert reject

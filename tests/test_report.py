@@ -11,11 +11,11 @@ import pytest
 from lxml import etree
 from rich.console import Console
 
-from orchestrator.result.status import Status
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.report import junit, page, report
 from orchestrator.report.report import Judged, join_runs
 from orchestrator.result.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
+from orchestrator.status import Status
 from tests.schema import read_product
 from tests.test_cli import cowbell
 from tests.test_verdict import FAILED, GOOD

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.condition import Version
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
+from orchestrator.project.condition import Version
 from orchestrator.source.patch import check_patch, parse_hunks
 from orchestrator.source.series import Series, find_series, load_series, make_range
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import MakeSeries, render_patch
 
 EDIT = {"mm/swap.c": ("entry + 1", "entry + 2")}

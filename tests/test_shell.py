@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.shell import choose_job
 from orchestrator.errors import UsageError
 from orchestrator.plan.plan import Request, make_plan
-from orchestrator.cli.shell import choose_job
 from tests.conftest import ROOT, find_processes, wait_for
 from tests.test_plan import DECLARED
 

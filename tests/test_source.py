@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.condition import Condition
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.store.store import Store
+from orchestrator.project.condition import Condition
 from orchestrator.source import repository
+from orchestrator.source.apply import PatchState, apply_series, find_source, try_series
 from orchestrator.source.debian import find_mirror
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.fixup import Fixup, load_fixups
 from orchestrator.source.repository import Source, checkout
-from orchestrator.source.series import Series, Backport
-from orchestrator.source.apply import PatchState, apply_series, find_source, try_series
+from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import DebianTree
+from orchestrator.store.store import Store
 from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,
@@ -461,9 +461,9 @@ def test_variant_is_what_is_applied(
     series = make_series("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
     other = tmp_path / "0001-x.5.10.patch"
     other.write_text(render_patch("x 1", {"mm/swap.c": ("entry + 1", "entry + 3")}))
-    old = replace(series.patches[0], variants=(Backport(Condition.parse("kernel<5.11"), other),))
+    old = replace(series.patches[0], backports=(Backport(Condition.parse("kernel<5.11"), other),))
     src = apply_series(base, replace(series, patches=(old,)), (), store, progress)
     assert "entry + 3" in read_tree(src, store)["mm/swap.c"]
-    new = replace(series.patches[0], variants=(Backport(Condition.parse("kernel<5.4"), other),))
+    new = replace(series.patches[0], backports=(Backport(Condition.parse("kernel<5.4"), other),))
     src = apply_series(base, replace(series, patches=(new,)), (), store, progress)
     assert "entry + 2" in read_tree(src, store)["mm/swap.c"]

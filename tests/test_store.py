@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError
-from orchestrator.store.store import (Store, disk_trouble, find_default_root, make_id, make_tree_id, open_default, write_atomic, write_json)
+from orchestrator.store.store import (
+    Store,
+    disk_trouble,
+    find_default_root,
+    make_id,
+    make_tree_id,
+    open_default,
+    write_atomic,
+    write_json,
+)
 from tests.conftest import ROOT, read_line, start_python, wait_for
 
 

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.guesttest import load_tests
-from orchestrator.project.guest import GuestShape
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.store.store import Store
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs, make_rootfs
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.stages import build_job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.result.record import TrialResult, JobRecord
-from orchestrator.run.runner import compile_test, run_tests
+from orchestrator.project.guest import GuestShape
+from orchestrator.project.guesttest import load_tests
+from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.run.runner import compile_test, run_tests
+from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, find_processes, wait_for
 
 pytestmark = pytest.mark.kernel

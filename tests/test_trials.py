@@ -8,13 +8,13 @@ import pytest
 
 from orchestrator.cli.grammar import read_repeat
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.result.status import Status
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, Sought
 from orchestrator.result.kept import forget_results, keep_result
+from orchestrator.result.record import JobRecord, RunRecord, Sought, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
+from orchestrator.status import Status
 from tests.test_cli import cowbell
 from tests.test_verdict import GOOD, WARNING
 

@@ -12,23 +12,23 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import pipeline
-from orchestrator.project.condition import Version
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.matrix import Variant
-from orchestrator.project.guest import GuestShape
 from orchestrator.errors import StageFailure
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
 from orchestrator.history.entry import list_missing
+from orchestrator.pipeline import run_jobs
 from orchestrator.plan.plan import Job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.pipeline import run_jobs
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.matrix import Variant
 from orchestrator.report.bundle import _judge_one, is_failing
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_run
-from orchestrator.run.runner import Program
-from orchestrator.source.series import Series
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_run
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
+from orchestrator.run.runner import Program
+from orchestrator.source.series import Series
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
 from tests.test_verdict import GOOD

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.project.guesttest import load_tests, select_tests
-from orchestrator.project.selftest import TESTS
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
 from orchestrator.kernel.build import BuildRequest, find_toolchain
 from orchestrator.parse.ktap import parse_ktap
-from orchestrator.result.record import TrialResult, Failure, JobRecord
+from orchestrator.project.guesttest import load_tests, select_tests
+from orchestrator.project.selftest import TESTS
+from orchestrator.result.record import Failure, JobRecord, TrialResult
+from orchestrator.result.verdict import Verdict, is_conclusive, judge_job
 from orchestrator.run.runner import Program
 from orchestrator.run.selftests import compile_selftests
-from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.apply import apply_series
-from orchestrator.result.verdict import Verdict, is_conclusive, judge_job
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress
 from tests.test_build import X86, ask
 from tests.test_verdict import CONSOLE, GOOD, WARNING

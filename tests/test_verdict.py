@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.result.status import Status
-from orchestrator.result.record import TrialResult, Ended, Expected, Failure, JobRecord
+from orchestrator.result.record import Ended, Expected, Failure, JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, find_expected, is_conclusive, judge_job
+from orchestrator.status import Status
 
 STDOUT = "KTAP version 1\n1..1\n# the read is whole\nok 1 odirect.rd-mprotect\n"
 PAIR = "KTAP version 1\n1..2\nok 1 fork.basic-cow[state=small]\nok 2 fork.basic-cow[state=thp]\n"

@@ -17,20 +17,20 @@ from orchestrator.bisect.bisection import Bisection
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.outcome import BisectResult, render_json, render_mail, render_text
 from orchestrator.bisect.versionline import choose_between
-from orchestrator.project.condition import Condition
-from orchestrator.project.matrix import Variant
+from orchestrator.cli.bisect import Asked, make_question
 from orchestrator.errors import InfraError, UsageError
-from orchestrator.store.store import Store
+from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import Fragment, SymbolRequest
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, save_run
+from orchestrator.project.condition import Condition
+from orchestrator.project.matrix import Variant
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
 from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
 from orchestrator.source.versions import DebianVersion
-from orchestrator.cli.bisect import Asked, make_question
+from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.gitserver import run_git
 from tests.schema import read_product

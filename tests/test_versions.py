@@ -13,13 +13,13 @@ import pytest
 
 from orchestrator.cli import doctor
 from orchestrator.errors import InfraError, UsageError
-from orchestrator.store.store import Store, make_id
 from orchestrator.source import debian
 from orchestrator.source.debian import UnavailableError, make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.repository import checkout, open_repository
 from orchestrator.source.tree import DebianTree, Tree, find_tree, load_trees
 from orchestrator.source.versions import DebianVersion, list_versions, read_versions
+from orchestrator.store.store import Store, make_id
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
 from tests.gitserver import run_git
 from tests.schema import read_product

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.condition import Version
-from orchestrator.project.guest import GuestShape
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.guest.vng import ask_vng, find_reason_not, make_vng_argv, read_argv
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.kconfig import Config
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.condition import Version
+from orchestrator.project.guest import GuestShape
 from orchestrator.source.repository import Source
 from tests.conftest import ROOT, find_processes, is_running, wait_for
 

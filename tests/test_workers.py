@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import CowbellError, InfraError, StageFailure, UsageError
 from orchestrator.process import workers
 from orchestrator.process.budget import Budget
-from orchestrator.errors import CowbellError, InfraError, StageFailure, UsageError
 from orchestrator.process.jobserver import Jobserver, read_options
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits, Stopped, Task, work

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.result.status import Status
-from orchestrator.result.record import Sought
 from orchestrator.result import statistics
+from orchestrator.result.record import Sought
 from orchestrator.result.verdict import Verdict
+from orchestrator.status import Status
 
 
 class Answer(StrEnum):

@@ -18,20 +18,20 @@ from orchestrator.bisect import gitbisect
 from orchestrator.bisect.answer import Answer, Failing, describe, find_answer, find_failing
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line
-from orchestrator.bisect.outcome import BisectResult, Role, BisectStep, load_steps, render_mail, render_text
-from orchestrator.project.guesttest import GuestTest
+from orchestrator.bisect.outcome import BisectResult, BisectStep, Role, load_steps, render_mail, render_text
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.result.status import Status
-from orchestrator.store.store import make_id, make_tree_id, write_atomic, write_json
+from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.pipeline import build_jobs, run_jobs
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.bundle import make_bundles
-from orchestrator.result.record import JobRecord, Sought, load_run
-from orchestrator.source.debian import UnavailableError
 from orchestrator.result import statistics
+from orchestrator.result.record import JobRecord, Sought, load_run
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.source.debian import UnavailableError
+from orchestrator.status import Status
+from orchestrator.store.store import make_id, make_tree_id, write_atomic, write_json
 
 # a rate is known well enough to look for once it was hit so often; by then its lower bound is a third of it
 _ENOUGH_HITS = 5

@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.condition import Condition
-from orchestrator.project.matrix import Variant
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.store.store import make_id
+from orchestrator.kernel.fragment import Fragment, SymbolRequest
+from orchestrator.kernel.kconfig import make_config
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.stages import apply_job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.fragment import Fragment, SymbolRequest
-from orchestrator.kernel.kconfig import make_config
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Condition
+from orchestrator.project.matrix import Variant
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.patch import make_mail
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import Source, find_commit, git, make_folder, open_repository
 from orchestrator.source.series import Series, find_series
 from orchestrator.source.tree import GitTree, LocalTree, find_tree
+from orchestrator.store.store import make_id
 
 # kinds of lines whose commits have no files
 SYMBOLIC = ("symbol", "version")
@@ -169,7 +169,9 @@ def make_prefix(job: Job, number: int) -> Job:
     """The job with only the first patches of its series."""
     patches = job.series.patches[:number]
     variant = f"{job.series.name}-{number:02}-of-{len(job.series.patches):02}"
-    return name_job(replace(job, series=replace(job.series, patches=patches) if patches else Series()), variant)
+    return name_job(
+        replace(job, series=replace(job.series, patches=patches) if patches else Series()), variant
+    )
 
 
 # --- the symbols between two configs

@@ -14,11 +14,11 @@ from orchestrator.bisect.answer import Answer
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import SYMBOLIC
 from orchestrator.errors import UsageError
-from orchestrator.store.store import write_json
 from orchestrator.history.entry import render_columns
 from orchestrator.parse.printk import make_printable
-from orchestrator.result.record import Sought
 from orchestrator.result import statistics
+from orchestrator.result.record import Sought
+from orchestrator.store.store import write_json
 
 
 class Role(StrEnum):

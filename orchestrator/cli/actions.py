@@ -13,10 +13,10 @@ from orchestrator.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     # imported where they are used: a target needs no other's modules
-    from orchestrator.project.guesttest import GuestTest
+    from orchestrator.history.coverage import Sighting
     from orchestrator.plan.plan import Job
     from orchestrator.plan.workspace import Workspace
-    from orchestrator.history.coverage import Sighting
+    from orchestrator.project.guesttest import GuestTest
 
 
 def _find_seen(tests: Sequence["GuestTest"], place: "Workspace") -> Iterable["Sighting"]:
@@ -41,9 +41,9 @@ def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
 def show_evidence(call: Call) -> int:
     """What stored runs say of the tests; ROW= and TESTS= choose of which."""
     from orchestrator.cli import explain
-    from orchestrator.project.guesttest import select_tests
-    from orchestrator.cli import changelog
     from orchestrator.history import coverage
+    from orchestrator.project import changelog
+    from orchestrator.project.guesttest import select_tests
 
     (target,) = call.targets
     request, place, declared = call.request, call.place, call.declared
@@ -144,11 +144,9 @@ def take_step(call: Call) -> int:
 
 def make_series_matrix(call: Call) -> int:
     from orchestrator import pipeline
-    from orchestrator.cli import listing
-    from orchestrator.plan import plan
+    from orchestrator.cli import listing, seriesmatrix
+    from orchestrator.plan import dryrun, plan
     from orchestrator.result.record import load_run
-    from orchestrator.plan import dryrun
-    from orchestrator.cli import seriesmatrix
 
     jobs = seriesmatrix.list_prefixes(
         plan.make_plan(call.request, call.declared), is_any_row=not call.request.rows

@@ -10,17 +10,17 @@ from orchestrator.bisect.bisection import Question
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line, make_series_line
 from orchestrator.bisect.versionline import make_version_line
-from orchestrator.project.guesttest import GuestTest, select_tests
-from orchestrator.project.matrix import Row
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.result.status import Status
+from orchestrator.pipeline import run_jobs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.pipeline import run_jobs
+from orchestrator.project.guesttest import GuestTest, select_tests
+from orchestrator.project.matrix import Row
 from orchestrator.result.record import load_run
+from orchestrator.result.verdict import judge_job
 from orchestrator.source.debian import VERSION, make_key
 from orchestrator.source.tree import DebianTree
-from orchestrator.result.verdict import judge_job
+from orchestrator.status import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from orchestrator.store.store import Store
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
     from orchestrator.cli.terminal import Terminal
-    from orchestrator.process.workers import Limits
     from orchestrator.plan.plan import Declarations, Request
     from orchestrator.plan.workspace import Workspace
+    from orchestrator.process.workers import Limits
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.project.arch import ARCHES
+from orchestrator.kernel.configcheck import open_kconfig_tree
+from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.stages import apply_job, find_reason_left_out
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.configcheck import open_kconfig_tree
-from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
+from orchestrator.project.arch import ARCHES
 from orchestrator.source.fetch import fetch_tree
 
 

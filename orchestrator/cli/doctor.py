@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.matrix import Row
-from orchestrator.process import command
 from orchestrator.errors import InfraError
-from orchestrator.store.store import Store
 from orchestrator.guest import accel
 from orchestrator.plan.plan import Job
 from orchestrator.plan.workspace import Workspace
+from orchestrator.process import command
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.matrix import Row
 from orchestrator.source import debian
 from orchestrator.source.tree import DebianTree, GitTree
+from orchestrator.store.store import Store
 
 # programs and the Debian packages that have them, for every kernel build and every guest
 _ALWAYS = {
@@ -78,7 +78,9 @@ def _examine_host(rows: tuple[str, ...], store: Store) -> Iterator[HostFinding]:
     free_mib = shutil.disk_usage(there).free >> 20
     space = f"{_NEEDED_MIB} MiB in {store.root} (there are {free_mib})"
     yield HostFinding(space, rows, free_mib >= _NEEDED_MIB, help=command.MORE_SPACE)
-    yield HostFinding(f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE)
+    yield HostFinding(
+        f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE
+    )
 
 
 def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterator[HostFinding]:

@@ -5,16 +5,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
-from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import GuestTest, is_match
-from orchestrator.project.matrix import Row
-from orchestrator.errors import UsageError, raise_all
 from orchestrator.cli.glossary import EXITS, VERDICTS
-from orchestrator.plan.plan import Declarations
-from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
+from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.history import coverage
 from orchestrator.history.coverage import Sighting
+from orchestrator.plan.plan import Declarations
+from orchestrator.project.guesttest import GuestTest, is_match
+from orchestrator.project.matrix import Row
+from orchestrator.project.yamlfile import suggest
+from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
 
 
 def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestTest]]:
@@ -110,7 +110,9 @@ def _explain_tree(tree: Tree) -> Mapping[str, str]:
 
 
 def _explain_row(row: Row) -> Mapping[str, str]:
-    variants = [f"{variant.name} ({variant.series})" if variant.series else variant.name for variant in row.variants]
+    variants = [
+        f"{variant.name} ({variant.series})" if variant.series else variant.name for variant in row.variants
+    ]
     expected = sum(len(variant.expect) for variant in row.variants)
     return {
         "about": row.about,

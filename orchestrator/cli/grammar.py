@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.yamlfile import size_mib, suggest, time_s
-from orchestrator.errors import UsageError, raise_all
 from orchestrator.cli.glossary import EXITS
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.yamlfile import size_mib, suggest, time_s
 
 KINDS = ("rows", "trees", "series", "fragments", "tests", "targets", "variables", "schemas")
 # of --json; what they look like is in schemas

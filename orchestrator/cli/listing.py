@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
 
 if TYPE_CHECKING:
-    from orchestrator.project.guesttest import GuestTest
-    from orchestrator.plan.plan import Declarations
-    from orchestrator.source.versions import DebianVersions
     from orchestrator.plan.dryrun import Step
+    from orchestrator.plan.plan import Declarations
+    from orchestrator.project.guesttest import GuestTest
+    from orchestrator.source.versions import DebianVersions
 
 
 def render_settings(settings: Mapping[str, Setting]) -> str:

@@ -18,12 +18,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli import actions
 from orchestrator.cli.call import Call, find_folder, make_place, make_request
-from orchestrator.cli.grammar import (KINDS, PRODUCTS, SHELLS, Setting, choose_subject, make_parser, read_words, settle_jobs)
-from orchestrator.project.yamlfile import size_mib
-from orchestrator.store import gc
+from orchestrator.cli.grammar import (
+    KINDS,
+    PRODUCTS,
+    SHELLS,
+    Setting,
+    choose_subject,
+    make_parser,
+    read_words,
+    settle_jobs,
+)
 from orchestrator.errors import CowbellError, UsageError
 from orchestrator.process.jobserver import read_options
 from orchestrator.project.root import find_root
+from orchestrator.project.yamlfile import size_mib
+from orchestrator.store import gc
 from orchestrator.store.store import Store, disk_trouble, find_default_root, open_default
 
 if TYPE_CHECKING:
@@ -191,7 +200,9 @@ def _list_versions(declared: "Declarations", store: Store, options: argparse.Nam
 
     trees = [tree for tree in declared.trees.values() if isinstance(tree, DebianTree)]
     if options.dry_run:
-        found = versions.DebianVersions({tree.name: versions.read_versions(tree, store) for tree in trees}, {})
+        found = versions.DebianVersions(
+            {tree.name: versions.read_versions(tree, store) for tree in trees}, {}
+        )
     else:
         max_age_s = 0.0 if options.always_make else debian.FRESH_S
         found = versions.list_versions(trees, store, max_age_s=max_age_s)
@@ -253,10 +264,8 @@ def _show_page(target: str, subjects: Sequence[str]) -> int:
 
 def _open_shell(call: Call) -> int:
     from orchestrator import pipeline
-    from orchestrator.cli import listing
-    from orchestrator.plan import plan
-    from orchestrator.plan import dryrun
-    from orchestrator.cli import shell
+    from orchestrator.cli import listing, shell
+    from orchestrator.plan import dryrun, plan
 
     job = shell.choose_job(plan.make_plan(call.request, call.declared), call.request.series)
     accel = call.request.accel
@@ -279,8 +288,7 @@ def _make_targets(call: Call) -> int:
     """The targets that work on the rows, in their order, ``test`` last."""
     from orchestrator import pipeline
     from orchestrator.cli import listing
-    from orchestrator.plan import plan
-    from orchestrator.plan import dryrun
+    from orchestrator.plan import dryrun, plan
 
     jobs = plan.make_plan(call.request, call.declared)
     declared, place, redo = call.declared, actions.know_rates(jobs, call.place), call.options.always_make
@@ -356,7 +364,7 @@ def _tell_history(
     options: argparse.Namespace,
 ) -> int:
     """What was ever earned; the exit status of diff says whether something broke."""
-    from orchestrator.history import diff, entry, database
+    from orchestrator.history import database, diff, entry
 
     as_json = options.json
     with database.open_history(store, _note) as db:

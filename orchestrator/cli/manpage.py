@@ -4,8 +4,8 @@
 import argparse
 from collections.abc import Iterable, Iterator
 
-from orchestrator.cli.grammar import TARGETS, VARIABLES
 from orchestrator.cli.glossary import EXITS, VERDICTS
+from orchestrator.cli.grammar import TARGETS, VARIABLES
 
 _EXAMPLES = {
     "cowbell test ROW=demo": "Build the kernels of a row, boot them, run its tests, and report.",

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.project.yamlfile import suggest
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.project.root import SHIPPED
 from orchestrator.plan.plan import Declarations, Request
 from orchestrator.plan.workspace import Workspace
+from orchestrator.project.root import SHIPPED
+from orchestrator.project.yamlfile import suggest
+from orchestrator.source.apply import PatchOutcome, PatchState, apply_series, find_source, try_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.refresh import find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source
-from orchestrator.source.series import Patch, Series, Backport
-from orchestrator.source.apply import PatchOutcome, PatchState, apply_series, find_source, try_series
+from orchestrator.source.series import Backport, Patch, Series
 from orchestrator.source.tree import Tree, find_tree
 
 

@@ -15,21 +15,21 @@ from typing_extensions import TypedDict
 
 from orchestrator.bisect.outcome import BisectResult as Bisected
 from orchestrator.cli.doctor import HostFinding
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.store.gc import Collection
-from orchestrator.result.status import Status
+from orchestrator.cli.seriesmatrix import SeriesMatrix
+from orchestrator.history.coverage import Sighting
 from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
 from orchestrator.history.merge import Merged
 from orchestrator.parse.ktap import Rate
+from orchestrator.plan.dryrun import Step
+from orchestrator.project.changelog import Statement
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.result.record import JobRecord
+from orchestrator.result.verdict import Verdict
 from orchestrator.source.apply import PatchOutcome
 from orchestrator.source.versions import DebianVersion
-from orchestrator.cli.changelog import Statement
-from orchestrator.plan.dryrun import Step
-from orchestrator.history.coverage import Sighting
-from orchestrator.cli.seriesmatrix import SeriesMatrix
-from orchestrator.result.verdict import Verdict
+from orchestrator.status import Status
+from orchestrator.store.gc import Collection
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from orchestrator.bisect.line import make_prefix
-from orchestrator.project.condition import Version
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
 from orchestrator.history.entry import render_columns
-from orchestrator.plan.plan import Job
 from orchestrator.parse.printk import make_printable
+from orchestrator.plan.plan import Job
+from orchestrator.project.condition import Version
 from orchestrator.result.record import JobRecord, RunRecord
-from orchestrator.source.series import Series
 from orchestrator.result.verdict import WORST_FIRST, judge_job
+from orchestrator.source.series import Series
+from orchestrator.status import Status
 
 
 @dataclass(frozen=True, slots=True)

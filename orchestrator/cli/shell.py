@@ -17,8 +17,8 @@ import paramiko
 
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.guest.connection import Guest, Loss
-from orchestrator.plan.plan import Job
 from orchestrator.parse.console import parse_console
+from orchestrator.plan.plan import Job
 from orchestrator.run.postmortem import find_ending
 
 _IN, _OUT, _ERR = 0, 1, 2
@@ -48,8 +48,7 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
     if len(found) == 1:
         return found[0]
     lines = [
-        f"{job.row.name}/{job.variant.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}"
-        for job in found
+        f"{job.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}" for job in found
     ]
     raise UsageError(
         f"is for one kernel, and {len(found)} match",

@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from orchestrator.project.yamlfile import suggest
-from orchestrator.process import command
 from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
+from orchestrator.project.yamlfile import suggest
 
 # limits of an instance as it is installed
 _MOST_NEEDS = 50

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
+from orchestrator.gitlab.shards import divide, estimate
+from orchestrator.plan.plan import Job
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Row
-from orchestrator.gitlab.shards import divide, estimate
-from orchestrator.store.store import make_id
-from orchestrator.plan.plan import Job
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.store.store import make_id
 
 Yaml = dict[str, Any]
 # what is no fault of a kernel, a test or a job: another runner may do better. Never a job that failed

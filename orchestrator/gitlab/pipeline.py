@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.project.yamlfile import time_s
-from orchestrator.project.guesttest import SELFTEST
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.gitlab.child import Setup, make_pipeline, render
 from orchestrator.gitlab.shards import find_times
 from orchestrator.gitlab.touched import choose_touched
-from orchestrator.errors import UsageError, raise_all
-from orchestrator.project.root import IS_CHECKOUT, SHIPPED
 from orchestrator.history.database import find_entries, open_history
 from orchestrator.plan.plan import Declarations, Request, make_plan
 from orchestrator.plan.workspace import Workspace
+from orchestrator.project.guesttest import SELFTEST
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED
+from orchestrator.project.yamlfile import time_s
 
 # of a request, what jobs are told again
 _PASSED_ON = (

@@ -4,8 +4,8 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.history.entry import Entry
+from orchestrator.project.guesttest import GuestTest
 
 # of a test that nobody has seen, where no other test is known either
 _UNKNOWN_S = 2.0

@@ -12,14 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.process import command
 from orchestrator.errors import UsageError
-from orchestrator.project.root import IS_CHECKOUT, SHIPPED
-from orchestrator.store.store import make_id
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.inputs import add_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.process import command
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED
 from orchestrator.source.repository import find_commit, git
+from orchestrator.store.store import make_id
 
 _DECLARING = (
     "guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/expectations.yaml", "ci/known-splats.yaml",

@@ -4,14 +4,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.project.arch import Arch
-from orchestrator.project.guest import GuestShape
-from orchestrator.process import command
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id, write_atomic
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.qemu import Machine, QemuKilled
+from orchestrator.process import command
+from orchestrator.process.progress import Progress
+from orchestrator.project.arch import Arch
+from orchestrator.project.guest import GuestShape
+from orchestrator.store.store import Store, make_id, write_atomic
 
 _KVM = Path("/dev/kvm")
 # a guest that works is ready in a second or two; one that is stuck stays stuck

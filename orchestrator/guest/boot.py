@@ -14,21 +14,28 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import write_json
-from orchestrator.guest.snapshot import Snapshot, check_restored, keep_images
-from orchestrator.guest.hang import gather_hang_diagnostics
 from orchestrator.guest.connection import PANIC_S, Guest, GuestGone, Keys, Lines, connect
-from orchestrator.guest.setup import set_up
+from orchestrator.guest.hang import gather_hang_diagnostics
+from orchestrator.guest.qemu import (
+    Machine,
+    QemuCrashed,
+    check_qemu,
+    count_oom_kills,
+    make_argv,
+    make_board_argv,
+)
 from orchestrator.guest.qmp import Monitor, MonitorGone
-from orchestrator.guest.qemu import Machine, QemuCrashed, check_qemu, count_oom_kills, make_argv, make_board_argv
 from orchestrator.guest.serial import SerialLine
+from orchestrator.guest.setup import set_up
+from orchestrator.guest.snapshot import Snapshot, check_restored, keep_images
 from orchestrator.guest.vng import ask_vng
 from orchestrator.kernel.kconfig import compare_config
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.store.store import write_json
 
 READY = "cowbell: ready"
 _POLL_S = 0.01

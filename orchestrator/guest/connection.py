@@ -11,13 +11,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.qemu import Machine, check_qemu
+from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
 from orchestrator.parse.printk import make_printable
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
 
 if TYPE_CHECKING:
     # imported where a guest is met: they cost a tenth of a second that no dry run has to wait for

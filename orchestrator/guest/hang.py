@@ -8,11 +8,11 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.process import command
 from orchestrator.errors import InfraError
-from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.qemu import Machine
+from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
+from orchestrator.process import command
 
 # native seconds for the kernel to begin an answer, and for it to be over
 _ANSWER_S, _QUIET_S = 0.5, 0.1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from orchestrator.project.guest import GuestShape, render_kib
 from orchestrator.process import command
+from orchestrator.project.guest import GuestShape, render_kib
 
 # beside its share of the data a member of an array has md's superblock and a gap
 _MEMBER_EXTRA_MIB = 32

@@ -6,13 +6,13 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.arch import Arch
-from orchestrator.project.guest import GuestShape
-from orchestrator.process import command
 from orchestrator.errors import InfraError
 from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import Kernel
+from orchestrator.process import command
+from orchestrator.project.arch import Arch
+from orchestrator.project.guest import GuestShape
 
 ROOT_OVERLAY = "root.qcow2"
 _LESS_MEMORY = "end other programs, or give the row's guest less memory"

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from qemu.qmp import EventListener, QMPClient, QMPError
 
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError
+from orchestrator.process.command import Deadline
 
 # it logs what it raises as well
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())

@@ -9,11 +9,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.arch import Arch
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id
+from orchestrator.project.arch import Arch
 from orchestrator.source import debian
+from orchestrator.store.store import Store, make_id
 
 _PACKAGES = (
     *("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),

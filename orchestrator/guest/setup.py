@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.project.guest import GuestShape, Io, render_kib
-from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import make_id, write_json
 from orchestrator.guest.connection import Guest, GuestGone
 from orchestrator.guest.hardware import make_member_mib
+from orchestrator.process.command import Deadline
+from orchestrator.project.guest import GuestShape, Io, render_kib
+from orchestrator.store.store import make_id, write_json
 
 READINGS = "laboratory.json"
 _SCRIPT = Path(__file__).with_name("guest-lab")

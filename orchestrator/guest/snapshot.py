@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest.connection import Guest, GuestGone, Keys
 from orchestrator.guest.hardware import list_backings, make_images
-from orchestrator.guest.setup import READINGS
-from orchestrator.guest.qmp import MonitorGone
 from orchestrator.guest.qemu import ROOT_OVERLAY, Machine
+from orchestrator.guest.qmp import MonitorGone
+from orchestrator.guest.setup import READINGS
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
 
 _SNAPSHOT = "armed"
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"

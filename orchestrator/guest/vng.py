@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from orchestrator.project.arch import Arch
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest.qemu import Machine, make_append
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.project.arch import Arch
 
 # the fragment that a kernel needs to boot so
 FRAGMENT = "virtme"

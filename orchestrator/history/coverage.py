@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
 from orchestrator.parse.ktap import Rate
-from orchestrator.result.record import JobRecord, RunRecord, Sought, load_run
-from orchestrator.cli.changelog import Statement
+from orchestrator.project.changelog import Statement
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.result import statistics
+from orchestrator.result.record import JobRecord, RunRecord, Sought, load_run
 from orchestrator.result.verdict import judge_job
+from orchestrator.status import Status
 
 _SIDES = {
     Status.FAIL: "fail", Status.CRASH: "fail", Status.TIMEOUT: "fail", Status.PASS: "pass",

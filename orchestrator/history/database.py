@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import is_match
 from orchestrator.errors import CowbellError, InfraError, UsageError, raise_all
-from orchestrator.process.progress import Progress
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
 from orchestrator.history.entry import Entry, is_kernel, list_missing, make_entries, make_result_id
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_job, load_result, load_run
+from orchestrator.process.progress import Progress
+from orchestrator.project.guesttest import is_match
+from orchestrator.project.yamlfile import suggest
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_job, load_result, load_run
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 
 FILE = "history.sqlite"
 VARIANT_FILE = "variant.json"

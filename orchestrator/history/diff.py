@@ -15,14 +15,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.project.yamlfile import suggest
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store
-from orchestrator.history.entry import Entry, describe_outcome, is_kernel, list_outcomes, render_columns
 from orchestrator.history.database import find_entries
+from orchestrator.history.entry import Entry, describe_outcome, is_kernel, list_outcomes, render_columns
+from orchestrator.project.yamlfile import suggest
 from orchestrator.result.record import load_run
 from orchestrator.result.verdict import WORST_FIRST
+from orchestrator.status import Status
+from orchestrator.store.store import Store
 
 # what is slower has to be so by both
 SLOWER_TIMES = 1.5

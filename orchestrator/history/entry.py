@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.result.status import Status
-from orchestrator.store.store import make_id
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.ktap import Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.status import Status
+from orchestrator.store.store import make_id
 
 # what an entry needs to be found again by; a boot is renamed where it is merged, trials are numbered by run
 _IDENTITY = (
@@ -139,7 +139,18 @@ def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
 
 def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
     """What an entry has of its job and its verdict."""
-    of_job = ("row", "variant", "tree", "series", "commit", "build_id", "config_id", "rootfs_id", "arch", "boot")
+    of_job = (
+        "row",
+        "variant",
+        "tree",
+        "series",
+        "commit",
+        "build_id",
+        "config_id",
+        "rootfs_id",
+        "arch",
+        "boot",
+    )
     of_verdict = ("test", "name", "raw", "expected", "reason")
     return {
         **{name: getattr(job, name) for name in of_job},

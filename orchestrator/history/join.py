@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from orchestrator.store.store import make_id
-from orchestrator.history.entry import make_result_id
 from orchestrator.history.database import find_variant
-from orchestrator.result.record import TrialResult, Failure, JobRecord, RunRecord
+from orchestrator.history.entry import make_result_id
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult
+from orchestrator.store.store import make_id
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 # what is one kernel on one machine; a run has a variant once

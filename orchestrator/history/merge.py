@@ -15,11 +15,20 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.store.store import Store
-from orchestrator.history.entry import make_result_id
 from orchestrator.history.database import VARIANT_FILE, find_variant, list_result_files, open_history
+from orchestrator.history.entry import make_result_id
 from orchestrator.history.join import NAME, find_killed, join, list_missing
-from orchestrator.result.record import (TrialResult, JobRecord, RunRecord, load_job, load_result, load_run, save_result, save_run)
+from orchestrator.result.record import (
+    JobRecord,
+    RunRecord,
+    TrialResult,
+    load_job,
+    load_result,
+    load_run,
+    save_result,
+    save_run,
+)
+from orchestrator.store.store import Store
 
 _KNOWN = {each.name for each in fields(TrialResult)}
 _NEEDED = {each.name for each in fields(TrialResult) if each.default is MISSING}

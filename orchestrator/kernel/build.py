@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.arch import Arch, Image
-from orchestrator.process import command
-from orchestrator.process.budget import WHOLE, Budget, MakeShare
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
 from orchestrator.kernel.configcheck import make_dotconfig
 from orchestrator.kernel.kconfig import Config
 from orchestrator.kernel.newwarnings import find_new_warnings
+from orchestrator.process import command
+from orchestrator.process.budget import WHOLE, Budget, MakeShare
+from orchestrator.process.progress import Progress
+from orchestrator.project.arch import Arch, Image
 from orchestrator.source.repository import Source, checkout
+from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")

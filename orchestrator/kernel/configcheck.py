@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.errors import StageFailure
-from orchestrator.store.store import Store, make_id
 from orchestrator.kernel.kconfig import Config, configure
 from orchestrator.source.repository import Source, checkout, export_files, list_files
+from orchestrator.store.store import Store, make_id
 
 # the Kconfig files, and what they and the makefiles that run Kconfig call
 _PART = re.compile(

@@ -19,9 +19,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.condition import Condition
 from orchestrator.project.yamlfile import suggest
-from orchestrator.errors import UsageError, raise_all
 
 SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
 _KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")

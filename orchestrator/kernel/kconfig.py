@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.errors import StageFailure, UsageError, raise_all
+from orchestrator.kernel.fragment import SETTING, Fragment, SymbolRequest
+from orchestrator.kernel.kconfigreason import explain_symbols, find_entries, make_environment
+from orchestrator.process import command
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.condition import Version
 from orchestrator.project.yamlfile import suggest
-from orchestrator.process import command
-from orchestrator.errors import StageFailure, UsageError, raise_all
 from orchestrator.store.store import make_id, write_atomic
-from orchestrator.kernel.fragment import SETTING, Fragment, SymbolRequest
-from orchestrator.kernel.kconfigreason import explain_symbols, find_entries, make_environment
 
 _MADE = ".config.made"
 
@@ -259,7 +259,9 @@ def compare_config(config: Config, text: str) -> tuple[SymbolOutcome, ...]:
             outcomes.append(SymbolOutcome(request, request.value, SymbolState.SURVIVED, reason, taken))
             continue
         got = found.get(request.symbol, "n")
-        outcomes.append(SymbolOutcome(request, got, SymbolState.DROPPED if got == "n" else SymbolState.CHANGED))
+        outcomes.append(
+            SymbolOutcome(request, got, SymbolState.DROPPED if got == "n" else SymbolState.CHANGED)
+        )
     outcomes += [_tell_unsupported(request, found) for request in config.unsupported]
     return tuple(outcomes)
 
@@ -286,7 +288,9 @@ def _tell_unsupported(request: SymbolRequest, found: Mapping[str, str]) -> Symbo
     got = found.get(request.symbol, "n")
     if request.gone:
         return SymbolOutcome(request, got, SymbolState.GONE, f"gone {request.gone}: {request.why_only}")
-    return SymbolOutcome(request, got, SymbolState.UNSUPPORTED, f"only {request.only.text}: {request.why_only}")
+    return SymbolOutcome(
+        request, got, SymbolState.UNSUPPORTED, f"only {request.only.text}: {request.why_only}"
+    )
 
 
 def find_unknown(outcomes: Sequence[SymbolOutcome], text: str, worktree: Path) -> tuple[SymbolOutcome, ...]:

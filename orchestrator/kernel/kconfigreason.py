@@ -70,21 +70,21 @@ class _Kconfig(kconfiglib.Kconfig):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KconfigEntry:
     """A definition of a symbol: its file and line, and its text without the help."""
 
     where: str
     text: str
 
 
-def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[Entry]]:
+def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[KconfigEntry]]:
     """The definitions of symbols, by a search in all Kconfig files, which nothing has to understand."""
     names = "|".join(map(re.escape, symbols))
     if not names:
         return {}
     body = r"(?:\n(?![ \t]*help\b)(?:[ \t].*)?$)*"
     pattern = re.compile(rf"^[ \t]*(?:menu)?config[ \t]+({names})[ \t]*(?:#.*)?${body}", re.M)
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[KconfigEntry]] = {}
     for folder, folders, files in os.walk(worktree):
         # Kconfig's own tests are among the scripts
         folders[:] = [name for name in folders if name not in (".git", "Documentation", "scripts")]
@@ -95,7 +95,7 @@ def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[Entry
                 for match in pattern.finditer(text):
                     line = text.count("\n", 0, match.start()) + 1
                     where = f"{path.relative_to(worktree)}:{line}"
-                    found.setdefault(match[1], []).append(Entry(where, match[0].strip()))
+                    found.setdefault(match[1], []).append(KconfigEntry(where, match[0].strip()))
     return found
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel for another machine: its folder out with what it was made of, and in again, checked.
 
-A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.VARIANT.json`` for each kernel of a row
-that was to be built, also for those that could not be.
+A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.VARIANT.json`` for each variant of
+a row that was to be built, also for those that could not be.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
-from orchestrator.store.store import Store, write_json
 from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.source.repository import Source, export_patches
+from orchestrator.store.store import Store, write_json
 
 # of a kernel's folder that was handed over: series and fixups
 PATCHES = "patches.mbox"

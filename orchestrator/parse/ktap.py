@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.result.status import Status
+from orchestrator.status import Status
 
 MAX_DIAGNOSTICS = 500
 MAX_LINE = 4096

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.project.yamlfile import suggest
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.kernel.fragment import load_fragments
+from orchestrator.plan.plan import Declarations, check_machine
 from orchestrator.project.guesttest import GuestTest, is_match, load_tests
 from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_expectations, load_matrix
-from orchestrator.project.selftest import TESTS
-from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.root import SHIPPED, list_layers
-from orchestrator.plan.plan import Declarations, check_machine
-from orchestrator.kernel.fragment import load_fragments
+from orchestrator.project.selftest import TESTS
+from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import load_trees

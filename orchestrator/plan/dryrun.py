@@ -4,23 +4,29 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.guest.accel import find_accel
 from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.guest.vng import FRAGMENT
+from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest, take_as_changed
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import (find_test_toolchain, find_machine, find_reason_left_out, list_known_splats, make_build_request)
+from orchestrator.plan.stages import (
+    find_machine,
+    find_reason_left_out,
+    find_test_toolchain,
+    list_known_splats,
+    make_build_request,
+)
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.result.kept import find_results, find_results_dir
 from orchestrator.result.record import Known
 from orchestrator.run.runner import make_program_id
+from orchestrator.source.apply import find_source
 from orchestrator.source.fetch import find_fetched
 from orchestrator.source.repository import Source
-from orchestrator.source.apply import find_source
-from orchestrator.result.kept import find_results_dir, find_results
 
 
 @dataclass(frozen=True, slots=True)

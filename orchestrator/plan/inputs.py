@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import InfraError, UsageError, raise_all
+from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.source.fetch import check_local, fetch_tree
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import open_repository

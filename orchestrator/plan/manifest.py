@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import SELFTEST, GuestTest, list_files
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.store.store import Store, make_id, make_tree_id, write_json
 from orchestrator.guest.qemu import Machine
-from orchestrator.plan.plan import Declarations, Job
 from orchestrator.kernel.build import BuildRequest
 from orchestrator.kernel.kconfig import choose_fragments
-from orchestrator.source.repository import Source
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.project.guesttest import SELFTEST, GuestTest, list_files
+from orchestrator.project.yamlfile import suggest
 from orchestrator.source.apply import list_patches
+from orchestrator.source.repository import Source
+from orchestrator.store.store import Store, make_id, make_tree_id, write_json
 
 # the folders of a project; a file is called by its path from there, wherever the project lies
 _TOPS = ("guest-tests", "kconfigs", "patches", "ci")

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.yamlfile import suggest
-from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
-from orchestrator.project.knownissues import KnownIssue
-from orchestrator.project.matrix import Variant, Expectation, Row
-from orchestrator.project.guest import find_misfits, list_needs
 from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.kernel.fragment import Fragment
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guest import find_misfits, list_needs
+from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
+from orchestrator.project.knownissues import KnownIssue
+from orchestrator.project.matrix import Expectation, Row, Variant
+from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import Fixup
 from orchestrator.source.series import Series
 from orchestrator.source.tree import AbsentTree, Tree
@@ -177,10 +177,17 @@ def _list_built(
             errors.append(UsageError(what, where="BUILT"))
     variants = {variant.name: variant for variant in row.variants}
     # in the order of the row, the kernel without series first
-    own.sort(key=lambda one: (list(variants).index(one.variant) if one.variant in variants else len(variants), one.variant))
+    own.sort(
+        key=lambda one: (
+            list(variants).index(one.variant) if one.variant in variants else len(variants),
+            one.variant,
+        )
+    )
     for handover in sorted(own, key=lambda one: bool(one.series)):
         variant = variants.get(handover.variant, Variant(handover.variant, handover.series, ()))
-        yield Job(row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover)
+        yield Job(
+            row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover
+        )
 
 
 def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:

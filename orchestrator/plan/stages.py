@@ -7,23 +7,23 @@ A kernel that was built elsewhere comes in here, and what comes after does not k
 import datetime
 from dataclasses import dataclass, replace
 
-from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import SELFTEST
 from orchestrator.errors import StageFailure
 from orchestrator.guest.accel import choose_accel
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.guest.vng import find_reason_not
-from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.workspace import Workspace
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain, build_kernel, check_config
 from orchestrator.kernel.kconfig import make_config
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import SELFTEST
 from orchestrator.result.record import Expected, JobRecord, Known
 from orchestrator.run.runner import Program, compile_test
 from orchestrator.run.selftests import compile_selftests
+from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
-from orchestrator.source.apply import apply_series
 
 
 def make_record(job: Job) -> JobRecord:

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.process.budget import WHOLE, Budget
 from orchestrator.errors import InfraError
-from orchestrator.process.progress import Board
-from orchestrator.project.root import IS_CHECKOUT, SHIPPED, list_layers
-from orchestrator.store.store import Store
-from orchestrator.process.workers import Limits
 from orchestrator.kernel.build import BuildRequest, Toolchain, find_toolchain
 from orchestrator.kernel.kconfig import Config
+from orchestrator.process.budget import WHOLE, Budget
+from orchestrator.process.progress import Board
+from orchestrator.process.workers import Limits
+from orchestrator.project.arch import ARCHES, Arch
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.root import IS_CHECKOUT, SHIPPED, list_layers
+from orchestrator.result.repeat import Repeat
 from orchestrator.run.runner import make_program_id
 from orchestrator.source.repository import Source
-from orchestrator.result.repeat import Repeat
+from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

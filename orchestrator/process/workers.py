@@ -20,8 +20,8 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from orchestrator.process.budget import WHOLE, Budget, MakeShare
 from orchestrator.errors import CowbellError, InfraError
+from orchestrator.process.budget import WHOLE, Budget, MakeShare
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.process.progress import Board
 

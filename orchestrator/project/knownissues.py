@@ -8,9 +8,9 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.parse.splat import SplatKind
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition
-from orchestrator.parse.splat import SplatKind
 
 
 @dataclass(frozen=True, slots=True)

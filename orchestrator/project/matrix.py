@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Condition
-from orchestrator.project.yamlfile import Place, Shape
 from orchestrator.project.guest import Declared, GuestShape, guest
-from orchestrator.errors import UsageError, raise_all
-from orchestrator.result.status import Status
+from orchestrator.project.yamlfile import Place, Shape
+from orchestrator.status import Status
 
 _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
 

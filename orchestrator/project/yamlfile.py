@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from orchestrator.project.condition import Condition
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.condition import Condition
 
 T = TypeVar("T")
 

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.process import command
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store, disk_trouble
 from orchestrator.kernel.prebuilt import PATCHES
+from orchestrator.process import command
 from orchestrator.report.replay import make_command
-from orchestrator.result.record import TrialResult, JobRecord, RunRecord, load_result
-from orchestrator.source.repository import export_patches
+from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_result
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.source.repository import export_patches
+from orchestrator.status import Status
+from orchestrator.store.store import Store, disk_trouble
 
 # bytes of one piece; of what is longer, the middle is left out
 PIECE_LIMIT = 4 << 20

@@ -4,9 +4,9 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from orchestrator.result.status import Status
 from orchestrator.history.entry import Entry
 from orchestrator.result import statistics
+from orchestrator.status import Status
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 110, 44, 8, 18
 

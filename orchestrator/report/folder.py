@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from orchestrator.project.yamlfile import suggest
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.store.store import Store, write_atomic
 from orchestrator.history.database import find_entries, open_history
+from orchestrator.project.yamlfile import suggest
 from orchestrator.report.bundle import make_bundles
 from orchestrator.report.junit import render_junit
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, join_runs, render_json, render_ktap
 from orchestrator.result.record import load_run
+from orchestrator.store.store import Store, write_atomic
 
 PAGE = "report.html"
 FILES = ("report.json", "report.ktap", "junit.xml", PAGE)

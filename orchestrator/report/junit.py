@@ -4,9 +4,9 @@
 import xml.etree.ElementTree as ET
 from collections import Counter
 
-from orchestrator.result.status import Status
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_status
+from orchestrator.status import Status
 
 # characters that XML 1.0 has no way to say
 _NO_XML = {

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
-from orchestrator.result.status import Status
 from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
 from orchestrator.parse.console import parse_console
@@ -19,8 +18,9 @@ from orchestrator.report.bundle import is_failing, name_bundle
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_flip, describe_kernel, describe_status
-from orchestrator.result.record import TrialResult, JobRecord
+from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict
+from orchestrator.status import Status
 
 # lines of a console that a page shows: before and after a splat's first line, or at the end
 _BEFORE, _AFTER, _END, _END_GOOD = 8, 60, 40, 8
@@ -176,5 +176,7 @@ def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[PageLine]:
             if flip := describe_flip(group.tests.get(name, {}), group.jobs):
                 version = f"{group.jobs[0].version or group.jobs[0].tree}: " if len(judged.groups) > 1 else ""
                 flips.append(f"{version}{flip}")
-        lines.append(PageLine(name, tuple(found.get(name) for found in by_column), tuple(dict.fromkeys(flips))))
+        lines.append(
+            PageLine(name, tuple(found.get(name) for found in by_column), tuple(dict.fromkeys(flips)))
+        )
     return lines

@@ -11,12 +11,12 @@ from functools import cached_property
 from rich import box
 from rich.table import Table
 
-from orchestrator.result.status import Status
-from orchestrator.store.store import make_id
 from orchestrator.guest.setup import describe_setup
-from orchestrator.result.record import JobRecord, RunRecord
 from orchestrator.result import statistics
+from orchestrator.result.record import JobRecord, RunRecord
 from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.status import Status
+from orchestrator.store.store import make_id
 
 SCHEMA = "cowbell-report-1"
 _STYLES = {
@@ -133,8 +133,9 @@ def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobR
     if len(rates) < 2 or len(rates) < len(found) or not any(rate.hits for rate in rates):
         return ""
     low, high = statistics.find_difference(rates[0], rates[-1])
-    sure = f"{statistics.percent(low)} to {statistics.percent(high)} with {statistics.percent(statistics.CONFIDENCE)} confidence"
-    return f"{rates[0]} less {rates[-1]}: {sure}"
+    sure = statistics.percent(statistics.CONFIDENCE)
+    between = f"{statistics.percent(low)} to {statistics.percent(high)}"
+    return f"{rates[0]} less {rates[-1]}: {between} with {sure} confidence"
 
 
 def describe_kernel(job: JobRecord) -> str:

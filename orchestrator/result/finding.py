@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.result.status import Status
 from orchestrator.parse.console import ConsoleLog, parse_console
-from orchestrator.parse.ktap import Ktap, Rate, KtapResult, parse_ktap
+from orchestrator.parse.ktap import Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
 from orchestrator.parse.splat import Splat, SplatKind
-from orchestrator.result.record import TrialResult, Ended, Known
+from orchestrator.result.record import Ended, Known, TrialResult
+from orchestrator.status import Status
 
 # taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
 _BAD_TAINT = {1 << 4: "M", 1 << 5: "B", 1 << 7: "D", 1 << 9: "W", 1 << 14: "L"}

@@ -5,12 +5,12 @@ import dataclasses
 import itertools
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.store.store import Store, make_id
-from orchestrator.guest.setup import make_setup_id
 from orchestrator.guest.qemu import Machine
-from orchestrator.result.record import TrialResult, Known, load_result, save_result
+from orchestrator.guest.setup import make_setup_id
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.result.record import Known, TrialResult, load_result, save_result
 from orchestrator.result.verdict import is_conclusive
+from orchestrator.store.store import Store, make_id
 
 
 def find_results_dir(machine: Machine, store: Store) -> Path:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from orchestrator.errors import UsageError
-from orchestrator.result.status import Status
+from orchestrator.status import Status
 from orchestrator.store.store import write_json
 
 SCHEMA = 5

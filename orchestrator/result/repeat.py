@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.result.record import TrialResult, Known, Sought
+from orchestrator.result.record import Known, Sought, TrialResult
 from orchestrator.result.verdict import is_answered
 
 AUTO = 0

@@ -9,13 +9,13 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.project.guesttest import is_match
-from orchestrator.result.status import Status
 from orchestrator.parse.ktap import Rate
 from orchestrator.parse.printk import make_printable
-from orchestrator.result.record import TrialResult, Expected, Failure, JobRecord, Known, Sought
+from orchestrator.project.guesttest import is_match
 from orchestrator.result import statistics
 from orchestrator.result.finding import Finding, judge_result, list_known
+from orchestrator.result.record import Expected, Failure, JobRecord, Known, Sought, TrialResult
+from orchestrator.status import Status
 
 # of several trials, the first of these that came decides
 WORST_FIRST = (

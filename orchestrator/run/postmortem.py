@@ -10,11 +10,11 @@ import socket
 import time
 from dataclasses import dataclass
 
-from orchestrator.process.command import Deadline
 from orchestrator.errors import StageFailure
-from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.connection import Guest, GuestGone, Loss, connect
+from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.qmp import MonitorGone
+from orchestrator.process.command import Deadline
 from orchestrator.result.record import Ended
 
 # native seconds for the guest's network to take a connection, and for SSH to log in on it

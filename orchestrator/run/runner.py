@@ -19,20 +19,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
-from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.errors import CowbellError, StageFailure, UsageError
-from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id
-from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import CommandResult, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
 from orchestrator.parse.printk import make_printable
+from orchestrator.process import command
+from orchestrator.process.command import Deadline
+from orchestrator.process.progress import Progress
+from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
+from orchestrator.result.record import Ended, TrialResult
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
-from orchestrator.result.record import TrialResult, Ended
+from orchestrator.store.store import Store, make_id
 
 # how long after its own limit a test may still end by itself, native seconds
 _GRACE_S = 2.0

@@ -10,14 +10,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.selftest import TESTS, FLAGS, FOLDERS, LOCAL_CONFIG, SHARED, UNBUFFERED
+from orchestrator.kernel.build import BuildRequest
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id
-from orchestrator.kernel.build import BuildRequest
+from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.selftest import FLAGS, FOLDERS, LOCAL_CONFIG, SHARED, TESTS, UNBUFFERED
 from orchestrator.run.runner import Program, make_program_id
 from orchestrator.source.repository import checkout
+from orchestrator.store.store import Store, make_id
 
 
 def compile_selftests(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id, make_tree_id
 from orchestrator.source import repository
 from orchestrator.source.fixup import Fixup, choose_fixups
 from orchestrator.source.patch import make_mail, read_subject
 from orchestrator.source.reject import Reject, explain_reject
 from orchestrator.source.repository import Source, find_commit, git, open_repository
 from orchestrator.source.series import Series
+from orchestrator.store.store import Store, make_id, make_tree_id
 
 
 class PatchState(StrEnum):

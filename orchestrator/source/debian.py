@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.process import command
 from orchestrator.errors import InfraError
+from orchestrator.process import command
 from orchestrator.store.store import Store
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

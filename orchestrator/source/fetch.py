@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from orchestrator.process import command
 from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store, make_id
 from orchestrator.source import debian, repository
 from orchestrator.source.remote import fetch_git, fetch_objects, find_last_words, is_whole
 from orchestrator.source.repository import Source, find_commit, git, open_repository
 from orchestrator.source.tree import AbsentTree, DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.store.store import Store, make_id
 
 # package or pack, files, and the pack that git makes of them
 _NEEDED_MIB = 3072

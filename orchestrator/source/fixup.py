@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition, Version
-from orchestrator.errors import UsageError, raise_all
 from orchestrator.source.patch import check_patch
 
 

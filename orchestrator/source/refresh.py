@@ -10,13 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.condition import Version
 from orchestrator.errors import StageFailure, UsageError, raise_all
-from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
-from orchestrator.source.patch import check_patch, export_commit, make_mail, read_subject
-from orchestrator.source.repository import (Source, find_commit, find_git_dir, git, open_repository, read_note, read_version, save_ref)
-from orchestrator.source.series import Patch, Series
+from orchestrator.project.condition import Version
 from orchestrator.source.apply import AM
+from orchestrator.source.patch import check_patch, export_commit, make_mail, read_subject
+from orchestrator.source.repository import (
+    Source,
+    find_commit,
+    find_git_dir,
+    git,
+    open_repository,
+    read_note,
+    read_version,
+    save_ref,
+)
+from orchestrator.source.series import Patch, Series
+from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
 
 
 @dataclass(frozen=True, slots=True)

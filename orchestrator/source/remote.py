@@ -9,13 +9,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.project.yamlfile import suggest
-from orchestrator.process import command
 from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.store.store import Store
+from orchestrator.project.yamlfile import suggest
 from orchestrator.source.repository import Source, find_commit, git, open_repository
 from orchestrator.source.tree import GitTree
+from orchestrator.store.store import Store
 
 _FILES_A_FETCH = 8192
 # how far back a commit is looked for, in steps, before all of history is asked for

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.project.condition import Version
-from orchestrator.process import command
 from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
+from orchestrator.project.condition import Version
 from orchestrator.store.store import Store
 
 # the same input makes the same commit, whoever makes it and when

@@ -9,14 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition, Version
-from orchestrator.errors import UsageError, raise_all
-from orchestrator.result.status import Status
-from orchestrator.store.store import Store, make_id
-from orchestrator.source.patch import (check_mail, check_patch, export_commit, has_diff, make_mail, parse_subject, read_subject)
+from orchestrator.source.patch import (
+    check_mail,
+    check_patch,
+    export_commit,
+    has_diff,
+    make_mail,
+    parse_subject,
+    read_subject,
+)
 from orchestrator.source.repository import find_commit, git
 from orchestrator.source.tree import LocalTree
+from orchestrator.status import Status
+from orchestrator.store.store import Store, make_id
 
 _NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?P<m>\d+)\s*\]")
 _ALWAYS = Condition()

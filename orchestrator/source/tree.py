@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.yamlfile import suggest
-from orchestrator.errors import UsageError, raise_all
-from orchestrator.store.store import make_id
 from orchestrator.source.debian import VERSION
+from orchestrator.store.store import make_id
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

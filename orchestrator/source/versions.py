@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import InfraError
-from orchestrator.store.store import Store
 from orchestrator.source import debian
 from orchestrator.source.fetch import list_fetched_versions
 from orchestrator.source.tree import DebianTree
+from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

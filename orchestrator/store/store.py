@@ -33,8 +33,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.process.command import MORE_SPACE
 from orchestrator.errors import InfraError
+from orchestrator.process.command import MORE_SPACE
 
 _DISK_ERRORS = (
     errno.ENOSPC,

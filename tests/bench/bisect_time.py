@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.process import command
-from orchestrator.store.store import Store, find_default_root
 from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
+from orchestrator.process import command
+from orchestrator.store.store import Store, find_default_root
 from tests.gitserver import run_git
 from tests.longhistory import make_short_history
 

@@ -15,16 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.process import command
-from orchestrator.store.store import Store, find_default_root
-from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.qemu import Machine
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
+from orchestrator.kernel.build import Kernel
 from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.kernel.build import Kernel
+from orchestrator.process import command
+from orchestrator.store.store import Store, find_default_root
 
 ROUNDS = 7
 

@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.project.arch import ARCHES
-from orchestrator.process import command
-from orchestrator.store.store import Store
-from orchestrator.plan.declarations import load_declarations
 from orchestrator.kernel.build import BuildRequest, build_kernel, find_toolchain
 from orchestrator.kernel.kconfig import make_config
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.process import command
+from orchestrator.project.arch import ARCHES
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import checkout
+from orchestrator.store.store import Store
 
 
 def main() -> None:

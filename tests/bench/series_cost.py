@@ -12,12 +12,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.store.store import Store, find_default_root
 from orchestrator.plan import stages
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
 from orchestrator.run.runner import run_tests
+from orchestrator.store.store import Store, find_default_root
 
 
 def main() -> None:

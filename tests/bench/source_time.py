@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.store.store import Store
 from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source, checkout, git
 from orchestrator.source.series import Series, export_range
-from orchestrator.source.apply import apply_series
+from orchestrator.store.store import Store
 
 T = TypeVar("T")
 COMMITS = 70

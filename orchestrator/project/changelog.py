@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.errors import UsageError, raise_all
 
 
 @dataclass(frozen=True, slots=True)
