@@ -66,7 +66,7 @@ def test_every_guest_goes_on_where_the_saved_one_was(
             assert run(guest, "nproc") == f"{machine.shape.cpus}\n"
             run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; sync; echo x > /dev/kmsg")
             assert "-loadvm" in json.loads((tmp_path / name / "qemu.json").read_text())
-        assert (tmp_path / name / "laboratory.json").exists(), "its readings are those of the saved one"
+        assert (tmp_path / name / "setup.json").exists(), "its readings are those of the saved one"
         assert not any(path.exists() for path in list_images(machine, tmp_path / name))
 
 

@@ -179,7 +179,7 @@ def test_child_that_ignores_sigterm_ends(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("death_signal", ["TERM", "KILL"])
 def test_child_dies_with_us(death_signal: str) -> None:
     script = (
-        "from orchestrator.ground import command; import signal\n"
+        "from orchestrator.process import command; import signal\n"
         f"with command.start(['sleep', '600'], death_signal={death_signal!r}) as process:\n"
         "    print(process.pid, flush=True); signal.pause()\n"
     )

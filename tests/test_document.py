@@ -217,11 +217,11 @@ def test_expectations(tmp_path: Path) -> None:
     assert (plain.test, plain.status, plain.when.text) == ("a.b", Status.FAIL, "kernel<5.19")
     assert plain.series == frozenset([""])
     assert (both.status, both.series) == (Status.SKIP, frozenset(["", "cow"]))
-    file.write_text(EXPECTATIONS.replace("test: a.b", "test: a.b").replace("status: skip", "status: pass"))
+    file.write_text(EXPECTATIONS.replace("test: a.b", "tset: a.b").replace("status: skip", "status: pass"))
     with pytest.raises(ExceptionGroup) as raised:
         load_expectations(file)
     assert [str(error).removeprefix(f"{file}:") for error in raised.value.exceptions] == [
-        "2: expectations[0]: unknown key test",
+        "2: expectations[0]: unknown key tset; did you mean test?",
         "2: expectations[0]: missing test",
         "3: expectations[1].status: expected one of fail, timeout, crash, skip, got pass",
     ]

@@ -97,7 +97,7 @@ def own(tmp_path: Path) -> Path:
     return write(tmp_path / "own", FILES)
 
 
-def test_of(declared: Declarations, test_id: str) -> GuestTest:
+def find_test(declared: Declarations, test_id: str) -> GuestTest:
     return next(test for test in declared.tests if test.id == test_id)
 
 
@@ -168,7 +168,7 @@ def test_an_own_thing_takes_the_place_of_its_name(tmp_path: Path) -> None:
             },
         )
     )
-    assert test_of(declared, "ksm.timing").summary == "a test of somebody's own"
+    assert find_test(declared, "ksm.timing").summary == "a test of somebody's own"
     assert declared.fragments["thp"].about == "my huge pages"
     assert str(declared.trees["debian-5.10"]) == "/usr/src/linux"
     assert declared.rows["demo"].about == "my test and a shipped one"
@@ -185,25 +185,25 @@ def test_own_headers_are_for_own_tests(own: Path, tmp_path: Path) -> None:
     (own / "guest-tests/lib/beside.h").write_text("#define MINE 2 - 1\n")
     last = load_declarations(own)
     for test in SHIPPED.tests:
-        assert test_of(last, test.id) == test
-    ids = [test_of(declared, "mine.header").content_id for declared in (before, after, last)]
+        assert find_test(last, test.id) == test
+    ids = [find_test(declared, "mine.header").content_id for declared in (before, after, last)]
     assert len(set(ids)) == 3
     lib = ROOT / "guest-tests" / "lib"
     out = tmp_path / "test"
-    subprocess.run(compile_command(test_of(last, "mine.header"), "gcc", lib, out), check=True)
+    subprocess.run(compile_command(find_test(last, "mine.header"), "gcc", lib, out), check=True)
     done = subprocess.run([out], capture_output=True, text=True, check=True)
     assert "ok 1 mine.header" in done.stdout
 
 
 def test_a_header_beside_its_test_is_part_of_it(own: Path) -> None:
-    before = test_of(load_declarations(own), "mine.header").content_id
+    before = find_test(load_declarations(own), "mine.header").content_id
     (own / "guest-tests/mine/mine.h").write_text("#define MINE 1  /* nearer */\n")
-    assert test_of(load_declarations(own), "mine.header").content_id != before
+    assert find_test(load_declarations(own), "mine.header").content_id != before
 
 
 def test_python_tests_find_their_own_library_first(own: Path, tmp_path: Path) -> None:
     declared = load_declarations(own)
-    line = make_test_line(test_of(declared, "mine.script"), 1)
+    line = make_test_line(find_test(declared, "mine.script"), 1)
     assert "PYTHONPATH=/work/own-lib:/work/lib " in line
     shipped = next(test for test in SHIPPED.tests if test.language == "python")
     assert "PYTHONPATH=/work/lib " in make_test_line(shipped, 1)
@@ -217,12 +217,12 @@ def test_a_test_that_does_not_compile_is_told_where_it_is_wrong(own: Path, store
         ("guest-tests/lib/mine.h", "#define MINE 1\n#error unfit\n", "guest-tests/lib/mine.h:2"),
     ):
         (own / name).write_text(text)
-        test = test_of(load_declarations(own), "mine.header")
+        test = find_test(load_declarations(own), "mine.header")
         with pytest.raises(UsageError, match="mine.header does not compile") as raised:
             compile_test(test, toolchain, lib, store)
         assert raised.value.where == str(own / place)
         (own / name).write_text(FILES[name])
-    compile_test(test_of(load_declarations(own), "mine.header"), toolchain, lib, store)
+    compile_test(find_test(load_declarations(own), "mine.header"), toolchain, lib, store)
 
 
 @pytest.mark.kernel
@@ -324,10 +324,11 @@ def install(folder: Path) -> Path:
 
 IDENTITIES = """
 import json
-from orchestrator.ground import project, store
-from orchestrator.jobs import workspace
-from orchestrator.kernels import kconfig
-from orchestrator.sources import fixup, patch
+from orchestrator.project import root
+from orchestrator.store import store
+from orchestrator.plan import workspace
+from orchestrator.kernel import kconfig
+from orchestrator.source import fixup, patch
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Version
 from orchestrator.plan.declarations import load_declarations

@@ -126,7 +126,7 @@ def lab(
         "build_prepared": lab.build,
         "choose_machine": lab.choose_machine,
         "compile_tests": lambda *rest: [Program(lab.test, "0" * 12, lab.test.path)],
-        "find_variant_dir": lambda machine, store: store.path("results", machine.variant),
+        "find_results_dir": lambda machine, store: store.path("results", machine.variant),
         "run_tests": lab.run_tests,
     }.items():
         monkeypatch.setattr(pipeline, name, pretended)

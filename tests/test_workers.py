@@ -187,7 +187,7 @@ def test_a_worker_that_is_killed_gives_back_what_it_had(progress: QuietProgress)
 
 DRIVER = """
 import sys, time
-from orchestrator.ground import command
+from orchestrator.process import command
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.process.workers import Limits, Task, work
 from tests.conftest import QuietProgress

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest that is ready in, one with what its row asks for out, each thing read back from inside.
 
-``guest-lab`` does it in the guest; here its readings are compared with the description. What is not there
+``guest-setup`` does it in the guest; here its readings are compared with the description. What is not there
 as asked for is a failure of the set-up, with the reason: no test runs on another machine than its row's.
 """
 
@@ -20,8 +20,8 @@ from orchestrator.process.command import Deadline
 from orchestrator.project.guest import GuestShape, Io, render_kib
 from orchestrator.store.store import make_id, write_json
 
-READINGS = "laboratory.json"
-_SCRIPT = Path(__file__).with_name("guest-lab")
+READINGS = "setup.json"
+_SCRIPT = Path(__file__).with_name("guest-setup")
 # firmware's holes, and the rounding of a swap device to pages and stripes
 _SLACK_MIB = 4
 _STABLE = {"disk": False, "brd": False, "zram": True, "integrity": True}

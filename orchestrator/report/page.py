@@ -107,7 +107,7 @@ def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
     """The page; ``history`` is what its charts are made of, oldest first."""
     columns = _make_columns(judged, history)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator.reports", "."),
+        loader=jinja2.PackageLoader("orchestrator.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
