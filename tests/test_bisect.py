@@ -49,7 +49,7 @@ from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
 from tests.gitserver import commit_file, run_git
 from tests.schema import read_product
 from tests.test_plan import DECLARED, ROW
-from tests.test_trials import tried
+from tests.test_repeat import tried
 from tests.test_verdict import GOOD, STDOUT, WARNING
 
 COMMITS = 24
