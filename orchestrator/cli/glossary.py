@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What verdicts and exit statuses mean, said once: for explain, the man page and the documents."""
+"""The meaning of verdicts and exit statuses, for help, explain, the manual page and the documents."""
 
 from collections.abc import Mapping
 
 VERDICTS: Mapping[str, str] = {
-    "PASS": "the test ran to its end, said so in a whole KTAP stream, exited 0, the guest still answers, the "
-    "kernel log reached the console whole and has no splat, and the taint did not grow",
-    "FAIL": "the kernel did something wrong, and the test saw it",
-    "FAIL (expected)": "`ci/expectations.yaml` or the row expects it and says why; KTAP calls it XFAIL",
-    "PASS (expected to fail)": "bad news as well: the expectation is wrong",
-    "SKIP": "a requirement of the test is not met here, with the reason",
-    "TIMEOUT": "the test did not end in time, and its guest still answers; limits are five times as long "
+    "PASS": "the test ran to its end with a complete KTAP stream and exit status 0, the guest still answers, "
+    "the kernel log is complete and has no splat, and the taint did not grow",
+    "FAIL": "the test detected incorrect kernel behaviour",
+    "FAIL (expected)": "XFAIL in KTAP: a failure that `ci/expectations.yaml` or the row expects",
+    "PASS (expected to fail)": "unexpected pass (XPASS): counts as a failure; update the expectation",
+    "SKIP": "a requirement of the test is not met here; the reason is given",
+    "TIMEOUT": "the test did not end in time and its guest still answers; limits are five times as long "
     "under emulation",
-    "CRASH": "the kernel complained (panic, oops, BUG, WARNING, KASAN, lockdep ...), whatever the test said, "
-    "and also where a failure was expected; or it hung or reset without a word",
-    "BROKEN": "the test's own trouble: no plan, a missing result, contradicting exit status, a guest that "
-    "is not the one that the row asks for. Says nothing about the kernel",
+    "CRASH": "the kernel reported a fault (panic, oops, BUG, WARNING, KASAN, lockdep ...), hung, or reset "
+    "with no console output; it overrides the test's own result and an expected failure",
+    "BROKEN": "test or harness error: no plan, a missing result, a contradicting exit status, or a guest "
+    "that does not match the row; says nothing about the kernel",
 }
 
 EXITS: Mapping[int, str] = {
-    0: "every verdict is the expected one",
-    1: "one is not",
-    2: "your mistake: a wrong word, file or value; all of them are told at once, and nothing has been done",
-    3: "the host's: a tool, the disk, the network; says nothing about the kernel",
-    130: "interrupted; the same command goes on from what was done",
+    0: "every verdict is as expected",
+    1: "at least one verdict is not as expected",
+    2: "usage error: a wrong word, file or value; all errors are listed and nothing was run",
+    3: "infrastructure error: a host tool, the disk or the network; says nothing about the kernel",
+    130: "interrupted; the same command continues where it stopped",
 }

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
+from orchestrator.cli.target import TARGETS, list_products
+from orchestrator.cli.variables import VARIABLES, Setting
 
 if TYPE_CHECKING:
     from orchestrator.plan.dryrun import Step
@@ -75,7 +76,7 @@ def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
         case "variables":
             return {name: variable.about for name, variable in VARIABLES.items()}
         case "schemas":
-            return {name: f"cowbell schema {name}" for name in PRODUCTS}
+            return {name: f"cowbell schema {name}" for name in list_products()}
         case _:
             return list_declared(declared)[kind]
 

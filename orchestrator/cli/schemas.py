@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What --json prints, as types, and from them the JSON Schemas that are published: ``cowbell schema NAME``.
+"""The types of what --json prints, and the JSON Schemas made of them: ``cowbell schema NAME``.
 
-A product names its schema in its first key. A change that old readers would trip over gets a new number.
+The first key of a product names its schema. An incompatible change gets a new number.
 """
 
 import json
@@ -162,7 +162,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
 
 
 def make_schema(name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a product of ``grammar.PRODUCTS``."""
+    """The JSON Schema (2020-12) of a product of the targets' ``products``."""
     title = f"cowbell-{name}-1"
     product = _make_type(title, {"schema": Literal[title], **_PARTS[name]})
     return {"$schema": _DIALECT, **TypeAdapter(product).json_schema(mode="serialization")}
