@@ -77,7 +77,7 @@ def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:
     text = cowbell("doctor", "ROW=demo", PATH=str(bare)).stdout
     assert "MISSING  qemu-system-x86_64" in text
     assert "apt-get install --no-install-recommends bc binutils" in text
-    assert "can not run: demo" in text
+    assert "cannot run: demo" in text
 
 
 def test_doctor_is_content_where_rows_run() -> None:

@@ -73,7 +73,9 @@ def test_help_has_the_examples_and_only_the_own_variables_and_options(target: Ta
     listed = re.findall(r"^  ([A-Z_]+) ", text, re.M)
     assert listed == list(target.variables)
     flags = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M))
-    assert flags == {option.name for option in target.options}
+    assert flags == {option.name for option in target.own_options}
+    common = {flag for option in target.options if option.is_common for flag in option.flags[:1]}
+    assert set(re.findall(r" (--?[\w-]+)[,;]", text)) >= common
     for command, about in target.examples:
         assert f"  {command}\n      {about}\n" in text
 
@@ -104,6 +106,11 @@ def test_help_of_targets() -> None:
         done = cowbell(*words)
         assert (done.returncode, done.stdout, done.stderr) == (0, page, "")
     assert cowbell("help", "gc", "test").stdout == f"{page}\n{helptext.render_target(TARGETS['test'])}"
+
+
+def test_variables_of_a_target_are_printed() -> None:
+    assert [line.split()[0] for line in cowbell("-p", "report").stdout.splitlines()] == ["RUN", "DIR"]
+    assert cowbell("-p", "manpage").stdout == ""
 
 
 def test_version() -> None:

@@ -33,9 +33,9 @@ T = TypeVar("T")
 class CommandLine:
     """``typed`` are all words, ``targets`` the names of the targets, ``subjects`` the words after one.
 
-    ``settings`` of variables that the targets do not use have their defaults. ``is_bare``: neither a target
-    nor a row was chosen, nor any variable set on the command line. ``is_first_row``: without ROW= the first
-    row is selected.
+    ``settings`` of variables that the targets do not use have their defaults, with ``-p`` they are left out.
+    ``is_bare``: neither a target nor a row was chosen, nor any variable set on the command line.
+    ``is_first_row``: without ROW= the first row is selected.
     """
 
     typed: tuple[str, ...]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from orchestrator.cli.call import CommandLine
 from orchestrator.cli.options import OPTIONS, list_given, parse_options
 from orchestrator.cli.registry import TARGETS
-from orchestrator.cli.target import Target
+from orchestrator.cli.target import FIRST_ROW, Target
 from orchestrator.cli.variables import VARIABLES, Setting, check_settings
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.process.jobserver import read_options
@@ -43,8 +43,11 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
         elif is_setting and name in VARIABLES:
             settings[name] = Setting(value, "command line")
         elif is_setting and (not takes_words or re.fullmatch(r"[A-Z_]+", name)):
-            near = suggest(name, TARGETS[named[0]].variables if named else ()) or suggest(name, VARIABLES)
-            errors.append(UsageError(f"there is no variable {name}{near}", where=word))
+            own = TARGETS[named[0]].variables if named else tuple(VARIABLES)
+            hint = f"there are: {', '.join(own)}"
+            errors.append(
+                UsageError(f"there is no variable {name}{suggest(name, own)}", where=word, hint=hint)
+            )
         elif takes_words:
             subjects.append(word)
         elif word in TARGETS:
@@ -66,11 +69,13 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
         errors += _list_unused(targets, settings, given)
     raise_all(errors)
     is_bare = not named and not settings["ROW"].value and not any(s.is_typed for s in settings.values())
-    if named or not options.print_variables:
-        used = {name for target in targets for name in target.variables}
+    used = {name for target in targets for name in target.variables}
+    if named and options.print_variables:
+        settings = {name: setting for name, setting in settings.items() if name in used}
+    elif not options.print_variables:
         settings |= {name: setting for name, setting in _find_defaults().items() if name not in used}
     names = tuple(target.name for target in targets)
-    is_first_row = all(target.is_first_row for target in targets)
+    is_first_row = all(target.default_row == FIRST_ROW for target in targets)
     return CommandLine(tuple(words), names, tuple(subjects), settings, options, is_bare, is_first_row)
 
 

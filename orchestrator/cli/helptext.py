@@ -50,8 +50,8 @@ def render_target(target: Target) -> str:
         parts.append(_render("variables:", list_variables(target), 17))
     if target.own_options:
         parts.append(_render("options:", _list_options(target.own_options), 26))
-    common = (option for option in target.options if option.is_common)
-    parts.append(_render("options of every target:", _list_options(common), 26))
+    common = ", ".join(option.flags[0] for option in target.options if option.is_common)
+    parts.append(_wrap(f"Every target also takes {common}; see cowbell help."))
     examples = "\n".join(f"  {command}\n      {text}" for command, text in target.examples)
     parts.append(f"examples:\n{examples}")
     return "\n\n".join(parts) + "\n"
@@ -61,7 +61,8 @@ def list_variables(target: Target) -> Iterator[tuple[str, str]]:
     """Each variable of a target with all about it."""
     for name in target.variables:
         variable = VARIABLES[name]
-        default = f" (default: {variable.default})" if variable.default else ""
+        default = target.default_row if name == "ROW" else variable.default
+        default = f" (default: {default})" if default else ""
         more = f". {variable.more}" if variable.more else ""
         yield name, f"{variable.about}{default}{more}"
 

@@ -11,6 +11,7 @@ from orchestrator.cli.options import OPTIONS, Option
 JOBS = ("ROW", "KERNEL", "SERIES", "DIRTY")
 KERNELS = ("ARCH", "CONFIG", "CC", "LLVM", "BOOT")
 TRIALS = ("TESTS", "ACCEL", "VMCORE")
+FIRST_ROW = "the first row"
 PARALLEL = ("--jobs", "--load-average")
 
 
@@ -20,7 +21,7 @@ class Target:
 
     ``takes`` says which words may follow it: those of ``words``, or names of the ``kinds`` of ``cowbell
     list``. ``products`` are the schemas of its ``--json``. ``is_joined``: it runs together with others.
-    ``is_first_row``: without ROW= it takes the first row only.
+    ``default_row`` says which rows it takes without ROW=.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Target:
     kinds: tuple[str, ...] = ()
     more: str = ""
     is_joined: bool = False
-    is_first_row: bool = False
+    default_row: str = "every row"
 
     @property
     def own_options(self) -> tuple[Option, ...]:

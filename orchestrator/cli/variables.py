@@ -51,8 +51,7 @@ VARIABLES: Mapping[str, Variable] = {
     "ROW": Variable(
         "rows of ci/matrix.yaml: names, globs, or all",
         kind="rows",
-        more="By default source, config, build, test and shell take the first row, bisect and series-matrix "
-        "the first one that fits, and all other targets every row.",
+        more="all are the rows of the project folder, or the built-in ones if it has none.",
     ),
     "KERNEL": Variable(
         "a tree of patches/trees.yaml or a path to one",

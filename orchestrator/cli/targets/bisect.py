@@ -110,6 +110,7 @@ TARGETS = (
         ),
         extra_options=("--always-make", *PARALLEL),
         products=("bisect",),
+        default_row="the first row with the test",
         more="GOOD= and BAD= bisect commits or Debian versions, SERIES= alone the patches of a series, "
         "CONFIG_GOOD= and CONFIG_BAD= config symbols. Exit status 0: found, 1: not found.",
     ),
@@ -129,6 +130,7 @@ TARGETS = (
             ),
         ),
         variables=(*_STEP, "FIND", "FINGERPRINT"),
+        default_row="the first row with the test",
         extra_options=PARALLEL,
         products=("steps",),
         more="Exit status 0: good, 1: bad, 125: skip, 128: usage error, 129: infrastructure error; the "

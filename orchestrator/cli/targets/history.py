@@ -81,6 +81,7 @@ TARGETS = (
         ),
         variables=("ROW", "KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT"),
         products=("merge",),
+        default_row="none",
         takes="DIR...",
         more="Several runs become one. The other variables are those of the tests, as in CI.",
     ),

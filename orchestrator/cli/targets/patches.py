@@ -43,7 +43,7 @@ TARGETS = (
     Target(
         "refresh",
         "edit patches",
-        "write the commits of that worktree back to patches/SERIES",
+        "write the commits of a worktree back to patches/SERIES",
         run,
         (
             ("cowbell refresh SERIES=cow KERNEL=debian-5.10", "write the edited patches back"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.evidence import know_rates
-from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
+from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, TRIALS, Target
 from orchestrator.cli.targets.report import show_report
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ TARGETS = (
         "has rows; ROW=all takes every row. Up-to-date steps and results are reused. DIR= gets a copy "
         "of the reports.",
         is_joined=True,
-        is_first_row=True,
+        default_row=FIRST_ROW,
     ),
     Target(
         "build",
@@ -90,7 +90,7 @@ TARGETS = (
         extra_options=_BUILD_OPTIONS,
         products=("steps",),
         is_joined=True,
-        is_first_row=True,
+        default_row=FIRST_ROW,
     ),
     Target(
         "config",
@@ -106,7 +106,7 @@ TARGETS = (
         products=("config", "steps"),
         more="It runs Kconfig alone and builds nothing. Exit status 1: a symbol does not have its value.",
         is_joined=True,
-        is_first_row=True,
+        default_row=FIRST_ROW,
     ),
     Target(
         "source",
@@ -121,6 +121,6 @@ TARGETS = (
         extra_options=("--keep-going", "--always-make", *PARALLEL),
         products=("steps",),
         is_joined=True,
-        is_first_row=True,
+        default_row=FIRST_ROW,
     ),
 )

@@ -4,7 +4,7 @@
 import sys
 
 from orchestrator.cli.call import Call
-from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, Target
+from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, Target
 
 
 def run(call: Call) -> int:
@@ -44,6 +44,6 @@ TARGETS = (
         extra_options=PARALLEL,
         products=("steps",),
         more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one.",
-        is_first_row=True,
+        default_row=FIRST_ROW,
     ),
 )
