@@ -12,11 +12,10 @@ from orchestrator.errors import InfraError, StageFailure, UsageError
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
-from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.stages import build_job
+from orchestrator.plan.steps import build_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import JobRecord, load_run

@@ -11,7 +11,7 @@ from orchestrator.errors import StageFailure
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import build_prepared, prepare_job
+from orchestrator.plan.steps import build_job, prepare_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.workers import Limits
 from orchestrator.project.matrix import Variant
@@ -131,7 +131,7 @@ def test_kconfig_leaves_the_worktree_alone(
     assert swap.stat().st_mtime_ns == before
     assert count_kconfig(progress) == 2
     made = {path.read_text() for path in place.store.root.glob("configs/*/config")}
-    kernel = build_prepared(jobs[-1], prepared, place)
+    kernel = build_job(jobs[-1], declared, place, prepared)
     assert count_kconfig(progress) == 2
     assert (kernel.folder / "config").read_text() in made
 

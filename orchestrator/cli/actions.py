@@ -145,18 +145,20 @@ def take_step(call: Call) -> int:
 def make_series_matrix(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.cli import listing, seriesmatrix
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import make_goal
     from orchestrator.result.record import load_run
 
     jobs = seriesmatrix.list_prefixes(
         plan.make_plan(call.request, call.declared), is_any_row=not call.request.rows
     )
     place = know_rates(jobs, call.place)
+    goal = make_goal(["test"], redo=call.options.always_make)
     if call.options.dry_run:
-        steps = list(dryrun.explain_jobs(jobs, call.declared, place, call.request.accel))
+        steps = list(pipeline.explain_jobs(jobs, call.declared, place, call.request.accel, goal))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
-    redo = call.options.always_make
-    run_id, _ = pipeline.run_jobs(jobs, call.declared, place, call.request.accel, call.command, redo=redo)
+    pipeline.check_what_if(jobs, call.declared, place, goal)
+    run_id, _ = pipeline.run_jobs(jobs, call.declared, place, call.request.accel, call.command, goal=goal)
     call.terminal.stop()
     run = load_run(place.store.path("runs", run_id) / "record.json")
     matrix = seriesmatrix.make_matrix(jobs[-1], run)
@@ -186,13 +188,13 @@ def render_ci(call: Call) -> int:
 def merge_stores(call: Call) -> int:
     """With rows, one run of all that came of them, and of what did not."""
     from orchestrator.history import merge
-    from orchestrator.plan import plan, stages
+    from orchestrator.plan import plan, steps
     from orchestrator.report.folder import point_latest
 
     jobs = plan.make_plan(call.request, call.declared) if call.request.rows else ()
     folders = [Path(word) for word in call.subjects]
     store, is_dry_run = call.place.store, call.options.dry_run
-    planned = [stages.make_record(job) for job in jobs]
+    planned = [steps.make_record(job) for job in jobs]
     merged = merge.merge(store, folders, call.terminal.note, planned, is_dry_run=is_dry_run)
     call.show_product(merge.render, merge.render_json, merged)
     if merged.merged and not is_dry_run:

@@ -37,7 +37,7 @@ from orchestrator.store.store import Store, disk_trouble, find_default_root, ope
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
-    from orchestrator.plan.plan import Declarations, Job
+    from orchestrator.plan.plan import Declarations
 
 T = TypeVar("T")
 
@@ -265,14 +265,14 @@ def _show_page(target: str, subjects: Sequence[str]) -> int:
 def _open_shell(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.cli import listing, shell
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import Step, make_goal
 
     job = shell.choose_job(plan.make_plan(call.request, call.declared), call.request.series)
     accel = call.request.accel
     if call.options.dry_run:
-        found = dryrun.explain_jobs([job], call.declared, call.place, accel)
-        steps = [step for step in found if step.stage != "run"]
-        steps.append(dryrun.Step("shell", job.name, f"boot it, by {job.boot}"))
+        steps = list(pipeline.explain_jobs([job], call.declared, call.place, accel, make_goal(call.targets)))
+        steps.append(Step("shell", job.name, f"boot it, by {job.boot}"))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
     with pipeline.open_guest(job, call.declared, call.place, accel) as guest:
         call.terminal.stop()
@@ -287,39 +287,41 @@ def _open_shell(call: Call) -> int:
 def _make_targets(call: Call) -> int:
     """The targets that work on the rows, in their order, ``test`` last."""
     from orchestrator import pipeline
-    from orchestrator.cli import listing
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.cli import configreport, listing
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import make_goal
 
     jobs = plan.make_plan(call.request, call.declared)
-    declared, place, redo = call.declared, actions.know_rates(jobs, call.place), call.options.always_make
+    declared, place = call.declared, actions.know_rates(jobs, call.place)
+    goal, status = make_goal(call.targets, redo=call.options.always_make), 0
     if call.options.dry_run:
-        steps = list(dryrun.explain_jobs(jobs, declared, place, call.request.accel))
+        steps = list(pipeline.explain_jobs(jobs, declared, place, call.request.accel, goal))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
-    dryrun.check_what_if(jobs, declared, place)
-    status = 0
-    for target in call.targets:
-        if target == "source":
-            for src in pipeline.fetch_sources(jobs, declared, place, redo=redo):
-                print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
-        elif target == "config":
-            status = _print_configs(jobs, call)
-        elif target == "build":
-            folder = call.folder if "test" not in call.targets else None
-            for image in pipeline.build_jobs(jobs, declared, place, redo=redo, target=folder):
-                print(image)
-    if "test" not in call.targets:
-        return status
-    run_id, is_new = pipeline.run_jobs(jobs, declared, place, call.request.accel, call.command, redo=redo)
-    call.terminal.stop()
-    return _report(place.store, [run_id], call.folder, as_json=call.options.json, is_new=is_new)
-
-
-def _print_configs(jobs: Sequence["Job"], call: Call) -> int:
-    from orchestrator.cli import configreport
-
-    reports = list(configreport.make_reports(jobs, call.declared, call.place))
-    call.show_product(configreport.render_text, configreport.render_json, reports)
-    return int(any(report.is_bad for report in reports))
+    pipeline.check_what_if(jobs, declared, place, goal)
+    prepared = pipeline.prepare_jobs(jobs, declared, place, goal)
+    if "source" in call.targets:
+        for src in [one.source for one in prepared.values() if one.source and not one.left_out]:
+            print(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}")
+    if "config" in call.targets:
+        reports = list(configreport.make_reports(prepared))
+        call.show_product(configreport.render_text, configreport.render_json, reports)
+        status = int(any(report.is_bad for report in reports))
+    if "test" in call.targets:
+        run_id, is_new = pipeline.run_jobs(
+            jobs, declared, place, call.request.accel, call.command, goal=goal, prepared=prepared
+        )
+        if "build" in call.targets:
+            print("".join(f"{image}\n" for image in pipeline.list_images(prepared, place)), end="")
+        call.terminal.stop()
+        return _report(place.store, [run_id], call.folder, as_json=call.options.json, is_new=is_new)
+    if "build" in call.targets:
+        for image in pipeline.build_jobs(
+            jobs, declared, place, redo=False, target=call.folder, goal=goal, prepared=prepared
+        ):
+            print(image)
+    elif failures := [one.failure for one in prepared.values() if one.failure]:
+        raise ExceptionGroup("jobs", failures)
+    return status
 
 
 # they look at no tree and no series
