@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.kernel.fragment import Fragment
 from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
-from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.plan import Declarations, Job, Request, check_rows, make_plan
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.guest import GuestShape
@@ -118,6 +118,16 @@ def test_the_same_word_twice_is_one_job() -> None:
 )
 def test_wrong_word(asked: Request, error: str) -> None:
     assert told(asked) == [error]
+
+
+def test_unknown_rows_without_a_plan() -> None:
+    check_rows(["demo"], DECLARED)
+    with pytest.raises(ExceptionGroup) as raised:
+        check_rows(["demo", "demmo", "smal"], DECLARED)
+    assert [str(error).partition("\n")[0] for error in raised.value.exceptions] == [
+        "ROW: there is no row demmo; did you mean demo?",
+        "ROW: there is no row smal; did you mean small?",
+    ]
 
 
 def test_every_wrong_word_at_once() -> None:

@@ -146,6 +146,14 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
+def check_rows(names: Sequence[str], declared: Declarations) -> None:
+    """Raise ``UsageError`` for each unknown row, for targets that make no plan."""
+    errors: list[UsageError] = []
+    for name in names:
+        _is_known(name, declared.rows, "row", "ROW", errors)
+    raise_all(errors)
+
+
 def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
     """The variant with what is expected of its tests in every row, after what its own row says."""
     names = [name for test in tests for name in (test.id, *test.subtests)]
