@@ -16,7 +16,7 @@ FLIP = 37
 BROKEN_BUILD = 32
 PANICS = 39
 _FILES = ("mm/mempool.c", "mm/dmapool.c", "mm/vmstat.c", "mm/util.c")
-_PATCH = ROOT / "patches/cow/0001-mm-restore-mapcount-accurate-reuse-of-anonymous-pages.patch"
+_PATCH = ROOT / "patches/cow/0001-mm-reuse-anonymous-pages-by-mapcount.patch"
 
 
 def make_long_history(place: Path, repository: Path, commit: str) -> list[str]:
