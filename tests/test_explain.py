@@ -41,7 +41,7 @@ def test_documents_say_the_same() -> None:
 def test_explain_several_with_a_test() -> None:
     told = cowbell("explain", "SKIP", "odirect.rd-*").stdout
     assert "SKIP: verdict" in told
-    assert "odirect.rd-control: a stalled direct read" in told
+    assert "odirect.rd-control: control: a stalled O_DIRECT read" in told
 
 
 def test_every_word_that_is_not_known_at_once() -> None:

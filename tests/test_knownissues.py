@@ -152,7 +152,7 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
     text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
-    first = '- {test: "fork.basic-cow", status: fail, why: broken on purpose}'
+    first = '- {test: "fork.basic-cow", status: fail, why: injected bug}'
     assert first in text
     file = write(tmp_path / "matrix.yaml", text.replace(first, f"- {{test: a, why: b, {words}}}"))
     line = text[: text.index(first)].count("\n") + 1

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A kernel that tells only some CPUs to forget an address must know them all: a thread that has gone
- * to another CPU may have left an entry behind, and found it again when it came back. A page that
- * mprotect made read-only must not change any more, wherever the writing thread has been.
+ * A kernel that sends a TLB flush to a subset of the CPUs must track that subset correctly: a
+ * thread that migrated to another CPU may have left a TLB entry behind, and use it again when it
+ * migrates back. After mprotect() to read-only the page must not change any more, whatever CPUs the
+ * writing thread has run on.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -60,7 +61,7 @@ static void run(void)
 
 	uname(&uts);
 	if (strcmp(uts.machine, "aarch64"))
-		gt_skip("for arm64, where the hardware tells the other CPUs; this is %s", uts.machine);
+		gt_skip("only for arm64, where TLB flushes are broadcast in hardware; this is %s", uts.machine);
 	signal(SIGSEGV, on_fault);
 	shared.counter = (void *)page_map(1, 0);
 	gt_need(!pthread_create(&writer, NULL, write_on, NULL), "a thread");
@@ -75,23 +76,23 @@ static void run(void)
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(writer, NULL), "pthread_join");
 	gt_rate(shared.stale, shared.rounds * LOOKS);
-	gt_check(!shared.stale, "a page that is read-only does not change, but in %lu of %lu looks it had",
+	gt_check(!shared.stale, "a read-only page does not change, but it did in %lu of %lu checks",
 		 shared.stale, shared.rounds * LOOKS);
 	gt_need(shared.rounds > 50 && shared.stopped > 20 && shared.moves > 20,
-		"enough of a race: %lu protections, %lu writes stopped, %lu changes of CPU", shared.rounds,
+		"enough iterations: %lu protections, %lu faulting writes, %lu CPU migrations", shared.rounds,
 		shared.stopped, shared.moves);
-	gt_pass("%lu protections held, %lu writes were stopped, over %lu changes of CPU", shared.rounds,
+	gt_pass("%lu protections took effect, %lu writes faulted, %lu CPU migrations", shared.rounds,
 		shared.stopped, shared.moves);
 }
 
 GUEST_TEST = {
-	.summary       = "a page that mprotect made read-only is so on every CPU that a thread has been on",
+	.summary       = "mprotect() to read-only takes effect on every CPU that the thread has run on",
 	.contract      = "C-LIVE",
-	.mechanism     = "a flush that is kept from CPUs that are taken for strangers",
+	.mechanism     = "a TLB flush that is not broadcast misses a CPU that still has a stale entry",
 	.min_kernel    = "4.3",
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a write to a read-only page that goes through",
+	.detects       = "a write to a read-only page succeeds",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A hook in the page fault for programs that know what is needed next, harmless while they do nothing.
+"""A BPF hook in the page fault lets programs prefault; a no-op program must have no effect.
 
-The patched tree has the writable raw tracepoint bpf_prefault. The control attaches the same program that does
-nothing to a tracepoint that every kernel has.
+The aa tree has the writable raw tracepoint bpf_prefault. As a control, the test attaches the same no-op
+program to a tracepoint that every kernel has.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ PAGES = 256
 
 def bpf(command: int, attributes: bytes) -> int:
     """A file descriptor, or -errno."""
-    number = SYS_BPF.get(platform.machine()) or gt_skip("no number of the system call known here")
+    number = SYS_BPF.get(platform.machine()) or gt_skip("system call number unknown")
     # zeroes follow: what a kernel does not know must be zero
     given = ctypes.create_string_buffer(attributes, 128)
     fd = int(libc.syscall(number, command, given, ctypes.c_uint(len(given))))
@@ -48,12 +48,12 @@ def run() -> None:
     hook = attach("sched_switch", load(RAW_TRACEPOINT))
     gt_need(hook >= 0, f"attaching to sched_switch, {os.strerror(-hook) if hook < 0 else ''}")
     os.close(hook)
-    gt_check(-errno.ENOENT, attach("cowbell_no_such_hook", load(RAW_TRACEPOINT)), "a hook that is not there")
+    gt_check(-errno.ENOENT, attach("cowbell_no_such_hook", load(RAW_TRACEPOINT)), "a nonexistent tracepoint")
     program = load(RAW_TRACEPOINT_WRITABLE)
     hook = attach("bpf_prefault", program)
     if hook == -errno.ENOENT:
-        gt_skip("the kernel has no tracepoint bpf_prefault; the control could be attached")
-    gt_check(True, hook >= 0, f"a program that does nothing is attached to bpf_prefault ({hook})")
+        gt_skip("the kernel has no tracepoint bpf_prefault")
+    gt_check(True, hook >= 0, f"a no-op program is attached to bpf_prefault ({hook})")
     if gt_param("attached") == "0":
         os.close(hook)
     memory = map_small(PAGES)
@@ -62,11 +62,11 @@ def run() -> None:
     gt_check([page % 256 for page in range(PAGES)], [memory.read(page)[0] for page in range(PAGES)], "bytes")
     gt_check(bytes(PAGE - 1), memory.map[1:PAGE], "the rest of a page")
     gt_note(f"{PAGES} pages were touched")
-    gt_pass("faults are what they were")
+    gt_pass("page faults are unaffected")
 
 
 TEST = GuestTest(
-    summary="the tracepoint for prefaulting is there, and a program on it that does nothing changes nothing",
+    summary="the bpf_prefault tracepoint exists, and a BPF program that does nothing changes nothing",
     contract="C-LIVE",
     mechanism="a writable raw tracepoint in the page fault",
     changelog="2",
@@ -76,7 +76,7 @@ TEST = GuestTest(
     needs_root=True,
     kind="deterministic",
     timeout_s=30,
-    detects="faults that fail, or show other bytes, for a program that does nothing",
+    detects="faults that fail or show other bytes while the program is attached",
     run=run,
 )
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ground under every other case: after fork, neither side sees the other's writes.
+"""Basic copy-on-write, on which all other tests rely: after fork(), writes stay private.
 
-Each state reaches the write fault by another way: a page of our own, one that mprotect or soft-dirty
-write-protected before fork did, the zero page, a page of a private file, a huge page.
+Each state takes another path to the write fault: a present page, a page that was write-protected by
+mprotect() or by clearing soft-dirty bits before fork(), the zero page, a page of a private file mapping, a
+THP.
 """
 
 import os
@@ -46,12 +47,12 @@ def run() -> None:
     def child() -> None:
         os.close(to_child[1])
         # Page 0 has been written by the parent, 1 will be by both, 2 by us alone, 3 by nobody.
-        gt_need(os.read(to_child[0], 1), "the parent's word")
+        gt_need(os.read(to_child[0], 1), "the signal from the parent")
         check_view(memory, [old] * PAGES, "child")
         memory.write(1, b"c")
         memory.write(2, b"c")
         os.write(to_parent[1], b"!")
-        gt_need(os.read(to_child[0], 1), "the parent's word")
+        gt_need(os.read(to_child[0], 1), "the signal from the parent")
         check_view(memory, [old, b"c", b"c", old], "child")
 
     pid = gt_fork(child)
@@ -65,13 +66,13 @@ def run() -> None:
         os.write(to_child[1], b"!")
     gt_reap(pid)
     check_view(memory, [b"p", b"p", old, old], "parent")
-    gt_pass("both sides keep their own")
+    gt_pass("neither process sees the other's writes")
 
 
 TEST = GuestTest(
-    summary="after fork, neither process sees the other's writes",
+    summary="after fork(), neither process sees the other's writes",
     contract="C-ISO",
-    mechanism="write faults on both sides of fork, from several page states",
+    mechanism="write faults on both sides of fork(), from several page states",
     params="state: small mprotect softdirty zero file thp",
     needs_root=True,
     min_kernel="3.11",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""fork copies a page at once only if it must: if somebody has it pinned. All others it shares.
+"""fork() should copy a page immediately only if it is pinned, and share all others.
 
-A fork that goes by references copies whatever has one: a fresh page that waits in a per-CPU vector, a page
-that was once sent to a disk. Data stays right, but every fork pays for it.
+A fork() that checks the refcount also copies pages with other references: a new page in a per-CPU LRU batch,
+a page that was once written to disk. The data stays correct, but every fork() is slower.
 """
 
 import mmap
@@ -53,14 +53,14 @@ def run() -> None:
         gt_need(memory.frame(0) != frames[0], "a page that the child writes is copied")
 
     gt_reap(gt_fork(child))
-    gt_check(PAGES, told[0], f"pages of {PAGES} that the child shares with its parent")
+    gt_check(PAGES, told[0], f"of {PAGES} pages shared between child and parent")
     gt_pass(f"the child shares {told[0]} of {PAGES} pages with its parent")
 
 
 TEST = GuestTest(
-    summary="fork shares every page that nobody has pinned",
+    summary="fork() shares every page that is not pinned",
     contract="C-COST",
-    mechanism="page_needs_cow_for_dma takes the reference of a vector, or a pin long gone, for a pin",
+    mechanism="page_needs_cow_for_dma() mistakes a reference of an LRU batch, or a released pin, for a pin",
     changelog="4",
     needs_kconfig="PROC_PAGE_MONITOR=y",
     min_kernel="3.11",
@@ -68,7 +68,7 @@ TEST = GuestTest(
     needs_root=True,
     kind="deterministic",
     timeout_s=30,
-    detects="copies made by fork for nothing",
+    detects="needless copies at fork()",
     run=run,
 )
 

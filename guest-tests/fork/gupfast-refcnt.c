@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The fast walk that takes references for direct I/O runs without a lock, and against a fork that
- * write-protects the same page tables it has to take them back and start over. A kernel that gives
- * them back wrongly loses a page, or keeps it for ever. Seen by its own complaints, by the count of
- * pins taken and given back, and by what is read.
+ * GUP-fast takes references for direct I/O without a lock. When a concurrent fork() write-protects
+ * the same page tables, it has to drop them and start over. A kernel that drops them wrongly frees
+ * the page too early or leaks it. The test checks for kernel splats, compares the counts of
+ * acquired and released pins, and verifies the data read.
  */
 #include "guesttest.h"
 #include "rate.h"
@@ -46,7 +46,7 @@ static void *read_directly(void *arg)
 		gt_need(preadv(shared.file.fd, parts, PAGES, 0) == PAGES * PART, "a direct read");
 		for (size_t i = 0; i < PAGES; i++)
 			gt_check_bytes(shared.expected + i * PART, parts[i].iov_base, PART,
-				       "bytes read while forks go on");
+				       "bytes read during forks");
 	}
 	return NULL;
 }
@@ -124,23 +124,23 @@ static void run(void)
 	}
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(reader, NULL) && !pthread_join(pinner, NULL), "pthread_join");
-	gt_need(is_enough(), "enough of a race: %lu forks, %lu reads, %lu pins", shared.forks, shared.reads,
+	gt_need(is_enough(), "enough iterations: %lu forks, %lu reads, %lu pins", shared.forks, shared.reads,
 		shared.pins);
 	gt_need(counted("nr_foll_pin_acquired ") > taken, "pins are counted");
 	/* A ring gives its pages back when it gets to it. */
 	for (int i = 0; i < 50 && outstanding_pins() != before; i++)
 		usleep(100000);
 	gt_rate(llabs(outstanding_pins() - before), counted("nr_foll_pin_acquired ") - taken);
-	gt_check(outstanding_pins() == before, "as many pins are out as before, %lld, but %lld are", before,
+	gt_check(outstanding_pins() == before, "all pins are released: %lld outstanding before, %lld now", before,
 		 outstanding_pins());
-	gt_pass("%lu forks against %lu direct reads and %lu pins; every pin was given back", shared.forks,
+	gt_pass("%lu forks against %lu direct reads and %lu pins; every pin was released", shared.forks,
 		shared.reads, shared.pins);
 }
 
 GUEST_TEST = {
-	.summary       = "references taken by the fast walk against fork are all given back",
+	.summary       = "references taken by GUP-fast during fork() are all released",
 	.contract      = "C-LIVE",
-	.mechanism     = "the retry after a fork was noticed drops a reference as if it were a pin, or not at all",
+	.mechanism     = "the retry after a concurrent fork() drops a reference as if it were a pin, or not at all",
 	.changelog     = "5",
 	.needs_kconfig = "IO_URING=y DEBUG_VM=y",
 	.min_kernel    = "5.7",
@@ -148,6 +148,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 60,
-	.detects       = "a pin that is never given back, a page freed under a read, a complaint of the kernel",
+	.detects       = "a leaked pin, a page freed during a read, a kernel splat",
 	.run           = run,
 };

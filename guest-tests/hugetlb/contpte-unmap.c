@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Some architectures have huge pages that are a run of ordinary page table entries. What clears
- * them must stop at the end of the run: a step too far is another table, or a crash.
+ * Some architectures map a hugetlb page by contiguous PTEs. Clearing them must stop at the last
+ * one: the next entry belongs to another page table.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -25,26 +25,26 @@ static void run(void)
 	char *map;
 
 	if (!length)
-		gt_skip("this architecture has no huge pages made of small entries");
+		gt_skip("this architecture has no hugetlb pages made of contiguous PTEs");
 	hugetlb_make_pool(length, 2);
 	for (int i = 0; i < 8; i++) {
 		map = hugetlb_map(length, i + 1);
-		gt_check(map[page_size() - 1] == i + 1 && !map[length - 1], "the huge page as it was filled");
+		gt_check(map[page_size() - 1] == i + 1 && !map[length - 1], "the contents of the hugetlb page");
 		gt_need(!munmap(map, length), "munmap");
 	}
 	gt_pass("8 huge pages of %zu KiB mapped, written and unmapped", length >> 10);
 }
 
 GUEST_TEST = {
-	.summary       = "a huge page made of contiguous small entries can be unmapped",
+	.summary       = "a hugetlb page made of contiguous PTEs can be unmapped",
 	.contract      = "C-LIVE",
-	.mechanism     = "clearing a run of entries compares each with the first, or walks over its end",
+	.mechanism     = "clearing the contiguous PTEs compares each with the first, or runs past the last one",
 	.needs_kconfig = "HUGETLBFS=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.9",
 	.needs_root    = true,
 	.may_crash     = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "VM_BUG_ON in munmap of a huge page, on arm64 with 64 KiB pages",
+	.detects       = "VM_BUG_ON in munmap() of a hugetlb page, on arm64 with 64 KiB pages",
 	.run           = run,
 };

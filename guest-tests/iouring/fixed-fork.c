@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * fork shares the pages of a process with its child, to be copied on write. A page registered with
- * a ring must not be shared, or the parent's next write moves it to a copy that the ring does not
- * know: the child has to get a copy at once.
+ * fork() shares the pages of a process with its child. A page that is registered with an io_uring
+ * must not be shared, or the parent's next write gives it a copy while the ring keeps the old page:
+ * fork() has to copy it for the child.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -36,13 +36,13 @@ static void run(void)
 	page_touch(control, 'n');
 	gt_need(page_frame(control) != before, "a page without a pin is copied after fork");
 	uring_check_sends_new(&ring, buffer, page_size());
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "after fork, a registered buffer is still the page that the parent writes",
+	.summary       = "io_uring fixed buffer stays coherent with the parent after fork()",
 	.contract      = "C-SYNC",
-	.mechanism     = "fork write-protects a pinned page in the parent instead of copying it for the child",
+	.mechanism     = "fork() write-protects a pinned page in the parent instead of copying it for the child",
 	.fixes         = "70e806e4e645",
 	.changelog     = "5",
 	.needs_kconfig = "IO_URING=y PROC_PAGE_MONITOR=y",
@@ -52,6 +52,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A registered io_uring buffer is pinned once and used for as long as the ring lives. If a write
- * fault replaces the page behind it, the ring goes on sending the old page: everything the
- * program writes from then on is lost without an error.
+ * An io_uring fixed buffer is pinned as long as the ring lives. If a write fault replaces its page,
+ * the ring goes on sending the old page: everything the program writes from then on is silently
+ * lost.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -22,19 +22,19 @@ static void run(void)
 	 */
 	page_mprotect_cycle(buffer, length);
 	uring_check_sends_new(&ring, buffer, length);
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "after mprotect, a registered buffer is still the page that the program writes",
+	.summary       = "io_uring fixed buffer stays coherent after mprotect()",
 	.contract      = "C-SYNC",
-	.mechanism     = "page_count in do_wp_page copies a page pinned for as long as the ring lives",
+	.mechanism     = "do_wp_page() copies a page because its refcount is above one, here by the ring's pin",
 	.changelog     = "29c",
 	.needs_kconfig = "IO_URING=y",
 	.min_kernel    = "5.1",
 	.needs_root    = false,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

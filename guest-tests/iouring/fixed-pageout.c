@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Reclaim asked for the page of a registered buffer either leaves it alone, because it is pinned,
- * or unmaps it and gets it back into the mapping by the next fault. It must not part the two.
- * how=race registers the buffer when reclaim has looked and found no pin, and is about to unmap.
+ * Reclaim either skips the page of a fixed buffer, because it is pinned, or unmaps it, and the next
+ * fault maps the same page again. The ring and the mapping must not end up with different pages.
+ * how=race registers the buffer after reclaim checked for pins and before it unmaps the page.
  */
 #include "cowhold.h"
 #include "guesttest.h"
@@ -40,7 +40,7 @@ static const char *arm_at_allocation(int hold, pid_t tid)
 		if (!ioctl(hold, COWHOLD_IOC_ARM, &arm))
 			return names[i];
 	}
-	gt_skip("no probe where reclaim allocates swap space: %s", strerror(errno));
+	gt_skip("cannot probe the allocation of swap space in reclaim: %s", strerror(errno));
 }
 
 /* False where a busy host let reclaim go before the buffer was registered: then nothing was raced with. */
@@ -66,7 +66,7 @@ static bool register_during_reclaim(struct uring *ring, char *buffer)
 			uring_unregister_buffer(ring);
 	} else {
 		in_time = false;
-		gt_need(ioctl(hold, COWHOLD_IOC_LOOK) && errno == ETIME, "reclaim comes to %s", where);
+		gt_need(ioctl(hold, COWHOLD_IOC_LOOK) && errno == ETIME, "reclaim reaches %s", where);
 	}
 	gt_need(!pthread_join(thread, NULL), "pthread_join");
 	close(reclaim.go[0]);
@@ -82,12 +82,12 @@ static char *race(struct uring *ring)
 	int attempts = 0;
 
 	do {
-		gt_need(++attempts <= 20, "a host that leaves time for a race");
+		gt_need(++attempts <= 20, "the race was hit in 20 attempts (busy host?)");
 		buffer = page_map(1, 'o');
 		page_settle(buffer);
 	} while (!register_during_reclaim(ring, buffer));
-	gt_note("the page %s, in attempt %d", page_entry(buffer) & PAGE_SWAPPED ? "was unmapped all the same" :
-		"was left alone: reclaim looks again when it unmaps", attempts);
+	gt_note("the page %s, in attempt %d", page_entry(buffer) & PAGE_SWAPPED ? "was unmapped nevertheless" :
+		"was skipped: reclaim checks again when it unmaps", attempts);
 	return buffer;
 }
 
@@ -120,13 +120,13 @@ static void run(void)
 		reclaim_registered(buffer, control);
 	}
 	uring_check_sends_new(&ring, buffer, page_size());
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "after reclaim, a registered buffer is still the page that the program writes",
+	.summary       = "io_uring fixed buffer stays coherent after reclaim",
 	.contract      = "C-SYNC",
-	.mechanism     = "shrink_page_list passes over pinned pages, or do_wp_page reuses what comes back from swap",
+	.mechanism     = "shrink_page_list() skips pinned pages, or do_wp_page() reuses a page from swap",
 	.changelog     = "29c 40 41",
 	.needs_kconfig = "IO_URING=y SWAP=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
@@ -134,6 +134,6 @@ GUEST_TEST = {
 	.params        = "how: static race",
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A tracker that clears the soft-dirty bits wants to know what was written since. A kernel that
- * spares pinned pages to keep them coherent reports them as written for ever.
+ * A tracker clears the soft-dirty bits to learn which pages are written afterwards. A kernel that
+ * skips pinned pages to keep them coherent reports them as written forever.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -17,22 +17,22 @@ static void run(void)
 	gt_need(page_entry(buffer) & PAGE_SOFT_DIRTY, "a page just written is soft-dirty");
 	page_clear_soft_dirty();
 	gt_check(!(page_entry(buffer) & PAGE_SOFT_DIRTY),
-		 "a registered page that nobody has written since clear_refs is not soft-dirty");
+		 "a registered page not written since clear_refs is not soft-dirty");
 	page_touch(buffer, 'n');
 	gt_check(page_entry(buffer) & PAGE_SOFT_DIRTY, "a registered page is soft-dirty after a write");
 	gt_pass("the soft-dirty bit of a registered page cleared, and came back with a write");
 }
 
 GUEST_TEST = {
-	.summary       = "the soft-dirty bit of a registered buffer clears, and comes back with a write",
+	.summary       = "the soft-dirty bit of an io_uring fixed buffer can be cleared and is set by a write",
 	.contract      = "soft-dirty reports what was written, and nothing else",
-	.mechanism     = "clear_soft_dirty skips pinned pages",
+	.mechanism     = "clear_soft_dirty() skips pinned pages",
 	.changelog     = "40",
 	.needs_kconfig = "IO_URING=y MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
 	.needs_root    = false,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a page that counts as written though it was not",
+	.detects       = "a page is reported as written although it was not",
 	.run           = run,
 };

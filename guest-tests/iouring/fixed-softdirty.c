@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Clearing the soft-dirty bits write-protects every page of a process, that of a registered buffer
- * too, unless the kernel spares pinned pages. The next write fault must not part the two.
+ * Clearing the soft-dirty bits write-protects every page of a process, including fixed buffers,
+ * unless the kernel skips pinned pages. The next write fault must not replace the page of the
+ * buffer.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -17,13 +18,13 @@ static void run(void)
 	uring_register_buffer(&ring, buffer, length);
 	page_clear_soft_dirty();
 	uring_check_sends_new(&ring, buffer, length);
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "after clear_refs, a registered buffer is still the page that the program writes",
+	.summary       = "io_uring fixed buffer stays coherent after clear_refs",
 	.contract      = "C-SYNC",
-	.mechanism     = "clear_refs write-protects a pinned page, and do_wp_page copies it for its references",
+	.mechanism     = "clear_refs write-protects a pinned page, and do_wp_page() copies it",
 	.fixes         = "9348b73c2e1b",
 	.changelog     = "29c 40",
 	.needs_kconfig = "IO_URING=y MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
@@ -31,6 +32,6 @@ GUEST_TEST = {
 	.needs_root    = false,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A huge page of which one part stays out of the fork: that part is the parent's alone, all others
- * are shared with the child. Who judges the part by the most shared one of the whole page copies
- * it for nothing, and parts it from the ring it is registered with.
+ * One subpage of a THP is excluded from fork(), so that only the parent maps it; all others are
+ * shared with the child. A kernel that checks the highest mapcount of the THP copies the subpage
+ * needlessly, and the ring keeps the old one.
  */
 #include "guesttest.h"
 #include "thp.h"
@@ -30,13 +30,13 @@ static void run(void)
 	page_need_thp_mapped_by_ptes(map);
 	page_mprotect_cycle(map, page);
 	uring_check_sends_new(&ring, map, page);
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a registered part of a huge page is judged by its own mappings, not those of the rest",
+	.summary       = "a registered THP subpage that only the parent maps is not copied",
 	.contract      = "C-SYNC",
-	.mechanism     = "reuse is decided by the references or the highest map count of the whole huge page",
+	.mechanism     = "reuse is decided by the refcount or the highest mapcount of the whole THP",
 	.changelog     = "7",
 	.needs_kconfig = "IO_URING=y TRANSPARENT_HUGEPAGE=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
@@ -45,6 +45,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * ksmd looks for pages that are equal, and makes one of them. A page that is pinned must stay the
- * one that its owner sees, however many others are equal to it.
+ * ksmd merges pages with equal contents into one. A pinned page must stay mapped by its owner,
+ * whatever other pages are equal to it.
  */
 #include "guesttest.h"
 #include "ksm.h"
@@ -31,19 +31,19 @@ static void run(void)
 	gt_check(page_frame(pinned) == before && page_frame(pinned + page) != before, "a pinned page is not merged");
 	if (by_ring) {
 		uring_check_sends_new(&ring, pinned, page);
-		gt_pass("ksmd merged the pages without a pin; the ring sends what the program wrote");
+		gt_pass("ksmd merged the unpinned pages; the ring sends the data that the program wrote");
 	}
 	page_touch(pinned, 'n');
 	memset(pinned, 'n', sizeof(seen));
 	gt_need(read(spliced[0], seen, sizeof(seen)) == sizeof(seen), "reading the spliced page");
-	gt_check_bytes(pinned, seen, sizeof(seen), "what the pipe holds, against the page");
-	gt_pass("ksmd merged the pages without a pin; the pipe holds what the program wrote");
+	gt_check_bytes(pinned, seen, sizeof(seen), "bytes in the pipe, compared with the page");
+	gt_pass("ksmd merged the unpinned pages; the pipe holds the data that the program wrote");
 }
 
 GUEST_TEST = {
 	.summary       = "ksmd does not merge a pinned page",
 	.contract      = "C-SYNC",
-	.mechanism     = "write_protect_page in ksmd has to refuse a page with references it cannot account for",
+	.mechanism     = "write_protect_page() in ksmd must reject a page with references it cannot account for",
 	.changelog     = "18 25",
 	.needs_kconfig = "KSM=y IO_URING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
@@ -51,6 +51,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a ring or pipe that parts from the memory it was given",
+	.detects       = "a ring or pipe loses coherency with the memory it was given",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A write to a merged page takes a fault and a copy, and so tells who writes that somebody has a page
- * with the same bytes. Told apart by rank: how often a page of which there are two is slower to write
- * than one of which there is one. Without ksmd, the control, the two must be alike.
+ * A write to a KSM page takes a fault and a copy, so the writer can learn that somebody has a page
+ * with equal contents. The test compares by rank: how often a write to a duplicated page is slower
+ * than a write to a unique one. Without ksmd, the control, there must be no difference.
  */
 #include "ksm.h"
 #include <time.h>
@@ -77,12 +77,12 @@ static void merge(char *mine, char *other, size_t page)
 	ksm_offer(other, PAGES / 2);
 	for (int i = 0; i < PAGES; i += 2)
 		while (!ksm_is_merged(mine + i * page, other + i / 2 * page))
-			ksm_wait_scans(1);	/* a ksmd that does not merge is met by the time limit */
+			ksm_wait_scans(1);	/* a ksmd that does not merge ends in the test's timeout */
 	ksm_stop();
 	for (int i = 1; i < PAGES; i += 2)
-		gt_need(page_frame(mine + i * page) == alone[i], "a page that is there once is not merged");
+		gt_need(page_frame(mine + i * page) == alone[i], "a page that exists once is not merged");
 	if (!access(KSM_DIR "matched_random_distribution", F_OK))
-		gt_note("the kernel has a remedy, which may have to be switched on");
+		gt_note("the kernel has a mitigation, which may have to be enabled");
 }
 
 static void run(void)
@@ -101,7 +101,7 @@ static void run(void)
 		merge(mine, other, page);
 	for (int i = 0; i < PAGES; i++)
 		took[i % 2][i / 2] = time_write(mine + i * page);
-	gt_need(count_distinct(took[1], PAGES / 2) > 3, "a clock fine enough for a write to memory");
+	gt_need(count_distinct(took[1], PAGES / 2) > 3, "a clock that resolves a write to memory");
 	percent = rank(took[0], took[1], PAGES / 2);
 	gt_check(percent < MOST_PERCENT && percent > 100 - MOST_PERCENT,
 		 "a page of which there are two is as fast to write as one of which there is one, but of %d pairs "
@@ -111,9 +111,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "how long a write takes does not tell whether somebody has a page with the same bytes",
+	.summary       = "the time of a write does not reveal whether another process has an equal page",
 	.contract      = "C-ISO",
-	.mechanism     = "the write to a merged page takes a fault and a copy",
+	.mechanism     = "a write to a KSM page takes a fault and a copy",
 	.cve           = "CVE-2015-2877",
 	.changelog     = "35",
 	.needs_kconfig = "KSM=y PROC_PAGE_MONITOR=y",
@@ -122,6 +122,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a difference in time that tells of another's memory",
+	.detects       = "write latency reveals the memory of others",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Merged pages taken apart again: each owner gets a page of its own, with the bytes that were there.
+"""Unmerging KSM pages: each owner gets a private page with the contents of the KSM page.
 
-how=madvise asks for one range, how=run2 for all there is. The pages of access=ro lie in a mapping that
-nobody may write to: a kernel that takes them apart by write faults must not trip over that.
+how=madvise unmerges one range, how=run2 all pages of the system. With access=ro the pages are in a read-only
+mapping: a kernel that unmerges by write faults must handle that.
 """
 
 import ctypes
@@ -40,13 +40,13 @@ def run() -> None:
         gt_need(not libc.mprotect(start, length, mmap.PROT_READ), "mprotect")
     with ksm_merged(memory, PAGES):
         check(memory)
-    gt_pass(f"{PAGES} pages of their own, with their bytes")
+    gt_pass(f"{PAGES} private pages with their old contents")
 
 
 TEST = GuestTest(
-    summary="merged pages that are taken apart are private and whole again",
+    summary="unmerged KSM pages are private pages with their old contents",
     contract="C-ISO",
-    mechanism="break_ksm replaces each merged page by a fault",
+    mechanism="break_ksm() replaces each KSM page by a fault",
     changelog="33",
     needs_kconfig="KSM=y PROC_PAGE_MONITOR=y",
     min_kernel="3.11",
@@ -54,7 +54,7 @@ TEST = GuestTest(
     needs_root=True,
     kind="deterministic",
     timeout_s=30,
-    detects="pages that stay merged, or lose their bytes",
+    detects="pages that stay merged or lose their contents",
     run=run,
 )
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * ksmd replaces a page that a virtual machine has mapped by an equal one. KVM could put the new one
- * in the place of the old; if it only drops the old, the machine takes a fault for each page that it
- * merely reads. The machine here reads all of its pages and halts, and what that costs is counted.
+ * ksmd replaces a page that a virtual machine maps by a KSM page. KVM could map the new page in
+ * place of the old one; if it only drops the old one, the machine faults again on each page that it
+ * only reads. The machine of this test reads all of its pages and halts, and the test counts the
+ * faults.
  */
 #include "ksm.h"
 #ifdef __x86_64__
@@ -41,7 +42,7 @@ static int make_machine(char *data, struct kvm_run **told)
 	char *code = page_map(1, 0);
 
 	if (kvm < 0)
-		gt_skip("no /dev/kvm: %s; it takes nested virtualization", strerror(errno));
+		gt_skip("no /dev/kvm: %s; nested virtualization is required", strerror(errno));
 	vm = ioctl(kvm, KVM_CREATE_VM, 0);
 	if (vm < 0)
 		gt_skip("no virtual machines: %s", strerror(errno));
@@ -64,7 +65,7 @@ static long count_faults(int cpu, const struct kvm_run *told)
 
 	page_read_file("/sys/kernel/debug/kvm/pf_fixed", text, sizeof(text));
 	if (!text[0])
-		gt_skip("KVM's counts are not in /sys/kernel/debug/kvm");
+		gt_skip("no KVM counters in /sys/kernel/debug/kvm");
 	before = atol(text);
 	gt_need(!ioctl(cpu, KVM_RUN, 0) && told->exit_reason == KVM_EXIT_HLT, "the machine halts, reason %u",
 		told->exit_reason);
@@ -85,14 +86,14 @@ static void run(void)
 	cpu = make_machine(data, &told);
 	first = count_faults(cpu, told);
 	again = count_faults(cpu, told);
-	gt_need(first >= PAGES && again < PAGES / 4, "the first reading faults, %ld times, the next does not, %ld", first,
+	gt_need(first >= PAGES && again < PAGES / 4, "the first read faults (%ld), the next does not (%ld)", first,
 		again);
 	ksm_start();
 	ksm_offer(data, PAGES);
 	ksm_offer(other, PAGES);
 	for (int i = 0; i < PAGES; i++)
 		while (!ksm_is_merged(data + i * page, other + i * page))
-			ksm_wait_scans(1);	/* a ksmd that does not merge is met by the time limit */
+			ksm_wait_scans(1);	/* a ksmd that does not merge ends in the test's timeout */
 	ksm_stop();
 	merged = count_faults(cpu, told);
 	gt_check(merged < PAGES / 4, "%d merged pages are read without faults, but there are %ld", PAGES, merged);
@@ -101,14 +102,14 @@ static void run(void)
 #else
 static void run(void)
 {
-	gt_skip("the virtual machine of this case is an x86 one");
+	gt_skip("this test needs x86");
 }
 #endif
 
 GUEST_TEST = {
-	.summary       = "a virtual machine goes on reading its memory without faults when ksmd has merged it",
+	.summary       = "a virtual machine reads its memory without new faults after ksmd merged it",
 	.contract      = "C-COST",
-	.mechanism     = "invalidate_range_start drops the entry that change_pte would have replaced",
+	.mechanism     = "invalidate_range_start() drops the entry that change_pte() would have replaced",
 	.changelog     = "10",
 	.needs_kconfig = "KVM=y KSM=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "3.11",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A thread of ours held inside the kernel by our module, at an instruction of choice, while another
- * does what may only happen then. What the other does must not wait for the CPU of the first.
+ * Holds a thread inside the kernel at a given instruction by module cowhold, while another thread acts.
+ * The other thread must not wait for the CPU of the held one.
  */
 #ifndef LIB_COWHOLD_H
 #define LIB_COWHOLD_H
@@ -14,11 +14,11 @@
 static inline int cowhold_open(void)
 {
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		gt_skip("needs 2 CPUs: one is held");
+		gt_skip("needs 2 CPUs, since one is held");
 	return module_open("cowhold");
 }
 
-/* For the thread to be held: not on the CPU of who started it, who goes on meanwhile. */
+/* Called by the thread to be held: moves to another CPU than that of its creator, which goes on running. */
 static inline pid_t cowhold_move_away(void)
 {
 	cpu_set_t others;
@@ -30,8 +30,9 @@ static inline pid_t cowhold_move_away(void)
 }
 
 /*
- * Whether the thread is held; false if done_fd has a byte or is closed before. Sleeping would do, were not the
- * CPU that is held, with its interrupts off, the one that keeps the time on some machines.
+ * Returns whether the thread is held, false if done_fd becomes readable or is closed before. Polls
+ * instead of sleeping, because on some machines the held CPU, with its interrupts off, is the one that
+ * keeps the time.
  */
 static inline bool cowhold_wait(int fd, int done_fd)
 {

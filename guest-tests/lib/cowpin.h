@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pins by our module, for as long as the file is open, and the page as the device that it is pinned
- * for would read it. A device that only reads memory pins it for reading: the kernel need not give
- * the process a page of its own for that, and yet must not let the two part later.
+ * Pins taken by module cowpin, held as long as the file is open, and access to the pinned page as by a
+ * device. A device that only reads memory takes an R/O pin: the kernel need not unshare the page for
+ * that, but the page must stay coherent with the mapping.
  */
 #ifndef LIB_COWPIN_H
 #define LIB_COWPIN_H
@@ -26,17 +26,17 @@ static inline void cowpin_read(int fd, void *into, size_t length)
 	gt_need(!ioctl(fd, COWPIN_IOC_READ, &ask), "reading the pinned page");
 }
 
-/* C-SYNC: what the device reads is what the program sees. */
+/* Coherency check: the device reads the data that the program sees. */
 static inline void cowpin_check(int fd, const char *page, size_t length)
 {
 	char *seen = malloc(length);
 
 	cowpin_read(fd, seen, length);
-	gt_check_bytes(page, seen, length, "bytes that the device reads, against the page");
+	gt_check_bytes(page, seen, length, "bytes read by the device, compared with the page");
 	free(seen);
 }
 
-/* Returns the file that holds the pin. The device sees the page as it is now: no pin of another page. */
+/* Returns the file that holds the pin. Checks that the pin refers to the mapped page. */
 static inline int cowpin_pin(void *start, size_t pages, unsigned int flags)
 {
 	char *seen = malloc(page_size());
@@ -44,18 +44,18 @@ static inline int cowpin_pin(void *start, size_t pages, unsigned int flags)
 
 	gt_need(!cowpin_try(fd, start, pages, flags), "pinning %zu pages", pages);
 	cowpin_read(fd, seen, page_size());
-	gt_need(!memcmp(seen, start, page_size()), "the pin is of the page that is mapped");
+	gt_need(!memcmp(seen, start, page_size()), "the pin refers to the mapped page");
 	free(seen);
 	return fd;
 }
 
-/* For reading, for long: what a device that only reads asks for. */
+/* R/O long-term pin, as taken for a device that only reads. */
 static inline int cowpin_pin_readonly(void *page)
 {
 	return cowpin_pin(page, 1, COWPIN_LONGTERM | COWPIN_FAST);
 }
 
-/* The same, after the program has written all of it: read fault, write fault, then the rest. */
+/* Coherency check after the program has written all of the page: read fault, write fault, then the rest. */
 static inline void cowpin_check_new(int fd, char *page, size_t length)
 {
 	uint64_t before = page_frame(page);
@@ -72,7 +72,7 @@ static inline uint64_t page_map_count(const volatile void *address)
 	return page_word("/proc/kpagecount", page_frame(address));
 }
 
-/* A child that keeps what it shares with us until the byte comes, or until it is let die with us. */
+/* Forks a child that keeps the shared pages until the byte arrives or the test ends. */
 static inline pid_t cowpin_sharer(int go[2])
 {
 	pid_t child;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pins by our module: the Python side of module.h and cowpin.h."""
+"""Pins taken by module cowpin: the Python side of module.h and cowpin.h."""
 
 import ctypes
 import errno
@@ -29,22 +29,22 @@ class Pin:
 
     @staticmethod
     def need() -> None:
-        """Load the module, once a boot."""
+        """Load the module, once per boot."""
         path = Path(__file__).resolve().parent.parent / "modules/cowpin.ko"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            gt_skip(f"no module cowpin comes with this kernel: {error.strerror}")
-        number = SYS_FINIT_MODULE.get(platform.machine()) or gt_skip("no number of finit_module known here")
+            gt_skip(f"no module cowpin was built for this kernel: {error.strerror}")
+        number = SYS_FINIT_MODULE.get(platform.machine()) or gt_skip("finit_module number unknown")
         if libc.syscall(number, fd, b"", 0) and ctypes.get_errno() != errno.EEXIST:
             why = os.strerror(ctypes.get_errno())
             if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
-                gt_skip(f"the kernel takes no module: {why}")
+                gt_skip(f"the kernel loads no module: {why}")
             gt_broken(f"loading {path}: {why}")
         os.close(fd)
 
     def read(self, length: int) -> bytes:
-        """What the device reads from the start of the page."""
+        """The bytes that the device reads from the start of the page."""
         into = ctypes.create_string_buffer(length)
         fcntl.ioctl(self.file, IOC_READ, struct.pack("=QQQ", 0, ctypes.addressof(into), length))
         return into.raw

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* main() of a guest test: describes it, holds it to its declaration, runs it. See guesttest.h. */
+/* main() of a guest test: prints its description, checks its requirements, runs it. See guesttest.h. */
 #ifndef GUESTTEST_MAIN_H
 #define GUESTTEST_MAIN_H
 
@@ -32,7 +32,7 @@ static inline int gt_describe(const struct guest_test *t)
 	return 0;
 }
 
-/* What a program prints, without a shell: a small guest may have none. Returns the length. */
+/* Reads the output of a program without a shell, which small guests lack. Returns the length. */
 static inline size_t gt_output_of(char *const argv[], char *text, size_t room)
 {
 	size_t used = 0;
@@ -55,7 +55,7 @@ static inline size_t gt_output_of(char *const argv[], char *text, size_t room)
 	return used;
 }
 
-/* The symbols of needs that the running kernel was not built with, or NULL. */
+/* Returns the required symbols that the running kernel was not built with, or NULL. */
 static inline const char *gt_missing_symbols(const char *needs, const char *release)
 {
 	static char missing[400];
@@ -85,7 +85,7 @@ static inline const char *gt_missing_symbols(const char *needs, const char *rele
 	return missing[0] ? missing : NULL;
 }
 
-/* Why the declaration keeps this test from running here, or NULL. */
+/* Returns the unmet requirement of the test, or NULL. */
 static inline const char *gt_unmet(const struct guest_test *t)
 {
 	static char why[500];
@@ -144,7 +144,10 @@ static inline _Noreturn void gt_run(const struct guest_test *t, const char *unme
 	gt_broken("run() came to no outcome");
 }
 
-/* One forked child a subtest: what one does to its memory, or its own death, is lost on the next. */
+/*
+ * Runs each subtest in a forked child, so that its memory changes and its death do not affect the next
+ * one.
+ */
 static inline enum gt_outcome gt_run_subtest(const struct guest_test *t, const char *unmet)
 {
 	pid_t pid;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One guest test: run() and the declaration of what it needs, spoken as KTAP version 1 on stdout.
- * The declaration stands last in the file, one ".field = literal" a line, because the host reads
- * it as text. run() must end in one of gt_pass, gt_fail (the kernel is wrong), gt_broken (the test
- * could not do its job) and gt_skip (it does not apply here); without one the test is broken.
- * Exit status: 0 passed or skipped, 1 failed or timed out, 4 broken.
+ * A guest test: run() and the declaration of its requirements; prints KTAP version 1 on stdout. The
+ * declaration is the last item of the file, one ".field = literal" per line, because the host parses it
+ * as text. run() must end in gt_pass, gt_fail (the test detected incorrect kernel behaviour), gt_broken
+ * (test error, says nothing about the kernel) or gt_skip (not applicable here); otherwise the test is
+ * broken. Exit status: 0 passed or skipped, 1 failed or timed out, 4 broken.
  */
 #ifndef GUESTTEST_H
 #define GUESTTEST_H
@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #ifndef GT_ID
-#error "compile with -DGT_ID=\"family.case\""
+#error "compile with -DGT_ID=\"family.test\""
 #endif
 
 struct guest_test {
@@ -35,7 +35,7 @@ struct guest_test {
 	const char *kind;		/* "deterministic" or "race" */
 	const char *needs_kconfig;	/* "USERFAULTFD=y SWAP=n" */
 	const char *min_kernel;		/* "5.10" */
-	const char *params;		/* "when: pre post; page: small thp": one subtest a combination */
+	const char *params;		/* "when: pre post; page: small thp": one subtest per combination */
 	bool needs_root, may_crash;
 	int cpus, memory_mib, timeout_s;
 	void (*run)(void);
@@ -52,7 +52,7 @@ static struct {
 	char *param[GT_MAX_PARAMS], *value[GT_MAX_PARAMS][GT_MAX_VALUES], *chosen[GT_MAX_PARAMS];
 	char name[256], timeout_line[300];
 	pid_t owner;
-	void (*at_end)(void);		/* gives back what the guest's next case would miss */
+	void (*at_end)(void);		/* gives back what the guest's next test would miss */
 } gt;
 
 static inline int gt_exit_status(enum gt_outcome outcome)
@@ -93,10 +93,10 @@ GT_OUTCOME(gt_broken, GT_BROKEN)
 GT_OUTCOME(gt_skip, GT_SKIP)
 
 #define gt_note(format, ...) printf("# " format "\n", ##__VA_ARGS__)
-/* What the kernel owes us. */
+/* Fails the test (kernel failure) unless the condition holds. */
 #define gt_check(holds, format, ...) \
 	((holds) ? (void)0 : gt_fail("expected: " format "; got: not (%s)", ##__VA_ARGS__, #holds))
-/* What the test needs in order to ask. */
+/* Ends the test as broken unless its precondition holds. */
 #define gt_need(holds, format, ...) \
 	((holds) ? (void)0 : gt_broken(format " (%s: %s)", ##__VA_ARGS__, #holds, strerror(errno)))
 
@@ -130,7 +130,7 @@ static inline void gt_reap(pid_t pid)
 
 	gt_need(waitpid(pid, &status, 0) == pid, "waiting for a helper process");
 	if (WIFEXITED(status) && WEXITSTATUS(status) == gt_exit_status(GT_FAIL))
-		gt_fail("a helper process found the kernel wrong, see above");
+		gt_fail("a helper process detected incorrect kernel behaviour, see above");
 	if (status)
 		gt_broken("helper process ended with wait status 0x%x", status);
 }

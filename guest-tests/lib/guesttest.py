@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One guest test in Python: the same declaration, outcomes and KTAP as guesttest.h.
 
-A case ends in ``TEST = GuestTest(...)``, literals only but for ``run=``, because the host reads it as
-text, and in ``if __name__ == "__main__": TEST.main()``. run() must end in one of gt_pass, gt_fail (the
-kernel is wrong), gt_broken (the test could not do its job) and gt_skip (it does not apply here).
+A test ends in ``TEST = GuestTest(...)``, literals only but for ``run=``, because the host reads it as
+text, and in ``if __name__ == "__main__": TEST.main()``. run() must end in gt_pass, gt_fail (the
+test detected incorrect kernel behaviour), gt_broken (test error) or gt_skip (not applicable here).
 Exit status: 0 passed or skipped, 1 failed or timed out, 4 broken. Python 3.9, standard library only.
 """
 
@@ -33,7 +33,7 @@ _chosen: "dict[str, str]" = {}
 
 
 class Outcome(BaseException):
-    """Ends run(). Not an Exception: a case that catches its own errors must not catch this."""
+    """Ends run(). Not an Exception: a test that catches its own errors must not catch this."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -62,13 +62,13 @@ def gt_note(text: str) -> None:
 
 
 def gt_check(expected: object, got: object, what: str) -> None:
-    """What the kernel owes us."""
+    """Fail the test (kernel failure) unless the values are equal."""
     if expected != got:
         gt_fail(f"{what}; expected: {expected!r}, got: {got!r}")
 
 
 def gt_need(holds: object, what: str) -> None:
-    """What the test needs in order to ask."""
+    """End the test as broken unless its precondition holds."""
     if not holds:
         gt_broken(f"{what}: {os.strerror(ctypes.get_errno())}")
 
@@ -104,7 +104,7 @@ def gt_reap(pid: int) -> None:
     """A helper's gt_fail is our failure, anything else but success breaks the test."""
     status = os.waitpid(pid, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_STATUS[FAIL]:
-        gt_fail("a helper process found the kernel wrong, see above")
+        gt_fail("a helper process detected incorrect kernel behaviour, see above")
     if status:
         gt_broken(f"helper process ended with wait status {status:#x}")
 
@@ -162,7 +162,7 @@ class GuestTest:
             print(f"usage: {sys.argv[0]} [--describe]", file=sys.stderr)
             sys.exit(4)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # what the kernel's log says of a process, and what a patch to break one case goes by
+        # what the kernel's log says of a process, and what the patches of patches/negative match
         libc.prctl(PR_SET_NAME, self.id.encode())
         combinations = list(self._combinations())
         print(f"KTAP version 1\n1..{len(combinations)}", flush=True)
@@ -185,7 +185,7 @@ class GuestTest:
         yield from map(dict, itertools.product(*axes))
 
     def _unmet(self) -> "str | None":
-        """Why the declaration keeps this test from running here."""
+        """The unmet requirement of the test, if any."""
         release = os.uname().release
         if _version(release) < _version(self.min_kernel):
             return f"needs kernel >= {self.min_kernel}, this is {release}"
@@ -238,7 +238,7 @@ class GuestTest:
         return end.status
 
     def _run_subtest(self, number: int, name: str, unmet: "str | None") -> int:
-        """In a forked child: what one subtest does to its memory is lost on the next."""
+        """Run a subtest in a forked child, so that its memory changes do not affect the next one."""
         sys.stdout.flush()
         pid = os.fork()
         if not pid:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pages of hugetlbfs, from a pool that is set up for the case and given back at its end. */
+/* hugetlb pages from a pool that is set up for the test and restored at its end. */
 #ifndef HUGETLB_H
 #define HUGETLB_H
 #include "guesttest.h"
@@ -38,8 +38,8 @@ static inline size_t hugetlb_usual_size(void)
 }
 
 /*
- * Exactly this many pages of this size, all of them free. A pool that has them since the boot, as
- * the largest sizes must, is left as it is.
+ * Sets the pool to exactly this many free pages of this size. A pool that was filled at boot, as for
+ * gigantic pages, is not changed.
  */
 static inline void hugetlb_make_pool(size_t size, int pages)
 {
@@ -54,10 +54,10 @@ static inline void hugetlb_make_pool(size_t size, int pages)
 		gt_need(page_write_file(hugetlb_pool, text), "setting %s", hugetlb_pool);
 	page_read_file(hugetlb_pool, text, sizeof(text));
 	if (atoi(text) != pages)
-		gt_skip("of %d huge pages of %zu MiB, %d could be had", pages, size >> 20, atoi(text));
+		gt_skip("of %d huge pages of %zu MiB, only %d could be allocated", pages, size >> 20, atoi(text));
 }
 
-/* One private huge page, its first small page filled; of the pool the rest is left for copies. */
+/* Maps one private hugetlb page and fills its first small page; the rest of the pool is left for copies. */
 static inline char *hugetlb_map(size_t size, int fill)
 {
 	int order = __builtin_ctzl(size);
@@ -66,7 +66,7 @@ static inline char *hugetlb_map(size_t size, int fill)
 
 	gt_need(map != MAP_FAILED, "mmap of a huge page of %zu MiB", size >> 20);
 	memset(map, fill, page_size());
-	gt_need(page_is(map, PAGE_HUGE), "a page of hugetlbfs was asked for, none came");
+	gt_need(page_is(map, PAGE_HUGE), "no hugetlb page was allocated");
 	return map;
 }
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pages that ksmd has really merged, and scans of it that have really ended. */
+/* Merging by ksmd, with proof that pages were merged and that scans have ended. */
 #ifndef KSM_H
 #define KSM_H
 #include "guesttest.h"
@@ -16,9 +16,8 @@ static inline unsigned long ksm_number(const char *file)
 }
 
 /*
- * What makes ksmd scan without a pause, and no page be left out. Since 6.7 a page that found no equal
- * for some scans is passed over for the next ones, and an advisor may set the pace; older kernels have
- * neither knob.
+ * Settings that make ksmd scan without a pause and skip no page. Since 6.7 ksmd skips pages that were
+ * not merged in some scans, and an advisor may set the pace; older kernels have neither setting.
  */
 static const char *const ksm_setting[][2] = {
 	{ KSM_DIR "advisor_mode", "none" },	/* first: a change of it sets the pace anew */
@@ -35,7 +34,7 @@ static inline void ksm_stop(void)
 	page_write_file(KSM_DIR "run", "0");
 }
 
-/* The word in brackets, where a file shows all words that it takes; else all of it. */
+/* The value in brackets, if a file lists all valid values; otherwise its whole content. */
 static inline void ksm_read_setting(const char *file, char *text, size_t room)
 {
 	char *open, *close;
@@ -73,13 +72,13 @@ static inline void ksm_wait_scans(unsigned long scans)
 {
 	for (unsigned long end = ksm_number(KSM_DIR "full_scans") + scans;
 	     ksm_number(KSM_DIR "full_scans") < end; usleep(1000))
-		;			/* a ksmd that does not scan is met by the time limit */
+		;			/* a ksmd that does not scan ends in the test's timeout */
 }
 
 /*
- * Two private pages of one process on one page frame. Nothing but ksmd brings that about, except for the
- * zero page, which pages with bytes in them are not on. /proc/kpageflags is no evidence: in 6.12 it
- * shows every anonymous page as merged.
+ * Whether two private pages of a process are on one page frame. Only ksmd does that, except for the
+ * zero page, which is excluded by the contents. /proc/kpageflags proves nothing: 6.12 shows every
+ * anonymous page as KSM.
  */
 static inline bool ksm_is_merged(const char *page, const char *other)
 {
@@ -91,7 +90,7 @@ static inline void ksm_offer(char *start, size_t pages)
 	gt_need(!madvise(start, pages * page_size(), MADV_MERGEABLE), "MADV_MERGEABLE");
 }
 
-/* A page twice, merged into one. The other half of the pair follows it in memory. */
+/* Maps two equal adjacent pages and merges them. */
 static inline char *ksm_map_pair(int fill)
 {
 	char *pair = page_map(2, fill);

@@ -50,6 +50,6 @@ def ksm_merged(memory: Memory, pages: int) -> "Iterator[None]":
     memory.map.madvise(mmap.MADV_MERGEABLE)
     with ksm_scans():
         while len({memory.frame(page) for page in range(pages)}) > 1:
-            time.sleep(0.01)  # a ksmd that does not merge is met by the time limit
+            time.sleep(0.01)  # a ksmd that does not merge ends in the test's timeout
         (KSM / "run").write_text("0")
         yield

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Our kernel modules: they lie beside the cases, where the kernel under test has modules at all. */
+/* Loading of the test modules, which are installed beside the tests if the kernel supports modules. */
 #ifndef MODULE_H
 #define MODULE_H
 #include "guesttest.h"
@@ -8,26 +8,26 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
-/* Loads modules/NAME.ko, once a boot. */
+/* Loads modules/NAME.ko, once per boot. */
 static inline void module_need(const char *name)
 {
 	char self[256] = "", path[400];
 	int fd;
 
-	gt_need(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0, "where the case lies");
+	gt_need(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0, "the path of the test");
 	snprintf(path, sizeof(path), "%s/../modules/%s.ko", dirname(self), name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		gt_skip("no module %s comes with this kernel: %s", name, strerror(errno));
+		gt_skip("no module %s was built for this kernel: %s", name, strerror(errno));
 	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST) {
 		if (errno == ENOSYS || errno == EPERM)
-			gt_skip("the kernel takes no module: %s", strerror(errno));
+			gt_skip("the kernel loads no module: %s", strerror(errno));
 		gt_broken("loading %s: %s", path, strerror(errno));
 	}
 	close(fd);
 }
 
-/* The device of a module of ours. Each open file is a thing of its own: one pin, one held thread. */
+/* Opens the device of a test module. Each open file has its own state: one pin, one held thread. */
 static inline int module_open(const char *name)
 {
 	char path[64];

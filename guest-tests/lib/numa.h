@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Two nodes with a CPU each, NUMA balancing at its fastest, and what it did, seen from outside. */
+/* Helpers for NUMA balancing: moving between two nodes, fast scanning, and counting of hinting faults. */
 #ifndef NUMA_H
 #define NUMA_H
 #include "guesttest.h"
@@ -11,7 +11,7 @@
 #define NUMA_SYSCTL_DIR "/proc/sys/kernel/numa_balancing"
 #define NUMA_DEBUG_DIR "/sys/kernel/debug/sched/numa_balancing/"
 
-/* Onto the first CPU of a node. */
+/* Moves the thread to the first CPU of a node. */
 static inline void numa_go_to_node(int node)
 {
 	char path[80], text[64];
@@ -20,7 +20,7 @@ static inline void numa_go_to_node(int node)
 	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/cpulist", node);
 	page_read_file(path, text, sizeof(text));
 	if (text[0] < '0' || text[0] > '9')
-		gt_skip("the machine has no NUMA node %d with a CPU", node);
+		gt_skip("the guest has no NUMA node %d with a CPU", node);
 	CPU_ZERO(&cpus);
 	CPU_SET(strtoul(text, NULL, 10), &cpus);
 	gt_need(!sched_setaffinity(0, sizeof(cpus), &cpus), "going to node %d", node);
@@ -46,7 +46,7 @@ static inline void numa_need_balancing(void)
 	}
 }
 
-/* Minor faults of this thread: on pages that are all there, each is a hint. */
+/* Minor faults of this thread: if all pages are present, each is a hinting fault. */
 static inline long numa_faults(void)
 {
 	struct rusage usage;
@@ -55,7 +55,7 @@ static inline long numa_faults(void)
 	return usage.ru_minflt;
 }
 
-/* The scan comes with the time that a thread runs, not with the time that passes. */
+/* The scan depends on the run time of a thread, not on wall-clock time. */
 static inline void numa_work(void)
 {
 	for (volatile int i = 0; i < 100000; i++)
@@ -69,9 +69,9 @@ static inline int numa_node_of(void *page)
 
 	for (int i = 0; i < 100 && node < 0; i++) {
 		(void)*(volatile char *)page;
-		gt_need(!syscall(SYS_move_pages, 0, 1UL, &page, NULL, &node, 0), "asking for a page's node");
+		gt_need(!syscall(SYS_move_pages, 0, 1UL, &page, NULL, &node, 0), "query of a page's node");
 	}
-	gt_need(node >= 0, "a page's node, but it is %d", node);
+	gt_need(node >= 0, "a valid node of a page, not %d", node);
 	return node;
 }
 #endif

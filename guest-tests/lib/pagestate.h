@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the kernel can be asked to do to a page, and the proof that it was done. Every verb asserts
- * its effect: a test that only hopes for a page's state passes where it tested nothing.
+ * Brings pages into a given state and verifies it. Every function checks its effect: otherwise a test
+ * could pass without having tested anything.
  */
 #ifndef PAGESTATE_H
 #define PAGESTATE_H
@@ -57,7 +57,7 @@ static inline uint64_t page_frame(const volatile void *address)
 	gt_need(entry & PAGE_PRESENT, "a page mapped at %p, pagemap entry 0x%llx", address,
 		(unsigned long long)entry);
 	if (!PAGE_PFN(entry))
-		gt_skip("page frame numbers are hidden from us");
+		gt_skip("no permission to read page frame numbers");
 	return PAGE_PFN(entry);
 }
 
@@ -84,7 +84,7 @@ static inline void page_touch(volatile char *byte, char value)
 	*byte = value;
 }
 
-/* Leaves the pages writable by the mapping and write-protected in the page table. */
+/* Leaves the pages writable in the VMA and write-protected in the page table. */
 static inline void page_mprotect_cycle(void *start, size_t length)
 {
 	gt_need(!mprotect(start, length, PROT_READ), "mprotect to PROT_READ");
@@ -92,8 +92,9 @@ static inline void page_mprotect_cycle(void *start, size_t length)
 }
 
 /*
- * Write-protects the whole process to see the next writes. A kernel without soft-dirty takes the
- * order and ignores it, and a pinned page may be left out: the proof is a page of our own.
+ * Write-protects the whole process to track writes. A kernel without soft-dirty bits may accept the
+ * request and ignore it, and pinned pages may be skipped, so the effect is checked on a page of its
+ * own.
  */
 static inline void page_clear_soft_dirty(void)
 {
@@ -110,13 +111,13 @@ static inline void page_clear_soft_dirty(void)
 	munmap(probe, page_size());
 }
 
-/* A fresh page sits in a per-CPU vector that holds a reference; other fresh pages push it out. */
+/* A new page is in a per-CPU LRU batch that holds a reference; other new pages flush the batch. */
 static inline void page_drain_vectors(void)
 {
 	munmap(page_map(64, 1), 64 * page_size());
 }
 
-/* The vectors are per CPU: those that were filled here must be drained here. */
+/* The batches are per CPU, so those that were filled here must be flushed on this CPU. */
 static inline void page_stay_on_cpu(void)
 {
 	cpu_set_t here;
@@ -131,12 +132,12 @@ static inline void page_settle(const volatile void *address)
 {
 	for (int i = 0; i < 100 && !page_is(address, PAGE_IN_LRU); i++)
 		page_drain_vectors();
-	gt_need(page_is(address, PAGE_IN_LRU), "the page did not come to the LRU lists");
+	gt_need(page_is(address, PAGE_IN_LRU), "the page did not reach the LRU lists");
 }
 
 /*
- * The owner does not care any more what is in it: reclaim may drop it without writing it anywhere.
- * That too goes through a per-CPU vector, which pages of our own push on.
+ * Makes the pages lazyfree: reclaim may discard them without writing them. This uses a per-CPU batch as
+ * well, which other pages flush.
  */
 static inline void page_free_lazily(char *start, size_t pages)
 {
@@ -150,7 +151,7 @@ static inline void page_free_lazily(char *start, size_t pages)
 		munmap(push, 64 * page_size());
 	}
 	for (size_t i = 0; i < pages; i++)
-		gt_need(!page_is(start + i * page_size(), PAGE_SWAPBACKED), "page %zu is not lazily free", i);
+		gt_need(!page_is(start + i * page_size(), PAGE_SWAPBACKED), "page %zu is not lazyfree", i);
 }
 
 static inline void page_read_file(const char *path, char *text, size_t room)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory in a known page state, and the proof of it: the Python side of pagestate.h and thp.h."""
+"""Memory in a known page state, which is verified: the Python side of pagestate.h and thp.h."""
 
 import ctypes
 import mmap
@@ -55,7 +55,7 @@ class Memory:
             entry = self.entry(page)
         gt_need(entry & PRESENT, f"page {page} is mapped, pagemap entry {entry:#x}")
         if not entry & FRAME:
-            gt_skip("page frame numbers are hidden from us")
+            gt_skip("no permission to read page frame numbers")
         return entry & FRAME
 
     def is_in(self, page: int, flag: int) -> bool:
@@ -75,7 +75,7 @@ class Memory:
         return total
 
     def mprotect_cycle(self, pages: int) -> None:
-        """Leave the pages writable by the mapping and write-protected in the page table."""
+        """Leave the pages writable in the VMA and write-protected in the page table."""
         start = ctypes.c_void_p(self.address + self.start)
         for protection in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
             gt_need(not libc.mprotect(start, ctypes.c_size_t(pages * PAGE), protection), "mprotect")
@@ -89,13 +89,13 @@ def map_small(pages: int) -> Memory:
 
 
 def map_thp() -> Memory:
-    """One huge page, touched, proven mapped by a PMD; ``start`` is its offset in the mapping."""
+    """One huge page, touched and verified to be PMD-mapped; ``start`` is its offset in the mapping."""
     try:
         length = int((THP / "hpage_pmd_size").read_text())
     except OSError:
         gt_skip("the kernel has no transparent huge pages")
     if os.sysconf("SC_AVPHYS_PAGES") * PAGE < 4 * length:
-        gt_skip(f"too little free memory for huge pages of {length >> 20} MiB")
+        gt_skip(f"not enough free memory for huge pages of {length >> 20} MiB")
     was = (THP / "enabled").read_text()
     if "[never]" in was:
         (THP / "enabled").write_text("madvise")
@@ -105,12 +105,12 @@ def map_thp() -> Memory:
     memory.write(0, b"\0")
     if "[never]" in was:
         (THP / "enabled").write_text("never")
-    gt_need(memory.smaps_kib("AnonHugePages", length) >= length >> 10, "a huge page was asked for, none came")
+    gt_need(memory.smaps_kib("AnonHugePages", length) >= length >> 10, "no huge page was allocated")
     return memory
 
 
 def clear_soft_dirty() -> None:
-    """Write-protect the whole process; proven on a page of our own, as a pinned one may be spared."""
+    """Write-protect the whole process; verified on another page, as pinned ones may be skipped."""
     probe = map_small(1)
     probe.write(0, b"x")
     before = probe.entry(0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The vmsplice attack: one process puts a page it shares with another into a pipe, which pins it
- * for reading, unmaps it, and so hides that it still has access. If the other's next write is then
- * taken for a write to a page of its own, the first reads the new data from the pipe.
+ * The vmsplice() attack: one process vmsplice()s a page that it shares with another into a pipe, which
+ * takes an R/O reference, and unmaps it, so that its mapcount drops. If the other's next write then
+ * reuses the page, the first process reads the new data from the pipe.
  */
 #ifndef PIPEPIN_H
 #define PIPEPIN_H
@@ -16,7 +16,7 @@ static inline void pipepin_sync(int fd, bool send)
 {
 	char byte = 0;
 
-	gt_need((send ? write(fd, &byte, 1) : read(fd, &byte, 1)) == 1, "keeping step with the other process");
+	gt_need((send ? write(fd, &byte, 1) : read(fd, &byte, 1)) == 1, "synchronising with the other process");
 }
 
 static inline bool pipepin_splice(int spliced[2], char *page)
@@ -41,7 +41,7 @@ struct pipepin {
 	void (*write)(volatile char *byte, char value);	/* the parent's first write, page_touch if NULL */
 };
 
-/* The child's whole life. Ends in 0 after telling the parent what the pipe held. */
+/* Runs the child. Exits with 0 after it reported the contents of the pipe to the parent. */
 static inline _Noreturn void pipepin_child(const struct pipepin *how, char *page, size_t length, int ready,
 					   int go, int report)
 {
@@ -87,7 +87,7 @@ static inline void pipepin_check_child(const struct pipepin *how, char *page, si
 	reported = read(report[0], seen, sizeof(seen));
 	gt_reap(child);
 	if (!reported && how->may_refuse)
-		gt_pass("vmsplice was refused, and the parent wrote unharmed");
+		gt_pass("vmsplice failed, and the parent's write succeeded");
 	gt_need(reported == sizeof(seen), "the child's report");
 	pipepin_check_kept(seen, "what the child reads after the parent's write");
 	gt_pass("the child sees the page as it was at fork");
@@ -98,7 +98,7 @@ static inline void pipepin_check_child_reads_parent(char *page, size_t length)
 	pipepin_check_child(&(struct pipepin){ 0 }, page, length);
 }
 
-/* The other way round: the parent keeps the page in a pipe, from before or after the fork. */
+/* The other direction: the parent keeps the page in a pipe, from before or after the fork. */
 static inline void pipepin_check_parent_reads_child(char *page, size_t length, bool before_fork)
 {
 	char seen[PIPEPIN_SLICE];

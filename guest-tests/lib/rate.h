@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How often a race was hit, in the one form that the host reads. Said before the outcome, on both sides. */
+/* Prints how often a race was hit, in the format that the host parses. Call it before the result. */
 #ifndef RATE_H
 #define RATE_H
 #include "guesttest.h"
 
-/* Of so many chances that the kernel had to go wrong, so many in which it was seen to. */
+/* hits of tries in which incorrect kernel behaviour was detected. */
 static inline void gt_rate(unsigned long hits, unsigned long tries)
 {
 	gt_note("rate: %lu of %lu tries", hits, tries);

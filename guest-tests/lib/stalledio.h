@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Direct I/O that stops half-way for as long as the test wants. The buffer is a part of page A and
+ * Direct I/O that is stalled half-way until the test continues it. The buffer is a part of page A and
  * all of page B. A is there, so the kernel pins it at once; B is missing and belongs to
  * userfaultfd, so the kernel then sleeps in the fault, holding the pin but no lock. What happens to
- * A now happens to a page under DMA. Nothing is left to timing.
+ * A now happens to a page under DMA. Nothing depends on timing.
  *
  *	stalled_read_start(&io);	A is pinned
  *	...				interfere with io.page_a

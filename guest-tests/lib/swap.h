@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pages that are really swapped out. Swap itself is the machine's business: a case without it skips. */
+/* Pages that are swapped out. The guest provides the swap: tests skip without it. */
 #ifndef SWAP_H
 #define SWAP_H
 #include "guesttest.h"
@@ -24,7 +24,7 @@ static inline bool swap_writes(uint64_t frame)
 	return page_word("/proc/kpageflags", frame) >> PAGE_WRITEBACK & 1;
 }
 
-/* Reclaim is asked for the page until it has unmapped it, or for long enough. Whether it has. */
+/* Requests reclaim of the page until it is unmapped or a limit is reached. Returns whether it is unmapped. */
 static inline bool swap_ask(void *page)
 {
 	page_settle(page);
@@ -37,10 +37,10 @@ static inline bool swap_ask(void *page)
 }
 
 /*
- * Out to swap, proven by the pagemap, and written: a page under writeback to a device that needs it
- * stable is copied on write whoever else has it, and how long that lasts is the device's business.
- * Only before fork: pages that are mapped twice are passed over. A page under writeback may be given
- * up on, so it is tried again.
+ * Swaps the page out, verified by pagemap, and waits until it is written: a page under stable writeback
+ * is copied on write even if it is not shared, and the device determines how long that lasts. Only
+ * before fork(): pages that are mapped twice are skipped. Reclaim may give up on a page under
+ * writeback, so it is tried again.
  */
 static inline void swap_out(void *page)
 {
@@ -50,19 +50,19 @@ static inline void swap_out(void *page)
 		(unsigned long long)page_entry(page));
 	for (int i = 0; i < 5000 && swap_writes(frame); i++)
 		usleep(1000);
-	gt_need(!swap_writes(frame), "the page that was swapped out is not written yet");
+	gt_need(!swap_writes(frame), "the swapped out page is not written yet");
 }
 
 /*
- * Reclaim is asked for a page that may be pinned, and for one that is not: the second proves that it
- * does its work when it passes over the first.
+ * Requests reclaim of a page that may be pinned, and of one that is not: the second one proves that
+ * reclaim works if it skips the first.
  */
 static inline bool swap_out_unless_pinned(void *page)
 {
 	bool is_out = swap_ask(page);
 
 	swap_out(page_map(1, 'c'));
-	gt_note("reclaim %s", is_out ? "has unmapped the pinned page" : "passes over the pinned page, not over others");
+	gt_note("reclaim %s", is_out ? "unmapped the pinned page" : "skips the pinned page, but not others");
 	return is_out;
 }
 #endif

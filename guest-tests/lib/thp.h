@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Transparent huge pages: mapped whole, and mapped piece by piece without being split. */
+/* Transparent huge pages, PMD-mapped and PTE-mapped. */
 #ifndef THP_H
 #define THP_H
 #include "guesttest.h"
@@ -26,7 +26,7 @@ static inline unsigned long page_huge_kib(const void *map)
 
 #define PAGE_THP_DIR "/sys/kernel/mm/transparent_hugepage/"
 
-/* One anonymous transparent huge page, filled and proven mapped by a PMD. Sets *length. */
+/* Maps an anonymous THP, fills it and checks that it is PMD-mapped. Sets *length. */
 static inline char *page_map_thp(size_t *length, int fill)
 {
 	char text[128], *start, *map;
@@ -36,7 +36,7 @@ static inline char *page_map_thp(size_t *length, int fill)
 	if (!*length)
 		gt_skip("the kernel has no transparent huge pages");
 	if ((size_t)get_avphys_pages() * page_size() < 4 * *length)
-		gt_skip("too little free memory for huge pages of %zu MiB", *length >> 20);
+		gt_skip("not enough free memory for huge pages of %zu MiB", *length >> 20);
 	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
 	if (strstr(text, "[never]") && !page_write_file(PAGE_THP_DIR "enabled", "madvise"))
 		gt_skip("transparent huge pages are off and cannot be switched on: %s", strerror(errno));
@@ -50,18 +50,15 @@ static inline char *page_map_thp(size_t *length, int fill)
 	memset(map, fill, *length);
 	if (strstr(text, "[never]"))
 		page_write_file(PAGE_THP_DIR "enabled", "never");
-	gt_need(page_huge_kib(map) == *length >> 10, "a huge page was asked for, %lu KiB came",
+	gt_need(page_huge_kib(map) == *length >> 10, "only %lu KiB are mapped as a huge page",
 		page_huge_kib(map));
 	return map;
 }
 
-/*
- * Still one huge page, but mapped by page table entries: what the kernel does to a part of the
- * mapping leaves the page whole. Proves it, page by page of the first few.
- */
+/* Checks that the range is still a THP, but PTE-mapped, on its first few pages. */
 static inline void page_need_thp_mapped_by_ptes(const char *map)
 {
-	gt_need(!page_huge_kib(map), "the huge page is still mapped whole");
+	gt_need(!page_huge_kib(map), "the huge page is still PMD-mapped");
 	for (size_t i = 0; i < 4; i++)
 		gt_need(page_is(map + i * page_size(), PAGE_IN_THP), "page %zu is not part of a huge page", i);
 }

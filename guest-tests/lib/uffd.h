@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* userfaultfd: missing pages and write protection, and the proof that a protected page stops a write. */
+/* userfaultfd: missing faults and write protection, with a check that a protected page stops a write. */
 #ifndef UFFD_H
 #define UFFD_H
 #include "guesttest.h"
@@ -32,7 +32,7 @@ static inline void uffd_register(int fd, void *start, size_t length, unsigned in
 	gt_need(done, "UFFDIO_REGISTER");
 }
 
-/* Protects, or lifts the protection and wakes who waits for it. */
+/* Write-protects the range, or removes the protection and wakes up the waiters. */
 static inline void uffd_write_protect(int fd, void *start, size_t length, bool on)
 {
 	struct uffdio_writeprotect range = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""userfaultfd by its system call and orders alone: the Python side of uffd.h."""
+"""userfaultfd by raw system calls and ioctls: the Python side of uffd.h."""
 
 import ctypes
 import errno
@@ -22,7 +22,7 @@ def ioctl_number(number: int, size: int) -> int:
 
 def open_uffd(features: int) -> "int | None":
     """None if the kernel does not know the features."""
-    number = SYS_USERFAULTFD.get(platform.machine()) or gt_skip("no number of the system call known here")
+    number = SYS_USERFAULTFD.get(platform.machine()) or gt_skip("system call number unknown")
     fd = int(libc.syscall(number, os.O_CLOEXEC))
     if fd < 0:
         gt_skip(f"no userfaultfd: {os.strerror(ctypes.get_errno())}")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * io_uring by its system calls alone: one request at a time, from a registered buffer. Registering
+ * io_uring by raw system calls: one request at a time, from a registered buffer. Registering
  * pins the pages for reading and writing for as long as the ring lives.
  */
 #ifndef URING_H
@@ -77,7 +77,7 @@ static inline int uring_transfer_fixed(struct uring *u, int opcode, int fd, void
 	return result;
 }
 
-/* C-SYNC: what the ring sends from the start of a buffer is what the program sees there. */
+/* Coherency check: the ring sends the data that the program sees. */
 static inline void uring_check_sends(struct uring *u, const char *buffer, size_t length)
 {
 	char *sent = malloc(length);
@@ -86,13 +86,16 @@ static inline void uring_check_sends(struct uring *u, const char *buffer, size_t
 	gt_need(file >= 0, "memfd_create");
 	result = uring_transfer_fixed(u, IORING_OP_WRITE_FIXED, file, (void *)buffer, length);
 	gt_need(result == (int)length, "WRITE_FIXED returned %d", result);
-	gt_need(pread(file, sent, length, 0) == (ssize_t)length, "reading back what was sent");
-	gt_check_bytes(buffer, sent, length, "bytes the ring sent, against the buffer");
+	gt_need(pread(file, sent, length, 0) == (ssize_t)length, "reading back the data sent");
+	gt_check_bytes(buffer, sent, length, "bytes sent by the ring, compared with the buffer");
 	close(file);
 	free(sent);
 }
 
-/* The same, after the program has written all of it: read fault, write fault, then the rest. */
+/*
+ * Coherency check after the program has written all of the buffer: read fault, write fault, then the
+ * rest.
+ */
 static inline void uring_check_sends_new(struct uring *u, char *buffer, size_t length)
 {
 	page_touch(buffer, 'n');

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A race made wide: one thread waits inside a kernel function until another has done its part.
- *
- * It spins there, with whatever locks its caller holds, maybe with interrupts off: what the other thread
- * does meanwhile must not wait for this CPU.
+ * Widens a race: one thread waits inside a kernel function until another has done its part. It spins
+ * there, with all locks of its caller held and maybe with interrupts off: the other thread must not
+ * wait for this CPU.
  */
 #include <linux/atomic.h>
 #include <linux/delay.h>
@@ -44,7 +43,7 @@ static int cowhold_enter(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-/* With one of these, the probe is not turned into a jump behind our back, which would wait for every CPU. */
+/* A post handler keeps kprobes from optimizing the probe into a jump, which would wait for every CPU. */
 static void cowhold_after(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
 {
 }

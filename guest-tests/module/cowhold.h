@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later WITH Linux-syscall-note */
-/* What /dev/cowhold understands. One thread held per open file; closing it lets go. */
+/* ioctls of /dev/cowhold. One held thread per open file; closing it releases the thread. */
 #ifndef COWHOLD_H
 #define COWHOLD_H
 
@@ -9,8 +9,8 @@
 #define COWHOLD_MOST_MS 1000	/* far below what the lockup detectors wait for */
 
 /*
- * The next time that thread tid comes to the instruction at this offset of the function, it waits there, at
- * most limit_ms. EILSEQ or EINVAL where no instruction begins.
+ * The next time that thread tid reaches the instruction at this offset of the function, it waits there
+ * for at most limit_ms. Fails with EILSEQ or EINVAL if no instruction begins there.
  */
 struct cowhold_arm {
 	char symbol[56];

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Pins of every kind, held for as long as user space likes, and the memory behind them as a device sees it.
- *
- * Kernels before 5.19 have no gup_test that does this. Only exported symbols, so that the kernel under test
- * needs no patch.
+ * Holds pins of every kind until user space releases them, and accesses the pinned memory as a device
+ * would. Kernels before 5.19 have no gup_test that does this. Uses exported symbols only, so that the
+ * kernel under test needs no patch.
  */
 #include <linux/fs.h>
 #include <linux/highmem.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later WITH Linux-syscall-note */
-/* What /dev/cowpin understands. One pin per open file; closing it unpins. */
+/* ioctls of /dev/cowpin. One pin per open file; closing it unpins. */
 #ifndef COWPIN_H
 #define COWPIN_H
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * An mprotect that makes page table entries writable at once saves faults, and must not save those
- * that somebody waits for: the fault that copies a shared page, also one whose other user has it in
- * swap; the one that userfaultfd wants to see; the one that sets the soft-dirty bit.
+ * If mprotect() makes PTEs writable to avoid faults, it must not do so where the fault is needed:
+ * to copy a shared page, even if the other process has only a swap entry for it; to notify
+ * userfaultfd; to set the soft-dirty bit.
  */
 #include "guesttest.h"
 #include "pipepin.h"
@@ -19,21 +19,21 @@ static void check_shared(char *page, bool is_swapped)
 	if (!child) {
 		close(go[1]);
 		pipepin_sync(go[0], false);
-		gt_check(*page == 'o', "the child keeps what was there at fork, not 0x%02x,", *page);
+		gt_check(*page == 'o', "the child keeps the data of the time of fork, not 0x%02x,", *page);
 		page_mprotect_cycle(page, page_size());
 		*page = 'c';
 		pipepin_sync(ready[1], true);
 		_exit(0);
 	}
 	close(ready[1]);
-	gt_need(*page == 'o', "the page as it was");
-	gt_need(!is_swapped || page_entry(page) & PAGE_PRESENT, "the page is back in the parent alone");
+	gt_need(*page == 'o', "the page is unchanged");
+	gt_need(!is_swapped || page_entry(page) & PAGE_PRESENT, "the page is swapped in in the parent alone");
 	page_mprotect_cycle(page, page_size());
 	*page = 'p';
 	pipepin_sync(go[1], true);
 	gt_reap(child);
-	gt_check(*page == 'p', "the parent keeps what it wrote, not 0x%02x,", *page);
-	gt_pass("mprotect on both sides, and each side kept its own");
+	gt_check(*page == 'p', "the parent keeps the data it wrote, not 0x%02x,", *page);
+	gt_pass("mprotect in both processes, and neither saw the other's writes");
 }
 
 static void check_uffd(char *pages)
@@ -44,7 +44,7 @@ static void check_uffd(char *pages)
 	uffd_register(fd, pages, 2 * page, UFFDIO_REGISTER_MODE_WP);
 	uffd_write_protect(fd, pages, 2 * page, true);
 	page_mprotect_cycle(pages, page);
-	gt_need(uffd_stops_write(fd, pages + page), "a protected page that saw no mprotect stops a write");
+	gt_need(uffd_stops_write(fd, pages + page), "a write-protected page without mprotect stops a write");
 	gt_check(uffd_stops_write(fd, pages), "a protected page stops a write after mprotect");
 	gt_check(!uffd_stops_write(fd, pages), "a page whose protection was lifted stops no write");
 	gt_pass("userfaultfd saw the write");
@@ -57,7 +57,7 @@ static void check_soft_dirty(char *page)
 	gt_need(!(page_entry(page) & PAGE_SOFT_DIRTY), "mprotect alone is no write");
 	*page = 'n';
 	gt_check(page_entry(page) & PAGE_SOFT_DIRTY, "a page is soft-dirty after mprotect and a write");
-	gt_pass("the write was noticed");
+	gt_pass("the write set the soft-dirty bit");
 }
 
 static void run(void)
@@ -79,9 +79,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "mprotect to read-only and back saves no fault that somebody waits for",
+	.summary       = "mprotect() to read-only and back skips no write fault that others depend on",
 	.contract      = "C-ISO",
-	.mechanism     = "change_pte_range makes an entry writable without asking who shares or watches the page",
+	.mechanism     = "change_pte_range() makes a PTE writable without checking who shares or tracks the page",
 	.changelog     = "20",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.3",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * mprotect to read-only and back, as garbage collectors do it all day. The pages are dirty and
- * their owner's alone: the page table can be made writable again at once, and a fault for each
- * page is pure cost.
+ * mprotect() to read-only and back, as garbage collectors do it all the time. The pages are dirty
+ * and not shared, so their PTEs can be made writable immediately, and a fault for each page is pure
+ * overhead.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -32,21 +32,21 @@ static void run(void)
 	gt_need(faults >= PAGES, "writing to %d missing pages took %ld faults", PAGES, faults);
 	page_mprotect_cycle(map, PAGES * page_size());
 	faults = faults_of_rewriting(map, 4);
-	gt_check(faults < STRAY, "rewriting %d dirty pages after mprotect takes no faults but took %ld", PAGES,
+	gt_check(faults < STRAY, "writing %d dirty pages after mprotect takes no faults, but took %ld", PAGES,
 		 faults);
-	gt_pass("%ld faults for rewriting %d pages", faults, PAGES);
+	gt_pass("%ld faults for writing %d pages again", faults, PAGES);
 }
 
 GUEST_TEST = {
-	.summary       = "mprotect to read-only and back costs no fault on dirty pages of one owner",
+	.summary       = "mprotect() to read-only and back takes no write fault on unshared dirty pages",
 	.contract      = "C-COST",
-	.mechanism     = "change_pte_range leaves private anonymous pages to the next write fault",
+	.mechanism     = "change_pte_range() leaves private pages write-protected until the next write fault",
 	.fixes         = "64fe24a3e05e",
 	.changelog     = "20",
 	.min_kernel    = "4.3",
 	.needs_root    = false,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a write fault for each page after mprotect",
+	.detects       = "a write fault for each page after mprotect()",
 	.run           = run,
 };

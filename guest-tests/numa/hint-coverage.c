@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Pages of one process that somebody holds a reference to for a while are still used by a node, and
- * NUMA balancing should go on to learn by which. A kernel that takes a reference for another user
- * leaves them out. Counted by the faults of a thread that goes from node to node.
+ * NUMA balancing should sample the pages of a process even while they have extra references. A
+ * kernel that mistakes a reference for another user skips them. The test counts the hinting faults
+ * of a thread that alternates between nodes.
  */
 #include "numa.h"
 #include <sys/uio.h>
@@ -47,18 +47,18 @@ static void run(void)
 			numa_work();
 		}
 	}
-	gt_need(of_control > PAGES, "enough hinting faults: %ld on pages without a reference, %ld on those with one",
+	gt_need(of_control > PAGES, "enough hinting faults: %ld without an extra reference, %ld with one",
 		of_control, of_held);
 	gt_check(of_held > of_control / 10,
-		 "pages with a reference have hinting faults as others do, but they had %ld, the others %ld", of_held,
+		 "pages with an extra reference have hinting faults as others, but had %ld, others %ld", of_held,
 		 of_control);
-	gt_pass("%ld hinting faults on pages with a reference, %ld on others", of_held, of_control);
+	gt_pass("%ld hinting faults on pages with an extra reference, %ld on others", of_held, of_control);
 }
 
 GUEST_TEST = {
-	.summary       = "NUMA balancing does not lose sight of pages that have a reference more",
+	.summary       = "NUMA balancing samples pages with extra references",
 	.contract      = "C-COST",
-	.mechanism     = "change_pte_range skips private pages by page_count",
+	.mechanism     = "change_pte_range() skips private pages by page_count()",
 	.changelog     = "1",
 	.needs_kconfig = "NUMA_BALANCING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "3.13",
@@ -66,6 +66,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 60,
-	.detects       = "pages in use that balancing never looks at",
+	.detects       = "NUMA balancing never samples pages that are in use",
 	.run           = run,
 };

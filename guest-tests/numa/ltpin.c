@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * NUMA balancing makes pages inaccessible to learn by the faults who uses them, and moves them to the
- * user's node. A pinned page cannot move, but the attempt unmaps it for a moment, and if the other
- * thread looks for pages to make inaccessible just then, its entry comes back write-protected: the
- * next write fault must not replace the page. One thread goes from node to node, writes to pages that
- * a ring has registered, and is held in the middle of an attempt; the other is there to look.
+ * NUMA balancing makes pages inaccessible to learn from the faults who uses them, and migrates them
+ * to that node. A pinned page cannot migrate, but the attempt unmaps it for a moment. If another
+ * thread scans the page tables just then, the entry comes back write-protected, and the next write
+ * fault must not replace the page. One thread alternates between nodes, writes to registered pages,
+ * and is held in the middle of a migration; the other scans.
  */
 #include "cowhold.h"
 #include "numa.h"
@@ -66,7 +66,7 @@ static long take_turn(int hold, int turn)
 		write_all(shared.control, i);
 		faults += numa_faults() - before;
 		if (!arm_at_migration(hold))
-			gt_skip("no probe in the migration of a page: %s", strerror(errno));
+			gt_skip("cannot probe the migration of a page: %s", strerror(errno));
 		write_all(shared.pinned, i);
 		/* late: it was held as long as may be */
 		shared.held += ioctl(hold, COWHOLD_IOC_RELEASE) && errno == ETIME;
@@ -86,7 +86,7 @@ static int count_lost(struct uring *ring)
 		shared.pinned[i * page + page / 2]++;
 	gt_need(file >= 0 && uring_transfer_fixed(ring, IORING_OP_WRITE_FIXED, file, shared.pinned, PAGES * page) ==
 		(int)(PAGES * page), "WRITE_FIXED");
-	gt_need(pread(file, sent, PAGES * page, 0) == (ssize_t)(PAGES * page), "reading back what was sent");
+	gt_need(pread(file, sent, PAGES * page, 0) == (ssize_t)(PAGES * page), "reading back the data sent");
 	for (size_t i = 0; i < PAGES; i++)
 		lost += sent[i * page + page / 2] != shared.pinned[i * page + page / 2];
 	munmap(sent, PAGES * page);
@@ -123,20 +123,20 @@ static void run(void)
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(other, NULL), "pthread_join");
 	gt_rate(lost > 0, turns);
-	gt_check(!lost, "the ring sends what the program wrote, but %d of %d pages were others after %lu turns, "
+	gt_check(!lost, "the ring sends the data that the program wrote, %d of %d pages differ after %lu rounds, "
 		 "%lu migrations were held", lost, PAGES, turns, shared.held);
 	gt_need(faults > PAGES && moves > 0,
-		"enough of a race: %ld hinting faults on %d pages without a pin, the first moved %lu times", faults,
+		"enough iterations: %ld hinting faults on %d pages without a pin, the first moved %lu times", faults,
 		PAGES, moves);
-	gt_pass("%lu turns, %ld hinting faults on %d pages without a pin, of which the first moved %lu times, %lu "
-		"migrations were held; the ring sends what the program wrote", turns, faults, PAGES,
+	gt_pass("%lu rounds, %ld hinting faults on %d pages without a pin, of which the first moved %lu times, %lu "
+		"migrations were held; the ring sends the data that the program wrote", turns, faults, PAGES,
 		moves, shared.held);
 }
 
 GUEST_TEST = {
-	.summary       = "NUMA balancing does not part a registered buffer from the page that is written",
+	.summary       = "io_uring fixed buffer stays coherent under NUMA balancing",
 	.contract      = "C-SYNC",
-	.mechanism     = "a scan that meets a migration entry takes its write bit, and the next write copies the pinned page",
+	.mechanism     = "a scan clears the write bit of a migration entry, and the next write copies the page",
 	.fixes         = "80d47f5de5e3",
 	.changelog     = "1",
 	.needs_kconfig = "IO_URING=y MODULES=y KPROBES=y NUMA_BALANCING=y PROC_PAGE_MONITOR=y",
@@ -145,6 +145,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 60,
-	.detects       = "a ring that sends stale bytes",
+	.detects       = "the ring sends stale bytes",
 	.run           = run,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The control of its family: a direct read stalled half-way, and nothing done to the page it has
- * pinned but a touch. No kernel may fail this; one that does makes the family's verdicts worthless.
+ * The control of the odirect family: an O_DIRECT read is stalled half-way, and the page under DMA
+ * is only touched. No kernel may fail; if one does, the results of the family mean nothing.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -15,11 +15,11 @@ static void run(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("%zu bytes read through a stalled pin", io.length);
+	gt_pass("%zu bytes read by a stalled O_DIRECT read", io.length);
 }
 
 GUEST_TEST = {
-	.summary       = "a stalled direct read, left alone, delivers the file's bytes",
+	.summary       = "control: a stalled O_DIRECT read delivers the data of the file",
 	.contract      = "C-READ",
 	.mechanism     = "userfaultfd stalls the read; no interference",
 	.changelog     = "29b",
@@ -28,6 +28,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a harness or disk that cannot run the odirect family",
+	.detects       = "a harness or disk that cannot run the odirect tests",
 	.run           = run,
 };

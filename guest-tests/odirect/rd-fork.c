@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * fork while a direct read is in flight shares the page that the disk is writing to. The parent's
- * next write then gets a copy, and the rest of the read goes to the page that only the child has.
- * MADV_DONTFORK is how programs have had to protect their buffers: with it, no kernel may fail.
+ * fork() during an O_DIRECT read shares the page that the disk writes to. The parent's next write
+ * then gives it a copy, and the rest of the read goes to a page that only the child maps. Programs
+ * use MADV_DONTFORK to protect their buffers: with it, no kernel may fail.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -26,13 +26,13 @@ static void run(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("the parent kept the page that its read had pinned");
+	gt_pass("the parent kept the page pinned by its read");
 }
 
 GUEST_TEST = {
-	.summary       = "fork and a write next to a direct read in flight lose no byte of it",
+	.summary       = "O_DIRECT read survives fork() plus a write to the same page",
 	.contract      = "C-READ",
-	.mechanism     = "fork shares a page under DMA: a direct read takes a reference that fork does not look at",
+	.mechanism     = "fork() shares a page under DMA: O_DIRECT takes a reference that fork() does not check",
 	.changelog     = "5",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.3",
@@ -40,6 +40,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "stale bytes after a successful direct read",
+	.detects       = "stale bytes after a successful O_DIRECT read",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A page given back by MADV_FREE and not written since may be dropped by reclaim. A direct read
- * into it makes it live again, but the disk sets no dirty bit in the page table: reclaim that does
- * not ask for the pin throws away what is being read, and the program sees zeroes.
+ * Reclaim may discard a lazyfree page (MADV_FREE) that was not written since. An O_DIRECT read
+ * fills such a page, but DMA does not set the dirty bit in the PTE: a kernel that does not check
+ * for pins discards the data that is being read, and the program sees zeroes.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -20,20 +20,20 @@ static void run(void)
 	page_free_lazily(pair, 2);
 	/* All of the page is read: what is in it before is of no account to anybody. */
 	stalled_read_into(&io, pair, 0);
-	gt_need(!page_is(pair, PAGE_SWAPBACKED), "the page is still lazily free under the read");
+	gt_need(!page_is(pair, PAGE_SWAPBACKED), "the page is still lazyfree during the read");
 	/* Both at once, until reclaim has dropped the one without a pin. */
 	for (int i = 0; i < 200 && page_entry(control) & PAGE_PRESENT; i++)
 		gt_need(!madvise(pair, 2 * page, MADV_PAGEOUT), "MADV_PAGEOUT");
-	gt_need(!(page_entry(control) & PAGE_PRESENT) && !*control, "a lazily free page without a pin is dropped");
+	gt_need(!(page_entry(control) & PAGE_PRESENT) && !*control, "a lazyfree page without a pin is discarded");
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("reclaim dropped the page next to it and left the one under the read");
+	gt_pass("reclaim discarded the adjacent page and kept the page under DMA");
 }
 
 GUEST_TEST = {
-	.summary       = "reclaim of lazily free memory does not drop a page that a direct read is filling",
+	.summary       = "O_DIRECT read survives reclaim of a lazyfree page",
 	.contract      = "C-READ",
-	.mechanism     = "try_to_unmap discards a clean lazily free page without a look at its pin",
+	.mechanism     = "try_to_unmap() discards a clean lazyfree page without checking for pins",
 	.fixes         = "6c8e2a256915",
 	.changelog     = "29b",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
@@ -41,6 +41,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "zeroes after a successful direct read",
+	.detects       = "zeroes after a successful O_DIRECT read",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Kernels that decide by the reference count whether a write fault may reuse a page lose what a
- * direct read delivers: its pin counts as a reference, so the fault copies the page, and the disk
- * writes into the old one, which nobody maps any more.
+ * Kernels that check the refcount before a write fault reuses a page lose the data of an O_DIRECT
+ * read: the pin is a reference, so the fault copies the page, and the disk writes to the old one,
+ * which nobody maps any more.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -21,19 +21,19 @@ static void run(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("the write fault kept the page that the read had pinned");
+	gt_pass("the write fault reused the page pinned by the read");
 }
 
 GUEST_TEST = {
-	.summary       = "mprotect and a write next to a direct read in flight lose no byte of it",
+	.summary       = "O_DIRECT read survives mprotect() plus a write to the same page",
 	.contract      = "C-READ",
-	.mechanism     = "page_count in do_wp_page takes the pin of O_DIRECT for a second user and copies",
+	.mechanism     = "do_wp_page() copies a page because its refcount is above one, here by the O_DIRECT pin",
 	.changelog     = "29b",
 	.needs_kconfig = "USERFAULTFD=y",
 	.min_kernel    = "4.3",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "stale bytes after a successful direct read",
+	.detects       = "stale bytes after a successful O_DIRECT read",
 	.run           = run,
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Reclaim unmaps a page that a direct read is filling: it has a swap entry now, and still is in
- * memory, held by the reference. A read fault maps it again, write-protected, and the write fault
- * after that finds more than one reference and copies. Since 6.5 direct I/O pins its pages, and
- * reclaim may pass over them.
+ * Reclaim unmaps a page under DMA: the PTE becomes a swap entry, and the page stays in memory
+ * because of its reference. A read fault maps it write-protected, and the next write fault finds
+ * more than one reference and copies it. Since 6.5 O_DIRECT pins its pages, and reclaim may skip
+ * them.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -21,19 +21,19 @@ static void run(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("after reclaim and a write the page is still the one that the read fills");
+	gt_pass("after reclaim and a write, the mapped page is still the one under DMA");
 }
 
 GUEST_TEST = {
-	.summary       = "swapping next to a direct read in flight loses no byte of it",
+	.summary       = "O_DIRECT read survives reclaim plus a write to the same page",
 	.contract      = "C-READ",
-	.mechanism     = "page_count in do_wp_page takes the pin of O_DIRECT for a second user and copies",
+	.mechanism     = "do_wp_page() copies a page because its refcount is above one, here by the O_DIRECT pin",
 	.changelog     = "29b",
 	.needs_kconfig = "USERFAULTFD=y SWAP=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "stale bytes after a successful direct read",
+	.detects       = "stale bytes after a successful O_DIRECT read",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Anyone who may write to /proc/pid/clear_refs, as a checkpoint tool does, can make a process lose
- * what it reads: arming the soft-dirty bits write-protects every page, also one under DMA, and the
- * next write to that page copies it away from the read.
+ * Anyone who may write to /proc/pid/clear_refs, such as a checkpoint tool, can make a process lose
+ * the data it reads: clearing the soft-dirty bits write-protects every page, including pages under
+ * DMA, and the next write to such a page copies it.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -20,19 +20,19 @@ static void run(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("the write fault kept the page that the read had pinned");
+	gt_pass("the write fault reused the page pinned by the read");
 }
 
 GUEST_TEST = {
-	.summary       = "clearing soft-dirty bits during a direct read loses no byte of it",
+	.summary       = "O_DIRECT read survives clear_refs plus a write to the same page",
 	.contract      = "C-READ",
-	.mechanism     = "clear_refs write-protects the page; page_count in do_wp_page makes the fault copy it",
+	.mechanism     = "clear_refs write-protects the page, and do_wp_page() copies it because of page_count()",
 	.changelog     = "29b",
 	.needs_kconfig = "USERFAULTFD=y MEM_SOFT_DIRTY=y",
 	.min_kernel    = "4.3",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "stale bytes after a successful direct read",
+	.detects       = "stale bytes after a successful O_DIRECT read",
 	.run           = run,
 };

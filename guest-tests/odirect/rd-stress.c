@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The other odirect cases stop the read to interfere; here nothing waits for anybody. One thread
- * reads from the disk into the first half of a page, one writes into the second half, and one makes
- * the kernel write-protect or swap out the page all the while. How often a read is lost says how much
- * of it a real program would meet.
+ * The other odirect tests stall the read to interfere; here all threads run freely. One thread
+ * reads from the disk into the first half of a page, one writes to the second half, and one makes
+ * the kernel write-protect or swap out the page. The rate of lost reads shows how often a real
+ * program would lose data.
  */
 #include "guesttest.h"
 #include "rate.h"
@@ -126,19 +126,19 @@ static void run(void)
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(writer, NULL) && !pthread_join(upsetter, NULL), "pthread_join");
 	gt_need(shared.reads > 100 && shared.upsets > UPSETS && shared.writes > 100,
-		"enough of a race: %lu reads, %lu writes, pages %s %lu times", shared.reads, shared.writes,
+		"enough iterations: %lu reads, %lu writes, pages %s %lu times", shared.reads, shared.writes,
 		shared.swaps ? "sent to swap" : "write-protected", shared.upsets);
 	gt_rate(shared.lost, shared.reads);
-	gt_check(!shared.lost, "no direct read is lost, but %lu of %lu are, while pages were %s %lu times",
+	gt_check(!shared.lost, "no O_DIRECT read is lost, but %lu of %lu were, while pages were %s %lu times",
 		 shared.lost, shared.reads, shared.swaps ? "sent to swap" : "write-protected", shared.upsets);
-	gt_pass("%lu direct reads, none lost, while pages were %s %lu times and written %lu times",
+	gt_pass("%lu O_DIRECT reads, none lost, while pages were %s %lu times and written %lu times",
 		shared.reads, shared.swaps ? "sent to swap" : "write-protected", shared.upsets, shared.writes);
 }
 
 GUEST_TEST = {
-	.summary       = "direct reads into one half of a page survive writes to the other, whatever the kernel does",
+	.summary       = "O_DIRECT reads survive concurrent writes to the same page under write protection",
 	.contract      = "C-READ",
-	.mechanism     = "do_wp_page copies a page that the disk is still writing to",
+	.mechanism     = "do_wp_page() copies a page that the disk is still writing to",
 	.changelog     = "29b",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
@@ -146,6 +146,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a read that succeeds and leaves the buffer as it was",
+	.detects       = "a read succeeds and leaves the buffer unchanged",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A child writes a page that it shares with its parent to a file, by direct I/O, and unmaps it
- * while the write is in flight. If the parent's next write is then taken for a write to a page of
- * its own, the disk gets the parent's new data.
+ * A child writes a page that it shares with its parent to a file by O_DIRECT, and unmaps the page
+ * while the write is in flight. If the parent's next write then reuses the page, the disk gets the
+ * parent's new data.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -63,7 +63,7 @@ static void run(void)
 	}
 	close(ready[1]);
 	pipepin_sync(ready[0], false);
-	gt_need(strcmp(kind, "swapped") || page_entry(page) & PAGE_SWAPPED, "the page is still out in the parent");
+	gt_need(strcmp(kind, "swapped") || page_entry(page) & PAGE_SWAPPED, "the parent's page is still in swap");
 	/*
 	 * No read first: after swap, it would map the page write-protected, and the fault of the write
 	 * would be one that counts references. This one asks for mappings and swap entries only.
@@ -71,13 +71,13 @@ static void run(void)
 	memset(page, PIPEPIN_SECRET, page_size());
 	pipepin_sync(go[1], true);
 	gt_reap(pid);
-	gt_pass("the file has what the child had when it started to write");
+	gt_pass("the file has the data of the time when the child started to write");
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot write its parent's later data to a file by direct I/O",
+	.summary       = "O_DIRECT write in a child does not see the parent's later writes",
 	.contract      = "C-ISO",
-	.mechanism     = "reuse by mapcount ignores the pin of a direct write whose owner has unmapped the page",
+	.mechanism     = "reuse by mapcount ignores the reference of an O_DIRECT write",
 	.changelog     = "29a",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",

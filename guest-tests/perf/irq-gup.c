@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A profiler that asks for physical addresses has them looked up in the middle of an exception, by
- * the walk that takes no lock and must not wait there for anybody. Here each access to a huge page
- * that is shared with a child is such an exception, while another thread splits and drops the page.
+ * perf samples physical addresses by GUP-fast in exception context, where it must not wait for any
+ * lock. Here each access to a THP that is shared with a child triggers such an exception, while
+ * another thread splits and drops the THP.
  */
 #include "guesttest.h"
 #include "rate.h"
@@ -114,13 +114,13 @@ static void run(void)
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(splitter, NULL), "pthread_join");
 	gt_need(shared.accesses > 100 && shared.splits > 10 && found > 50,
-		"enough of a race: %lu accesses, %lu physical addresses, %lu splits", shared.accesses, found,
+		"enough iterations: %lu accesses, %lu physical addresses, %lu splits", shared.accesses, found,
 		shared.splits);
 	*byte = 'n';
 	*byte = 'm';		/* the first may have been a fault */
-	gt_need(take_samples(ring, &physical), "a physical address at rest");
+	gt_need(take_samples(ring, &physical), "a physical address without concurrent splits");
 	gt_check(physical == page_frame(byte) * page_size() + (uintptr_t)byte % page_size(),
-		 "the physical address is that of the pagemap, frame 0x%llx, but it is 0x%llx",
+		 "the physical address matches frame 0x%llx of the pagemap, but is 0x%llx",
 		 (unsigned long long)page_frame(byte), (unsigned long long)physical);
 	gt_rate(0, shared.accesses);	/* one hit is the guest's end */
 	gt_pass("%lu physical addresses of %lu accesses, against %lu splits of the page", found, shared.accesses,
@@ -128,9 +128,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "physical addresses looked up by exceptions while their page is split do no harm",
+	.summary       = "physical addresses can be sampled in exceptions while the page is split",
 	.contract      = "C-LIVE",
-	.mechanism     = "a walk in an exception spins for a lock that who was interrupted has",
+	.mechanism     = "GUP-fast in an exception spins on a lock that the interrupted task holds",
 	.changelog     = "39",
 	.needs_kconfig = "PERF_EVENTS=y HAVE_HW_BREAKPOINT=y TRANSPARENT_HUGEPAGE=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.14",
@@ -140,6 +140,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a lockup, a complaint of the kernel, a wrong physical address",
+	.detects       = "a lockup, a kernel splat, a wrong physical address",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""CVE-2022-0847: a pipe that holds a page of a file, and a flag left over that says it may be written to.
+"""CVE-2022-0847: a pipe buffer with a page cache page inherits a stale flag that allows appending to it.
 
-Slots of a pipe that were once filled by writes are marked as free to append to. A page of the page cache,
-spliced into such a slot, must not inherit the mark: the next write would go into the file.
+Pipe buffers that were filled by writes have PIPE_BUF_FLAG_CAN_MERGE. A page cache page spliced into the same
+slot must not inherit the flag: the next write would change the file.
 """
 
 import ctypes
@@ -58,7 +58,7 @@ def run() -> None:
     gt_need(moved == 1, f"one byte spliced, not {moved}")
     gt_need(os.write(pipe[1], b"x" * 100) == 100, "a write to the pipe")
     gt_need(os.read(pipe[0], 101) == b"o" + b"x" * 100, "the pipe holds the file's byte and what was written")
-    gt_check(ORIGINAL[:8], os.pread(file, 8, 0), "the beginning of the file")
+    gt_check(ORIGINAL[:8], os.pread(file, 8, 0), "the start of the file")
     gt_check(ORIGINAL, os.pread(file, len(ORIGINAL), 0), "the file")
     gt_pass("a write after a splice went to the pipe, and not into the file")
 
@@ -66,7 +66,7 @@ def run() -> None:
 TEST = GuestTest(
     summary="a write to a pipe never changes a file that was spliced into it",
     contract="C-ISO",
-    mechanism="copy_page_to_iter_pipe leaves PIPE_BUF_FLAG_CAN_MERGE of the slot's former life",
+    mechanism="copy_page_to_iter_pipe() keeps PIPE_BUF_FLAG_CAN_MERGE of an old buffer",
     fixes="9d2231c5d74e",
     cve="CVE-2022-0847",
     min_kernel="4.9",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A debugger may write into a read-only private mapping of a file: it gets a copy, and the file
- * must stay as it is. Between the fault that makes the copy and the write into it, another thread
- * can drop the copy again; a kernel that then forgets why it wanted to write changes the file
- * (CVE-2016-5195, and CVE-2022-2590 on shared memory).
+ * A debugger may write to a read-only private mapping of a file: it gets a copy, and the file must
+ * not change. Between the fault that makes the copy and the write to it, another thread can drop
+ * the copy; a kernel that then forgets that the access is a write changes the file (CVE-2016-5195,
+ * and CVE-2022-2590 for shared memory).
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -92,26 +92,26 @@ static void run(void)
 	while (!__atomic_load_n(&shared->is_racing, __ATOMIC_ACQUIRE) && !has_ended(debugger))
 		sched_yield();
 	if (shared->refused)
-		gt_skip("writes to read-only mappings are refused here: %s", strerror(shared->refused));
-	gt_need(*(volatile char *)map == 'x', "the mapping shows what was written to it");
+		gt_skip("the kernel rejects writes to read-only mappings: %s", strerror(shared->refused));
+	gt_need(*(volatile char *)map == 'x', "the mapping shows the forced write");
 	while (!has_ended(debugger)) {
 		madvise(map, page_size(), MADV_DONTNEED);
 		__atomic_add_fetch(&shared->dropped, 1, __ATOMIC_RELAXED);
 	}
 	gt_reap(debugger);
-	gt_need(!is_race || (shared->dropped > 100 && shared->writes > 100), "enough of a race: %lu writes, %lu drops",
+	gt_need(!is_race || (shared->dropped > 100 && shared->writes > 100), "enough iterations: %lu writes, %lu drops",
 		shared->writes, shared->dropped);
 	gt_need(pread(fd, now, page_size(), 0) == (ssize_t)page_size(), "reading the file");
 	gt_rate(!!memcmp(original, now, page_size()), shared->writes);	/* the file stays changed */
 	gt_check_bytes(original, now, page_size(), "the file after a forced write to its private mapping");
-	gt_pass("%lu forced writes, %lu of the copies dropped, and the file is as it was", shared->writes,
+	gt_pass("%lu forced writes, %lu of the copies dropped, and the file is unchanged", shared->writes,
 		shared->dropped);
 }
 
 GUEST_TEST = {
 	.summary       = "a forced write to a read-only private mapping never reaches the file",
 	.contract      = "C-ISO",
-	.mechanism     = "get_user_pages forgets that it wants to write when its copy is dropped under it",
+	.mechanism     = "GUP forgets that it wants to write when its copy is dropped concurrently",
 	.fixes         = "19be0eaffa3a",
 	.cve           = "CVE-2016-5195 CVE-2022-2590",
 	.min_kernel    = "3.16",

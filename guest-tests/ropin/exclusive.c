@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A page of one process, write-protected, is pinned for reading. The next write fault must let the
- * owner have the very page: nobody else has it, and the device goes on reading it.
+ * A write-protected page that only one process maps has an R/O pin. The next write fault must reuse
+ * the page: nobody else maps it, and the device goes on reading it.
  */
 #include "cowpin.h"
 #include <sys/resource.h>
@@ -30,17 +30,17 @@ static void run(void)
 	page_touch(control, 'n');
 	getrusage(RUSAGE_SELF, &after);
 	if (after.ru_minflt == before.ru_minflt)
-		gt_skip("a write after mprotect to read-only and back takes no fault on this kernel");
+		gt_skip("on this kernel a write after mprotect to read-only and back takes no fault");
 	gt_need(page_map_count(page) == 1, "the page is mapped once");
 	pin = cowpin_pin(page, 1, COWPIN_LONGTERM | (strcmp(gt_param("walk"), "fast") ? 0 : COWPIN_FAST));
 	cowpin_check_new(pin, page, page_size());
-	gt_pass("the device reads what the program wrote");
+	gt_pass("the device reads the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a page of one process stays the one it writes while it is pinned for reading",
+	.summary       = "an unshared page with an R/O pin is not copied by a write fault",
 	.contract      = "C-SYNC",
-	.mechanism     = "page_count in do_wp_page takes the pin for a second user and copies",
+	.mechanism     = "do_wp_page() copies a page because its refcount is above one, here by the R/O pin",
 	.fixes         = "6c287605fd56",
 	.changelog     = "29c",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
@@ -49,6 +49,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Threads pin a page for reading while it stops being shared: a child that shares it exits, or the
- * page migrates and is for a moment mapped by nobody. Whoever still finds it shared gets a copy made,
- * which replaces the page in the mapping; whoever does not pins it as it is. If the second one pins
- * what the first one is about to replace, it is left behind.
+ * Threads take R/O pins of a page while it stops being shared: a child that shares it exits, or the
+ * page migrates and is not mapped for a moment. A pin that still finds the page shared replaces it
+ * by a copy; one that does not pins it as it is. If the second one pins the page that the first one
+ * is about to replace, it loses coherency.
  */
 #include "cowpin.h"
 #include "hugetlb.h"
@@ -130,7 +130,7 @@ static void run(void)
 	module_need("cowpin");
 	if (migrates) {
 		if (access("/sys/devices/system/node/node1", F_OK))
-			gt_skip("the machine has no second NUMA node");
+			gt_skip("the guest has no second NUMA node");
 		length = hugetlb_usual_size();
 		hugetlb_make_pool(length, 8);
 	}
@@ -146,17 +146,17 @@ static void run(void)
 		hits += lost > 0;
 		munmap(shared.page, length);
 	}
-	gt_need(wide > 10, "enough of a race: of %lu rounds, %lu had both pins and what they race with", rounds, wide);
+	gt_need(wide > 10, "enough iterations: of %lu rounds, %lu had a real race", rounds, wide);
 	gt_rate(hits, wide);
-	gt_check(!hits, "no pin is left behind in %lu rounds, %lu of them with all that it takes, but in %lu",
+	gt_check(!hits, "no pin loses coherency in %lu rounds, %lu of them with a real race, but %lu did",
 		 rounds, wide, hits);
-	gt_pass("%lu rounds, %lu of them with all that it takes, and no pin left behind", rounds, wide);
+	gt_pass("%lu rounds, %lu of them with a real race, and no pin lost coherency", rounds, wide);
 }
 
 GUEST_TEST = {
-	.summary       = "pins for reading that race with the end of sharing all see what the owner writes",
+	.summary       = "R/O pins that race with the end of page sharing stay coherent with the owner",
 	.contract      = "C-SYNC",
-	.mechanism     = "one pin finds the page shared and has it replaced, one finds it exclusive and keeps it",
+	.mechanism     = "one pin finds the page shared and replaces it, another pins the old page",
 	.fixes         = "a7f226604170",
 	.changelog     = "9 24",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
@@ -166,6 +166,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * As ropin.shared, for what is larger than a page: a huge page mapped whole, one mapped piece by
- * piece, one of hugetlbfs. Each is found, pinned and copied by code of its own.
+ * As ropin.shared, for a PMD-mapped THP, a PTE-mapped THP and a hugetlb page. Each has its own code
+ * to find, pin and copy the page.
  */
 #include "cowpin.h"
 #include "hugetlb.h"
@@ -31,13 +31,13 @@ static void run(void)
 	pin = cowpin_pin_readonly(page);
 	cowpin_check_new(pin, page, page_size());
 	cowpin_end_sharer(child, go);
-	gt_pass("the device reads what the parent wrote");
+	gt_pass("the device reads the data that the parent wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a huge page shared with a child becomes the parent's own when it is pinned for reading",
+	.summary       = "a huge page shared with a child is unshared by an R/O pin",
 	.contract      = "C-SYNC",
-	.mechanism     = "a pin for reading triggers no copy, the write after it does",
+	.mechanism     = "an R/O pin does not unshare, and the next write copies the page",
 	.fixes         = "a7f226604170",
 	.changelog     = "36",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
@@ -47,6 +47,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A merged page is always copied on write, even when only one page table is left that maps it. A
- * device must therefore never get one to read for long: the pin has to be of a page of its own.
+ * A KSM page is always copied on write, even if only one page table maps it. An R/O long-term pin
+ * must therefore never refer to a KSM page: the process has to get a private page first.
  */
 #include "cowpin.h"
 #include "ksm.h"
@@ -17,14 +17,14 @@ static void run(void)
 	ksm_stop();		/* nothing is merged again behind our back */
 	pin = cowpin_pin_readonly(pair);
 	cowpin_check_new(pin, pair, page_size());
-	gt_check(pair[page_size()] == 'k', "the other half of the pair keeps its bytes");
-	gt_pass("the device reads what the program wrote");
+	gt_check(pair[page_size()] == 'k', "the other page of the pair keeps its contents");
+	gt_pass("the device reads the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a merged page is taken apart when it is pinned for reading",
+	.summary       = "a KSM page is unshared by an R/O long-term pin",
 	.contract      = "C-SYNC",
-	.mechanism     = "the pin is of the merged page, which the next write copies",
+	.mechanism     = "the pin refers to the KSM page, which the next write copies",
 	.fixes         = "a7f226604170",
 	.changelog     = "22 29e",
 	.needs_kconfig = "MODULES=y KSM=y PROC_PAGE_MONITOR=y",
@@ -32,6 +32,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What a private mapping shows before its first write is not its own: the zero page, a page of the
- * file. A device that pins it for reading for long must see the first write too, so the mapping has
- * to get a page of its own when it is pinned.
+ * Before its first write, a private mapping shows the zero page or a page cache page. A device with
+ * an R/O long-term pin must see the first write too, so the mapping has to get an anonymous page
+ * when the pin is taken.
  */
 #include "cowpin.h"
 #include "hugetlb.h"
@@ -49,8 +49,8 @@ static char *map_huge_zeropage(void)
 	if (text[0] != '1')
 		gt_skip("the kernel uses no huge zero page");
 	gt_need(!madvise(map, length, MADV_DONTNEED), "MADV_DONTNEED");
-	gt_need(!*(volatile char *)map, "a page read before it is written");
-	gt_need(page_is(map, PAGE_IN_THP), "a huge page was asked for, none came");
+	gt_need(!*(volatile char *)map, "a read of the page before the first write");
+	gt_need(page_is(map, PAGE_IN_THP), "no huge page was allocated");
 	return map;
 }
 
@@ -87,19 +87,19 @@ static void run(void)
 
 	module_need("cowpin");
 	map = map_backing(backing);
-	gt_need(*(volatile char *)map == (is_zero ? 0 : 'o'), "what the mapping shows before a write");
+	gt_need(*(volatile char *)map == (is_zero ? 0 : 'o'), "the contents of the mapping before a write");
 	if (is_zero)
 		gt_need(page_is(map, PAGE_IS_ZERO), "the zero page is mapped");
 	gt_need(strcmp(backing, "hugetlb") || page_is(map, PAGE_HUGE), "a page of hugetlbfs is mapped");
 	pin = cowpin_pin_readonly(map);
 	cowpin_check_new(pin, map, page_size());
-	gt_pass("the device reads what the program wrote");
+	gt_pass("the device reads the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a private mapping gets pages of its own when it is pinned for reading for long",
+	.summary       = "R/O long-term pins in private mappings get an anonymous page",
 	.contract      = "C-SYNC",
-	.mechanism     = "the pin is of the zero page or of the file's page, and the first write moves the mapping on",
+	.mechanism     = "the pin refers to the zero page or a page cache page, which the first write replaces",
 	.fixes         = "84209e87c696",
 	.changelog     = "29e",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
@@ -109,6 +109,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * After fork, the parent pins a page for reading that it still shares with its child. Its next write
- * makes it part with somebody: it must be the child, and not the device. So the page has to become
- * the parent's own before it is pinned, whether or not the child is there when the write comes.
+ * After fork(), the parent takes an R/O pin of a page that it still shares with its child. The
+ * parent's next write must separate it from the child, and not from the device. So the page has to
+ * be unshared when the pin is taken, whether or not the child still exists at the time of the
+ * write.
  */
 #include "cowpin.h"
 
@@ -23,13 +24,13 @@ static void run(void)
 	cowpin_check_new(pin, page, page_size());
 	if (!exits)
 		cowpin_end_sharer(child, go);
-	gt_pass("the device reads what the parent wrote");
+	gt_pass("the device reads the data that the parent wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a page shared with a child becomes the parent's own when it is pinned for reading",
+	.summary       = "a page shared with a child is unshared by an R/O pin",
 	.contract      = "C-SYNC",
-	.mechanism     = "a pin for reading triggers no copy, the write after it does",
+	.mechanism     = "an R/O pin does not unshare, and the next write copies the page",
 	.fixes         = "a7f226604170",
 	.changelog     = "21 29c",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
@@ -38,6 +39,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

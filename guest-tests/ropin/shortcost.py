@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A read that is over in a moment must not cost a copy of what is shared.
+"""A short-term read must not copy shared pages.
 
-Sending shared pages to a disk, or reading them from another process, pins them for a short while. What
-the pin sees later is nobody's concern: merged pages may stay merged, untouched ones the zero page.
+Writing shared pages to a disk, or reading them from another process, takes short-term references. They need
+not see later writes: KSM pages may stay merged, and untouched pages may stay the zero page.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def check_reads(memory: Memory, page: str) -> None:
         read(memory)
         gt_check(hex(before), hex(memory.frame(0)), "the page frame after the read")
         memory.write(0, b"n")
-        gt_need(memory.frame(0) != before, "a write, which has to copy")
+        gt_need(memory.frame(0) != before, "a write that has to copy")
 
     if page == "shared":
         gt_reap(gt_fork(check))
@@ -79,13 +79,13 @@ def run() -> None:
     memory = map_shown(page)
     with ksm_merged(memory, 2) if page == "ksm" else contextlib.nullcontext():
         check_reads(memory, page)
-    gt_pass("the read left the page where it was")
+    gt_pass("the read did not copy the page")
 
 
 TEST = GuestTest(
-    summary="a short pin for reading copies nothing",
+    summary="a short-term R/O reference does not copy the page",
     contract="C-COST",
-    mechanism="a kernel that makes pins for reading exclusive does so for short ones too",
+    mechanism="a kernel that unshares pages on R/O pins does so for short-term ones too",
     changelog="33",
     needs_kconfig="PROC_PAGE_MONITOR=y",
     min_kernel="3.17",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A page that is on its way to swap, read back and pinned for reading before the disk is done with it.
+"""A page under writeback to swap is read back and gets an R/O pin before the writeback ends.
 
-A disk with checksums needs the page unchanged until it is written, so the next write gets a copy. The
-device that had the page pinned meanwhile is left behind: the pin must wait, or be of a copy itself. The
-control, swap without that need, shows what the write fault does about the pin alone.
+A disk with checksums needs stable pages, so the next write during writeback copies the page, and the device
+that pinned the page loses coherency: the pin must wait, or refer to the copy. The control, swap without
+stable writes, shows the behaviour for the pin alone.
 """
 
 import ctypes
@@ -74,19 +74,19 @@ def set_delay(jiffies: str) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            time.sleep(0.05)  # a device that never answers is met by the time limit
+            time.sleep(0.05)  # a device that never answers ends in the test's timeout
         else:
             return
 
 
 def check_pin(memory: Memory, wants_writeback: bool) -> None:
     with Pin(memory, longterm=True) as pin:
-        gt_need(pin.read(1) == b"o", "the pin is of the page that is mapped")
+        gt_need(pin.read(1) == b"o", "the pin refers to the mapped page")
         if wants_writeback and not memory.is_in(0, UNDER_WRITEBACK):
-            gt_pass("the pin came when the disk was done with the page, or is of a copy")
+            gt_pass("the pin waited for the end of writeback, or refers to a copy")
         memory.read(0)
         memory.write(0, b"n")
-        gt_check(b"n", pin.read(1), "what the device reads after a write")
+        gt_check(b"n", pin.read(1), "the byte that the device reads after a write")
 
 
 def run() -> None:
@@ -96,7 +96,7 @@ def run() -> None:
     if not chosen:
         gt_skip(f"no swap on a device with{'' if wants_stable else 'out'} stable writes: {names or 'none'}")
     if wants_stable and not is_late(chosen[0]):
-        gt_skip(f"{chosen[0]} does not answer as late as it is told: no scsi_debug")
+        gt_skip(f"{chosen[0]} is no scsi_debug disk, so its delay cannot be set")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     Pin.need()
     memory = map_small(1)
@@ -107,7 +107,7 @@ def run() -> None:
         if wants_stable:
             set_delay(LATE)
         swap_out(memory)
-        gt_need(memory.read(0) == b"o", "the page comes back from swap as it was")
+        gt_need(memory.read(0) == b"o", "the page comes back from swap unchanged")
         gt_need(memory.is_in(0, IN_SWAPCACHE), "the page is in the swap cache")
         gt_note(f"under writeback: {memory.is_in(0, UNDER_WRITEBACK)}")
         gt_need(not wants_stable or memory.is_in(0, UNDER_WRITEBACK), "the page is under writeback")
@@ -117,13 +117,13 @@ def run() -> None:
             set_delay(was.strip())
         for name in names:
             libc.swapon(ctypes.c_char_p(f"/dev/{name}".encode()), 0)
-    gt_pass(f"swap on {chosen[0]}: the device reads what the program wrote")
+    gt_pass(f"swap on {chosen[0]}: the device reads the data that the program wrote")
 
 
 TEST = GuestTest(
-    summary="a page under writeback to a device that needs it stable is not pinned for reading as it is",
+    summary="an R/O pin of a page under stable writeback stays coherent",
     contract="C-SYNC",
-    mechanism="reuse_swap_page refuses a page under writeback to such a device, and the pin is left behind",
+    mechanism="reuse_swap_page() rejects a page under stable writeback, and the write fault copies it",
     changelog="8",
     needs_kconfig="MODULES=y SWAP=y PROC_PAGE_MONITOR=y",
     min_kernel="5.9",
@@ -131,7 +131,7 @@ TEST = GuestTest(
     needs_root=True,
     kind="deterministic",
     timeout_s=60,
-    detects="a device that reads stale bytes",
+    detects="the device reads stale bytes",
     run=run,
 )
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Swapped out before fork and read back by the parent alone, a page is mapped once, and yet it is
- * not the parent's: the child's page table names the swap entry. Whoever looks at mappings only pins
- * it as it is, and the next write, which does look at swap entries, copies it.
+ * A page that was swapped out before fork() and read back by the parent alone has a mapcount of
+ * one, and yet it is shared: the child's page table has the swap entry. A kernel that checks only
+ * the mapcount pins the page as it is, and the next write, which counts swap entries too, copies
+ * it.
  */
 #include "cowpin.h"
 #include "swap.h"
@@ -27,22 +28,22 @@ static void run(void)
 	page = page_map(1, 'o');
 	swap_out(page);
 	child = cowpin_sharer(go);
-	gt_need(*(volatile char *)page == 'o', "the page comes back from swap as it was");
+	gt_need(*(volatile char *)page == 'o', "the page comes back from swap unchanged");
 	if (!page_is(page, PAGE_IN_SWAPCACHE))
-		gt_skip("swap on this device goes past the swap cache");
+		gt_skip("swap on this device bypasses the swap cache");
 	gt_need(page_map_count(page) == 1, "the page is mapped once");
 	need_child_in_swap(child, page);
 	pin = cowpin_pin_readonly(page);
 	cowpin_check_new(pin, page, page_size());
 	need_child_in_swap(child, page);
 	cowpin_end_sharer(child, go);
-	gt_pass("the device reads what the program wrote");
+	gt_pass("the device reads the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "a page whose other user has it in swap is copied when it is pinned, not when it is written",
+	.summary       = "a page for which another process has a swap entry is unshared by an R/O pin",
 	.contract      = "C-SYNC",
-	.mechanism     = "a pin for reading goes by the map count, the write fault by swap entries too",
+	.mechanism     = "an R/O pin checks the mapcount, the write fault counts swap entries as well",
 	.fixes         = "a7f226604170",
 	.changelog     = "21 23 29a",
 	.needs_kconfig = "MODULES=y SWAP=y PROC_PAGE_MONITOR=y",
@@ -50,6 +51,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

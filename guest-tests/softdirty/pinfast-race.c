@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Kernels that cannot keep a pinned page through a write fault do not write-protect pinned pages at
- * all. But they look before they leap: a pin that comes between the look and the write protection,
- * by a walk that takes no lock, is not seen. Nothing is left to timing: the thread that clears the
- * soft-dirty bits is held at each instruction of the function in turn, and the pin comes then.
+ * Kernels that copy pinned pages on write faults do not write-protect pinned pages in clear_refs.
+ * But the check is racy: a pin taken by GUP-fast between the check and the write protection is
+ * missed. The test does not depend on timing: the thread that clears the soft-dirty bits is held at
+ * each instruction of the function in turn, and the pin is taken then.
  */
 #include "cowhold.h"
 #include "cowpin.h"
@@ -55,7 +55,7 @@ static unsigned int find_walker(char *name, size_t room)
 	if (symbols)
 		fclose(symbols);
 	if (!start || !next)
-		gt_skip("the kernel's symbols do not tell where " WALKER " is");
+		gt_skip("cannot find " WALKER " in the kernel's symbols");
 	return next - start < MOST_BYTES ? next - start : MOST_BYTES;
 }
 
@@ -73,7 +73,7 @@ static bool pin_at(int hold, int pin, const struct cowhold_arm *arm, volatile ch
 	/* where the entry is write-protected already, the pin waits until the clearing has gone on */
 	gt_need(!cowpin_try(pin, (void *)page, 1, COWPIN_WRITE | COWPIN_LONGTERM | COWPIN_FAST), "a pin");
 	ioctl(hold, COWHOLD_IOC_RELEASE);
-	gt_need(read(clearer.done[0], &seen, 1) == 1, "the clearing has ended");
+	gt_need(read(clearer.done[0], &seen, 1) == 1, "the end of the clearing");
 	page_touch(page, 'n');
 	cowpin_read(pin, &seen, 1);
 	*is_lost = seen != 'n';
@@ -106,19 +106,19 @@ static void run(void)
 		came += pin_at(hold, pin, &arm, page, &is_lost);
 		lost += is_lost;
 		if (is_lost)
-			gt_note("the pin at %s+0x%x is left behind", arm.symbol, arm.offset);
+			gt_note("the pin at %s+0x%x lost coherency", arm.symbol, arm.offset);
 	}
 	gt_need(came > 20, "the clearing was held at %u instructions of %s", came, arm.symbol);
 	gt_rate(lost, came);
-	gt_check(!lost, "a pin before any of %u instructions of %s sees what is written, but before %u it does not",
+	gt_check(!lost, "a pin before any of %u instructions of %s stays coherent, but before %u it does not",
 		 came, arm.symbol, lost);
-	gt_pass("the pin came before each of %u instructions of %s, and was never left behind", came, arm.symbol);
+	gt_pass("a pin before each of %u instructions of %s stayed coherent", came, arm.symbol);
 }
 
 GUEST_TEST = {
-	.summary       = "a pin that comes while the soft-dirty bits are cleared is of the page that is written next",
+	.summary       = "a pin that races with clearing the soft-dirty bits stays coherent",
 	.contract      = "C-SYNC",
-	.mechanism     = "clear_soft_dirty write-protects a page that was pinned after it looked",
+	.mechanism     = "clear_soft_dirty() write-protects a page that was pinned after its check",
 	.changelog     = "41",
 	.needs_kconfig = "MODULES=y KPROBES=y KALLSYMS=y MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.6",
@@ -126,6 +126,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 60,
-	.detects       = "a device that reads stale bytes",
+	.detects       = "the device reads stale bytes",
 	.run           = run,
 };

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An order that cannot be carried out has to be refused.
+"""A request that the kernel cannot fulfil must fail.
 
-A checkpoint tool clears the soft-dirty bits and later copies what was written since. On a kernel without
-soft-dirty that takes the order and does nothing, it finds nothing written, and loses everything.
+A checkpoint tool clears the soft-dirty bits and later copies the pages written since. On a kernel without
+soft-dirty bits that accepts the request and does nothing, it finds no page written, and loses everything.
 """
 
 from pathlib import Path
@@ -22,20 +22,20 @@ def run() -> None:
     try:
         CLEAR_REFS.write_text("4")
     except OSError as error:
-        gt_pass(f"clearing the soft-dirty bits is refused: {error.strerror}")
-    gt_fail("expected: clear_refs refuses 4 without soft-dirty; got: success")
+        gt_pass(f"clearing the soft-dirty bits fails: {error.strerror}")
+    gt_fail("expected: writing 4 to clear_refs fails without soft-dirty; got: success")
 
 
 TEST = GuestTest(
-    summary="a kernel without soft-dirty refuses to clear the soft-dirty bits",
+    summary="clear_refs fails to clear soft-dirty bits on a kernel without them",
     contract="what is not supported fails",
-    mechanism="clear_refs_write walks the page tables with an empty clear_soft_dirty",
+    mechanism="clear_refs_write() walks the page tables with an empty clear_soft_dirty()",
     changelog="40",
     needs_kconfig="PROC_PAGE_MONITOR=y MEM_SOFT_DIRTY=n",
     min_kernel="3.11",
     kind="deterministic",
     timeout_s=30,
-    detects="success where nothing was done",
+    detects="success although nothing was done",
     run=run,
 )
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A merged page in swap belongs to processes that know nothing of each other.
+"""A KSM page in swap belongs to unrelated processes.
 
-The first that reads it back brings it into the swap cache and makes it its own, then ends. The page still
-says whose it was when the second finds it there, and to look that up is to look at memory that is freed. Only
-a kernel that watches its own memory notices.
+The first process that reads it back moves it to its own anon_vma and exits. The page still points to that
+anon_vma when the second process finds it in the swap cache, and looks at freed memory. Only KASAN detects
+that.
 """
 
 import ctypes
@@ -135,7 +135,7 @@ def run() -> None:
     if not meminfo_kib("SwapTotal"):
         gt_skip("no swap is active (SwapTotal is 0)")
     if meminfo_kib("MemAvailable") > MOST_KIB:
-        gt_skip(f"the machine has more memory than a test can fill, {MOST_KIB >> 10} MiB")
+        gt_skip(f"the guest has more memory than the test can fill, {MOST_KIB >> 10} MiB")
     rounds = merged = out = 0
     end = time.monotonic() + SECONDS
     with ksm_scans():
@@ -143,15 +143,15 @@ def run() -> None:
             now = churn()
             rounds, merged, out = rounds + 1, merged + now[0], out + now[1]
     told = f"{rounds} rounds of {PAGES} pages; of a sample {merged} were merged, {out} of them in swap"
-    gt_need(merged > len(SAMPLE) and out > len(SAMPLE), f"enough of a race: {told}")
+    gt_need(merged > len(SAMPLE) and out > len(SAMPLE), f"enough iterations: {told}")
     gt_rate(0, rounds)  # one hit is KASAN's to tell
-    gt_pass(f"{told}, all with their bytes")
+    gt_pass(f"{told}, all with their old contents")
 
 
 TEST = GuestTest(
-    summary="merged pages come back from swap without a look at memory that is freed",
+    summary="KSM pages come back from swap without a use-after-free",
     contract="C-LIVE",
-    mechanism="ksm_might_need_to_copy compares the anon_vma of a page that nobody keeps alive",
+    mechanism="ksm_might_need_to_copy() uses the anon_vma of a page that holds no reference to it",
     changelog="13 14 15 34",
     needs_kconfig="KASAN=y KSM=y SWAP=y PROC_PAGE_MONITOR=y",
     min_kernel="5.4",
@@ -160,7 +160,7 @@ TEST = GuestTest(
     memory_mib=512,
     kind="race",
     timeout_s=120,
-    detects="a use after free that KASAN reports",
+    detects="a use-after-free reported by KASAN",
     run=run,
 )
 

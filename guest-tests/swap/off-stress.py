@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Swap is taken away while it is used: every page comes back, to whoever has it, with its bytes.
+"""swapoff under load: every page comes back to every process that shares it, with its contents.
 
-swapoff walks all page tables and puts pages in the place of swap entries, while other processes swap out,
-fork, and read pages from a disk past the page cache.
+swapoff walks all page tables and replaces swap entries by pages, while other processes swap out, fork, and
+read pages by O_DIRECT.
 """
 
 import mmap
@@ -113,14 +113,14 @@ def run() -> None:
     gt_rate(hits, tally.get(TURNS) + hits)
     gt_reap(worker)
     told = f"swap off {times} times, {tally.get(TURNS)} turns, {tally.get(OUT)} pages seen in swap"
-    gt_need(times > 5 and tally.get(TURNS) > 5 and tally.get(OUT) > ENOUGH, f"enough of a race: {told}")
-    gt_pass(f"{told}, all with their bytes")
+    gt_need(times > 5 and tally.get(TURNS) > 5 and tally.get(OUT) > ENOUGH, f"enough iterations: {told}")
+    gt_pass(f"{told}, all with their old contents")
 
 
 TEST = GuestTest(
-    summary="pages keep their bytes, and the kernel its temper, while swap is switched off and on",
+    summary="pages keep their contents during swapoff and swapon",
     contract="C-LIVE",
-    mechanism="unuse_pte maps pages in the place of swap entries, and trips over what it finds there",
+    mechanism="unuse_pte() replaces swap entries by pages and meets an unexpected state",
     changelog="3",
     needs_kconfig="SWAP=y PROC_PAGE_MONITOR=y",
     min_kernel="5.4",
@@ -130,7 +130,7 @@ TEST = GuestTest(
     cpus=2,
     kind="race",
     timeout_s=60,
-    detects="a page with other bytes, a complaint of the kernel",
+    detects="a page with other bytes, a kernel splat",
     run=run,
 )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A huge page that two processes have mapped piecemeal: who counts its mappings must count each piece.
+"""A THP that two processes map by PTEs: the mapcount has to be checked for each subpage.
 
-The child drops one piece, which gives the parent that piece alone. A kernel that looks at the count of the
-wrong piece takes the others for the parent's own as well, and the child sees what the parent writes.
+The child unmaps one subpage, so that only the parent maps it. A kernel that checks the mapcount of the wrong
+subpage reuses the others as well, and the child sees what the parent writes.
 """
 
 import mmap
@@ -29,30 +29,30 @@ def run() -> None:
             not memory.smaps_kib("AnonHugePages", length), "the child maps the huge page by single entries"
         )
         os.write(to_parent[1], b"!")
-        gt_need(os.read(to_child[0], 1), "the parent's word")
+        gt_need(os.read(to_child[0], 1), "the signal from the parent")
         expected = [b"\0" if page == DROPPED else b"o" for page in range(pages)]
         wrong = [page for page in range(pages) if memory.read(page) != expected[page]]
-        gt_check([], wrong[:8], f"pages of {pages} where the child sees another's write")
+        gt_check([], wrong[:8], f"of {pages} pages where the child sees the parent's write")
 
     pid = gt_fork(child)
     os.close(to_parent[1])
     if os.read(to_parent[0], 1):
         memory.mprotect_cycle(DROPPED + 1)
-        gt_need(not memory.smaps_kib("AnonHugePages", length), "the parent maps it by single entries as well")
+        gt_need(not memory.smaps_kib("AnonHugePages", length), "the parent maps the THP by PTEs as well")
         gt_need(memory.is_in(0, IN_THP), "the page is still one huge page")
         for page in range(pages):
-            gt_need(memory.read(page) == b"o", "the parent's page is as it was")
+            gt_need(memory.read(page) == b"o", "the parent's page is unchanged")
             memory.write(page, b"p")
         os.write(to_child[1], b"!")
     gt_reap(pid)
-    gt_check([], [page for page in range(pages) if memory.read(page) != b"p"][:8], "pages the parent lost")
-    gt_pass(f"{pages - 1} pages stayed the child's, the parent has what it wrote")
+    gt_check([], [page for page in range(pages) if memory.read(page) != b"p"][:8], "pages without the write")
+    gt_pass(f"{pages - 1} pages kept the child's data, and the parent's writes are intact")
 
 
 TEST = GuestTest(
-    summary="both sides of a fork map a huge page piecemeal, and neither sees the other's writes",
+    summary="after fork(), neither process sees the other's writes to a PTE-mapped THP",
     contract="C-ISO",
-    mechanism="the map count of one piece of a huge page read from another piece",
+    mechanism="the mapcount of one subpage is read from another one",
     changelog="30",
     needs_kconfig="TRANSPARENT_HUGEPAGE=y PROC_PAGE_MONITOR=y",
     min_kernel="4.10",

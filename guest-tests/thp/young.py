@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""That a huge page was used must not be forgotten when it is split, nor made up.
+"""The accessed bit of a THP must be neither lost nor invented by a split.
 
-Reclaim goes by the accessed bits. split=pmd turns the one entry of a mapping into many, split=page takes
-the page itself apart, which goes through migration entries that have no accessed bit on older kernels.
+Reclaim relies on accessed bits. split=pmd splits the PMD mapping into PTEs, split=page splits the THP itself,
+which uses migration entries that have no accessed bit on older kernels.
 """
 
 import os
@@ -57,16 +57,16 @@ def run() -> None:
         split_page(memory, length)
     else:
         memory.mprotect_cycle(1)
-        gt_need(memory.is_in(0, IN_THP), "the page itself is whole")
+        gt_need(memory.is_in(0, IN_THP), "the THP itself is not split")
     gt_need(not memory.smaps_kib("AnonHugePages", length), "the mapping is split")
     gt_check(before, memory.smaps_kib("Referenced", length), f"KiB of {whole} that count as accessed")
     gt_pass(f"{before} of {whole} KiB count as accessed, before the split and after")
 
 
 TEST = GuestTest(
-    summary="what was accessed of a huge page counts as accessed after its split, and nothing else does",
+    summary="the accessed bits of a THP survive a split",
     contract="the accessed bits survive a split",
-    mechanism="remove_migration_pte makes every entry old",
+    mechanism="remove_migration_pte() clears the accessed bit of every PTE",
     changelog="12",
     needs_kconfig="TRANSPARENT_HUGEPAGE=y PROC_PAGE_MONITOR=y DEBUG_FS=y",
     min_kernel="4.10",
@@ -75,7 +75,7 @@ TEST = GuestTest(
     memory_mib=768,
     kind="deterministic",
     timeout_s=30,
-    detects="a page in use that reclaim takes for idle",
+    detects="reclaim mistakes a page in use for an idle one",
     run=run,
 )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which byte was touched: the address that userfaultfd reports, down to the last bit.
+"""The exact address of a fault that userfaultfd reports.
 
-Monitors that emulate devices want to know. Since 5.18 a feature bit asks for it; without it upstream
-reports the page only, while the patched tree reports the byte always.
+Monitors that emulate devices need it. Since 5.18 a feature flag requests it; without it mainline reports the
+page address only, while the aa tree always reports the exact address.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ OFFSET = 123
 def run() -> None:
     fd = open_uffd(FEATURE_EXACT_ADDRESS if gt_param("feature") == "1" else 0)
     if fd is None:
-        gt_skip("the kernel has no UFFD_FEATURE_EXACT_ADDRESS to be asked for")
+        gt_skip("the kernel has no UFFD_FEATURE_EXACT_ADDRESS")
     memory = map_small(1)
     touched = memory.address + OFFSET
     register(fd, memory.address, PAGE)
@@ -37,14 +37,14 @@ def run() -> None:
     fcntl.ioctl(fd, ioctl_number(NUMBER_ZEROPAGE, 32), struct.pack("=QQQQ", memory.address, PAGE, 0, 0))
     thread.join()
     gt_need(memory.map[OFFSET] == 1, "the write after the fault")
-    gt_check(hex(touched), hex(address), "the address reported")
+    gt_check(hex(touched), hex(address), "the reported address")
     gt_pass(f"the fault was reported with offset {OFFSET} in its page")
 
 
 TEST = GuestTest(
-    summary="userfaultfd reports the byte that was touched, with the feature asked for and without",
+    summary="userfaultfd reports the exact fault address, with and without the feature",
     contract="a fault is reported where it was",
-    mechanism="handle_userfault gets an address that was masked to the page",
+    mechanism="handle_userfault() gets an address that was masked to the page",
     fixes="824ddc601adc",
     changelog="37",
     needs_kconfig="USERFAULTFD=y",

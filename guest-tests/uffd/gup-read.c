@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A page that userfaultfd write-protects may be read by anybody, a disk too. A kernel that breaks
- * copy-on-write for reads as well, to be safe, tells the monitor of a write that nobody did, and the
- * reader waits for an answer.
+ * Anybody, including a disk, may read a page that userfaultfd write-protects. A kernel that breaks
+ * copy-on-write for R/O GUP reports a write that never happened to the monitor, and the reader
+ * waits for an answer.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -29,20 +29,20 @@ static void run(void)
 	uffd_write_protect(io.uffd, io.page_a, page, true);
 	gt_need(!pipe2(io.done, O_CLOEXEC) && !pthread_create(&io.thread, NULL, send_page, &io), "a thread");
 	gt_check(!uffd_wait(io.uffd, io.done[0], &message),
-		 "sending a protected page to a disk is no write to it, but event 0x%x came", message.event);
+		 "writing a protected page to a disk raises no event, but event 0x%x was raised", message.event);
 	gt_need(!pthread_join(io.thread, NULL) && io.got == (ssize_t)page, "the write returned %zd (%s)", io.got,
 		strerror(io.error));
 	gt_need(!stalled_io_is_cached(&io), "the write went to the disk");
 	gt_need(pread(io.fd, io.on_disk, page, 0) == (ssize_t)page, "reading the file back");
-	gt_check_bytes(io.page_a, io.on_disk, page, "bytes on the disk, against the page");
+	gt_check_bytes(io.page_a, io.on_disk, page, "bytes on the disk, compared with the page");
 	gt_need(uffd_stops_write(io.uffd, io.page_a), "the page was protected all the time");
-	gt_pass("the disk read the page, the first write after that was reported");
+	gt_pass("the disk read the page, and the next write raised an event");
 }
 
 GUEST_TEST = {
-	.summary       = "sending a write-protected page to a disk raises no write-protect event",
+	.summary       = "an O_DIRECT write of a write-protected page raises no userfaultfd event",
 	.contract      = "userfaultfd reports writes, and nothing else",
-	.mechanism     = "get_user_pages for reading that breaks copy-on-write faults like a write",
+	.mechanism     = "R/O GUP that breaks copy-on-write faults like a write",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.7",
 	.needs_root    = true,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * mremap() takes a mapping away from userfaultfd unless the monitor asked for remap events, and its
- * page table entries must forget their write protection then: nobody is left to lift it. Where they
- * keep it, /proc/self/pagemap goes on calling the page protected, and the write fault on a page of
- * hugetlbfs, for which there is nothing to do, is taken for ever.
+ * mremap() removes a mapping from userfaultfd unless the monitor requested remap events. Its PTEs
+ * must lose their uffd-wp bit, since nobody can clear it later. Otherwise /proc/self/pagemap
+ * reports the page as write-protected forever, and a write fault on a hugetlb page is retried
+ * forever.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -62,13 +62,13 @@ static void run(void)
 	gt_check(!(page_entry(page) & PAGE_UFFD_WP), "the moved page is not write-protected by userfaultfd");
 	gt_check(store_returns(page), "a store to the moved page returns within %d s", STORE_MS / 1000);
 	gt_check(page_entry(page) & PAGE_PRESENT && *(volatile char *)page == 'w', "the store is there");
-	gt_pass("the moved page is not protected any more, and takes a store");
+	gt_pass("the moved page is not write-protected, and a store to it returns");
 }
 
 GUEST_TEST = {
-	.summary       = "mremap() out of a userfaultfd leaves no write protection behind",
+	.summary       = "mremap() out of a userfaultfd range leaves no write protection behind",
 	.contract      = "C-TRACK",
-	.mechanism     = "move_ptes and its kin copy the write-protect bit of userfaultfd to a mapping without one",
+	.mechanism     = "move_ptes() and the like copy the uffd-wp bit to a VMA without userfaultfd",
 	.fixes         = "0cef0bb836e3",
 	.cve           = "CVE-2025-21696",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
@@ -77,6 +77,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a page that stays protected, a store that never returns",
+	.detects       = "a page that stays write-protected, a store that never returns",
 	.run           = run,
 };

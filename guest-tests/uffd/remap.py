@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A page moved from one address to another without a copy, and left where it is if others have it too.
+"""A page is moved to another address without a copy, or rejected if it is shared or pinned.
 
-The patched tree calls the order UFFDIO_REMAP, Linux 6.8 UFFDIO_MOVE, with the same number and arguments.
-Who shares a page, or has it pinned, must not find that it now belongs elsewhere.
+The aa tree calls the ioctl UFFDIO_REMAP, Linux 6.8 UFFDIO_MOVE, with the same number and arguments. Another
+process that shares the page, or a device that pinned it, must not be affected.
 """
 
 import errno
@@ -49,12 +49,12 @@ def share(source: Memory) -> None:
         signal.pause()
 
     gt_fork(child)
-    gt_need(os.read(ready, 1) == b"o", "the child reads what it shares")
+    gt_need(os.read(ready, 1) == b"o", "the child reads the shared page")
 
 
 def check_refused(fd: int, source: Memory, target: Memory) -> None:
     frame = source.frame(0)
-    gt_check("EBUSY", move(fd, source, target), "the answer to the order")
+    gt_check("EBUSY", move(fd, source, target), "the result of UFFDIO_MOVE")
     gt_check(hex(frame), hex(source.frame(0)), "the page frame at the old address")
 
 
@@ -65,34 +65,34 @@ def run() -> None:
     fd = open_for_move(target)
     page = gt_param("page")
     if page == "exclusive":
-        gt_check("success", move(fd, source, target), "the answer to the order")
+        gt_check("success", move(fd, source, target), "the result of UFFDIO_MOVE")
         gt_check(hex(frame), hex(target.frame(0)), "the page frame at the new address")
         gt_check(b"o", target.read(0), "the byte at the new address")
         gt_check(0, source.entry(0) & PRESENT, "a page at the old address")
-        gt_pass("the very page is at the new address, and nothing at the old one")
+        gt_pass("the page moved to the new address without a copy")
     if page == "shared":
         share(source)
         check_refused(fd, source, target)
-        gt_pass("the order was refused, the page stayed")
+        gt_pass("UFFDIO_MOVE failed, and the page did not move")
     # a pipe would not do: its reference is no pin, and goes with the page wherever that is mapped
     with Pin(source, longterm=True) as pin:
         check_refused(fd, source, target)
         source.write(0, b"n")
-        gt_check(b"n", pin.read(1), "what the device reads after a write")
-    gt_pass("the order was refused, the page stayed, and the device reads what was written")
+        gt_check(b"n", pin.read(1), "the byte that the device reads after a write")
+    gt_pass("UFFDIO_MOVE failed, the page did not move, and the device reads the data written")
 
 
 TEST = GuestTest(
-    summary="userfaultfd moves a page that is ours alone, and no other",
+    summary="UFFDIO_MOVE moves exclusive pages, and rejects shared and pinned ones",
     contract="C-ISO",
-    mechanism="the order moves a page from one address to another and does not look who else has it",
+    mechanism="UFFDIO_MOVE does not check who else maps or pins the page",
     needs_kconfig="USERFAULTFD=y PROC_PAGE_MONITOR=y",
     min_kernel="5.15",
     params="page: exclusive shared pinned",
     needs_root=True,
     kind="deterministic",
     timeout_s=30,
-    detects="a copy, or a page taken from under somebody who has it",
+    detects="a copy, or a page taken away from another user",
     run=run,
 )
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * userfaultfd protects a page and lifts the protection: the entry stays read-only until the next
- * write fault, and that one must not replace a page that is pinned.
+ * userfaultfd write-protects a page and removes the protection: the PTE stays read-only until the
+ * next write fault, which must not replace a pinned page.
  */
 #include "guesttest.h"
 #include "stalledio.h"
@@ -31,7 +31,7 @@ static void check_direct_read(void)
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);
 	stalled_read_check(&io);
-	gt_pass("the write fault kept the page that the read had pinned");
+	gt_pass("the write fault reused the page pinned by the read");
 }
 
 static void run(void)
@@ -45,13 +45,13 @@ static void run(void)
 	uring_register_buffer(&ring, buffer, page_size());
 	protect_and_lift(buffer);
 	uring_check_sends_new(&ring, buffer, page_size());
-	gt_pass("the ring sends what the program wrote");
+	gt_pass("the ring sends the data that the program wrote");
 }
 
 GUEST_TEST = {
-	.summary       = "after userfaultfd lifts its protection, a pinned page is still the one that is written",
+	.summary       = "a pinned page stays coherent after userfaultfd write protection is removed",
 	.contract      = "C-SYNC",
-	.mechanism     = "page_count in do_wp_page takes the pin for a second user and copies",
+	.mechanism     = "do_wp_page() copies a page because its refcount is above one, here by the pin",
 	.changelog     = "29b 29c",
 	.needs_kconfig = "USERFAULTFD=y IO_URING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.7",
@@ -59,6 +59,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "stale bytes in a direct read, a ring that sends stale bytes",
+	.detects       = "stale bytes in an O_DIRECT read or a ring",
 	.run           = run,
 };

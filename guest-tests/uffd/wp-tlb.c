@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Write protection by userfaultfd is entered into the page table first, and flushed from the CPUs
- * when the whole range is done. Lifted for one page meanwhile, that page may be written by a CPU
- * that has not heard of it, and copied by a fault of another: what is written between the copy and
- * the flush is lost. Two writers count in one page, each for itself, and look for steps back.
+ * userfaultfd write protection updates all PTEs of a range before it flushes the TLBs. If the
+ * protection of one page is removed meanwhile, one CPU may write to it by a stale TLB entry while a
+ * fault of another CPU copies it: writes between the copy and the flush are lost. Two writers each
+ * increment a counter in the same page and check that it never goes backwards.
  */
 #include "guesttest.h"
 #include "rate.h"
@@ -98,21 +98,21 @@ static void run(void)
 		gt_need(!pthread_join(threads[i], NULL), "pthread_join");
 	__atomic_store_n(&shared.over, true, __ATOMIC_RELAXED);
 	gt_need(!pthread_join(threads[WRITERS + 2], NULL), "pthread_join");
-	gt_note("%lu protections, %lu lifted, %lu references, at least %lu copies", shared.protects, shared.lifts,
+	gt_note("%lu protections, %lu removals, %lu references, at least %lu copies", shared.protects, shared.lifts,
 		shared.splices, shared.copies);
 	gt_need(shared.protects > 20 && shared.lifts > 100 && shared.steps[0] > 1000 && shared.steps[1] > 1000,
-		"enough of a race");
+		"enough iterations");
 	gt_rate(shared.lost, shared.steps[0] + shared.steps[1]);
-	gt_check(!shared.lost, "no write is lost, but %lu of %lu are", shared.lost,
+	gt_check(!shared.lost, "no write is lost, but %lu of %lu were", shared.lost,
 		 shared.steps[0] + shared.steps[1]);
 	gt_pass("%lu writes, none lost, against %lu protections and at least %lu copies",
 		shared.steps[0] + shared.steps[1], shared.protects, shared.copies);
 }
 
 GUEST_TEST = {
-	.summary       = "no write is lost while userfaultfd's write protection comes and goes",
+	.summary       = "no write is lost while userfaultfd write-protects pages and removes the protection",
 	.contract      = "no lost store",
-	.mechanism     = "a write fault copies a page that another CPU still writes by an entry not yet flushed",
+	.mechanism     = "a write fault copies a page that another CPU still writes to by a stale TLB entry",
 	.fixes         = "6ce64428d620",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.7",
@@ -120,6 +120,6 @@ GUEST_TEST = {
 	.cpus          = 2,
 	.kind          = "race",
 	.timeout_s     = 30,
-	.detects       = "a counter that goes back",
+	.detects       = "a counter goes backwards",
 	.run           = run,
 };

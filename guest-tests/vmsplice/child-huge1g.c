@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374 through a page of 1 GiB, which is pinned by a walk of its own, one level further
- * up in the page tables.
+ * CVE-2020-29374 for a 1 GiB hugetlb page, which GUP handles at the PUD level.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -18,9 +17,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes through vmsplice of a 1 GiB page",
+	.summary       = "a child cannot read the parent's later writes through vmsplice() of a 1 GiB page",
 	.contract      = "C-ISO",
-	.mechanism     = "hugetlb_cow reuses by mapcount, and gup_huge_pud asks nobody",
+	.mechanism     = "hugetlb_cow() reuses by mapcount, and gup_huge_pud() does not unshare",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "36",
 	.needs_kconfig = "HUGETLBFS=y PROC_PAGE_MONITOR=y",
@@ -29,6 +28,6 @@ GUEST_TEST = {
 	.memory_mib    = 3072,
 	.kind          = "deterministic",
 	.timeout_s     = 60,
-	.detects       = "the parent's secret in the child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe",
 	.run           = run,
 };

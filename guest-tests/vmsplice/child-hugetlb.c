@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374 through a page of hugetlbfs. A kernel that unshares it for the pipe needs a second
- * huge page: with none left, vmsplice has to fail, and the parent must not pay for it.
+ * CVE-2020-29374 for a hugetlb page. A kernel that unshares it needs a second huge page: if none is
+ * free, vmsplice() has to fail, and the parent must not be affected.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -27,9 +27,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes through vmsplice of a hugetlbfs page",
+	.summary       = "a child cannot read the parent's later writes through vmsplice() of a hugetlb page",
 	.contract      = "C-ISO",
-	.mechanism     = "hugetlb_cow reuses by mapcount and ignores the read pin of a pipe",
+	.mechanism     = "hugetlb_cow() reuses by mapcount and ignores the R/O reference of a pipe",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "31 36",
 	.needs_kconfig = "HUGETLBFS=y PROC_PAGE_MONITOR=y",
@@ -38,6 +38,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the parent's secret in the child's pipe, a parent killed for its child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe, or the parent is killed",
 	.run           = run,
 };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374: a pipe keeps a page that its owner has unmapped. A kernel that asks only how
- * often the page is mapped gives it to the parent on the next write, and the child reads along.
+ * CVE-2020-29374: a pipe keeps a page that its owner has unmapped. A kernel that checks only the
+ * mapcount lets the parent's next write reuse the page, and the child reads the new data from the
+ * pipe.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -19,9 +20,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes through vmsplice",
+	.summary       = "a child cannot read the parent's later writes through vmsplice()",
 	.contract      = "C-ISO",
-	.mechanism     = "reuse by mapcount ignores the read pin of a pipe",
+	.mechanism     = "reuse by mapcount ignores the R/O reference of a pipe",
 	.fixes         = "09854ba94c6a",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "29a",
@@ -29,6 +30,6 @@ GUEST_TEST = {
 	.needs_root    = false,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the parent's secret in the child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe",
 	.run           = run,
 };

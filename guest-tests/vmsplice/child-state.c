@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374 on a small page in a state that takes the parent's write another way: lazily free
- * memory, which reclaim may drop, and a page merged by ksmd, which nobody may ever reuse.
+ * CVE-2020-29374 for small pages whose state changes the path of the parent's write: a lazyfree
+ * page, which reclaim may discard, and a KSM page, which must never be reused.
  */
 #include "guesttest.h"
 #include "ksm.h"
@@ -25,9 +25,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes to a lazily free or merged page",
+	.summary       = "a child cannot read the parent's later writes to a lazyfree or KSM page",
 	.contract      = "C-ISO",
-	.mechanism     = "reuse by mapcount ignores the read pin of a pipe",
+	.mechanism     = "reuse by mapcount ignores the R/O reference of a pipe",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "22 29a",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
@@ -36,6 +36,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the parent's secret in the child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe",
 	.run           = run,
 };

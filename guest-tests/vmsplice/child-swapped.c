@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374 through swap: a page that was out before the fork has no mapping but two swap
- * entries. The child reads it back, puts it into a pipe and unmaps it; the parent's write fault on
- * its own swap entry then finds a page that nobody maps, and takes it over.
+ * CVE-2020-29374 through swap: a page that was swapped out before fork() has two swap entries and
+ * no mapping. The child reads it back, vmsplice()s it into a pipe and unmaps it; the parent's write
+ * fault on its swap entry then finds an unmapped page in the swap cache and reuses it.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -11,15 +11,15 @@
 
 static void read_back(char *page)
 {
-	gt_need(page_entry(page) & PAGE_SWAPPED, "the page is still out in the child");
+	gt_need(page_entry(page) & PAGE_SWAPPED, "the child's page is still in swap");
 	(void)*(volatile char *)page;
-	gt_need(page_entry(page) & PAGE_PRESENT, "the page is back in the child");
+	gt_need(page_entry(page) & PAGE_PRESENT, "the page is swapped in in the child");
 }
 
 /* A write and no read before it: the fault is then the one that comes from swap. */
 static void write_only(volatile char *byte, char value)
 {
-	gt_need(page_entry(byte) & PAGE_SWAPPED, "the page is still out in the parent");
+	gt_need(page_entry(byte) & PAGE_SWAPPED, "the parent's page is still in swap");
 	*byte = value;
 }
 
@@ -36,9 +36,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes through vmsplice of a page from swap",
+	.summary       = "a child cannot read the parent's later writes through vmsplice() of a swapped page",
 	.contract      = "C-ISO",
-	.mechanism     = "do_swap_page reuses by map and swap count and ignores the read pin of a pipe",
+	.mechanism     = "do_swap_page() reuses by mapcount and swap count and ignores the R/O reference of a pipe",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "23 29a",
 	.needs_kconfig = "SWAP=y PROC_PAGE_MONITOR=y",
@@ -46,6 +46,6 @@ GUEST_TEST = {
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the parent's secret in the child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe",
 	.run           = run,
 };

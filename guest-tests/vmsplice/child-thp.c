@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * CVE-2020-29374 through a huge page: the fix counted the references of small pages only. A write
- * fault on a huge page still asks how often it is mapped, and forgets the pipe.
+ * CVE-2020-29374 for a THP: the fix checked the refcount of small pages only. A write fault on a
+ * PMD-mapped THP still checks the mapcount and ignores the reference of the pipe.
  */
 #include "guesttest.h"
 #include "pipepin.h"
@@ -20,9 +20,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a child cannot read the parent's later writes through vmsplice of a huge page",
+	.summary       = "a child cannot read the parent's later writes through vmsplice() of a THP",
 	.contract      = "C-ISO",
-	.mechanism     = "reuse_swap_page in do_huge_pmd_wp_page ignores the read pin of a pipe",
+	.mechanism     = "reuse_swap_page() in do_huge_pmd_wp_page() ignores the R/O reference of a pipe",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "29a",
 	.needs_kconfig = "TRANSPARENT_HUGEPAGE=y PROC_PAGE_MONITOR=y",
@@ -31,6 +31,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the parent's secret in the child's pipe",
+	.detects       = "the child reads the parent's secret from its pipe",
 	.run           = run,
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A pipe holds a reference to the page that was put into it, and a reference to any part of a huge
- * page keeps all of it. An unprivileged process that unmaps the page afterwards has memory that no
- * limit counts: its mappings are gone, and the pipe is charged for a small page a slot. Only so much
- * is taken here as shows it, and it is given back.
+ * A pipe holds a reference to the page that was vmsplice()d into it, and a reference to a subpage
+ * keeps the whole THP. An unprivileged process that unmaps the THP afterwards holds memory beyond
+ * any limit: its mappings are gone, and each pipe buffer is accounted as a small page. The test
+ * allocates only as much as it needs to show that, and frees it again.
  */
 #include "guesttest.h"
 #include "pagestate.h"
@@ -64,19 +64,19 @@ static void run(void)
 		gt_need(!close(pipes[i][0]) && !close(pipes[i][1]), "closing a pipe");
 	after = free_kib();
 	held = before - during > after - during ? before - during : after - during;
-	gt_note("%ld slots: %ld KiB gone, %ld KiB back once the pipes are closed", slots, before - during, after - during);
-	gt_need(held < NOISE_KIB || after - during > held / 2, "the memory comes back when the pipes are closed");
-	gt_need(!is_huge || slots * (long)(length >> 10) > 2 * NOISE_KIB, "enough free memory to tell");
+	gt_note("%ld buffers: %ld KiB allocated, %ld KiB freed on close", slots, before - during, after - during);
+	gt_need(held < NOISE_KIB || after - during > held / 2, "the memory is freed when the pipes are closed");
+	gt_need(!is_huge || slots * (long)(length >> 10) > 2 * NOISE_KIB, "enough free memory");
 	gt_check(held < slots * (long)(page_size() >> 10) + MEMLOCK_KIB + NOISE_KIB,
-		 "an unprivileged process without a mapping holds what its pipes are charged for, %ld KiB, "
+		 "an unprivileged process without a mapping holds only what is accounted to its pipes, %ld KiB, "
 		 "but it holds %ld KiB", slots * (long)(page_size() >> 10), held);
-	gt_pass("%ld KiB are held by %ld slots of pipes", held, slots);
+	gt_pass("%ld KiB are held by %ld pipe buffers", held, slots);
 }
 
 GUEST_TEST = {
-	.summary       = "an unprivileged process holds no more memory by its pipes than they are charged for",
+	.summary       = "an unprivileged process holds no more memory by pipes than is accounted to them",
 	.contract      = "bounded unprivileged pinned memory",
-	.mechanism     = "vmsplice takes a reference to a whole huge page for a slot that counts as a small one",
+	.mechanism     = "vmsplice() refers to a whole THP, but its pipe buffer is accounted as a small page",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "3.11",
 	.params        = "page: small thp",
@@ -84,6 +84,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "memory that no limit counts",
+	.detects       = "memory beyond any limit",
 	.run           = run,
 };

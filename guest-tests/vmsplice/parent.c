@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The vmsplice attack the other way round: the parent keeps the page in a pipe and unmaps it, and
- * the child, who alone maps it now, writes. What was put into the pipe before the fork shows
- * whether fork itself looks at pins.
+ * The vmsplice() attack in the other direction: the parent keeps the page in a pipe and unmaps it,
+ * and the child, which is now the only one to map it, writes. when=pre fills the pipe before
+ * fork(), and shows whether fork() checks for references.
  */
 #include "guesttest.h"
 #include "hugetlb.h"
@@ -29,9 +29,9 @@ static void run(void)
 }
 
 GUEST_TEST = {
-	.summary       = "a parent cannot read its child's later writes through vmsplice",
+	.summary       = "a parent cannot read its child's later writes through vmsplice()",
 	.contract      = "C-ISO",
-	.mechanism     = "reuse by mapcount ignores the read pin of a pipe; fork shares a page that has one",
+	.mechanism     = "reuse by mapcount ignores the R/O reference of a pipe; fork() shares a page that has one",
 	.cve           = "CVE-2020-29374",
 	.changelog     = "5",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
@@ -41,6 +41,6 @@ GUEST_TEST = {
 	.memory_mib    = 768,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "the child's secret in the parent's pipe",
+	.detects       = "the parent reads the child's secret from its pipe",
 	.run           = run,
 };
