@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Cowbell: does this kernel keep memory coherent when copy-on-write meets a page pin?"""
+"""Cowbell tests that pinned pages stay coherent under copy-on-write."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The three families of errors: yours, the host's, the kernel's.
+"""The exceptions of Cowbell: usage errors, infrastructure errors and kernel failures.
 
-Never mixed, because each ends differently: a bisect must not blame a commit for a full disk. Several
-errors of one family travel together in an ``ExceptionGroup``. Anything else that is raised is our bug.
+They are kept apart because they end differently: a bisection must not blame a commit for a full disk. Several
+errors of one kind are raised as an ``ExceptionGroup``. Any other exception is a bug in Cowbell.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a test can come to, and what each outcome means to a reader, to KTAP and to an exit code."""
+"""The outcomes of a test, and their meaning for reports, KTAP and exit codes."""
 
 from enum import StrEnum
 

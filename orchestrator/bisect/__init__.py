@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finding the commit, patch, version or symbol that changed a result."""
+"""Bisection: find the commit, patch, version or symbol that changed a result."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Verdicts of a step in, good, bad or skip out: a pure function, so that stored steps can be asked again.
+"""Maps the verdicts of a bisection step to good, bad or skip.
 
-A step is bad only where it fails as the bad end does: another failure is another bug, and a skip.
+A step is bad only if it fails in the same way as the bad end: another failure is another bug, and is skipped.
+The functions are pure, so stored steps can be evaluated again.
 """
 
 import fnmatch

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A line of commits and a test in, the one commit that made the difference out, with all that shows it.
+"""Runs a bisection: tests commits of a line until one commit is found that changed the result.
 
-The ends are tested first, then what ``git bisect`` asks for, then the found commit and its parent once more
-and the new end without it. Every step is kept in the moment when it is done, and results and kernels are in
-the store: the same command goes on from what was done.
+The two ends are tested first, then the commits that ``git bisect`` selects, then the found commit and its
+parent again, and the new end without the found commit. Every step is saved when it is done, and results and
+kernels are in the store, so the same command resumes an interrupted bisection.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two commits and the answers so far in, the next commit to test or the one that did it out.
+"""Selects the next commit of a bisection with ``git bisect``.
 
-``git bisect`` itself does it, in a repository without files that borrows the objects of another, so that its
-refs and its log are what people know: ``git -C PLACE bisect log``.
+``git bisect`` runs in a repository without files that borrows the objects of another one, so its refs and its
+log are available to users: ``git -C PLACE bisect log``.
 """
 
 import re

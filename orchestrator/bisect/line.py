@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is bisected, as a line of commits: a tree's history, a series' patches, symbols between two configs.
+"""The line of commits that a bisection searches: a tree's history, a series' patches, or config symbols.
 
-The versions of Debian trees are in ``versionline``.
-
-Out comes the job that tests a commit of it, and the job that tests all but that commit.
+For each commit it makes the job that tests the commit, and the job that tests everything but the commit. The
+versions of Debian trees are in ``versionline``.
 """
 
 import itertools

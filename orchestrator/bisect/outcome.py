@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a bisection came to, as data; and that as text, as JSON, and as a mail about a regression."""
+"""The result of a bisection as data, as text, as JSON, and as a regression report by mail."""
 
 import contextlib
 import dataclasses

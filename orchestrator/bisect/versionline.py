@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The versions of a Debian tree as a line of commits: each stands for a version, and has no files.
+"""The versions of a Debian tree as a line of commits, one commit without files per version.
 
-Only the versions that a bisection asks for are fetched.
+Only the versions that a bisection tests are fetched.
 """
 
 import re

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A pipeline's text in, what GitLab would refuse of it, or do otherwise than meant, out.
+"""Checks the text of a GitLab pipeline for errors.
 
-The form is checked by GitLab's own published schema, which check-jsonschema carries; what a schema can not
-say, needs in a circle, names, paths, limits, is checked here.
+The syntax is checked against GitLab's published schema, which check-jsonschema ships. Dependency cycles,
+names, paths and limits, which a schema cannot express, are checked here.
 """
 
 import graphlib

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs in, a GitLab child pipeline out: pure, as a dictionary that is dumped as YAML.
+"""Makes a GitLab child pipeline from jobs, as a dictionary that is dumped as YAML.
 
-Kernels that share their object files are built by one job, so that the second costs seconds and all are of
-one commit of their tree. A row is tested by one job, or by as many as its length asks for. The last job makes
-one report of all that came. Each job calls a target of ours and nothing else.
+Kernels that share their object files are built by one GitLab job, so that the second one takes seconds and
+all of them use the same commit of their tree. A row is tested by one or, if it takes long, several jobs. The
+last job makes one report of all results. Each GitLab job only calls a Cowbell target.
 """
 
 import datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests and how long they took in, shares of about the same length out."""
+"""Splits the tests of a row into shards of similar duration."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A commit in, the jobs out that are declared otherwise since: what a change has touched.
+"""Finds the jobs whose declarations a commit has changed.
 
-What declarations say is compared, not which lines of which file changed. Whatever else changed, a kernel's
-source or the code of Cowbell, may touch everything, but for what is in no kernel and no guest.
+The parsed declarations are compared, not lines of files. Any other change, such as one of Cowbell's code, may
+affect all jobs, except for files that are used by neither a kernel nor a guest.
 """
 
 import dataclasses

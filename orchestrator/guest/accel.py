@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which accelerator to use. One counts as usable only after a guest has really booted on it."""
+"""Selects QEMU's accelerator. An accelerator is usable only if a guest has booted with it."""
 
 from dataclasses import replace
 from pathlib import Path

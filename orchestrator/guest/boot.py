@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel and a root image in, a running guest that answers over SSH out.
+"""Boots a kernel in a guest and waits until the guest answers over SSH.
 
-A guest's life is a context manager: nothing of it outlives the ``with`` block, nor us. It is ready when it
-has proven that it runs the kernel that was built, so configured, on all its CPUs.
+A guest is a context manager: nothing of it survives the ``with`` block or this process. It is ready once it
+has proven that it runs the right kernel and config on all of its CPUs.
 """
 
 import base64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A running guest as the host sees it: commands over SSH, with the keys of one boot."""
+"""Commands in a running guest over SSH, with keys that are made for one boot."""
 
 import contextlib
 import io

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can still be learnt from a guest that no longer answers: where its CPUs are, what its kernel says when
-asked over the serial line and by an NMI, and its memory. An answer is no complaint of the kernel.
+"""Hang diagnostics: the state of a guest that no longer answers.
+
+Collects the CPU registers, the kernel's answers to SysRq on the serial line and to an NMI, and the memory.
+These answers do not count as splats.
 """
 
 import bisect

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest's description in, what QEMU and the kernel are told of it out: pure functions.
+"""Derives QEMU devices and kernel command line options from the description of a guest.
 
-NUMA nodes and disks are QEMU's, huge pages and RAM disks the kernel command line's; the rest is set up in
-the guest. Disks are images that last as long as one boot.
+QEMU defines NUMA nodes and disks, the kernel command line defines huge pages and RAM disks; the rest is set
+up in the guest. Disk images exist for one boot only.
 """
 
 import contextlib

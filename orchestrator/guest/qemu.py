@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest's description in, QEMU's command line out: a pure function. And what QEMU's end means."""
+"""Makes QEMU's command line from the description of a guest, and explains how QEMU ended."""
 
 import re
 import signal

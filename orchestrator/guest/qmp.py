@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's control channel: commands go in and answers come out, and what befell the guest can be asked for.
+"""QEMU's control channel (QMP): sends commands and reads events.
 
-Speaks QMP through QEMU's own library, over a socket that QEMU inherits, so there is no path that somebody
-else could open. The caller waits; between calls nothing runs, and what QEMU says meanwhile is read later.
+Uses QEMU's own library over a socket that QEMU inherits, so no other process can connect. Calls are
+synchronous; events that arrive between calls are read by the next one.
 """
 
 import asyncio

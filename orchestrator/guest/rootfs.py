@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest root image per architecture: Debian packages unpacked by mmdebstrap, plus our init.
+"""Makes the guest root image of an architecture: Debian packages unpacked by mmdebstrap, plus our init.
 
-Nothing of it is configured or run while it is made, so a foreign architecture needs no binfmt. Every guest
-writes to a throwaway overlay of the image.
+No package is configured or run while the image is made, so a foreign architecture needs no binfmt. Every
+guest writes to a temporary overlay of the image.
 """
 
 import os

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest's serial line: what it says goes to a file that stays bounded, what we type goes to the guest.
+"""The serial line of a guest: output goes to a file of limited size, input is sent to the guest.
 
-A thread reads all the time, so that a guest never waits for us. Nothing of what it says is believed here.
+A thread reads all the time, so that a guest never blocks on output. The output is not interpreted here.
 """
 
 import contextlib

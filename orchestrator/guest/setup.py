@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that is ready in, one with what its row asks for out, each thing read back from inside.
+"""Guest setup: swap, NUMA, huge pages and other requirements of a row, made and verified in the guest.
 
-``guest-setup`` does it in the guest; here its readings are compared with the description. What is not there
-as asked for is a failure of the set-up, with the reason: no test runs on another machine than its row's.
+``guest-setup`` runs in the guest and reports the resulting state, which is compared with the description
+here. Any difference is a setup failure: no test runs in a guest that does not match its row.
 """
 
 import ast

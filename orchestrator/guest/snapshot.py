@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that is set up in, a copy of its memory and disks out, from which any number of guests start.
+"""Snapshots: saves a guest after its setup, and starts any number of guests from it.
 
-The copy is QEMU's own snapshot inside the guest's disk images, so memory and disks are of one moment. What
-starts from it has the keys, and the random numbers, of the guest that was saved.
+The snapshot is QEMU's own, inside the disk images of the guest, so memory and disks are consistent. Guests
+that start from it have the same SSH keys and the same random numbers.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest's description in, the QEMU command line that virtme-ng boots it with out.
+"""Makes the QEMU command line that virtme-ng would use to boot a guest.
 
-``vng`` only says how: with its init, its kernel command line and its devices. QEMU is then started by us as
-for any other guest, because under ``vng`` it outlives a kill of its parents, and its exit status is lost.
+``vng`` only prints the command line, with its init, kernel command line and devices. Cowbell starts QEMU
+itself, as for any other guest, because QEMU started by ``vng`` survives its parent, and its exit status is
+lost.
 """
 
 import os

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every result ever recorded: kept, compared, merged, summed up as coverage."""
+"""History: every result, recorded, compared, merged and summarised as coverage."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The runs of a store in, out what every subtest was ever seen to come to, and on which kernels.
+"""Coverage: the trees on which each subtest has failed and passed.
 
-A test that was never seen to fail may be unable to; one that was never seen to pass may be unable to pass.
-What an older version of a test came to says nothing of the test as it is now, and does not count.
+A test that has never failed may be unable to fail; one that has never passed may be unable to pass. Results
+of an older version of a test are ignored.
 """
 
 import dataclasses

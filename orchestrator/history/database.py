@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every test result that was ever earned, in one SQLite file of the store, written when it is earned.
+"""The history: every result of every test, in one SQLite database of the store.
 
-The JSON of results and runs stays the truth: what is missing here is read from there, be it after a kill or
-because there was no history yet. An entry is a subtest of a result; a result is entered once, by the run that
-earned it.
+Results are added when they are recorded. The JSON files of results and runs are authoritative: entries that
+are missing here, after a kill or because there was no database yet, are read from them. An entry is a subtest
+of a result; a result is added once, by the run that produced it.
 """
 
 import contextlib

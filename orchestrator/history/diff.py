@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two sets of the history in, what the second does otherwise out: fixed, broken, new, gone, slower.
+"""Compares two sets of results: fixed, broken, new, gone, slower.
 
-A side is a run, a kernel, or a stretch of time. Of a subtest its last outcome counts, of several trials
-the worst. Whoever gave no answer (SKIP, BROKEN) is as one that was not there, but to lose a pass to BROKEN
-is bad.
+A side is a run, a kernel, or a period of time. The last outcome of a subtest counts, and of several trials
+the worst. SKIP and BROKEN count as missing results, but a change from PASS to BROKEN is reported as bad.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A line of the history: what one subtest came to, on what, when and where; and how lines are shown."""
+"""An entry of the history: the outcome of one subtest on one kernel, and its text form."""
 
 import json
 from collections.abc import Iterator, Sequence

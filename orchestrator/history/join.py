@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Several runs of the same kernels in, one run of them out, and what is missing of what was planned."""
+"""Joins the records of several jobs into one run, and lists the planned results that are missing."""
 
 import datetime
 import re

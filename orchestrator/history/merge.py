@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other machines' runs and results in, a store that has them as its own out.
+"""Imports runs and results of other machines into the store.
 
-All that comes is checked before anything is kept: it may be cut off, of another version, or meant to write
-elsewhere. What is here already stays as it is, so that doing it again changes nothing.
+Everything is validated before anything is stored: it may be truncated, of another version, or crafted to
+write elsewhere. Existing results are kept, so importing twice changes nothing.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A source and a config in, a kernel out, never built twice.
+"""Builds kernels, each of them only once.
 
-Kernels are named by what went in. They are built out of tree in a folder that goes from commit to commit
-of one tree, so that a series costs only what it touches. A folder in which a build was killed is not
-trusted: it is emptied, and ccache brings back what had been compiled.
+A kernel is identified by the hash of its inputs. It is built out of tree, in a folder that is reused for all
+commits of one tree, so a series rebuilds only what it touches. A folder in which a build was killed is
+emptied; ccache restores the objects that were compiled.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A source and a config in, its ``.config`` out: before anything is compiled, and without a worktree.
+"""Makes the ``.config`` of a source before anything is compiled, and without a worktree.
 
-Kconfig reads a small part of a tree, and is run on that part alone, in a folder of its own. A worktree that
-goes to another commit and back gives its files new times, and all that includes them is compiled again.
+Kconfig reads a small part of a tree, and runs on a copy of that part. A worktree that moves to another commit
+and back would give its files new time stamps, and everything that includes them would be rebuilt.
 """
 
 import contextlib

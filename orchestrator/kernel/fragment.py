@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Config fragments: files of ``kconfigs/`` in, typed requests out, with file and line.
+"""Reads config fragments, the files of ``kconfigs/``.
 
-Beside ``CONFIG_`` lines a fragment has header lines::
+A fragment has ``CONFIG_`` lines and header lines::
 
-    #: about    what it is for
-    #: when     arch=aarch64 kernel>=5.13         where it may be used at all
-    #: only     arch=x86_64 SYMBOL...  # why      elsewhere these are not requested: unsupported, not dropped
-    #: only     kernel<6.15 SYMBOL...  # why      a newer kernel has them no more: gone, not dropped
-                                                  bounds of other architectures: another such line
-    #: one-of   SYMBOL SYMBOL...                  the first of them that the kernel offers is set to y
-    #: expect   SYMBOL=y...                       must come out so, but is selected by others, not set
+    #: about    purpose of the fragment
+    #: when     arch=aarch64 kernel>=5.13         where the fragment may be used
+    #: only     arch=x86_64 SYMBOL...  # why      requests them only there; elsewhere they are unsupported
+    #: only     kernel<6.15 SYMBOL...  # why      newer kernels no longer have them: gone
+                                                  one such line for each set of architectures
+    #: one-of   SYMBOL SYMBOL...                  sets the first one that the kernel has to y
+    #: expect   SYMBOL=y...                       checked, but not set: other symbols select it
     #: optional SYMBOL...                         may be dropped
-    #: override SYMBOL...                         an earlier fragment's other value gives way
-    #: append   words                             for the guest's kernel command line
+    #: override SYMBOL...                         replaces the value of an earlier fragment
+    #: append   options                           for the guest's kernel command line
 """
 
 import re

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Config fragments in, a ``.config`` out in which every requested symbol survived.
+"""Merges config fragments into a ``.config`` in which every requested symbol has its value.
 
-Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are errors
-that name each symbol, all at once.
+Fragments are merged onto allnoconfig. Conflicts between fragments and symbols that Kconfig dropped are
+reported all at once, each by name.
 """
 
 import re

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel's Kconfig files and a ``.config`` in, out why a symbol did not get the value asked for.
+"""Explains why a symbol did not get the requested value.
 
-Kconfiglib reads the files, with the compiler that the build uses. It is asked only when something did not
-survive, so its second or two is paid for errors alone. Of the parsers on PyPI it is the only one for Linux;
-its last release, of 2020, is taught here the few words that Kconfig has learned since. Where a newer kernel
-has yet another one, the reasons are quotations of its Kconfig files.
+Kconfiglib reads the Kconfig files of the tree, with the compiler of the build, only if a symbol was dropped,
+which takes a second or two. It is the only parser for Linux on PyPI; its last release is of 2020, so newer
+syntax is added here. If a tree has syntax that is still unknown, the reasons quote the Kconfig files.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel that is built with a series in, the W=1 warnings that the series brings out.
+"""Finds the W=1 warnings that a series adds.
 
-Every touched file that was compiled is compiled once more with the flags of W=1, and where it is not clean,
-so is the file without the series. The objects that the kernel was linked from are not touched.
+Every touched file that was compiled is compiled again with the flags of W=1, and if it has warnings, the file
+without the series as well. The objects of the build are not touched.
 """
 
 import re

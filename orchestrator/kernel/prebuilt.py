@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel for another machine: its folder out with what it was made of, and in again, checked.
+"""Exports kernels for another machine, and imports such prebuilt kernels.
 
-A folder of such kernels has ``BUILD_ID/`` as the store has it, and ``ROW.VARIANT.json`` for each variant of
-a row that was to be built, also for those that could not be.
+A folder of prebuilt kernels has a ``BUILD_ID/`` folder for each kernel, as in the store, and a
+``ROW.VARIANT.json`` for each variant of a row, including those that failed to build.
 """
 
 import hashlib

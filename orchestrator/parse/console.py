@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel log text comes in as it left the console, and what the kernel complained of comes out: splats with
-a fingerprint, panic, boots, milestones and the tests' markers. Memory stays bounded however long the log is;
-what was dropped is counted. Must not log, print, do I/O or raise on any text, and must not decide whether a
-test passed.
+"""Parses the console of a guest: splats with a fingerprint, panic, boots, milestones and test markers.
+
+Memory use is limited however long the log is; dropped lines are counted. Must not log, print, do I/O or raise
+on any text, and must not decide whether a test passed.
 """
 
 import re

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines of a KTAP v1 or TAP 13/14 stream come in, a tree of results and a list of what is wrong with it come
-out. A stream is incomplete until its plan, every planned result and the end of its last line have been seen.
-Must not log, print, do I/O or raise on any text, and must not repair a stream silently.
+"""Parses a KTAP v1 or TAP 13/14 stream into a tree of results and a list of format errors.
+
+A stream is incomplete until its plan, every planned result and the end of its last line have been seen. Must
+not log, print, do I/O or raise on any text, and must not repair a stream silently.
 """
 
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One line of a console in, the printk lines in it out; and a guest's words made fit to be shown."""
+"""Splits a console line into printk lines, and makes guest output safe to display."""
 
 import re
 from collections.abc import Iterator

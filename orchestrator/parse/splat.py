@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel's complaint looks like: the kinds, the lines that begin, carry and end a report, and the
-fingerprint that tells one fault from another. Tables and pure functions; reading a log is ``console``'s.
+"""Tables and pure functions for splats: kinds, first and last lines, and fingerprints.
+
+A fingerprint identifies a bug across boots and builds. ``console`` does the parsing.
 """
 
 import re

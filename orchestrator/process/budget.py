@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The share of the host's cores and memory that a stage may use; who deals it out is not its business."""
+"""The share of the host's cores and memory that a stage may use."""
 
 import contextlib
 import os

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The only door to subprocesses.
+"""Runs external programs; no other module starts any.
 
-In: an argv list, a folder, a deadline. Out: what came of it, with CPU time. A child runs in a session of
-its own without standard input, dies with us whatever kills us (parent-death signal), and its whole process
-group ends when we leave here early. Nothing here knows what a command means.
+A command is an argument list, run in a folder with a deadline; the result includes its CPU time. A child runs
+in its own session without standard input, dies with this process (parent-death signal), and its process group
+is killed when the caller leaves early. Nothing here interprets the output of a command.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cores that compilers and guests share, by GNU make's jobserver protocol: a pipe with a byte for each.
+"""Shares cores between compilers and guests by GNU make's jobserver protocol: a pipe with a byte per core.
 
-Whoever called us has given us one core; the others are in the pipe, which may be ours or an outer make's.
+The first core belongs to this process; the others are in the pipe, which may be that of an outer make.
 Source: GNU make's manual, "POSIX Jobserver Interaction".
 """
 

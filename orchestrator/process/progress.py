@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What jobs tell of their progress; who shows it, and how, is not their business."""
+"""The interface by which jobs report their progress; how it is displayed is decided elsewhere."""
 
 from typing import Protocol
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tasks in, their results in the same order out: each in a process of its own, on one budget of the host.
+"""Runs tasks in worker processes that share one budget of cores and memory.
 
-A worker asks before it starts a compiler or a guest, and waits until there are cores and memory for it. It
-dies with us, its programs die with it, and what it was given goes back. Of the tasks that build from one
-tree, one at a time prepares; the others start when it runs guests or is over.
+Results are returned in the order of the tasks. A worker requests cores and memory before it starts a compiler
+or a guest, and waits until they are available. It dies with this process, its programs die with it, and its
+resources are released. Of the tasks that build from one tree, only one prepares at a time; the others start
+when it runs guests or ends.
 """
 
 import contextlib

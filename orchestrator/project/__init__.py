@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Readers of what people write: rows, expectations, tests, guests, conditions."""
+"""Readers of the files that users write: rows, expectations, tests, guests, conditions."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What differs between architectures, as an inert table: an architecture is one entry of data."""
+"""The differences between architectures as a table: one entry per architecture."""
 
 import platform
 from collections.abc import Callable, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The changelog that the catalogue covers: what its author says of each snapshot, as numbered statements."""
+"""The changelog of the aa tree as numbered entries, to which tests refer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When a declaration holds: ``arch=x86_64,aarch64 kernel>=5.0 kernel<5.19``, one word a requirement."""
+"""Conditions on architecture and kernel version: ``arch=x86_64,aarch64 kernel>=5.0 kernel<5.19``."""
 
 import re
 from dataclasses import dataclass, replace

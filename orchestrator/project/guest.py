@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a row asks of its guest: the ``guest:`` of ``ci/matrix.yaml`` in, a typed description out.
+"""Reads the ``guest:`` of a row in ``ci/matrix.yaml``.
 
-The sums are done here, before anything is built: what can not fit or contradicts itself is told with
-file:line. Nothing is set up that is not asked for.
+Inconsistent guest definitions are rejected with file:line before any build. Only what is requested is set up.
 """
 
 import re

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the tests' declarations as text: in come the files ``<family>/<test>.{c,py}``, out come typed tests.
+"""Reads the declarations of the guest tests in ``<family>/<test>.{c,py}``.
 
-No test is compiled, imported or run here. What the guest enforces and what is read here are the same
-lines, so whatever cannot be read exactly, an expression or a macro, is an error.
+No test is compiled, imported or run here. The guest enforces the same lines that are parsed here, so anything
+that cannot be parsed exactly, such as an expression or a macro, is an error.
 """
 
 import ast

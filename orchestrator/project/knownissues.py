@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Complaints of kernels that are known and no fault in what is tested: ``ci/known-splats.yaml``.
+"""Known issues: splats that do not count against the kernel under test (``ci/known-splats.yaml``).
 
-Each has a reason, and may have a day after which it counts again. None is passed over in silence.
+Each has a reason, and optionally a date after which it counts again. They are still reported.
 """
 
 import datetime

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows that are tested, and what is expected of tests: ``ci/matrix.yaml`` and ``ci/expectations.yaml``.
+"""Reads the rows of ``ci/matrix.yaml`` and the expectations of ``ci/expectations.yaml``.
 
-A row's ``variants`` are its tree without and with series. Expectations of a variant go before those
-that hold in every row, which have a file of their own. What neither lists is expected to pass.
+The ``variants`` of a row are its tree without and with series. The expectations of a variant override those
+of ``ci/expectations.yaml``. All other tests are expected to pass.
 """
 
 import datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the files lie that Cowbell reads: those that are shipped, and a user's own over them."""
+"""Finds the files that Cowbell reads: the built-in ones and those of a user overlay."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own mm selftests as tests: those that say in TAP what will come, and need no argument."""
+"""The mm selftests of the kernel that can be run as tests: those with a TAP plan and without arguments."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Strict YAML: a file and its shape in, typed values out, every error at once with file:line.
+"""Strict YAML: reads a file into typed values, and reports all errors at once with file:line.
 
-PyYAML composes the nodes; the shapes below say what they may hold. Unknown and duplicate keys are errors,
-sizes and times want their unit, and nothing is converted behind the writer's back.
+PyYAML composes the nodes, and a shape describes their valid content. Unknown and duplicate keys are errors,
+sizes and times need their unit, and nothing is converted implicitly.
 """
 
 import contextlib

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs shown to people and machines."""
+"""Reports of runs, for people and for programs."""

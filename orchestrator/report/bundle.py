@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run's record and the store in, out one archive for each trial that failed: all that it rests on.
+"""Makes the evidence bundles of a run: one archive for each failing trial.
 
-What the store no longer has is listed in the archive under MISSING. The same record and store give the
-same bytes.
+Files that are no longer in the store are listed in MISSING. The same record and store give identical
+archives.
 """
 
 import dataclasses

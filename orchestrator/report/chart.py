@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Entries of a test's history in, SVG out that stands in a page: how often it failed, how long it took."""
+"""Draws the history of a test as SVG: its failures and its duration over time."""
 
 from collections.abc import Iterable, Sequence
 from html import escape

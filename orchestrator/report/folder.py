@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run's folder in the store: which runs are meant, and the reports that are written beside their record."""
+"""The folder of a run in the store: selects runs, and writes reports beside their record."""
 
 import contextlib
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Judged runs in, JUnit XML out, as GitLab and its like read it."""
+"""Writes runs as JUnit XML for GitLab and similar systems."""
 
 import xml.etree.ElementTree as ET
 from collections import Counter

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Judged runs in, one HTML page out that needs no network: a matrix, and behind each verdict its grounds.
+"""Writes runs as one HTML page that needs no network: a matrix with the reason of each verdict.
 
-Whatever a guest said is shown as text, what has no picture of its own by its number.
+Guest output is shown as text; unprintable characters are shown by their number.
 """
 
 from collections.abc import Mapping, Sequence

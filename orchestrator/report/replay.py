@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run, one of its kernels and a test in, the command that does just that again out."""
+"""Makes the command that repeats one test of a run on the same kernel."""
 
 import shlex
 from pathlib import Path

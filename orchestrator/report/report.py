@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Judged runs in, text for people and machines out. Nothing is read, written or decided here."""
+"""Writes runs as text for people and for programs. Does no I/O and makes no decisions."""
 
 import dataclasses
 import json

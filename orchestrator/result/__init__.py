@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Records of what happened, and what they mean: verdicts, statistics, repetition."""
+"""Records of test runs and their meaning: verdicts, statistics, repetition."""

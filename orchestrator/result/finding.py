@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One result of a test in, what it came to out: a finding for each of its subtests.
+"""Derives findings, one per subtest, from one result of a test.
 
-A test passes only on positive evidence: a whole KTAP stream whose plan is met, exit status 0, a guest that
-still answers, a kernel log without a splat and a taint that did not grow. Whatever is missing or
-contradicts itself is BROKEN; whatever the kernel complained of is a CRASH.
-What the kernel's own selftests will say is not declared, so the plan of their stream is what must be met.
+A test passes only on positive evidence: a complete KTAP stream whose plan is met, exit status 0, a guest that
+still answers, a kernel log without a splat, and no new taint. Missing or contradicting evidence is BROKEN; a
+splat is a CRASH. The results of kernel selftests are not declared, so the plan of their stream must be met.
 """
 
 import fnmatch

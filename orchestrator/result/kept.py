@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the results of one kernel on one machine are kept: a file for each trial of each test."""
+"""The stored results of one kernel on one machine: a file for each trial of each test."""
 
 import dataclasses
 import itertools

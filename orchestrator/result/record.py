@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What happened, as plain data: written after every stage and every test, judged and rendered later.
+"""Records of runs as plain data, written after every stage and every test.
 
-A record holds all that a verdict needs, so verdicts and reports can be made again without a kernel.
+A record contains everything that a verdict needs, so verdicts and reports can be made again without a kernel.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How often a test is run: once, as often as ``REPEAT=`` says, or until its question is answered.
+"""Decides how often a test is run: once, ``REPEAT=`` times, or until the result is significant.
 
-That question is whether a race fails at the rate at which it is known to, or more often. One failure with
-evidence answers it; so do as many misses as come in less than 5 % of the times at that rate. So a bad
-kernel passes with a probability of at most 5 %, and a good one never fails.
+The question is whether a race fails at its known rate or more often. One failure with evidence answers it; so
+does a number of misses whose probability at that rate is below 5 %. So a bad kernel passes with a probability
+of at most 5 %, and a good one never fails.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

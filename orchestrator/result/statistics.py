@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a number of tries says of a race: its rate with an interval, and how many tries answer a question.
+"""Statistics of races: a failure rate with its interval, and the number of trials needed.
 
-Everything is at 95 % confidence. Intervals are Clopper and Pearson's: a race that was hit once or twice is
-what is sought elsewhere, and there an approximation's lower end is several times too high. The interval of
-a difference is Newcombe's, from Wilson's score intervals (method 10).
+All confidence levels are 95 %. Intervals are Clopper-Pearson: for races that were hit once or twice, the
+lower bound of an approximation is several times too high. The interval of a difference is Newcombe's, from
+Wilson score intervals (method 10).
 """
 
 import math

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A record in, verdicts out: a pure function, so that stored runs can be judged again.
+"""Makes verdicts from a record; the functions are pure, so stored runs can be evaluated again.
 
-Findings become verdicts by what is expected; a CRASH counts also where a failure is expected.
-Of several trials of a test the worst decides. A race says its rate, and how sure that is.
+Findings become verdicts by comparison with the expectations; a CRASH counts even if a failure is expected.
+The worst trial determines the verdict of a test. Verdicts of races include the rate and its confidence.
 """
 
 import fnmatch

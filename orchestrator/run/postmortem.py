@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that was lost comes in, how it ended and what shows that comes out; judging it is not done here.
+"""Postmortem of a lost guest: how it ended, and the evidence.
 
-The host's own trouble is ruled out first. A guest that merely does not answer over the connection we have is
-tried by another login, then by its network, by its serial line, and by an NMI.
+Host problems are ruled out first. A guest that does not answer on its connection is tried by another login,
+then by its network, its serial line, and an NMI. The verdict is made elsewhere.
 """
 
 import contextlib

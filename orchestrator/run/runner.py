@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests in, what each of them did out; judging it is not done here.
+"""Runs tests in guests and collects their results; verdicts are made elsewhere.
 
-The compiled tests are pushed once a boot. Around each, markers are written to the kernel log and the taint
-is read. A guest that crashed, hung, or ran a test that may crash it is replaced for the tests that remain.
-What a kernel says while its guest is being ended is the last test's.
+The compiled tests are copied to the guest once per boot. Around each test, markers are written to the kernel
+log and the taint is read. A guest that crashed, hung, or ran a test that may crash it is replaced for the
+remaining tests. Messages of a kernel while its guest is shut down are attributed to the last test.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own mm selftests as tests: in comes the tree under test, out come programs for its guest.
+"""Builds the mm selftests of the tree under test for its guest.
 
-Only those are listed that say in TAP how many results will come and need no argument. They are compiled as
-the tree has them, against its own headers. What a tree does not have, or what does not compile, becomes a
-program that says so in the same words; their sources are never changed.
+Only selftests with a TAP plan and without arguments are listed. They are compiled unmodified, against the
+headers of their tree. A selftest that the tree lacks, or that does not compile, is replaced by a program that
+reports so in TAP.
 """
 
 import shutil

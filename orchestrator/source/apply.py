@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A tree's commit and a series in, a commit ready to build out.
+"""Applies a series to a tree, as commits that can be built.
 
-A series is applied whole or not at all, in the store's own worktree, and never in a checkout of the user's.
+A series is applied completely or not at all, in a worktree of the store, never in a checkout of the user.
 """
 
 import re

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian packages, and their versions in several suites, without touching the machine's package state.
+"""Downloads Debian packages, and lists their versions, without touching the package state of the host.
 
-The mirrors and the keyring are those of the machine's own apt configuration. Package lists and downloads live
-in private apt roots inside the store, one per suite, so no privileges are needed.
+The mirrors and the keyring are those of the host's apt configuration. Package lists and downloads are in
+private apt roots inside the store, one per suite, so no privileges are needed.
 """
 
 import contextlib

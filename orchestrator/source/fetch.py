@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees in, commits of the store's repository out.
+"""Fetches trees, as commits of the store's repository.
 
-A tree counts as fetched once its ref is there, and that is written when every object is. What came before a
-kill is used by the next try: git servers are asked for commit and directories first and then for the missing
-files; archives are downloaded on from where they ended.
+A tree is fetched once its ref exists, which is written after all objects. An interrupted fetch is resumed:
+git servers are asked for commit and directories first and then for the missing files; downloads of archives
+continue where they stopped.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What old trees need to build with new compilers: ``patches/fixups.yaml``.
+"""Fixups that old trees need to build with new compilers: ``patches/fixups.yaml``.
 
-A fixup is data with a reason: words for make, or a patch that is applied below any series and never counts as
-part of one.
+A fixup has a reason, and either make variables or a patch. Patches are applied before any series and are not
+part of it.
 """
 
 import re

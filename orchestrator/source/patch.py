@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One patch: read, checked, made of a commit. Knows nothing of series and trees."""
+"""Reads and checks a single patch, and exports a commit as a patch."""
 
 import re
 from collections.abc import Iterator, Sequence

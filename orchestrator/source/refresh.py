@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series opened in a worktree for people to edit with git, and written back as patches.
+"""Opens a series as commits of a worktree for editing with git, and writes it back as patches.
 
-Written back is what differs: the same commits give the same bytes, so a series that nobody edited is the same
-files as before. Nothing that a person may have edited is ever overwritten by opening.
+The same commits give identical files, so a series that was not edited does not change. Opening a series never
+overwrites edits.
 """
 
 import re

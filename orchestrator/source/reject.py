@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why a patch does not apply: which hunks, what the tree has in their place, or that it is there already."""
+"""Explains why a patch does not apply: rejected hunks, the nearest code, or already applied."""
 
 import re
 from collections import Counter

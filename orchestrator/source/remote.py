@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Git servers: a URL and a commit in, its objects in the store's repository out.
+"""Fetches a commit from a git server into the store's repository.
 
-Commit and directories are asked for first and then the files that are missing, some thousands at a time, so
-that what came before a kill is not asked for again.
+The commit and its directories are fetched first and then the missing files, some thousands at a time, so that
+an interrupted fetch is resumed.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The store's one bare repository: every kernel source is a commit of it, every build a worktree.
+"""The store's bare repository: every kernel source is a commit of it, every build uses a worktree.
 
-Refs below ``refs/cowbell/`` keep what was fetched or made. A worktree belongs to one tree and goes from
-commit to commit of it: only files that differ get a new time stamp. Knows nothing of trees and series.
+Refs below ``refs/cowbell/`` keep fetched and generated commits. A worktree belongs to one tree and moves
+between its commits: only files that differ get a new time stamp.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patch series in, checked patch by patch: a folder of ``patches/``, an mbox, a patch, a range of a git tree.
+"""Reads and checks patch series: a folder of ``patches/``, an mbox, a patch, or a range of a git tree.
 
-Whatever it comes as, it leaves as files that ``git am`` takes, in order. Nothing is applied here.
+All of them become files for ``git am``, in order. Nothing is applied here.
 """
 
 import re

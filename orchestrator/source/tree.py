@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where kernels come from: ``patches/trees.yaml`` and ``KERNEL=`` in, typed trees out.
+"""Reads ``patches/trees.yaml`` and finds the tree that ``KERNEL=`` names.
 
-Nothing is fetched here. A name may carry a ref, ``stable-5.15:v5.15.100``, ``/path/to/linux:topic``, or a
+Nothing is fetched here. A name may have a ref, ``stable-5.15:v5.15.100``, ``/path/to/linux:topic``, or a
 Debian version: ``debian-6.1:6.1.170-3``.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The versions of Debian trees: those that the mirror offers, and those that are in the store."""
+"""The versions of Debian trees, on the mirror and in the store."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

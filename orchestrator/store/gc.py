@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The store kept under a size: what was not used for longest goes first.
+"""Deletes the least recently used artifacts until the store is below a size.
 
-Only what can be made again goes: worktrees, objects, kernels, root images, compiled tests. The commits, the
-results, the records of runs and the history stay. What a running job uses is locked by it and is left alone.
+Only what can be made again is deleted: worktrees, objects, kernels, root images, compiled tests. Commits,
+results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
 """
 
 import dataclasses
