@@ -101,10 +101,10 @@ class Prebuilt:
         return kernel
 
 
-_HANDOVER = TypeAdapter(Prebuilt)
+_PREBUILT = TypeAdapter(Prebuilt)
 
 
-def export_kernel(handover: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
+def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
     """Put a kernel, or why there is none, into a folder, in place of what was told of it before."""
     target.mkdir(parents=True, exist_ok=True)
     if kernel:
@@ -118,14 +118,14 @@ def export_kernel(handover: Prebuilt, kernel: Kernel | None, target: Path, store
                 (draft / PATCHES).write_bytes(patches)
             draft.chmod(0o755)
             draft.rename(place)
-        handover = replace(
-            handover,
+        prebuilt = replace(
+            prebuilt,
             source=request.source,
             toolchain=request.toolchain.identity,
             config_id=request.config.config_id,
             build_id=request.build_id,
         )
-    write_json(target / f"{quote(handover.row, '')}.{quote(handover.variant, '')}.json", asdict(handover))
+    write_json(target / f"{quote(prebuilt.row, '')}.{quote(prebuilt.variant, '')}.json", asdict(prebuilt))
 
 
 def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
@@ -137,16 +137,16 @@ def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
             errors.append(UsageError("there is no such folder", where=f"BUILT={folder}"))
         for path in sorted(folder.glob("*.json")):
             try:
-                handover = _HANDOVER.validate_python(json.loads(path.read_bytes()), extra="forbid")
+                prebuilt = _PREBUILT.validate_python(json.loads(path.read_bytes()), extra="forbid")
             except (OSError, ValueError, ValidationError) as error:
                 told = str(error).splitlines()[0]
                 errors.append(UsageError(f"is not a kernel that was handed over: {told}", where=str(path)))
                 continue
-            if handover.schema != SCHEMA:
-                errors.append(UsageError(f"has schema {handover.schema}, expected {SCHEMA}", where=str(path)))
-            if other := found.get(handover.name):
-                what = f"is the kernel of {handover.name}, and {other.folder} has one, too"
+            if prebuilt.schema != SCHEMA:
+                errors.append(UsageError(f"has schema {prebuilt.schema}, expected {SCHEMA}", where=str(path)))
+            if other := found.get(prebuilt.name):
+                what = f"is the kernel of {prebuilt.name}, and {other.folder} has one, too"
                 errors.append(UsageError(what, where=str(path)))
-            found[handover.name] = replace(handover, folder=str(folder.resolve()))
+            found[prebuilt.name] = replace(prebuilt, folder=str(folder.resolve()))
     raise_all(errors)
     return found
