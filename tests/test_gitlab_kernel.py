@@ -94,7 +94,10 @@ def project(tmp_path: Path, kernel_store: Store) -> Iterator[Project]:
     good = ROW.format(name="good", tests="fork.basic-cow, odirect.rd-mprotect")
     good += f"      - name: plain\n        expect: [{fails}]\n      - {{name: cow, series: cow}}\n"
     bad = ROW.format(name="bad", tests="odirect.rd-control, iouring.fixed-mprotect")
-    (folder / "ci/matrix.yaml").write_text(f"rows:{good}{bad}      - name: plain\n")
+    # known in every row; in this one it was to be fixed long ago
+    over = "{test: iouring.fixed-mprotect, status: fail, until: 2020-01-01, why: a fix was on its way}"
+    bad += f"      - name: plain\n        expect: [{over}]\n"
+    (folder / "ci/matrix.yaml").write_text(f"rows:{good}{bad}")
     (folder / ".gitlab-ci.yml").write_text(INCLUDE.format(store=kernel_store.root, bin=VENV))
     (folder / ".gitignore").write_text(".gitlab-ci-local/\n")
     run_git(folder, "init", "-q", "-b", "main")
