@@ -244,7 +244,7 @@ def test_tarball_that_is_another(
 def test_truncated_tarball(archive: Path, store: Store, progress: QuietProgress) -> None:
     archive.write_bytes(archive.read_bytes()[:-100])
     tree = TarballTree("cut", str(archive), sha256(archive))
-    with pytest.raises(UsageError, match="is not a whole archive"):
+    with pytest.raises(UsageError, match="is not a complete archive"):
         fetch_tree(tree, store, progress)
     assert find_fetched(tree, store) is None
 
@@ -283,7 +283,7 @@ def test_signature_is_checked(
     data[600] ^= 1
     packed.write_bytes(gzip.compress(bytes(data)))
     forged = TarballTree("forged", str(packed), sha256(packed), str(keyring))
-    with pytest.raises(UsageError, match="its signature is not good"):
+    with pytest.raises(UsageError, match="its signature is invalid"):
         fetch_tree(forged, store, progress)
     assert find_fetched(forged, store) is None
 
@@ -347,5 +347,5 @@ def test_declaration_that_changed_is_another_tree(linux: Path, store: Store, pro
 
 
 def test_word_that_is_no_tree() -> None:
-    with pytest.raises(UsageError, match="there is no kernel stabel; did you mean stable?"):
+    with pytest.raises(UsageError, match="there is no tree stabel; did you mean stable?"):
         find_tree("stabel:v5", {"stable": GitTree("stable", ("u",), "r")})

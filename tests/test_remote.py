@@ -102,7 +102,7 @@ def test_mirror_that_answers_is_used_and_recorded(
 def test_no_mirror_answers(server: GitServer, tree: GitTree, store: Store, progress: QuietProgress) -> None:
     server.allowed = 0
     tree = replace(tree, urls=(*tree.urls, "file:///nonexistent"))
-    with pytest.raises(InfraError, match="can not be fetched") as raised:
+    with pytest.raises(InfraError, match="cannot be fetched") as raised:
         fetch_tree(tree, store, progress)
     assert all(url in raised.value.hint for url in tree.urls)
     assert find_fetched(tree, store) is None
