@@ -119,7 +119,7 @@ def test_wrong_words_at_once(project: Path) -> None:
         "ARCH: there is no architecture arm64",
         "there are: x86_64, aarch64",
         "CONFIG: there is no fragment bsae; did you mean base?",
-        "KERNEL: there is no tree fake-5.1",
+        "KERNEL: there is no kernel fake-5.1",
     ):
         assert text in done.stderr
     done = cowbell(project, "gc", "build", "SIZE=20", "LLVM=14")

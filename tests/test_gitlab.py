@@ -588,7 +588,7 @@ def test_history_divides(store: Store) -> None:
         (("ROW=dmo",), "there is no row dmo; did you mean demo?"),
         (("SHARE=5",), "SHARE: "),
         (("TESTS=upstream/*",), "is compiled from the kernel's source"),
-        (("KERNEL=debian-5.11",), "there is no tree debian-5.11"),
+        (("KERNEL=debian-5.11",), "there is no kernel debian-5.11"),
         (("SINCE=no-such-commit",), "there is no commit no-such-commit"),
         (("some.yml",), "there is no some.yml"),
     ],

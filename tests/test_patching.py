@@ -105,7 +105,7 @@ def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
         (["series", "KERNEL=stabel"], ["there is no tree stabel"]),
         (
             ["source", "SERIES=./absent.patch nowhere:a..b", "KERNEL=/absent"],
-            ["absent.patch", "no kernel nowhere", "/absent: is no kernel tree"],
+            ["absent.patch", "no tree nowhere", "/absent: is not a kernel tree"],
         ),
         (["source", "SERIES=debian-5.10:a..b"], ["debian-5.10 is not of git"]),
         (["source", "DIRTY=1"], ["DIRTY: is for KERNEL=/path/to/checkout"]),

@@ -113,7 +113,7 @@ def test_the_same_word_twice_is_one_job() -> None:
     ("asked", "error"),
     [
         (Request(rows=("smal",)), "ROW: there is no row smal; did you mean small?"),
-        (Request(tree="debian-5.1"), "KERNEL: there is no tree debian-5.1; did you mean debian-5.10?"),
+        (Request(tree="debian-5.1"), "KERNEL: there is no kernel debian-5.1; did you mean debian-5.10?"),
         (Request(tests=("vmsplice.childs",)), "TESTS: no test matches 'vmsplice.childs'"),
     ],
 )
@@ -126,7 +126,7 @@ def test_every_wrong_word_at_once() -> None:
         Request(rows=("demmo", "small"), tree="debian-6.2", series=("cwo",), tests=("odirect.raed",))
     ) == [
         "ROW: there is no row demmo; did you mean demo?",
-        "KERNEL: there is no tree debian-6.2; did you mean debian-6.1?",
+        "KERNEL: there is no kernel debian-6.2; did you mean debian-6.1?",
         "SERIES: there is no series cwo; did you mean cow?",
         "TESTS: no test matches 'odirect.raed'",
     ]

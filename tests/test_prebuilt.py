@@ -123,7 +123,7 @@ def test_modules_of_another_cowbell_are_told(build: Build, declared: Declaration
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"toolchain": "another compiler"}))
     taken, (job,) = take(declared, place, built)
-    with pytest.raises(UsageError, match="was built by another cowbell"):
+    with pytest.raises(UsageError, match="was built by another version of cowbell"):
         build_job(job, taken, place)
 
 

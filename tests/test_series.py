@@ -138,11 +138,11 @@ def test_folder_of_somebody_else_needs_no_series_yaml(tmp_path: Path, store: Sto
         (MAIL[:-1], MAIL.count("\n"), "ends in the middle of a line"),
         ("", 1, "contains no diff"),
         ("Subject: [PATCH] x\n\nwords\n", 1, "contains no diff"),
-        (MAIL.split(" entry + 1")[0] + "\n", MAIL.split("@@")[0].count("\n") + 1, "shorter than its header says"),
+        (MAIL.split(" entry + 1")[0] + "\n", MAIL.split("@@")[0].count("\n") + 1, "shorter than its header"),
         (
             "\n".join(line for line in MAIL.split("\n") if not line.startswith("-	")),
             MAIL.split("@@")[0].count("\n") + 1,
-            "shorter than its header says",
+            "shorter than its header",
         ),
     ],
     ids=["CRLF", "no newline", "empty", "no diff", "cut", "line lost"],
