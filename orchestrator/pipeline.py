@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole way from jobs to results, in the order in which it is walked.
+"""Runs jobs from source to results, with the stages in their order.
 
-Every step asks the store first, so what is done is not done again, and a run that was killed goes on where
-it was. A kernel's failure ends its job and becomes a verdict; the host's ends the run.
+Every stage looks in the store first, so finished work is not repeated and a killed run continues where it
+was. A kernel failure ends its job and becomes a verdict; an infrastructure error ends the run.
 """
 
 import contextlib
@@ -94,15 +94,23 @@ def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Work
     return [make(job) for job in jobs]
 
 
-def prepare_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Prepared]:
+def prepare_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Prepared | None]:
     """Every series applied and every config checked, before the first object is compiled.
 
     Where something is wrong with some jobs, all of it is raised at once and the others are not built; with
-    ``-k``, or when there are no others, the failures are returned to be recorded.
+    ``-k``, or when there are no others, the failures are returned to be recorded. With ``-k`` a job that the
+    host kept from being prepared is None, and the others go on.
     """
-    prepared = [one for one in _work(jobs, place, lambda job, own: prepare_job(job, declared, own)) if one]
-    failures = [one.failure for one in prepared if one.failure]
-    if failures and not place.keep_going and any(one.request for one in prepared):
+    try:
+        tasks = _make_tasks(jobs, place, lambda job, own: prepare_job(job, declared, own))
+        prepared = work(tasks, place.limits, place.progress)
+    except Stopped as stopped:
+        if not place.limits.is_keeping_going:
+            raise ExceptionGroup("jobs", stopped.errors) from None
+        prepared = stopped.results
+    found = [one for one in prepared if one]
+    failures = [one.failure for one in found if one.failure]
+    if failures and not place.keep_going and any(one.request for one in found):
         raise ExceptionGroup("jobs", failures)
     return prepared
 
@@ -122,7 +130,8 @@ def build_jobs(
     prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
 
     def build(job: Job, own: Workspace) -> Path | None:
-        found = prepared[job.name]
+        # what kept it from being prepared is met, and told, once more
+        found = prepared[job.name] or prepare_job(job, declared, own)
         told = Prebuilt(job.row.name, job.variant.name, job.series.name, found.base)
         if reason := found.left_out:
             own.progress.note(f"left out: {job.name}: {reason}")
@@ -158,12 +167,12 @@ def run_jobs(
     A run is named by its results, so one that changes nothing is the run that is there already. What was
     earned before an ``InfraError`` or an interrupt stays in the store; with ``-k`` it is a run, too.
     """
-
     prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
 
     def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
         known = earned.get(job.name)
-        return _run_job(job, prepared[job.name], declared, own, accel, known, redo=redo and not earned)
+        ready = prepared[job.name] or prepare_job(job, declared, own)
+        return _run_job(job, ready, declared, own, accel, known, redo=redo and not earned)
 
     errors: list[CowbellError] = []
     # by job, what it came to in the turn before

@@ -50,7 +50,7 @@ def pytest_report_teststatus(
 ) -> Generator[None, tuple[str, str, str] | None, tuple[str, str, str] | None]:
     """A test with a kernel takes minutes: it has a line with the time, so that a log cut short says where."""
     status = yield
-    if status and status[1] and "kernel" in report.keywords:
+    if status and status[1] and "kernel" in getattr(report, "keywords", ()):
         at = time.strftime("%H:%M:%S")
         return status[0], f"\n{at} {status[1]} {report.nodeid.removesuffix('@kernel')}\n", status[2]
     return status

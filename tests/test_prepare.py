@@ -16,7 +16,9 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process.workers import Limits
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import load_run
+from orchestrator.source.debian import UnavailableError
 from orchestrator.source.series import Series
+from orchestrator.source.tree import DebianTree
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.test_plan import DECLARED, ROW
@@ -73,6 +75,17 @@ def test_with_keep_going_the_others_are_built(
     with pytest.raises(ExceptionGroup, match="jobs") as raised:
         build_jobs(jobs, declared, going, redo=False)
     assert ["0002-twice.patch" in str(error) for error in raised.value.exceptions] == [True]
+    assert len(list((place.store.root / "kernels").iterdir())) == 1
+
+
+def test_with_keep_going_a_tree_that_can_not_be_had_keeps_no_other_back(
+    declared: Declarations, place: Workspace
+) -> None:
+    elsewhere = replace(make_job("lost"), tree=DebianTree("nowhere", "linux-source-9.9", FAKE_TREE.suite))
+    going = replace(place, keep_going=True, limits=Limits(is_keeping_going=True))
+    with pytest.raises(ExceptionGroup, match="jobs") as raised:
+        build_jobs([elsewhere, make_job("plain")], declared, going, redo=False)
+    assert [type(error) for error in raised.value.exceptions] == [UnavailableError]
     assert len(list((place.store.root / "kernels").iterdir())) == 1
 
 

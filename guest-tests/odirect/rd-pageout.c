@@ -16,7 +16,7 @@ static void run(void)
 	swap_need();
 	page_stay_on_cpu();
 	stalled_read_start(&io);
-	swap_out_unless_pinned(io.page_a);
+	gt_need(swap_out_unless_pinned(io.page_a) || io.is_pinned, "reclaim unmaps a page that is not pinned");
 	/* Read first: a write fault on a swap entry would take the page over without a copy. */
 	page_touch(io.page_a, 1);
 	stalled_read_finish(&io);

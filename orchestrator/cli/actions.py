@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the targets do that show evidence, edit patches or bisect: a call in, an exit status out."""
+"""Runs the targets that show results, edit patches or bisect, and returns their exit statuses."""
 
 import shutil
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The words of ``bisect`` and ``bisect-step`` in, what is asked out, with every wrong word told at once."""
+"""Reads the variables of ``bisect`` and ``bisect-step``, and reports all usage errors at once."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was typed, and what was read for it: all that a target needs."""
+"""The parsed command line together with the declarations and the store: the input of every target."""
 
 import argparse
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Shell completion: a script a shell, and the words that it asks us for, from the command line's tables.
+"""Shell completion: a script per shell, and the words that these scripts ask for.
 
 The scripts know nothing: with each Tab they ask ``cowbell completion words``, which answers a line a word.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs in, out what becomes of every config symbol that their fragments ask for, as text or JSON.
+"""Reports the value of every requested config symbol, with the reason where it differs.
 
 Nothing is built: Kconfig alone is asked, a few seconds a kernel.
 """

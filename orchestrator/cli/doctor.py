@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rows in, out what they need of this machine, what is missing, and the command that installs it.
+"""Checks the host for the programs that rows need, and prints the command that installs them.
 
 Nothing is built or booted: an accelerator is only known to work after a first run.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words in, what they mean here out: rows, trees, targets, variables, verdicts, exit statuses, and tests."""
+"""Explains words: rows, trees, targets, variables, verdicts, exit statuses and tests."""
 
 import json
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The words of the command line: targets, variables, options, in, what was asked for out."""
+"""Defines and parses the command line: targets, variables and options."""
 
 import argparse
 import os
@@ -159,7 +159,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cowbell",
         usage="cowbell [OPTIONS] [TARGET...] [VAR=value...]",
-        description="Does this kernel keep memory coherent when copy-on-write meets a page pin?",
+        description="Cowbell tests that pinned pages stay coherent under copy-on-write.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(
             (

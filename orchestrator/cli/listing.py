@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Text and JSON of what there is, what is set, and what would be done."""
+"""Renders lists, settings and dry runs as text and JSON."""
 
 import dataclasses
 import json

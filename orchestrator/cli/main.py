@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line, with make's habits. Alone in printing and in ending the process.
+"""The entry point: parses the command line, runs a target, prints results and sets the exit status.
 
-stdout is the product, stderr is for people. Exit status: 0 every verdict is the expected one, 1 one is not,
-2 your mistake, 3 the host's.
+Results go to stdout, progress and diagnostics to stderr. Exit status: 0 every verdict is as expected, 1 one
+is not, 2 usage error, 3 infrastructure error. Only this module prints and ends the process.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manual page, in man(7)'s macros, from the tables of the command line."""
+"""Renders the manual page in man(7) macros."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ def _render(parser: argparse.ArgumentParser, version: str) -> Iterator[str]:
     yield f'.TH COWBELL 1 "" "Cowbell {version}" "User Commands"'
     yield from (
         ".SH NAME",
-        "cowbell \\- does a kernel keep memory coherent when copy\\-on\\-write meets a page pin?",
+        "cowbell \\- test that pinned pages stay coherent under copy\\-on\\-write",
     )
     yield from (
         ".SH SYNOPSIS",

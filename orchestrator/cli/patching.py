@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The targets that are about patches alone: does a series apply, open it for editing, write it back.
+"""The targets ``series``, ``worktree`` and ``refresh``: check, edit and write back patch series.
 
-A request in, an exit status and the text for stdout out.
+Each returns an exit status and the text for stdout.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A user's defaults: variables and their values in ``cowbell.yaml`` of the configuration directory."""
+"""Reads a user's default variables from ``cowbell.yaml`` in the configuration directory."""
 
 import os
 from pathlib import Path

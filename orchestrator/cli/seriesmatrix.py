@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series and tests in, what each patch flips out, beside what ``series.yaml`` claims of it.
+"""Tests every prefix of a series and compares what each patch flips with ``series.yaml``.
 
 Every prefix of the series is a kernel; a test flips where it passes on one side of a patch and fails on the
 other. What a test came to otherwise, a skip or its own trouble, is no side.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A running guest and our own standard input, output and error in, the guest's shell on them.
+"""Connects the user's terminal, or stdin, to a shell in a guest.
 
 On a terminal the shell is interactive; otherwise it runs the commands it is given. Neither says a verdict.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Progress as people see it: a live view on a terminal, a time-stamped line a stage elsewhere.
+"""Shows progress: a live view on a terminal, otherwise a line with the time per stage.
 
 In a GitLab job's log what follows a stage is a section that opens at a click. Everything goes to stderr;
 stdout belongs to the product.

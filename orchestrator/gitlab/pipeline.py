@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The words of ``ci`` in, the text of its pipeline out."""
+"""Renders the GitLab pipeline of the target ``ci``."""
 
 import datetime
 import os

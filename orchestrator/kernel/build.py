@@ -27,7 +27,9 @@ from orchestrator.source.repository import Source, checkout
 from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
-_ERROR = re.compile(r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop)")
+_ERROR = re.compile(
+    r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop|not clean)"
+)
 # the same input gives the same bytes, whoever builds it and when
 _REPRODUCIBLE = (
     "KBUILD_BUILD_TIMESTAMP=2000-01-01",

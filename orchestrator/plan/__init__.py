@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was asked for becomes jobs, and the steps of each."""
+"""The jobs of a command: what to build and test, and what of it is up to date."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that the project's files declare, the user's own over what is shipped."""
+"""Loads all YAML files and tests of the project, with the user overlay on top."""
 
 import functools
 import itertools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the targets would do about jobs, and why, without doing any of it."""
+"""Lists what a command would do for each job, and why, without doing it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The declarations with what words of the command line bring along: a tree, a series, a range of commits."""
+"""Adds the trees, series and commit ranges of the command line to the declarations."""
 
 from collections.abc import Sequence
 from dataclasses import replace

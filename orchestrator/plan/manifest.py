@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a job was made of the last time, file by file, and how long it took.
+"""Records the inputs of a job's last run, file by file, and how long its parts took.
 
 Identities decide what is done; this says which input made the difference, and about how long it will take.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A request and the declarations in, jobs out, with every wrong word of the request told at once.
+"""Makes jobs from a request and the declarations, and reports all usage errors at once.
 
 Nothing is fetched, built or looked up in the store here.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One job, stage by stage: its source, its kernel, its machine, its programs, and what is expected of them.
+"""The stages of one job: source, kernel, machine, test programs, expectations.
 
-A kernel that was built elsewhere comes in here, and what comes after does not know.
+Prebuilt kernels enter here; later stages do not see the difference.
 """
 
 import datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where everything is that a job needs: the project's files, the store, and who is told of progress."""
+"""The project folder, the store and the options that all jobs of a command share."""
 
 import contextlib
 from collections.abc import Sequence
