@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The types of all JSON output, and the JSON Schemas made from them: ``cowbell schema NAME``.
+"""The types of all JSON output, and the JSON Schemas made from them.
 
 A product names its schema in its first key. A change that old readers would trip over gets a new number.
 """
