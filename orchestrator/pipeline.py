@@ -219,7 +219,7 @@ def _run_job(
     has_run, base = False, prepared.base
     record = replace(
         make_record(job),
-        sought=place.repeat.list_sought(job.tests),
+        target_rates=place.repeat.list_target_rates(job.tests),
         version=str(base.version),
         origin=base.origin,
         base=base.commit,
@@ -271,7 +271,7 @@ def _run_job(
         record, has_run = replace(record, failure=failure), True
     ordered = tuple(result for test in job.tests for result in results.get(test.id, ()))
     if ordered:
-        record = replace(record, readings=load_setup(folder / ordered[-1].boot))
+        record = replace(record, guest_setup=load_setup(folder / ordered[-1].boot))
     return replace(record, results=ordered), has_run
 
 

@@ -53,10 +53,10 @@ def test_guest_has_the_pages_asked_for(machine: Machine, tmp_path: Path) -> None
         config = guest.run("zcat /proc/config.gz", Deadline.after(60)).stdout
         assert config == (machine.kernel.folder / "config").read_text()
         assert parse_config(config)["ARM64_64K_PAGES"] == "y"
-    readings = load_setup(tmp_path)
-    assert readings["page_kib"] == 64
-    assert readings["disks"][0]["block"] == 4096, "a page is 16 of them"
-    assert readings["thp"] == "madvise"
+    guest_setup = load_setup(tmp_path)
+    assert guest_setup["page_kib"] == 64
+    assert guest_setup["disks"][0]["block"] == 4096, "a page is 16 of them"
+    assert guest_setup["thp"] == "madvise"
 
 
 def test_guest_that_lacks_a_symbol_does_not_count(machine: Machine, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_tests_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Sto
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (job,) = json.loads(done.stdout)["jobs"]
-    assert job["readings"]["swaps"][0]["stable"] is False
+    assert job["guest_setup"]["swaps"][0]["stable"] is False
     found = {verdict["name"]: verdict["raw"] for verdict in job["verdicts"]}
     assert found["odirect.rd-control"] == "pass"
     assert found["odirect.rd-mprotect"] == "fail"

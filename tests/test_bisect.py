@@ -39,7 +39,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
-from orchestrator.result.record import Failure, JobRecord, RunRecord, Sought, TrialResult, save_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult, save_run
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
@@ -141,7 +141,7 @@ class Ground:
             row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
             tests={self.test.id: self.test.subtests}, results=tuple(known), failure=failure,
             races=(self.test.id,) if self.test.kind == "race" else (),
-            sought=place.repeat.list_sought([self.test]),
+            target_rates=place.repeat.list_target_rates([self.test]),
         )  # fmt: skip
         run_id = f"demo-{commit[:12]}-{len(known)}"
         save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
@@ -381,15 +381,15 @@ def test_a_race_is_found_with_the_confidence_that_was_asked_for(ground: Ground, 
     Chance(ground, rate, 400)
     outcome = ground.bisect()
     assert outcome.suspects == (ground.commits[13],)
-    (sought,) = outcome.sought.values()
-    assert sought.rate < rate
-    assert sought.risk < 0.05 / 2 / 5
+    (target_rates,) = outcome.target_rates.values()
+    assert target_rates.rate < rate
+    assert target_rates.risk < 0.05 / 2 / 5
     for step in outcome.steps:
         hits, _, tries = next(iter(step.rates.values())).split()
-        enough = 1 - (1 - sought.rate) ** int(tries) > 1 - sought.risk
+        enough = 1 - (1 - target_rates.rate) ** int(tries) > 1 - target_rates.risk
         assert step.answer is (Answer.BAD if int(hits) else Answer.GOOD)
         assert int(hits) or enough
-    assert "is right with 95 % confidence" in " ".join(render_text(outcome).split())
+    assert "the bisection has 95 % confidence" in " ".join(render_text(outcome).split())
 
 
 def test_evidence_is_topped_up(ground: Ground) -> None:
@@ -452,8 +452,8 @@ def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
     verdicts = judge(tried(0, 100))
     failing = {GOOD.test: Failing(Status.FAIL)}
     assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
-    assert find_answer(verdicts, failing, {GOOD.test: Sought(0.5, "x", 0.01)})[0] is Answer.GOOD
-    assert find_answer(verdicts, failing, {GOOD.test: Sought(0.01, "x", 0.01)})[0] is Answer.SKIP
+    assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.5, "x", 0.01)})[0] is Answer.GOOD
+    assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.01, "x", 0.01)})[0] is Answer.SKIP
 
 
 def test_a_subtest_that_is_not_there_is_a_skip() -> None:

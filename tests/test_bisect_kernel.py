@@ -113,7 +113,7 @@ def test_a_race_is_found(bench: Bench) -> None:
         if step["answer"] != "skip":
             hits = int(step["rates"][name].split()[0])
             assert (hits > 0) == (step["answer"] == "bad")
-    assert told["sought"][name]["rate"] > 0
+    assert told["target_rates"][name]["rate"] > 0
 
 
 def test_a_patch_that_breaks_is_found_and_a_comment_is_no_new_kernel(bench: Bench) -> None:

@@ -365,7 +365,7 @@ def test_missing_compiler_names_its_packages(tmp_path: Path, monkeypatch: pytest
 def test_image_without_build_id(tmp_path: Path) -> None:
     (tmp_path / "a.c").write_text("int a;\n")
     subprocess.run(["gcc", "-c", "a.c"], cwd=tmp_path, check=True)
-    with pytest.raises(InfraError, match="carries no GNU build id"):
+    with pytest.raises(InfraError, match="has no GNU build id"):
         read_gnu_build_id(tmp_path / "a.o")
 
 

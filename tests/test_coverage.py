@@ -11,8 +11,8 @@ from orchestrator.errors import UsageError
 from orchestrator.history.coverage import (
     explain_tests,
     explain_tests_json,
-    find_sightings,
-    find_sought,
+    find_observations,
+    find_target_rates,
     load_runs,
     make_coverage,
     make_proofs,
@@ -53,7 +53,7 @@ PAIR = make_run(1, ("5.10.262", "", FAILED), ("5.10.262", "cow", GOOD))
 
 
 def test_both_sides_of_a_pair() -> None:
-    seen = find_sightings([PAIR], CURRENT)
+    seen = find_observations([PAIR], CURRENT)
     (proof,) = make_proofs([TEST], seen.values())
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == (("5.10.262",), ("5.10.262 + cow",))
     assert proof.is_two_sided
@@ -71,7 +71,7 @@ def test_both_sides_of_a_pair() -> None:
     ids=["older", "broken", "skip"],
 )  # fmt: skip
 def test_what_proves_nothing(result: TrialResult) -> None:
-    seen = find_sightings([make_run(1, ("5.10.262", "", result))], CURRENT)
+    seen = find_observations([make_run(1, ("5.10.262", "", result))], CURRENT)
     (proof,) = make_proofs([TEST], seen.values())
     assert not proof.failed_on and not proof.passed_on
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
@@ -83,23 +83,23 @@ def test_the_lowest_known_rate_is_sought() -> None:
         return replace(FAILED, stdout=GOOD.stdout.replace("ok 1", told))
 
     variants = [("5.10.262", "", rated(500)), ("5.15.100", "", rated(20)), ("6.1", "", GOOD)]
-    (sought,) = find_sought(
-        make_proofs([TEST], find_sightings([make_run(1, *variants)], CURRENT).values())
+    (target_rates,) = find_target_rates(
+        make_proofs([TEST], find_observations([make_run(1, *variants)], CURRENT).values())
     ).values()
-    assert sought.origin == "20 of 1000 on 5.15.100"
-    assert 0.01 < sought.rate < 0.02
-    assert not find_sought(make_proofs([TEST], find_sightings([PAIR], CURRENT).values()))
+    assert target_rates.origin == "20 of 1000 on 5.15.100"
+    assert 0.01 < target_rates.rate < 0.02
+    assert not find_target_rates(make_proofs([TEST], find_observations([PAIR], CURRENT).values()))
 
 
 def test_one_sided_is_told() -> None:
-    (proof,) = make_proofs([TEST], find_sightings([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
+    (proof,) = make_proofs([TEST], find_observations([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
     assert "never seen to FAIL: 1\n    odirect.rd-mprotect" in render_proofs([proof])
     assert "0 of 1 subtests seen both ways" in render_proofs([proof])
 
 
 def test_the_last_run_counts() -> None:
     runs = [make_run(1, ("6.1", "", FAILED)), make_run(2, ("6.1", "", GOOD))]
-    (proof,) = make_proofs([TEST], find_sightings(runs, CURRENT).values())
+    (proof,) = make_proofs([TEST], find_observations(runs, CURRENT).values())
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == ((), ("6.1",))
 
 
@@ -111,7 +111,7 @@ def test_rates_are_told_with_the_kernel_and_add_up() -> None:
     pair = make_run(1, ("5.10.262", "", rated(FAILED, "3 of 1800")), ("6.1", "", rated(GOOD, "0 of 900")))
     other = make_run(2, ("6.1", "", rated(GOOD, "0 of 100")))
     other = replace(other, jobs=tuple(replace(job, row="numa") for job in other.jobs))
-    seen = list(find_sightings([pair, other], CURRENT).values())
+    seen = list(find_observations([pair, other], CURRENT).values())
     (proof,) = make_proofs([TEST], seen)
     assert "FAIL  5.10.262 (3 of 1800)\n    PASS  6.1 (0 of 1000)\n" in render_proofs([proof])
     assert json.loads(render_proofs_json([proof]))["subtests"][0]["rates"] == {
@@ -124,7 +124,7 @@ def test_a_test_that_declares_no_subtests_has_those_that_were_seen() -> None:
     test = replace(TEST, language=SELFTEST)
     run = make_run(1, ("6.1", "", GOOD))
     run = replace(run, jobs=tuple(replace(job, tests={GOOD.test: ()}) for job in run.jobs))
-    seen = list(find_sightings([run], CURRENT).values())
+    seen = list(find_observations([run], CURRENT).values())
     (proof,) = make_proofs([test], seen)
     assert (proof.name, list(proof.passed_on)) == (f"{GOOD.test}/{GOOD.test}", ["6.1"])
     assert f"PASS {GOOD.test}/{GOOD.test} on 6.1" in explain_tests([test], seen)
@@ -140,7 +140,7 @@ def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
 
 
 def test_coverage_of_the_changelog() -> None:
-    seen = list(find_sightings([PAIR], CURRENT).values())
+    seen = list(find_observations([PAIR], CURRENT).values())
     coverage = make_coverage(ENTRIES, [TEST], seen)
     text = render_coverage(coverage)
     assert (
@@ -153,7 +153,7 @@ def test_coverage_of_the_changelog() -> None:
 
 
 def test_explanation() -> None:
-    seen = list(find_sightings([PAIR], CURRENT).values())
+    seen = list(find_observations([PAIR], CURRENT).values())
     text = explain_tests([TEST], seen)
     for told in (
         "the page is copied",

@@ -74,14 +74,14 @@ def test_a_row_from_build_to_report() -> None:
     assert scripts(build) == [["cowbell", "-k", "build", "ROW=demo", "DIR=built"]]
     assert scripts(test) == [["cowbell", "-k", "test", "ROW=demo", "BUILT=built"]]
     assert scripts(report) == [
-        ["cowbell", "merge", "ROW=demo", "earned"],
+        ["cowbell", "merge", "ROW=demo", "results"],
         ["cowbell", "report", "DIR=public"],
     ]
     # what a build leaves is what a test takes, and so on
     assert build["artifacts"]["paths"] == ["built/"]
     assert test["needs"] == ["build demo"]
-    assert test["variables"]["COWBELL_RESULTS"] == "$CI_PROJECT_DIR/earned/test-demo"
-    assert test["artifacts"]["paths"] == ["earned/test-demo/"]
+    assert test["variables"]["COWBELL_RESULTS"] == "$CI_PROJECT_DIR/results/test-demo"
+    assert test["artifacts"]["paths"] == ["results/test-demo/"]
     assert report["dependencies"] == ["test demo"]
     assert report["artifacts"]["reports"] == {"junit": "public/junit.xml"}
 
@@ -136,7 +136,15 @@ def test_words_go_where_they_mean_something() -> None:
     assert scripts(made["test demo"]) == [
         [*own, "-k", "test", "ROW=demo", "BUILT=built", "ACCEL=kvm", "REPEAT=auto", "TESTS=fork.*"]
     ]
-    assert scripts(made["report"])[0] == [*own, "merge", "ROW=demo", "earned", kernel, series, "TESTS=fork.*"]
+    assert scripts(made["report"])[0] == [
+        *own,
+        "merge",
+        "ROW=demo",
+        "results",
+        kernel,
+        series,
+        "TESTS=fork.*",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +240,7 @@ def test_a_long_row_is_divided_and_nothing_is_lost() -> None:
     assert sorted(",".join(chosen).split(",")) == sorted(test.id for test in tests)
     assert made["report"]["dependencies"] == shards
     folders = [made[name]["artifacts"]["paths"][0] for name in shards]
-    assert folders[0] == f"earned/test-catalogue-1-of-{len(shards)}/"
+    assert folders[0] == f"results/test-catalogue-1-of-{len(shards)}/"
     assert len(set(folders)) == len(shards)
 
 

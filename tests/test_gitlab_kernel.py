@@ -162,7 +162,7 @@ def test_a_job_that_is_killed_costs_nobody_else_a_result(project: Project) -> No
     folder = project.folder / ".gitlab-ci-local" / "builds" / "testIAbad"
 
     def has_earned() -> bool:
-        return bool(list(folder.glob("earned/test-bad/results/*/iouring.fixed-mprotect.*.json")))
+        return bool(list(folder.glob("results/test-bad/results/*/iouring.fixed-mprotect.*.json")))
 
     try:
         wait_for(lambda: find_job(folder) > 0 and has_earned(), 600)

@@ -331,24 +331,24 @@ def test_a_guest_that_is_as_asked_for() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "what"),
     [
-        (("nodes",), [{"memory_mib": 1023, "cpus": 2, "distances": [10]}], "numa: asked for 2 nodes, got 1"),
-        (("nodes", 1, "memory_mib"), 256, r"numa\[1\]: asked for 1 CPU\(s\) and 512 MiB, got 1 and 256"),
+        (("nodes",), [{"memory_mib": 1023, "cpus": 2, "distances": [10]}], "numa: requested 2 nodes, got 1"),
+        (("nodes", 1, "memory_mib"), 256, r"numa\[1\]: requested 1 CPU\(s\) and 512 MiB, got 1 and 256"),
         (("nodes", 0, "cpus"), 2, r"numa\[0\]"),
-        (("nodes", 0, "distances"), [10, 10], r"numa\[0\]: asked for distances \[10, 20\]"),
+        (("nodes", 0, "distances"), [10, 10], r"numa\[0\]: requested distances \[10, 20\]"),
         (("disks", 0, "block"), 512, r"in blocks of 4096 bytes, got ext4, 512"),
         (("disks", 0, "block"), 0, r"got ext4, no direct I/O at all"),
         (("disks", 0, "format"), "tmpfs", r"disks\[0\]"),
-        (("swaps",), [], "swap: asked for raid5, active is: none"),
+        (("swaps",), [], "swap: requested raid5, active is: none"),
         (("swaps", 0, "stable"), False, "to be stable, they are not stable"),
-        (("swaps", 0, "size_mib"), 12, "swap: asked for 256 MiB, got 12"),
+        (("swaps", 0, "size_mib"), 12, "swap: requested 256 MiB, got 12"),
         (("swaps", 0, "degraded"), 1, "whole RAID5"),
         (("swaps", 0, "mdstat"), "md0 : active linear vde[0]", "whole RAID5"),
-        (("hugepages",), {2048: 7}, "hugepages: asked for 8 of 2M, got 7"),
-        (("hugepages",), {2048: 8, 1048576: 1}, "hugepages: asked for 0 of 1G, got 1"),
-        (("thp",), "never", "thp: asked for madvise, got never"),
-        (("ksm",), "off", "ksm: asked for on, got off"),
+        (("hugepages",), {2048: 7}, "hugepages: requested 8 of 2M, got 7"),
+        (("hugepages",), {2048: 8, 1048576: 1}, "hugepages: requested 0 of 1G, got 1"),
+        (("thp",), "never", "thp: requested madvise, got never"),
+        (("ksm",), "off", "ksm: requested on, got off"),
         (("io", "delay_ms"), 0.1, "delay of 5 ms, a transfer took 0.1 ms"),
-        (("io", "iops"), 9000, "asked for 100 iops at most, measured 9000"),
+        (("io", "iops"), 9000, "requested 100 iops at most, measured 9000"),
         (("io", "bandwidth_mib"), 300, "bandwidth_mib"),
     ],
 )
@@ -406,9 +406,9 @@ def guest_says(kernel: Kernel, tmp_path: Path) -> Say:
 def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Path) -> None:
     (line,) = guest_says(f"{GOT!r}\n")
     assert ast.literal_eval(shlex.split(line)[-1])["swap"]["member_mib"] == 128
-    readings = load_setup(tmp_path)
-    assert readings["disks"] == GOT["disks"]
-    assert describe_setup(readings) == describe_setup(GOT)
+    guest_setup = load_setup(tmp_path)
+    assert guest_setup["disks"] == GOT["disks"]
+    assert describe_setup(guest_setup) == describe_setup(GOT)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Pat
     [
         ("{'error': 'mdadm: no such device'}\n", "mdadm: no such device"),
         ("rubbish\n", "no such program"),
-        (repr({**GOT, "swaps": [], "thp": "never"}), "active is: none\n  thp: asked for madvise, got never"),
+        (repr({**GOT, "swaps": [], "thp": "never"}), "active is: none\n  thp: requested madvise, got never"),
     ],
 )
 def test_set_up_that_does_not_is_no_fault_of_the_kernel(guest_says: Say, said: str, hint: str) -> None:
@@ -472,7 +472,7 @@ def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
 def test_swap_that_nobody_asked_for() -> None:
     got = {**GOT, "nodes": [{"memory_mib": 1023}], "disks": [], "hugepages": {}}
     (found,) = find_differences(GuestShape(2, 1024), got)
-    assert found == "swap: asked for none, active is: /dev/md0"
+    assert found == "swap: requested none, active is: /dev/md0"
 
 
 def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: Path) -> None:
@@ -545,9 +545,9 @@ def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
         assert ask(
             guest, "stat -f -c %T /work/tmp; for i in 0 1; do blockdev --getss /dev/cowbell/disk$i; done"
         ) == ("ext2/ext3\n4096\n512")
-        readings = load_setup(tmp_path / "boot")
-        assert [disk["block"] for disk in readings["disks"]] == [4096, 512]
-        assert readings["io"]["delay_ms"] >= 20
+        guest_setup = load_setup(tmp_path / "boot")
+        assert [disk["block"] for disk in guest_setup["disks"]] == [4096, 512]
+        assert guest_setup["io"]["delay_ms"] >= 20
         assert (tmp_path / "boot" / "cowbell-disk0.qcow2").exists()
     assert not list((tmp_path / "boot").glob("*.qcow2"))
 
@@ -569,4 +569,4 @@ def test_nodes_huge_pages_and_merging(lab: Boot) -> None:
 def test_what_does_not_come_up_fails_the_boot(lab: Boot) -> None:
     with pytest.raises(StageFailure) as raised, lab("swap: zram\nappend: mem=512M"):
         pytest.fail("a guest with half of its memory is taken for the whole one")
-    assert re.fullmatch(r"memory: asked for 1024 MiB, got 51\d", raised.value.hint)
+    assert re.fullmatch(r"memory: requested 1024 MiB, got 51\d", raised.value.hint)

@@ -328,7 +328,7 @@ def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch
     db.execute("PRAGMA user_version = 99")
     db.close()
     with (
-        pytest.raises(UsageError, match="has schema 99, this cowbell knows up to 1"),
+        pytest.raises(UsageError, match="has schema 99, this version of cowbell reads up to 1"),
         open_history(store, pytest.fail),
     ):
         pass

@@ -129,7 +129,7 @@ def explain(tmp_path: Path) -> Explain:
     ("symbol", "wanted", "lines", "reason"),
     [
         ("CRYPTO_LZP", "y", [], "there is no such symbol in 5.10.262; did you mean CRYPTO_LZO?"),
-        ("S390", "y", [], "no symbol of this architecture: it is defined in arch/s390/Kconfig"),
+        ("S390", "y", [], "not a symbol of this architecture: it is defined in arch/s390/Kconfig"),
         ("CRYPTO_LZO", "y", [], "it needs CRYPTO (add CONFIG_CRYPTO=y)"),
         ("EXPERT_ONLY", "y", [], "it needs CRYPTO (add CONFIG_CRYPTO=y)"),
         (
@@ -141,29 +141,29 @@ def explain(tmp_path: Path) -> Explain:
         ),
         ("ZSMALLOC", "y", ["CONFIG_KVM=y", "CONFIG_TINY=y"], "it needs TINY unset (it is y)"),
         ("SOFT_DIRTY", "y", [], "it needs HAVE_SOFT_DIRTY, which this architecture does not have"),
-        ("NOT_HERE", "y", [], "it needs S390, which is no symbol of this architecture"),
-        ("FOUND", "y", [], "it needs what this compiler or host does not have"),
+        ("NOT_HERE", "y", [], "it needs S390, which is not a symbol of this architecture"),
+        ("FOUND", "y", [], "it needs support by the compiler or host"),
         (
             "MMU_NOTIFIER",
             "y",
             [],
-            "it has no prompt, so it can not be set: ask for one of KVM",
+            "it has no prompt, so it cannot be set: request one of KVM",
         ),
-        ("HAVE_SOFT_DIRTY", "y", [], "it has no prompt, so it can not be set: its default holds"),
-        ("ARCH_HAS_DMA", "n", [], "it has no prompt, so it can not be unset: its default holds"),
+        ("HAVE_SOFT_DIRTY", "y", [], "it has no prompt, so it cannot be set: its default applies"),
+        ("ARCH_HAS_DMA", "n", [], "it has no prompt, so it cannot be unset: its default applies"),
         ("MMU_NOTIFIER", "n", ["CONFIG_KVM=y"], "it is selected by KVM: leave that out"),
-        ("PAGES_64K", "y", [], "its choice went to PAGES_4K: ask for one of PAGES_4K, PAGES_64K only"),
-        ("PAGES_4K", "n", [], "it is what its choice has chosen: ask for another of PAGES_4K, PAGES_64K"),
+        ("PAGES_64K", "y", [], "its choice selected PAGES_4K: request only one of PAGES_4K, PAGES_64K"),
+        ("PAGES_4K", "n", [], "it is selected by its choice: request another one of PAGES_4K, PAGES_64K"),
         ("NR_CPUS", "9999", [], "out of range: 2 to 512 is allowed"),
         ("NR_CPUS", "8", [], "add CONFIG_NR_CPUS=8, nothing else sets it"),
         ("CRYPTO", "n", ["CONFIG_CRYPTO=y"], "add '# CONFIG_CRYPTO is not set'"),
-        ("NR_CPUS", "y", [], "it is int, y is no value of it"),
-        ("NAME", "y", [], "it is string, y is no value of it"),
-        ("CRYPTO", "8", [], "it is bool, 8 is no value of it"),
+        ("NR_CPUS", "y", [], "it is int, y is not a valid value"),
+        ("NAME", "y", [], "it is string, y is not a valid value"),
+        ("CRYPTO", "8", [], "it is bool, 8 is not a valid value"),
         ("ZRAM", "m", [], "modules are off: add CONFIG_MODULES=y"),
-        ("CRYPTO", "m", ["CONFIG_MODULES=y"], "it is bool, m is no value of it"),
+        ("CRYPTO", "m", ["CONFIG_MODULES=y"], "it is bool, m is not a valid value"),
         ("CRYPTO", "y", [], "add CONFIG_CRYPTO=y, nothing else sets it"),
-        ("LTO_CLANG", "y", [], "it has no prompt, so it can not be set: its default holds"),
+        ("LTO_CLANG", "y", [], "it has no prompt, so it cannot be set: its default applies"),
         # BUS || PEER = n
         ("CARD", "y", [], "add CONFIG_CARD=y, nothing else sets it"),
         ("CARD", "y", ["CONFIG_PEER=y"], "it needs BUS || PEER = n (add CONFIG_BUS=y)"),
@@ -231,7 +231,7 @@ def test_tree_with_an_invented_keyword(tmp_path: Path) -> None:
     wanted = {"SWAP": "y", "NUMA": "y", "S390": "y", "FROB": "y"}
     told = explain_symbols(wanted, tmp_path / "config", environment)
     assert [line.strip() for line in told["SWAP"].splitlines()[:-1]] == [
-        "its definition may tell why:",
+        "see its definition:",
         "mm/Kconfig:1:",
         "config SWAP",
         'bool "Swap" # of pages',
@@ -239,11 +239,11 @@ def test_tree_with_an_invented_keyword(tmp_path: Path) -> None:
         "&& MMU",
         "frobnicate BLOCK",
     ]
-    assert "Kconfiglib can not read this tree: mm/Kconfig:6" in told["SWAP"].splitlines()[-1]
+    assert "Kconfiglib cannot parse this tree: mm/Kconfig:6" in told["SWAP"].splitlines()[-1]
     assert "arch/x86/Kconfig:1:" in told["NUMA"]
     assert "mm/Kconfig:13:" in told["NUMA"]
     assert "s390" not in told["NUMA"]
-    assert told["S390"] == "no symbol of this architecture: it is defined in arch/s390/Kconfig:4"
+    assert told["S390"] == "not a symbol of this architecture: it is defined in arch/s390/Kconfig:4"
     assert told["FROB"] == "there is no such symbol in 9.0"
 
 
@@ -253,4 +253,4 @@ def test_tree_that_is_not_understood(tmp_path: Path) -> None:
     environment = make_environment(tmp_path, "9.0", ["ARCH=x86_64"])
     told = explain_symbols({"A": "y"}, tmp_path / "config", environment)
     assert told["A"].startswith("there is no such symbol in 9.0\n")
-    assert "Kconfiglib can not read this tree: Kconfig:1" in told["A"]
+    assert "Kconfiglib cannot parse this tree: Kconfig:1" in told["A"]

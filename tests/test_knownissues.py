@@ -15,7 +15,7 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_matrix
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, Sought, TrialResult
+from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, TargetRate, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from orchestrator.status import Status
@@ -60,7 +60,7 @@ def test_nothing_else_is_passed_over_with_it(result: TrialResult) -> None:
 def test_a_known_splat_is_no_answer() -> None:
     """Neither to how often a race fails, nor where the test had trouble of its own."""
     race = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
-    auto = Repeat(AUTO, {GOOD.test: Sought(0.5, "known")})
+    auto = Repeat(AUTO, {GOOD.test: TargetRate(0.5, "known")})
     assert not auto.wants_more(race, [COMPLAINS])
     assert [auto.wants_more(race, [COMPLAINS] * n, (KNOWN,)) for n in (1, 4, 5)] == [True, True, False]
     broken = replace(COMPLAINS, stdout="")

@@ -133,8 +133,8 @@ def cut(theirs: Store) -> str:
 
 def other_schema(theirs: Store) -> str:
     path = theirs.root / "runs" / "demo-000000000001" / "record.json"
-    path.write_text(path.read_text().replace('"schema": 5', '"schema": 99'))
-    return f"{path}: has schema 99, this cowbell reads 4 and 5"
+    path.write_text(path.read_text().replace('"schema": 6', '"schema": 99'))
+    return f"{path}: has schema 99, this version of cowbell reads schema 6"
 
 
 def cut_result(theirs: Store) -> str:
@@ -349,7 +349,7 @@ def test_what_was_earned_before_a_kill_is_in_the_run(store: Store, theirs: Store
 def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
     """Each was run by itself, one on another accelerator, and both number their boots alike."""
     for number, result in enumerate((RESULT, OTHER), 1):
-        share = Store(tmp_path / "earned" / f"test-demo-{number}-of-2")
+        share = Store(tmp_path / "results" / f"test-demo-{number}-of-2")
         earn(share, result)
         boot = share.root / "results" / VARIANT / "boot-1"
         boot.mkdir()
@@ -362,7 +362,7 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
         evidence.mkdir()
         (evidence / f"{result.test}.tar.zst").write_text(f"evidence {number}")
     # what is named is the folder that all of them are in
-    merged, _ = take_planned(store, [plan(OTHER.test, RESULT.test)], tmp_path / "earned")
+    merged, _ = take_planned(store, [plan(OTHER.test, RESULT.test)], tmp_path / "results")
     assert merged.missing == ()
     folder = store.root / "runs" / merged.merged
     (job,) = load_run(folder / "record.json").jobs
@@ -377,13 +377,13 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
 
 
 def test_nothing_came_at_all(store: Store, tmp_path: Path) -> None:
-    merged, notes = take_planned(store, [plan("never.run")], tmp_path / "earned")
-    assert notes == [f"{tmp_path}/earned: there is no such folder, so nothing came"]
+    merged, notes = take_planned(store, [plan("never.run")], tmp_path / "results")
+    assert notes == [f"{tmp_path}/results: there is no such folder, so nothing came"]
     assert merged.missing == (f"{JOB.row}/{JOB.variant}",)
     assert (store.root / "runs" / merged.merged / "record.json").exists()
     # that is a mistake of who says so, where nothing was planned
     with pytest.raises(ExceptionGroup, match="bad input"):
-        take(store, tmp_path / "earned")
+        take(store, tmp_path / "results")
 
 
 def test_a_row_on_the_command_line_is_planned(theirs: Store, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
     (linux / "mm/memory.c").write_text("int changed;\n")
     done = cowbell("source", "ROW=demo", f"KERNEL={linux}", f"SERIES={patch}", cwd=project)
     assert done.returncode == 2
-    assert "1 change(s) that are not committed: M mm/memory.c" in done.stderr
+    assert "1 uncommitted change(s): M mm/memory.c" in done.stderr
     done = cowbell("source", "ROW=demo", f"KERNEL={linux}", f"SERIES={patch}", "DIRTY=1", cwd=project)
     assert done.returncode == 0, done.stderr
     plain, mine = (line.split() for line in done.stdout.splitlines())
@@ -102,10 +102,10 @@ def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
     ("words", "told"),
     [
         (["series", "SERIES=swop"], ["there is no series swop; did you mean swap?"]),
-        (["series", "KERNEL=stabel"], ["there is no kernel stabel"]),
+        (["series", "KERNEL=stabel"], ["there is no tree stabel"]),
         (
             ["source", "SERIES=./absent.patch nowhere:a..b", "KERNEL=/absent"],
-            ["absent.patch", "no kernel nowhere", "/absent: is no kernel tree"],
+            ["absent.patch", "no tree nowhere", "/absent: is not a kernel tree"],
         ),
         (["source", "SERIES=debian-5.10:a..b"], ["debian-5.10 is not of git"]),
         (["source", "DIRTY=1"], ["DIRTY: is for KERNEL=/path/to/checkout"]),

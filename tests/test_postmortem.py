@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError
-from orchestrator.guest.connection import Guest, Keys, Lines, Loss
+from orchestrator.guest.connection import GoneReason, Guest, Keys, Lines
 from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
 from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.rootfs import Rootfs
@@ -76,13 +76,13 @@ def mute_port() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("steps", "ended", "how"),
     [
-        ("reason guest-reset\nexit 0\n", Ended.RESET, "QEMU says guest-reset"),
-        ("reason guest-shutdown\nexit 0\n", Ended.POWER_OFF, "QEMU says guest-shutdown"),
+        ("reason guest-reset\nexit 0\n", Ended.RESET, "QEMU reports guest-reset"),
+        ("reason guest-shutdown\nexit 0\n", Ended.POWER_OFF, "QEMU reports guest-shutdown"),
         ("exit 0\n", Ended.RESET, "QEMU ended"),
     ],
 )
 def test_guest_that_ended_by_itself(make_guest: MakeGuest, steps: str, ended: Ended, how: str) -> None:
-    ending = find_ending(make_guest(f"wait\n{steps}"), Loss.CONNECTION)
+    ending = find_ending(make_guest(f"wait\n{steps}"), GoneReason.CONNECTION)
     assert (ending.ended, ending.how) == (ended, how)
 
 
@@ -97,7 +97,7 @@ def test_guest_that_ended_by_itself(make_guest: MakeGuest, steps: str, ended: En
 def test_qemu_that_failed_is_the_host_s(make_guest: MakeGuest, step: str, words: str) -> None:
     guest = make_guest(f"wait\n{step}\n")
     with pytest.raises(InfraError, match=words):
-        find_ending(guest, Loss.END)
+        find_ending(guest, GoneReason.END)
 
 
 def test_stopped_qemu_is_the_host_s(make_guest: MakeGuest) -> None:
@@ -105,7 +105,7 @@ def test_stopped_qemu_is_the_host_s(make_guest: MakeGuest) -> None:
     os.kill(guest.process.pid, signal.SIGSTOP)
     wait_for(lambda: command.is_stopped(guest.process))
     with pytest.raises(InfraError, match="QEMU is stopped"):
-        find_ending(guest, Loss.TIMEOUT)
+        find_ending(guest, GoneReason.TIMEOUT)
     os.kill(guest.process.pid, signal.SIGCONT)
 
 
@@ -113,22 +113,22 @@ def test_console_that_can_not_be_written_is_the_host_s(make_guest: MakeGuest) ->
     guest = make_guest("hang\n")
     guest.lines.serial.trouble = OSError(28, "No space left on device")
     with pytest.raises(InfraError, match="No space left"):
-        find_ending(guest, Loss.TIMEOUT)
+        find_ending(guest, GoneReason.TIMEOUT)
 
 
 def test_flood(make_guest: MakeGuest) -> None:
     guest = make_guest(f"print {'x' * 1000}\nhang\n")
     wait_for(lambda: guest.lines.serial.dropped)
-    assert find_ending(guest, Loss.FLOOD).ended is Ended.FLOOD
+    assert find_ending(guest, GoneReason.FLOOD).ended is Ended.FLOOD
 
 
 @pytest.mark.parametrize(
-    ("loss", "ended"), [(Loss.CONNECTION, Ended.SSH_LOST), (Loss.TIMEOUT, Ended.TIMEOUT)]
+    ("reason", "ended"), [(GoneReason.CONNECTION, Ended.SSH_LOST), (GoneReason.TIMEOUT, Ended.TIMEOUT)]
 )
-def test_kernel_that_refuses_ssh_lives(make_guest: MakeGuest, loss: Loss, ended: Ended) -> None:
+def test_kernel_that_refuses_ssh_lives(make_guest: MakeGuest, reason: GoneReason, ended: Ended) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    ending = find_ending(make_guest("hang\n", port), loss)
+    ending = find_ending(make_guest("hang\n", port), reason)
     assert ending.ended is ended
     assert ending.how == "its network refuses SSH; CPU 0 in user space"
 
@@ -137,20 +137,20 @@ def test_kernel_that_takes_a_connection_lives(
     make_guest: MakeGuest, mute_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postmortem, "_LOGIN_S", 0.1)
-    ending = find_ending(make_guest("hang\n", mute_port), Loss.TIMEOUT)
+    ending = find_ending(make_guest("hang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.TIMEOUT
-    assert ending.how.startswith("its network answers, its SSH is mute")
+    assert ending.how.startswith("its network answers, its SSH server does not")
 
 
 def test_silent_network_is_a_hang(make_guest: MakeGuest, mute_port: int) -> None:
-    ending = find_ending(make_guest("silent\nhang\n", mute_port), Loss.TIMEOUT)
+    ending = find_ending(make_guest("silent\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.HANG
-    assert ending.how == "answers neither SSH nor network; CPU 0 in user space"
+    assert ending.how == "it answers neither SSH nor network; CPU 0 in user space"
     assert ending.asked_at == 0
 
 
 def test_answer_to_sysrq_shows_that_the_kernel_lives(make_guest: MakeGuest, mute_port: int) -> None:
-    ending = find_ending(make_guest("silent\nsysrq\nhang\n", mute_port), Loss.TIMEOUT)
+    ending = find_ending(make_guest("silent\nsysrq\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.TIMEOUT
     assert "answers SysRq" in ending.how
     assert "sysrq: w" in ending.said and "sysrq: t" in ending.said

@@ -123,7 +123,7 @@ def test_modules_of_another_cowbell_are_told(build: Build, declared: Declaration
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"toolchain": "another compiler"}))
     taken, (job,) = take(declared, place, built)
-    with pytest.raises(UsageError, match="was built by another cowbell"):
+    with pytest.raises(UsageError, match="was built by another version of cowbell"):
         build_job(job, taken, place)
 
 
@@ -142,7 +142,7 @@ def test_a_kernel_that_did_not_arrive_whole_is_the_hosts(
     else:
         told = json.loads((folder / "build.json").read_text())
         (folder / "build.json").write_text(json.dumps(told | {"image": "bzImage"}))
-    with pytest.raises(InfraError, match="the kernel of demo/plain is not whole"):
+    with pytest.raises(InfraError, match="the kernel of demo/plain is incomplete"):
         build_job(job, taken, place)
 
 
@@ -225,7 +225,7 @@ def test_folders_with_nothing_or_with_something_else(
         load_prebuilt([built, other, tmp_path / "nowhere"])
     told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
     assert told[0] == (f"{other}/demo.plain.json: is the kernel of demo/plain, and {built} has one, too")
-    assert told[1].startswith(f"{other}/list.json: is not a kernel that was handed over: ")
+    assert told[1].startswith(f"{other}/list.json: is not a prebuilt kernel: ")
     assert told[2] == f"{other}/old.json: has schema cowbell-built-0, expected cowbell-built-1"
     assert told[-1] == f"BUILT={tmp_path}/nowhere: there is no such folder"
 

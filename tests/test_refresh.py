@@ -73,7 +73,7 @@ def test_amended_patch_is_the_only_file_that_changes(folder: Path, opened: Workt
     swap.write_text(swap.read_text().replace("entry + 2", "entry + 4"))
     with pytest.raises(ExceptionGroup) as raised:
         refresh(folder, opened, store)
-    assert "has 1 change(s) that are not committed: M mm/swap.c" in str(raised.value.exceptions[0])
+    assert "has 1 uncommitted change(s): M mm/swap.c" in str(raised.value.exceptions[0])
     run_git(opened.place, "commit", "-q", "-a", "--amend", "--no-edit")
     assert refresh(folder, opened, store) == ["0002-cow-2.patch"]
     assert "+	return entry + 4" in (folder / "0002-cow-2.patch").read_text()
@@ -197,7 +197,7 @@ def test_a_patch_of_another_series_is_not_written(
     before = read_folder(folder)
     with pytest.raises(ExceptionGroup) as raised:
         refresh_series(other, load_series(other), opened, store)
-    assert "0001-cow-1.patch: is of another folder" in str(raised.value.exceptions[0])
+    assert "0001-cow-1.patch: belongs to another folder" in str(raised.value.exceptions[0])
     assert read_folder(folder) == before
 
 
@@ -209,7 +209,7 @@ def test_open_worktree_is_never_overwritten(
     assert (opened.place / "mm/swap.c").read_text() == "my work\n"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="exists already with other content"):
         open_worktree(base, load_series(folder), find_worktree("cow", "x", tmp_path / "mine", store), store)
 
 
@@ -236,7 +236,7 @@ def test_series_that_does_not_apply_waits_to_be_mended(
     assert "git am --continue" in raised.value.hint
     with pytest.raises(ExceptionGroup) as group:
         refresh(folder, opened, store)
-    assert "git am has not ended" in str(group.value.exceptions[0])
+    assert "git am is in progress" in str(group.value.exceptions[0])
     swap = opened.place / "mm/swap.c"
     lines = [line for line in swap.read_text().splitlines() if not line.startswith(("<<<", "===", ">>>"))]
     swap.write_text("\n".join(line for line in lines if "entry + 7" not in line) + "\n")
@@ -258,7 +258,7 @@ def test_nothing_to_write_back(base: Source, folder: Path, opened: Worktree, sto
     run_git(opened.place, "commit", "-q", "-m", "astray")
     with pytest.raises(ExceptionGroup) as group:
         refresh(folder, opened, store)
-    assert "has left its base" in str(group.value.exceptions[0])
+    assert "is no longer based on" in str(group.value.exceptions[0])
 
 
 def test_series_without_a_patch_opens_bare(base: Source, store: Store) -> None:

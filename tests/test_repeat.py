@@ -11,7 +11,7 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
 from orchestrator.result.kept import forget_results, keep_result
-from orchestrator.result.record import JobRecord, RunRecord, Sought, TrialResult
+from orchestrator.result.record import JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
@@ -30,11 +30,11 @@ def tried(hits: int, tries: int, **fields: object) -> TrialResult:
 
 
 def judge(
-    *results: TrialResult, is_race: bool = True, sought: dict[str, Sought] | None = None
+    *results: TrialResult, is_race: bool = True, target_rates: dict[str, TargetRate] | None = None
 ) -> tuple[Status, str]:
     job = JobRecord(
         row="row", variant="plain", arch="x86_64", tree="tree", series="", tests={GOOD.test: (GOOD.test,)},
-        races=(GOOD.test,) if is_race else (), sought=sought or {}, results=results,
+        races=(GOOD.test,) if is_race else (), target_rates=target_rates or {}, results=results,
     )  # fmt: skip
     (verdict,) = judge_job(job)
     return verdict.raw, verdict.reason
@@ -84,7 +84,7 @@ def test_auto_runs_what_is_deterministic_once() -> None:
 
 
 def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
-    auto = Repeat(AUTO, {GOOD.test: Sought(0.01, "known")})
+    auto = Repeat(AUTO, {GOOD.test: TargetRate(0.01, "known")})
     assert auto.wants_more(RACE, [tried(0, 200)])
     assert not auto.wants_more(RACE, [tried(0, 200), tried(0, 99)])
     assert not auto.wants_more(RACE, [tried(0, 200), tried(1, 2)])
@@ -94,7 +94,7 @@ def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
 
 
 def test_auto_counts_trials_where_no_tries_are_told() -> None:
-    auto = Repeat(AUTO, {GOOD.test: Sought(0.2, "known")})
+    auto = Repeat(AUTO, {GOOD.test: TargetRate(0.2, "known")})
     wanted = [auto.wants_more(RACE, [GOOD] * n) for n in range(1, 16)]
     assert wanted.index(False) == 13
 
@@ -104,9 +104,9 @@ def test_auto_gives_up_and_says_so() -> None:
     assert auto.wants_more(RACE, [tried(0, 1)] * 99)
     assert not auto.wants_more(RACE, [tried(0, 1)] * 100)
     assert not auto.wants_more(RACE, [tried(0, 1, duration_s=1801.0)])
-    status, reason = judge(tried(0, 100), sought=auto.list_sought([RACE]))
-    assert (status, "NOT ENOUGH, which takes 299 tries" in reason) == (Status.PASS, True)
-    assert "NOT ENOUGH" not in judge(tried(0, 299), sought=auto.list_sought([RACE]))[1]
+    status, reason = judge(tried(0, 100), target_rates=auto.list_target_rates([RACE]))
+    assert (status, "inconclusive: 299 tries needed" in reason) == (Status.PASS, True)
+    assert "inconclusive" not in judge(tried(0, 299), target_rates=auto.list_target_rates([RACE]))[1]
 
 
 def test_turns_are_rounds_of_twice_as_many_trials() -> None:

@@ -39,8 +39,8 @@ def machine(kernel_store: Store) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def armed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    folder = tmp_path_factory.mktemp("armed")
+def snapshot(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    folder = tmp_path_factory.mktemp("saved")
     with boot_guest(machine, folder / "boot") as guest:
         run(guest, "echo root > /work/root; echo disk > /work/tmp/disk; echo memory > /dev/shm/memory")
         saved = save_snapshot(guest, folder / "saved")
@@ -58,22 +58,22 @@ def run(guest: Guest, line: str) -> str:
 
 
 def test_every_guest_goes_on_where_the_saved_one_was(
-    machine: Machine, armed: Snapshot, tmp_path: Path
+    machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
-        with boot_guest(machine, tmp_path / name, armed) as guest:
+        with boot_guest(machine, tmp_path / name, snapshot) as guest:
             assert run(guest, "cat /work/root /work/tmp/disk /dev/shm/memory") == "root\ndisk\nmemory\n"
             assert run(guest, "nproc") == f"{machine.shape.cpus}\n"
             run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; sync; echo x > /dev/kmsg")
             assert "-loadvm" in json.loads((tmp_path / name / "qemu.json").read_text())
-        assert (tmp_path / name / "setup.json").exists(), "its readings are those of the saved one"
+        assert (tmp_path / name / "setup.json").exists(), "its setup report is that of the saved one"
         assert not any(path.exists() for path in list_images(machine, tmp_path / name))
 
 
-def test_two_at_once(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
+def test_two_at_once(machine: Machine, snapshot: Snapshot, tmp_path: Path) -> None:
     with (
-        boot_guest(machine, tmp_path / "one", armed) as one,
-        boot_guest(machine, tmp_path / "two", armed) as two,
+        boot_guest(machine, tmp_path / "one", snapshot) as one,
+        boot_guest(machine, tmp_path / "two", snapshot) as two,
     ):
         run(one, "echo one > /work/tmp/disk; sync")
         assert run(two, "cat /work/tmp/disk") == "disk\n"
@@ -92,41 +92,41 @@ def test_python_tests_find_their_imports_compiled(machine: Machine, tmp_path: Pa
 
 
 def test_crash_of_one_is_seen_and_the_next_is_whole(
-    machine: Machine, armed: Snapshot, tmp_path: Path
+    machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    with boot_guest(machine, tmp_path / "one", armed) as guest:
+    with boot_guest(machine, tmp_path / "one", snapshot) as guest:
         with pytest.raises(Exception, match="lost|ended"):
             guest.run("echo c > /proc/sysrq-trigger; sleep 60", Deadline.after(60))
         wait_for(lambda: "Kernel panic" in guest.console.read_text(errors="replace"))
-    with boot_guest(machine, tmp_path / "two", armed) as guest:
+    with boot_guest(machine, tmp_path / "two", snapshot) as guest:
         assert run(guest, "cat /proc/sys/kernel/tainted") == "0\n"
 
 
 def test_another_guest_than_the_saved_one_is_refused(
-    machine: Machine, armed: Snapshot, tmp_path: Path
+    machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    other = replace(armed, boot_id="another")
+    other = replace(snapshot, boot_id="another")
     with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
         pass
 
 
 def test_machine_that_is_not_the_saved_one_is_refused(
-    machine: Machine, armed: Snapshot, tmp_path: Path
+    machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     other = replace(machine, shape=replace(machine.shape, memory_mib=512))
-    with pytest.raises(InfraError), boot_guest(other, tmp_path / "boot", armed):
+    with pytest.raises(InfraError), boot_guest(other, tmp_path / "boot", snapshot):
         pass
 
 
-def test_guest_of_vng_is_not_saved(machine: Machine, armed: Snapshot, tmp_path: Path) -> None:
-    with boot_guest(machine, tmp_path / "boot", armed) as guest:
+def test_guest_of_vng_is_not_saved(machine: Machine, snapshot: Snapshot, tmp_path: Path) -> None:
+    with boot_guest(machine, tmp_path / "boot", snapshot) as guest:
         guest.machine = replace(machine, boot="vng")
         assert save_snapshot(guest, tmp_path / "saved") is None
     assert not (tmp_path / "saved").exists()
 
 
 def test_what_a_killed_run_left_is_removed(machine: Machine, tmp_path: Path) -> None:
-    left = [tmp_path / "boot-1" / "root.qcow2", tmp_path / "armed-x" / "root.qcow2"]
+    left = [tmp_path / "boot-1" / "root.qcow2", tmp_path / "saved-x" / "root.qcow2"]
     for path in left:
         path.parent.mkdir()
         path.touch()

@@ -88,7 +88,7 @@ def test_mirror_without_the_package(mirror: Mirror, store: Store, progress: Quie
     absent = DebianTree("debian-5.4", "linux-source-5.4", FAKE_TREE.suite)
     with pytest.raises(InfraError) as raised:
         fetch_tree(absent, store, progress)
-    assert raised.value.what == "this machine's mirror has no linux-source-5.4 in bullseye-security"
+    assert raised.value.what == "the mirror of this host has no linux-source-5.4 in bullseye-security"
     assert find_fetched(absent, store) is None
 
 
@@ -304,7 +304,7 @@ def test_reject_shows_hunk_and_nearest_context(
     assert told[0] == "mm/memory.c: hunk 1 of 1 is rejected:"
     assert f"    -{OLD.rstrip()}" in told
     assert f"    +{NEW.rstrip()}" in told
-    nearest = f"  nearest in the tree, mm/memory.c:{line - 3}: 6 of 7 lines are as expected, '>' marks others"
+    nearest = f"  nearest in the tree, mm/memory.c:{line - 3}: 6 of 7 lines match, '>' marks the others"
     assert nearest in told
     assert f"{line:6} > 	if (references != 7)" in told
 
@@ -325,7 +325,7 @@ def test_file_that_is_not_in_the_tree_or_is_already(
         "kernel/swap.c | kernel/swap.c: is not in the tree; there is mm/swap.c"
     )
     assert explain(render_patch("x", {"mm/swap.c": ("", "int a;\n")})) == (
-        "mm/swap.c | mm/swap.c: the patch makes this file, and the tree has one"
+        "mm/swap.c | mm/swap.c: the patch creates this file, but it exists in the tree"
     )
 
 
@@ -435,13 +435,13 @@ def test_fixups_are_checked(tmp_path: Path) -> None:
     assert [str(error).removeprefix(f"{tmp_path}/fixups.yaml:") for error in raised.value.exceptions] == [
         "2: fixups[0]: expected either make: {NAME: VALUE} or patch: FILE",
         "3: fixups[1]: when: expected a range of kernels, got 'arch=x86_64'",
-        "4: fixups[2]: make: a-b is no variable of make",
+        "4: fixups[2]: make: a-b is not a make variable",
         "5: fixups[3]: patch: absent.patch does not exist",
         "6: fixups[4]: missing why",
     ]
     with pytest.raises(ExceptionGroup) as raised:
         make_fixups(tmp_path, "  - {name: a, when: kernel<5.11, why: x, patch: fix.patch}\n" * 2)
-    assert "two fixups are called a" in str(raised.value.exceptions[0])
+    assert "two fixups are named a" in str(raised.value.exceptions[0])
     assert "fix.patch:1: ends in the middle" in str(raised.value.exceptions[1])
 
 

@@ -56,14 +56,14 @@ def test_default_root(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_earned_may_have_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can be made again stays in the store, where a cache may lose it."""
     monkeypatch.setenv("COWBELL_STORE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COWBELL_RESULTS", str(tmp_path / "earned"))
+    monkeypatch.setenv("COWBELL_RESULTS", str(tmp_path / "results"))
     store = open_default()
     for kind in ("results", "runs", "history.sqlite"):
-        assert store.path(kind, "name") == tmp_path / "earned" / kind / "name"
+        assert store.path(kind, "name") == tmp_path / "results" / kind / "name"
     for kind in ("kernels", "git", "rootfs", "locks", "jobs"):
         assert store.path(kind, "name") == tmp_path / "cache" / kind / "name"
-    with store.scratch("merge", is_earned=True) as place:
-        assert place.is_relative_to(tmp_path / "earned")
+    with store.scratch("merge", is_result=True) as place:
+        assert place.is_relative_to(tmp_path / "results")
     with store.scratch("merge") as place:
         assert place.is_relative_to(tmp_path / "cache")
     monkeypatch.setenv("COWBELL_RESULTS", "")
@@ -167,7 +167,7 @@ def test_write_json_is_canonical(tmp_path: Path) -> None:
 
 
 def test_too_little_space_is_told_before(store: Store) -> None:
-    with pytest.raises(InfraError, match=r"MiB left in .*/store, a build needs 1000000000") as raised:
+    with pytest.raises(InfraError, match=r"MiB are free in .*/store, a build needs 1000000000 MiB") as raised:
         store.check_space(1_000_000_000, "a build")
     assert "COWBELL_STORE" in raised.value.hint
     store.check_space(1, "a build")

@@ -109,7 +109,7 @@ FAULTS = {
 	for (;;)
 		pause();""",
         "crash",
-        "answers neither SSH nor network; CPU 0 in sysrq_handle_show_timers, "
+        "it answers neither SSH nor network; CPU 0 in sysrq_handle_show_timers, "
         "CPU 1 in sysrq_handle_show_timers",
     ),
     "memory": (
@@ -141,7 +141,7 @@ FAULTS = {
         "SSH was lost, the kernel lives: its network",
     ),
     "stuck": ("signal(SIGALRM, SIG_IGN); for (;;) pause();", "timeout", "the guest answers"),
-    "triple": ('press("p"); gt_pass("survived");', "crash", "as by a triple fault: QEMU says guest-reset"),
+    "triple": ('press("p"); gt_pass("survived");', "crash", "as by a triple fault: QEMU reports guest-reset"),
     "well": ('gt_pass("and the guests go on");', "pass", ""),
 }
 

@@ -224,7 +224,7 @@ def test_a_version_that_is_not_there_any_more_is_skipped(bench: Bench) -> None:
     assert outcome.is_found
     (skipped,) = [step for step in outcome.steps if step.answer is Answer.SKIP]
     assert (skipped.subject, skipped.stage) == ("5.10.221-1", "source")
-    assert "skipped 5.10.221-1: source: linux-source-5.10 5.10.221-1 can not be downloaded" in render_text(
+    assert "skipped 5.10.221-1: source: linux-source-5.10 5.10.221-1 cannot be downloaded" in render_text(
         outcome
     )
 
@@ -291,7 +291,7 @@ def test_find_may_be_said(bench: Bench) -> None:
 
 
 def test_ends_can_not_be_looked_up(bench: Bench) -> None:
-    with bench.mirror.unreachable(), pytest.raises(InfraError, match="can not be looked up"):
+    with bench.mirror.unreachable(), pytest.raises(InfraError, match="cannot be looked up"):
         bench.start()
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.result import statistics
-from orchestrator.result.record import Sought
+from orchestrator.result.record import TargetRate
 from orchestrator.result.verdict import Verdict
 from orchestrator.status import Status
 
 
 class Answer(StrEnum):
-    """What ``git bisect`` is told. What says nothing, of whatever reason, is a skip."""
+    """The answer for ``git bisect``. Any inconclusive result is a skip."""
 
     GOOD = "good"
     BAD = "bad"
@@ -72,9 +72,9 @@ def describe(verdicts: Iterable[Verdict]) -> str:
 
 
 def find_answer(
-    verdicts: Sequence[Verdict], failing: Mapping[str, Failing], sought: Mapping[str, Sought]
+    verdicts: Sequence[Verdict], failing: Mapping[str, Failing], target_rates: Mapping[str, TargetRate]
 ) -> tuple[Answer, str]:
-    """The answer and why. Good is what passes all of ``failing``, and a race as often as ``sought`` asks."""
+    """The answer and the reason. Good means that all of ``failing`` pass, races often enough."""
     found = {verdict.name: verdict for verdict in verdicts}
     doubts: list[str] = []
     told: list[str] = []
@@ -87,15 +87,15 @@ def find_answer(
         elif verdict.raw is not Status.PASS:
             what = f"{name}: {verdict.raw}: {verdict.reason}"
             doubts.append(f"{what}, and not {how}" if verdict.raw.is_kernel_fault else what)
-        elif verdict.rate and name in sought and verdict.rate.tries < _find_tries(sought[name]):
+        elif verdict.rate and name in target_rates and verdict.rate.tries < _find_tries(target_rates[name]):
             doubts.append(f"{name}: {verdict.reason}")
         else:
             told.append(verdict.reason or f"{name}: {verdict.raw}")
     return (Answer.SKIP, "; ".join(doubts)) if doubts else (Answer.GOOD, "; ".join(told))
 
 
-def _find_tries(sought: Sought) -> int:
-    return statistics.find_tries(sought.rate, sought.risk)
+def _find_tries(target: TargetRate) -> int:
+    return statistics.find_tries(target.rate, target.risk)
 
 
 def make_default_failing(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, Failing]:

@@ -26,7 +26,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.bundle import make_bundles
 from orchestrator.result import statistics
-from orchestrator.result.record import JobRecord, Sought, load_run
+from orchestrator.result.record import JobRecord, TargetRate, load_run
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.source.debian import UnavailableError
@@ -81,7 +81,7 @@ class Bisection:
         # what was tried without a commit says nothing of the commit
         self._failed = {step.commit: step for step in known if step.stage and step.role is Role.STEP}
         self._failing: Mapping[str, Failing] = {}
-        self._sought: Mapping[str, Sought] = {}
+        self._target_rates: Mapping[str, TargetRate] = {}
         # seconds that the ends took before it was clear what they are ends of
         self._spent: dict[str, float] = {}
 
@@ -99,7 +99,7 @@ class Bisection:
                 state.suspects,
                 self._question.confidence,
                 {name: str(how) for name, how in self._failing.items()},
-                self._sought,
+                self._target_rates,
                 tuple(self._steps),
                 tuple(doubts),
                 gitbisect.read_log(self._git_dir),
@@ -163,7 +163,7 @@ class Bisection:
         ((find, self._failing),) = found.items()
         good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
         if self._is_race:
-            self._sought = self._measure(bad)
+            self._target_rates = self._measure(bad)
         for commit in commits:
             ended = self._try(commit, Role.END, self._make_repeat())
             if ended.answer is not (Answer.GOOD if commit == good else Answer.BAD):
@@ -181,7 +181,7 @@ class Bisection:
             raise UsageError(f"can not be tested: {record.left_out}", where=name)
         return self._judge(record)
 
-    def _measure(self, bad: str) -> dict[str, Sought]:
+    def _measure(self, bad: str) -> dict[str, TargetRate]:
         """At what rate, at least, the bad end fails: that is what steps are tried for."""
         verdicts: Sequence[Verdict] = ()
         for count in range(1, _MOST_BAD_TRIALS + 1):
@@ -193,13 +193,13 @@ class Bisection:
         half = (1 - self._question.confidence) / 2
         risk = half / (math.ceil(math.log2(number + 1)) + 2)
         return {
-            v.name: Sought(statistics.find_floor(v.rate, half), f"{v.rate} at the bad end", risk)
+            v.name: TargetRate(statistics.find_floor(v.rate, half), f"{v.rate} at the bad end", risk)
             for v in verdicts
             if v.rate and v.rate.hits
         }
 
     def _make_repeat(self) -> Repeat:
-        return Repeat(AUTO, self._sought or self._place.repeat.sought)
+        return Repeat(AUTO, self._target_rates or self._place.repeat.target_rates)
 
     def _walk(self, find: Find) -> gitbisect.BisectState:
         line, began = self._line, time.monotonic()
@@ -275,7 +275,7 @@ class Bisection:
         if record.left_out:
             return replace(step, reason=record.left_out)
         verdicts = self._judge(record)
-        answer, reason = find_answer(verdicts, self._failing, self._sought)
+        answer, reason = find_answer(verdicts, self._failing, self._target_rates)
         rates = {v.name: str(v.rate) for v in verdicts if v.rate and v.name in self._failing}
         stage = record.failure.stage if record.failure and answer is Answer.SKIP else ""
         return replace(step, answer=answer, reason=reason, rates=rates, stage=stage)

@@ -17,7 +17,7 @@ from orchestrator.errors import UsageError
 from orchestrator.history.entry import render_columns
 from orchestrator.parse.printk import make_printable
 from orchestrator.result import statistics
-from orchestrator.result.record import Sought
+from orchestrator.result.record import TargetRate
 from orchestrator.store.store import write_json
 
 
@@ -56,8 +56,8 @@ class BisectStep:
 class BisectResult:
     """What came of it. ``suspects`` is the one commit, or those that skips leave in question.
 
-    ``doubts`` say why it is not confirmed: there are none if it is. ``sought`` are the rates that races were
-    tried for, ``log`` is git bisect's, ``git_dir`` where git knows of it. For versions, ``previous``
+    ``doubts`` say why it is not confirmed: there are none if it is. ``target_rates`` are the rates that races
+    were tried for, ``log`` is git bisect's, ``git_dir`` where git knows of it. For versions, ``previous``
     comes before the suspect, and ``difference`` the command that shows the changes between them.
     """
 
@@ -68,7 +68,7 @@ class BisectResult:
     suspects: tuple[str, ...]
     confidence: float
     failing: Mapping[str, str]
-    sought: Mapping[str, Sought]
+    target_rates: Mapping[str, TargetRate]
     steps: tuple[BisectStep, ...]
     doubts: tuple[str, ...]
     log: str
@@ -136,12 +136,12 @@ def render_text(outcome: BisectResult) -> str:
     else:
         lines.append(f"one of these {len(outcome.suspects)} {verb} {what}; the others can not be tested:")
         lines += [f"  {_name(outcome, one, subjects)}" for one in outcome.suspects]
-    for name, sought in outcome.sought.items():
-        tries = statistics.find_tries(sought.rate, sought.risk)
-        rate = statistics.percent(sought.rate)
+    for name, target in outcome.target_rates.items():
+        tries = statistics.find_tries(target.rate, target.risk)
+        rate = statistics.percent(target.rate)
         lines.append(
-            f"{name} is a race, {sought.origin}: what misses {tries} times is good, as a bad kernel is hit "
-            f"at {rate} or more; the whole is right with {statistics.percent(outcome.confidence)} confidence"
+            f"{name} is a race, {target.origin}: no failure in {tries} tries means good, since a bad one "
+            f"fails at {rate} or more; the bisection has {statistics.percent(outcome.confidence)} confidence"
         )
     text = "\n".join(
         # a command is pasted as it is

@@ -64,7 +64,7 @@ def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequenc
     unknown = [(name, word) for name, word in (("GOOD", good), ("BAD", bad)) if word not in known]
     if unknown and found.errors:
         error = next(iter(found.errors.values()))
-        what = f"{unknown[0][1]} can not be looked up: {error.what}"
+        what = f"{unknown[0][1]} cannot be looked up: {error.what}"
         raise InfraError(what, where=unknown[0][0], hint=error.hint)
     hint = f"there are: {', '.join(known)}"
     errors = [

@@ -13,17 +13,17 @@ from orchestrator.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     # imported where they are used: a target needs no other's modules
-    from orchestrator.history.coverage import Sighting
+    from orchestrator.history.coverage import Observation
     from orchestrator.plan.plan import Job
     from orchestrator.plan.workspace import Workspace
     from orchestrator.project.guesttest import GuestTest
 
 
-def _find_seen(tests: Sequence["GuestTest"], place: "Workspace") -> Iterable["Sighting"]:
+def _find_seen(tests: Sequence["GuestTest"], place: "Workspace") -> Iterable["Observation"]:
     from orchestrator.history import coverage
 
     runs = coverage.load_runs(place.store.path("runs"))
-    return coverage.find_sightings(runs, place.list_program_ids(tests)).values()
+    return coverage.find_observations(runs, place.list_program_ids(tests)).values()
 
 
 def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
@@ -34,8 +34,8 @@ def know_rates(jobs: Sequence["Job"], place: "Workspace") -> "Workspace":
     if place.repeat.count != repeat.AUTO:
         return place
     races = list({test.id: test for job in jobs for test in job.tests if test.kind == "race"}.values())
-    sought = coverage.find_sought(coverage.make_proofs(races, _find_seen(races, place)))
-    return replace(place, repeat=replace(place.repeat, sought=sought))
+    target_rates = coverage.find_target_rates(coverage.make_proofs(races, _find_seen(races, place)))
+    return replace(place, repeat=replace(place.repeat, target_rates=target_rates))
 
 
 def show_evidence(call: Call) -> int:
@@ -48,9 +48,11 @@ def show_evidence(call: Call) -> int:
     (target,) = call.targets
     request, place, declared = call.request, call.place, call.declared
 
-    def find_seen(tests: Sequence["GuestTest"]) -> list["Sighting"]:
+    def find_seen(tests: Sequence["GuestTest"]) -> list["Observation"]:
         found = _find_seen(tests, place)
-        return [sighting for sighting in found if sighting.row in (request.rows or (sighting.row,))]
+        return [
+            observation for observation in found if observation.row in (request.rows or (observation.row,))
+        ]
 
     if target == "explain":
         plain, chosen = explain.find_subjects(call.subjects or request.tests, declared)

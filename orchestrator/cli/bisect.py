@@ -167,5 +167,5 @@ def take_step(
         return Answer.SKIP, record.left_out, run_id
     verdicts = [v for v in judge_job(record) if name in (v.test, v.name)]
     telling = [v for v in verdicts if v.raw is not Status.SKIP] or verdicts
-    answer, why = find_answer(telling, make_default_failing(telling, fingerprint), record.sought)
+    answer, why = find_answer(telling, make_default_failing(telling, fingerprint), record.target_rates)
     return answer, why, run_id

@@ -9,7 +9,7 @@ from orchestrator.cli.glossary import EXITS, VERDICTS
 from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.history import coverage
-from orchestrator.history.coverage import Sighting
+from orchestrator.history.coverage import Observation
 from orchestrator.plan.plan import Declarations
 from orchestrator.project.guesttest import GuestTest, is_match
 from orchestrator.project.matrix import Row
@@ -48,14 +48,14 @@ def _list_words(declared: Declarations) -> list[str]:
 
 
 def render(
-    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Observation], declared: Declarations
 ) -> str:
     parts = [_render(kind, word, told) for word in plain for kind, told in _explain(word, declared).items()]
     return "\n".join([*parts, *([coverage.explain_tests(tests, seen)] if tests else [])])
 
 
 def render_json(
-    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Sighting], declared: Declarations
+    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Observation], declared: Declarations
 ) -> str:
     product = json.loads(coverage.explain_tests_json(tests, seen))
     words = [

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from orchestrator.bisect.outcome import BisectResult as Bisected
 from orchestrator.cli.doctor import HostFinding
 from orchestrator.cli.seriesmatrix import SeriesMatrix
-from orchestrator.history.coverage import Sighting
+from orchestrator.history.coverage import Observation
 from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
 from orchestrator.history.merge import Merged
@@ -127,7 +127,7 @@ def _list_of(kind: object) -> object:
 
 
 _NAMES = dict[str, str]
-_TEST = _take_fields("Test", GuestTest, ("path", "language", "content_id", "libs"), seen=list[Sighting])
+_TEST = _take_fields("Test", GuestTest, ("path", "language", "content_id", "libs"), seen=list[Observation])
 _ENTRY = _take_fields("Statement", Statement, (), tests=dict[str, dict[str, list[Status]]])
 _JOB = _take_fields("Job", JobRecord, ("results", "expect", "tests"), verdicts=list[Verdict])
 _PARTS: Mapping[str, Mapping[str, object]] = {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import paramiko
 
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.guest.connection import Guest, Loss
+from orchestrator.guest.connection import GoneReason, Guest
 from orchestrator.parse.console import parse_console
 from orchestrator.plan.plan import Job
 from orchestrator.run.postmortem import find_ending
@@ -101,7 +101,7 @@ def run_shell(guest: Guest) -> Session:
     except (OSError, EOFError, paramiko.SSHException):
         pass
     # once it is known how the guest ended, its last words are in the log
-    ended = find_ending(guest, Loss.CONNECTION).how if status is None else ""
+    ended = find_ending(guest, GoneReason.CONNECTION).how if status is None else ""
     faults = parse_console(guest.console.read_bytes()[guest.ready_at :].decode(errors="replace")).faults
     titles = tuple(dict.fromkeys(splat.title for splat in faults))
     if status is None:

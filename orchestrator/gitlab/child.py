@@ -34,8 +34,8 @@ _MOST_S = 24 * 3600
 # fetching, unpacking, installing
 _AROUND_S = 1200
 # what a guest leaves that may be large, or is secret
-_LEFT_OUT = ("*/results/*/armed-*/**/*", "*/results/*/*/keys.tar", "*/results/*/*/*.qcow2", "*/runs/latest")
-_BUILT, _EARNED, _MERGED, _PUBLIC = "built", "earned", "merged", "public"
+_LEFT_OUT = ("*/results/*/saved-*/**/*", "*/results/*/*/keys.tar", "*/results/*/*/*.qcow2", "*/runs/latest")
+_BUILT, _RESULTS, _MERGED, _PUBLIC = "built", "results", "merged", "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def _make_test(
     kernels: int,
     setup: Setup,
 ) -> Yaml:
-    folder = f"{_EARNED}/{name.replace(' ', '-').replace('/', '-of-')}"
+    folder = f"{_RESULTS}/{name.replace(' ', '-').replace('/', '-of-')}"
     words = [f"{key}={value}" for key, value in chosen.items()]
     take = _OF_TEST if chosen else (*_OF_TEST, "TESTS")
     strategy = {} if setup.needs_checkout else {"GIT_STRATEGY": "none"}
@@ -202,7 +202,7 @@ def _make_test(
             "when": "always",
             "expire_in": "1 week",
             "paths": [f"{folder}/"],
-            "exclude": [f"{_EARNED}/{glob}" for glob in _LEFT_OUT],
+            "exclude": [f"{_RESULTS}/{glob}" for glob in _LEFT_OUT],
         },
     }
     if row.runner.tags:
@@ -238,7 +238,7 @@ def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yam
             **({} if setup.needs_checkout else {"GIT_STRATEGY": "none"}),
         },
         "script": [
-            setup.call("merge", f"ROW={','.join(rows)}", _EARNED, take=_OF_MERGE),
+            setup.call("merge", f"ROW={','.join(rows)}", _RESULTS, take=_OF_MERGE),
             setup.call("report", f"DIR={_PUBLIC}"),
         ],
         "artifacts": {

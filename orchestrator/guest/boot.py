@@ -64,7 +64,7 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 
 
 @contextlib.contextmanager
-def boot_guest(machine: Machine, folder: Path, armed: Snapshot | None = None) -> Iterator[Guest]:
+def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None) -> Iterator[Guest]:
     """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
 
     Raises ``StageFailure`` with the console's end when the kernel panics or hangs (of stage ``boot``) or the
@@ -73,19 +73,19 @@ def boot_guest(machine: Machine, folder: Path, armed: Snapshot | None = None) ->
     """
     with contextlib.ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(machine, folder, armed))
+            guest = stack.enter_context(_boot(machine, folder, snapshot))
         except QemuCrashed as crash:
             (folder / "qemu.log").rename(folder / "qemu.log.1")
-            guest = stack.enter_context(_boot(machine, folder, armed))
+            guest = stack.enter_context(_boot(machine, folder, snapshot))
             guest.trouble = f"{crash.what} while the guest booted, which was booted once more: {crash.hint}"
         yield guest
 
 
 @contextlib.contextmanager
-def _boot(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[Guest]:
+def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
-    keys = armed.keys if armed else Keys.make()
+    keys = snapshot.keys if snapshot else Keys.make()
     (folder / "keys.tar").touch(mode=0o600)
     (folder / "keys.tar").write_bytes(keys.pack())
     (folder / "console.log").write_bytes(b"")
@@ -101,9 +101,9 @@ def _boot(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[Gu
             argv = ask_vng(machine, qemu, make_board_argv(machine, folder, *inherited), folder)
         else:
             argv = make_argv(machine, qemu, folder, *inherited)
-        argv += armed.argv if armed else []
+        argv += snapshot.argv if snapshot else []
         write_json(folder / "qemu.json", argv)
-        stack.enter_context(keep_images(machine, folder, armed))
+        stack.enter_context(keep_images(machine, folder, snapshot))
         process = stack.enter_context(
             command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
         )
@@ -112,7 +112,7 @@ def _boot(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[Gu
         monitor_its.close()
         serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
         monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
-        if armed:
+        if snapshot:
             port = _wait_restored(process, monitor, deadline, oom_kills, folder)
         else:
             port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
@@ -120,8 +120,8 @@ def _boot(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[Gu
         ready_at = _check_console(folder / "console.log")
         lines = Lines(serial, monitor, port, keys, oom_kills)
         guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
-        if armed:
-            check_restored(guest, armed, deadline)
+        if snapshot:
+            check_restored(guest, snapshot, deadline)
         else:
             _check_identity(guest, deadline)
             set_up(guest, deadline)

@@ -163,7 +163,7 @@ class Guest:
             return
         if command.is_stopped(self.process):
             raise InfraError(
-                "QEMU is stopped (SIGSTOP), and its guest with it", hint="what was earned is kept; run again"
+                "QEMU is stopped (SIGSTOP), and its guest with it", hint="all results are kept; run again"
             )
         try:
             state = self.lines.monitor.read_status()
@@ -185,13 +185,13 @@ class Guest:
         transport = self.ssh.get_transport()
         try:
             if transport is None:
-                raise GuestGone("no connection", Loss.CONNECTION)
+                raise GuestGone("no connection", GoneReason.CONNECTION)
             channel = transport.open_session(timeout=deadline.remaining_s())
             channel.exec_command(line)
             return self._follow(channel, deadline, stdin)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise GuestGone(
-                f"the SSH connection ended: {make_printable(str(error))}", Loss.CONNECTION
+                f"the SSH connection ended: {make_printable(str(error))}", GoneReason.CONNECTION
             ) from None
 
     def _follow(self, channel: "paramiko.Channel", deadline: Deadline, stdin: bytes) -> "CommandResult":
@@ -208,23 +208,23 @@ class Guest:
                     _keep(err, channel.recv_stderr(1 << 16))
                 if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
                     break
-                if loss := self._find_loss(channel, deadline):
-                    raise GuestGone(loss, loss, out.decode(errors="replace"))
+                if reason := self._find_reason(channel, deadline):
+                    raise GuestGone(reason, reason, out.decode(errors="replace"))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
         return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
-    def _find_loss(self, channel: "paramiko.Channel", deadline: Deadline) -> "Loss | None":
+    def _find_reason(self, channel: "paramiko.Channel", deadline: Deadline) -> "GoneReason | None":
         panicked_at = self.lines.serial.panicked_at
         if self.has_ended:
-            return Loss.END
+            return GoneReason.END
         if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
-            return Loss.PANIC
+            return GoneReason.PANIC
         if self.lines.serial.dropped:
-            return Loss.FLOOD
+            return GoneReason.FLOOD
         if channel.closed and not channel.eof_received:
-            return Loss.CONNECTION
-        return Loss.TIMEOUT if deadline.is_over else None
+            return GoneReason.CONNECTION
+        return GoneReason.TIMEOUT if deadline.is_over else None
 
 
 _OUTPUT_LIMIT = 1 << 20
@@ -237,27 +237,27 @@ def _keep(buffer: bytearray, block: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command in the guest came to. A status of -1 means that a signal ended it."""
+    """The result of a command in the guest. A status of -1 means that a signal killed it."""
 
     status: int
     stdout: str
     stderr: str
 
 
-class Loss(StrEnum):
-    """How it was noticed that a command in the guest will not end any more."""
+class GoneReason(StrEnum):
+    """Why a command in the guest was given up."""
 
-    END = "it has ended"
-    PANIC = "its kernel panicked"
-    FLOOD = "it floods the console"
+    END = "the guest ended"
+    PANIC = "the kernel panicked"
+    FLOOD = "the console was flooded"
     CONNECTION = "the SSH connection ended"
-    TIMEOUT = "time is up"
+    TIMEOUT = "the time limit was reached"
 
 
 class GuestGone(Exception):
-    """The guest, its connection or the time ended before the command did; with the output so far."""
+    """The guest was lost, or the time limit was reached, before the command ended; has the output so far."""
 
-    def __init__(self, why: str, loss: Loss, stdout: str = "") -> None:
+    def __init__(self, why: str, reason: GoneReason, stdout: str = "") -> None:
         super().__init__(why)
-        self.loss = loss
+        self.reason = reason
         self.stdout = stdout

@@ -20,7 +20,7 @@ from orchestrator.process.command import Deadline
 from orchestrator.project.guest import GuestShape, Io, render_kib
 from orchestrator.store.store import make_id, write_json
 
-READINGS = "setup.json"
+SETUP_FILE = "setup.json"
 _SCRIPT = Path(__file__).with_name("guest-setup")
 # firmware's holes, and the rounding of a swap device to pages and stripes
 _SLACK_MIB = 4
@@ -36,14 +36,14 @@ def make_setup_id(shape: GuestShape) -> str:
 
 def load_setup(folder: Path) -> Mapping[str, Any]:
     """What was read back in a boot; empty when nothing was set up."""
-    path = folder / READINGS
+    path = folder / SETUP_FILE
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def set_up(guest: Guest, deadline: Deadline) -> None:
-    """Set up what the guest's shape asks for, and keep the readings in the boot's folder.
+    """Make the guest setup that the shape requests, and save its report in the boot's folder.
 
-    Raises ``StageFailure`` with every thing that is not as asked for.
+    Raises ``StageFailure`` with all differences.
     """
     shape = guest.machine.shape
     if shape.is_plain:
@@ -59,11 +59,11 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
             "boot", f"the guest was lost while it was set up: {gone}", log=guest.console
         ) from None
     try:
-        readings = ast.literal_eval(answer.stdout)
+        guest_setup = ast.literal_eval(answer.stdout)
     except (ValueError, SyntaxError):
-        readings = {"error": (answer.stderr or answer.stdout).strip() or f"exit status {answer.status}"}
-    write_json(guest.folder / READINGS, readings)
-    wrong = [readings["error"]] if "error" in readings else list(find_differences(shape, readings))
+        guest_setup = {"error": (answer.stderr or answer.stdout).strip() or f"exit status {answer.status}"}
+    write_json(guest.folder / SETUP_FILE, guest_setup)
+    wrong = [guest_setup["error"]] if "error" in guest_setup else list(find_differences(shape, guest_setup))
     if wrong:
         raise StageFailure(
             "setup",
@@ -74,75 +74,75 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
         )
 
 
-def describe_setup(readings: Mapping[str, Any]) -> str:
+def describe_setup(guest_setup: Mapping[str, Any]) -> str:
     """What was read back, in a line for people; empty when nothing was set up."""
     parts = []
-    if len(nodes := readings.get("nodes", ())) > 1:
+    if len(nodes := guest_setup.get("nodes", ())) > 1:
         parts.append(f"NUMA nodes of {' and '.join(str(node['memory_mib']) for node in nodes)} MiB")
-    for disk in readings.get("disks", ()):
+    for disk in guest_setup.get("disks", ()):
         where = disk["mount"] or disk["device"]
         parts.append(f"{where}: {disk['format']}, direct I/O in blocks of {disk['block']} bytes")
-    for swap in readings.get("swaps", ()):
+    for swap in guest_setup.get("swaps", ()):
         pages = "stable" if swap["stable"] else "not stable"
         array = f" ({swap['mdstat']})" if "mdstat" in swap else ""
         parts.append(f"swap {swap['device']}{array}, {swap['size_mib']} MiB, pages under writeback {pages}")
     parts += [
-        f"{count} pages of {render_kib(int(kib))}" for kib, count in readings.get("hugepages", {}).items()
+        f"{count} pages of {render_kib(int(kib))}" for kib, count in guest_setup.get("hugepages", {}).items()
     ]
-    parts += [f"{key}: {readings[key]}" for key in ("thp", "ksm") if key in readings]
+    parts += [f"{key}: {guest_setup[key]}" for key in ("thp", "ksm") if key in guest_setup]
     units = {"delay_ms": "ms a transfer", "iops": "transfers a second", "bandwidth_mib": "MiB a second"}
-    measured = readings.get("io", {})
+    measured = guest_setup.get("io", {})
     parts += [f"{measured[key]} {unit}" for key, unit in units.items() if key in measured]
     return "; ".join(parts)
 
 
-def find_differences(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator[str]:
-    """Every thing that was read back other than it was asked for."""
-    yield from _compare_memory(shape, readings)
-    for i, (disk, got) in enumerate(zip(shape.disks, readings["disks"], strict=True)):
+def find_differences(shape: GuestShape, guest_setup: Mapping[str, Any]) -> Iterator[str]:
+    """All differences between the requested and the actual setup."""
+    yield from _compare_memory(shape, guest_setup)
+    for i, (disk, got) in enumerate(zip(shape.disks, guest_setup["disks"], strict=True)):
         found = (got["format"], got["block"])
         if found != (disk.format, disk.sector):
             yield (
-                f"disks[{i}]: asked for {disk.format} with direct I/O in blocks of {disk.sector} bytes, "
+                f"disks[{i}]: requested {disk.format} with direct I/O in blocks of {disk.sector} bytes, "
                 f"got {found[0]}, {found[1] or 'no direct I/O at all'}"
             )
-    yield from _compare_swap(shape, readings["swaps"])
+    yield from _compare_swap(shape, guest_setup["swaps"])
     asked_pages = dict(shape.hugepages)
-    for kib in sorted(asked_pages | readings["hugepages"]):
-        asked, got = asked_pages.get(kib, 0), readings["hugepages"].get(kib, 0)
+    for kib in sorted(asked_pages | guest_setup["hugepages"]):
+        asked, got = asked_pages.get(kib, 0), guest_setup["hugepages"].get(kib, 0)
         if asked != got:
-            yield f"hugepages: asked for {asked} of {render_kib(kib)}, got {got}"
+            yield f"hugepages: requested {asked} of {render_kib(kib)}, got {got}"
     for key, word in (("thp", shape.thp), ("ksm", shape.ksm)):
-        if word and readings[key] != word:
-            yield f"{key}: asked for {word}, got {readings[key]}"
+        if word and guest_setup[key] != word:
+            yield f"{key}: requested {word}, got {guest_setup[key]}"
     if shape.io != Io():
-        got = readings["io"]
+        got = guest_setup["io"]
         if got["delay_ms"] < shape.io.delay_ms:
-            yield f"io: asked for a delay of {shape.io.delay_ms} ms, a transfer took {got['delay_ms']} ms"
+            yield f"io: requested a delay of {shape.io.delay_ms} ms, a transfer took {got['delay_ms']} ms"
         for key in ("iops", "bandwidth_mib"):
             limit = getattr(shape.io, key)
             if limit and got[key] > _BURST * limit:
-                yield f"io: asked for {limit} {key} at most, measured {got[key]}"
+                yield f"io: requested {limit} {key} at most, measured {got[key]}"
 
 
-def _compare_memory(shape: GuestShape, readings: Mapping[str, Any]) -> Iterator[str]:
-    nodes = readings["nodes"]
+def _compare_memory(shape: GuestShape, guest_setup: Mapping[str, Any]) -> Iterator[str]:
+    nodes = guest_setup["nodes"]
     if shape.numa and len(nodes) != len(shape.numa):
-        yield f"numa: asked for {len(shape.numa)} nodes, got {len(nodes)}"
+        yield f"numa: requested {len(shape.numa)} nodes, got {len(nodes)}"
         return
     if not shape.numa:
         total = sum(node["memory_mib"] for node in nodes)
         if abs(total - shape.memory_mib) > _SLACK_MIB:
-            yield f"memory: asked for {shape.memory_mib} MiB, got {total}"
+            yield f"memory: requested {shape.memory_mib} MiB, got {total}"
         return
     for i, (node, got) in enumerate(zip(shape.numa, nodes, strict=True)):
         if abs(node.memory_mib - got["memory_mib"]) > _SLACK_MIB or node.cpus != got["cpus"]:
             yield (
-                f"numa[{i}]: asked for {node.cpus} CPU(s) and {node.memory_mib} MiB, "
+                f"numa[{i}]: requested {node.cpus} CPU(s) and {node.memory_mib} MiB, "
                 f"got {got['cpus']} and {got['memory_mib']}"
             )
         if node.distances and list(node.distances) != got["distances"]:
-            yield f"numa[{i}]: asked for distances {list(node.distances)}, got {got['distances']}"
+            yield f"numa[{i}]: requested distances {list(node.distances)}, got {got['distances']}"
 
 
 def _compare_swap(shape: GuestShape, swaps: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -150,16 +150,16 @@ def _compare_swap(shape: GuestShape, swaps: list[Mapping[str, Any]]) -> Iterator
     if swap.kind == "none" or len(swaps) != 1:
         if swaps or swap.kind != "none":
             found = ", ".join(got["device"] for got in swaps) or "none"
-            yield f"swap: asked for {swap.kind}, active is: {found}"
+            yield f"swap: requested {swap.kind}, active is: {found}"
         return
     (got,) = swaps
     if abs(got["size_mib"] - swap.size_mib) > _SLACK_MIB:
-        yield f"swap: asked for {swap.size_mib} MiB, got {got['size_mib']}"
+        yield f"swap: requested {swap.size_mib} MiB, got {got['size_mib']}"
     stable = _STABLE.get(swap.kind, swap.skip_copy)
     if got["stable"] != stable:
         words = {True: "stable", False: "not stable"}
         yield f"swap: pages under writeback are to be {words[stable]}, they are {words[got['stable']]}"
     if swap.kind == "raid5" and (" raid5 " not in got.get("mdstat", "") or got["degraded"]):
-        yield f"swap: asked for a whole RAID5, /proc/mdstat says: {got.get('mdstat', 'nothing')}"
+        yield f"swap: requested a whole RAID5, /proc/mdstat says: {got.get('mdstat', 'nothing')}"
     if swap.kind == "integrity" and not got.get("integrity", "").startswith("T10-DIF"):
-        yield f"swap: asked for a disk with checksums, its format is {got.get('integrity', 'none')}"
+        yield f"swap: requested a disk with checksums, its format is {got.get('integrity', 'none')}"

@@ -16,11 +16,11 @@ from orchestrator.guest.connection import Guest, GuestGone, Keys
 from orchestrator.guest.hardware import list_backings, make_images
 from orchestrator.guest.qemu import ROOT_OVERLAY, Machine
 from orchestrator.guest.qmp import MonitorGone
-from orchestrator.guest.setup import READINGS
+from orchestrator.guest.setup import SETUP_FILE
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
 
-_SNAPSHOT = "armed"
+_SNAPSHOT = "saved"
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 _SAVE_S = 60.0
 
@@ -35,26 +35,26 @@ class Snapshot:
 
     @property
     def argv(self) -> list[str]:
-        """What QEMU is told beside the machine, which must be the one that was saved."""
+        """QEMU options to restore the snapshot, in addition to those of the saved machine."""
         return ["-loadvm", _SNAPSHOT]
 
 
 def list_images(machine: Machine, folder: Path) -> list[Path]:
-    """Every image that a guest writes to."""
+    """All images that a guest writes to."""
     return [folder / ROOT_OVERLAY, *(backing.path(folder) for backing in list_backings(machine.shape))]
 
 
 @contextlib.contextmanager
-def keep_images(machine: Machine, folder: Path, armed: Snapshot | None) -> Iterator[None]:
-    """The images of one boot, empty or as they were saved; removed when the block is left."""
+def keep_images(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator[None]:
+    """The images of one boot, empty or copied from the snapshot; removed at the end of the block."""
     with contextlib.ExitStack() as stack:
         for path in list_images(machine, folder):
             stack.callback(path.unlink, missing_ok=True)
-        if armed:
-            _copy_images(machine, armed.folder, folder)
+        if snapshot:
+            _copy_images(machine, snapshot.folder, folder)
         else:
             stack.enter_context(make_images(machine.shape, folder))
-            # what the boot writes to its root, over the image that all share
+            # overlay of the shared root image
             command.run(
                 [command.find_tool("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", "-F", "raw"]
                 + ["-b", str(machine.rootfs.image), str(folder / ROOT_OVERLAY)]
@@ -63,15 +63,15 @@ def keep_images(machine: Machine, folder: Path, armed: Snapshot | None) -> Itera
 
 
 def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
-    """Save a guest as it is into a folder, in a fraction of a second; it goes on afterwards.
+    """Save a running guest into a folder; takes a fraction of a second, and the guest continues.
 
-    None when it can not be saved, as one with a 9p device of vng's: then the next guest has to boot.
+    Returns None if it cannot be saved, as with the 9p devices of vng: then the next guest has to boot.
     """
     machine, monitor = guest.machine, guest.lines.monitor
     if machine.boot == "vng":
         return None
     try:
-        # what the cache holds is read again when it is needed, and need not be saved
+        # the page cache need not be saved
         line = f"sync; echo 1 > /proc/sys/vm/drop_caches; {_BOOT_ID}"
         boot_id = guest.run(line, Deadline.after(_SAVE_S)).stdout.strip()
         monitor.execute("stop")
@@ -82,29 +82,29 @@ def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
         finally:
             monitor.execute("cont")
     except (GuestGone, MonitorGone):
-        # whoever uses the guest next finds out why
+        # the next use of the guest reports the reason
         return None
     return Snapshot(folder, guest.lines.keys, boot_id)
 
 
 def _copy_images(machine: Machine, source: Path, target: Path) -> None:
-    """Give a boot images of its own, and what was read back of the set-up."""
+    """Copy the images and the setup report into the folder of a boot."""
     target.mkdir(parents=True, exist_ok=True)
     cp = command.find_tool("cp", "coreutils")
     names = [str(path) for path in list_images(machine, source)]
     command.run([cp, "--reflink=auto", "--sparse=always", *names, str(target)])
     with contextlib.suppress(FileNotFoundError):
-        shutil.copy(source / READINGS, target / READINGS)
+        shutil.copy(source / SETUP_FILE, target / SETUP_FILE)
 
 
-def check_restored(guest: Guest, armed: Snapshot, deadline: Deadline) -> None:
-    """The guest goes on where the saved one was; raises ``StageFailure`` when it does not."""
+def check_restored(guest: Guest, snapshot: Snapshot, deadline: Deadline) -> None:
+    """Check that the guest continues the saved boot; raises ``StageFailure`` if it was lost."""
     try:
         found = guest.run(_BOOT_ID, deadline).stdout.strip()
     except GuestGone as gone:
         guest.check_host()
-        raise StageFailure("boot", f"the guest was lost once it went on: {gone}", log=guest.console) from None
-    if found != armed.boot_id:
-        raise InfraError(
-            "QEMU started another guest than the one that was saved", log=guest.folder / "qemu.log"
-        )
+        raise StageFailure(
+            "boot", f"the guest was lost after it was restored: {gone}", log=guest.console
+        ) from None
+    if found != snapshot.boot_id:
+        raise InfraError("QEMU started a different guest than the saved one", log=guest.folder / "qemu.log")

@@ -16,7 +16,7 @@ from orchestrator.parse.ktap import Rate
 from orchestrator.project.changelog import Statement
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.result import statistics
-from orchestrator.result.record import JobRecord, RunRecord, Sought, load_run
+from orchestrator.result.record import JobRecord, RunRecord, TargetRate, load_run
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 
@@ -26,7 +26,7 @@ _SIDES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Observation:
     """A subtest's outcome on one kernel of one row, and the run that has the evidence.
 
     ``rate`` is how often a race was hit in it, where the test tells.
@@ -68,20 +68,20 @@ def load_runs(folder: Path) -> Iterator[RunRecord]:
     yield from sorted(runs, key=lambda run: run.started)
 
 
-def find_sightings(
+def find_observations(
     runs: Iterable[RunRecord], current: Mapping[tuple[str, str], str]
-) -> dict[tuple[str, str, str], Sighting]:
+) -> dict[tuple[str, str, str], Observation]:
     """The last outcome by (subtest, row, kernel).
 
     ``current`` has the program id of each test as it is now, by (test, architecture).
     """
-    seen: dict[tuple[str, str, str], Sighting] = {}
+    seen: dict[tuple[str, str, str], Observation] = {}
     for run in runs:
         for job in run.jobs:
             ids = {result.test: result.content_id for result in job.results}
             for verdict in judge_job(job):
                 if ids.get(verdict.test) == current.get((verdict.test, job.arch), ""):
-                    found = Sighting(
+                    found = Observation(
                         verdict.test, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
                         verdict.rate,
                     )  # fmt: skip
@@ -94,7 +94,7 @@ def describe_kernel(job: JobRecord) -> str:
     return f"{job.version}{series}" + (f" {job.arch}" if job.arch != "x86_64" else "")
 
 
-def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Sighting]) -> tuple[Proof, ...]:
+def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Observation]) -> tuple[Proof, ...]:
     """A proof for every subtest there is, also those that were never seen.
 
     Of a test that does not declare its subtests they are those that were seen. Rates of several rows on one
@@ -102,12 +102,12 @@ def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Sighting]) -> tuple[P
     """
     sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
     names = {test.id: dict.fromkeys(test.subtests) for test in tests}
-    for sighting in seen:
-        if side := _SIDES.get(sighting.status):
-            kernels = sides.setdefault((sighting.name, side), {})
-            rates = [rate for rate in (kernels.get(sighting.kernel), sighting.rate) if rate]
-            kernels[sighting.kernel] = sum(rates[1:], rates[0]) if rates else None
-            names.get(sighting.test, {}).setdefault(sighting.name)
+    for observation in seen:
+        if side := _SIDES.get(observation.status):
+            kernels = sides.setdefault((observation.name, side), {})
+            rates = [rate for rate in (kernels.get(observation.kernel), observation.rate) if rate]
+            kernels[observation.kernel] = sum(rates[1:], rates[0]) if rates else None
+            names.get(observation.test, {}).setdefault(observation.name)
     return tuple(
         Proof(test, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
         for test in tests
@@ -134,15 +134,15 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def find_sought(proofs: Iterable[Proof]) -> dict[str, Sought]:
+def find_target_rates(proofs: Iterable[Proof]) -> dict[str, TargetRate]:
     """The rate at which each race is known to fail, at least: of the kernels that it failed on the lowest."""
-    known: dict[str, Sought] = {}
+    known: dict[str, TargetRate] = {}
     for proof in proofs:
         for kernel, rate in proof.failed_on.items():
             if rate and rate.hits:
                 low, _ = statistics.find_interval(rate)
                 if proof.name not in known or low < known[proof.name].rate:
-                    known[proof.name] = Sought(low, f"{rate} on {kernel}")
+                    known[proof.name] = TargetRate(low, f"{rate} on {kernel}")
     return known
 
 
@@ -174,14 +174,14 @@ class Coverage:
 
 
 def make_coverage(
-    entries: Sequence[Statement], tests: Sequence[GuestTest], seen: Sequence[Sighting]
+    entries: Sequence[Statement], tests: Sequence[GuestTest], seen: Sequence[Observation]
 ) -> list[Coverage]:
     """The entries in their order, those without a test as well."""
     states: dict[str, dict[str, tuple[Status, ...]]] = {test.id: {} for test in tests}
-    for sighting in seen:
-        if sighting.test in states:
-            before = states[sighting.test].get(sighting.kernel, ())
-            states[sighting.test][sighting.kernel] = tuple(sorted({*before, sighting.status}))
+    for observation in seen:
+        if observation.test in states:
+            before = states[observation.test].get(observation.kernel, ())
+            states[observation.test][observation.kernel] = tuple(sorted({*before, observation.status}))
     return [
         Coverage(entry, {c.id: states[c.id] for c in tests if entry.id in c.changelog.split()})
         for entry in entries
@@ -208,21 +208,21 @@ def render_coverage_json(coverage: Sequence[Coverage]) -> str:
     return json.dumps({"schema": "cowbell-changelog-1", "entries": listed}, indent=1) + "\n"
 
 
-def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Sighting]) -> str:
+def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
     """All that is known of the tests, for a reader who has just seen one fail."""
     return "\n".join(_explain_test(test, seen) for test in tests)
 
 
-def explain_tests_json(tests: Sequence[GuestTest], seen: Sequence[Sighting]) -> str:
+def explain_tests_json(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
     listed = [
         test.describe()
-        | {"seen": [dataclasses.asdict(sighting) for sighting in seen if sighting.test == test.id]}
+        | {"seen": [dataclasses.asdict(observation) for observation in seen if observation.test == test.id]}
         for test in tests
     ]
     return json.dumps({"schema": "cowbell-test-1", "tests": listed}, indent=1) + "\n"
 
 
-def _explain_test(test: GuestTest, seen: Sequence[Sighting]) -> str:
+def _explain_test(test: GuestTest, seen: Sequence[Observation]) -> str:
     needs = [
         *test.needs_kconfig.split(),
         *(["root"] if test.needs_root else []),
@@ -247,7 +247,7 @@ def _explain_test(test: GuestTest, seen: Sequence[Sighting]) -> str:
         f"{test.id}: {test.summary}",
         *(f"    {key:<11} {value}" for key, value in told.items() if value),
     ]
-    verdicts = [sighting for sighting in seen if sighting.test == test.id]
+    verdicts = [observation for observation in seen if observation.test == test.id]
     for s in verdicts:
         rate = f", {s.rate}" if s.rate else ""
         lines.append(f"    seen        {s.status.upper()} {s.name} on {s.kernel} ({s.row}{rate})")

@@ -44,7 +44,7 @@ _STEPS = (
     """,
 )
 # folders of a variant that are no results
-_TRACES = ("boot-", "merged-", "armed-")
+_TRACES = ("boot-", "merged-", "saved-")
 _NOBODY = JobRecord(row="", variant="", arch="", tree="", series="", tests={})
 # a trouble is told once by a process, not once a test
 _told: set[Path] = set()
@@ -57,13 +57,13 @@ _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 def add_result(store: Store, job: JobRecord, result: TrialResult, folder: Path, progress: Progress) -> None:
     """Enter a result that is saved in ``folder``. What can not be entered is told of, and read later."""
     try:
-        entries = make_entries(job, result, str(folder.relative_to(store.earned_root)))
+        entries = make_entries(job, result, str(folder.relative_to(store.results_root)))
         with _connect(store) as db:
             _insert(db, entries)
     except (sqlite3.Error, OSError, CowbellError) as error:
-        if store.earned_root not in _told:
-            _told.add(store.earned_root)
-            where = store.earned_root / FILE
+        if store.results_root not in _told:
+            _told.add(store.results_root)
+            where = store.results_root / FILE
             progress.note(f"{where}: {error}; nothing is lost: cowbell history reads it from the results")
 
 
@@ -81,7 +81,7 @@ def open_history(store: Store, note: Callable[[str], None]) -> Iterator[sqlite3.
             catch_up(db, store)
         except (sqlite3.Error, InfraError) as error:
             stack.close()
-            where = store.earned_root / FILE
+            where = store.results_root / FILE
             if _is_damage(error) and _set_aside(store):
                 note(f"{where}: {error}; set aside as {FILE}.damaged, and made again from results and runs")
                 db = stack.enter_context(_connect(store))
@@ -112,7 +112,7 @@ def _connect(store: Store) -> Iterator[sqlite3.Connection]:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version > len(_STEPS):
                 raise UsageError(
-                    f"has schema {version}, this cowbell knows up to {len(_STEPS)}",
+                    f"has schema {version}, this version of cowbell reads up to {len(_STEPS)}",
                     where=str(path),
                     hint="a newer cowbell wrote it: use that one, or move the file away to make it anew",
                 )
@@ -177,8 +177,8 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
     """Enter what the store's runs and results have more than the history; no file is read twice."""
     read = set(db.execute("SELECT path, stamp FROM files"))
     known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
-    runs = _stamp_new(sorted(store.earned_root.glob("runs/[!.]*/record.json")), store, read)
-    files = _stamp_new(list_result_files(store.earned_root / "results"), store, read)
+    runs = _stamp_new(sorted(store.results_root.glob("runs/[!.]*/record.json")), store, read)
+    files = _stamp_new(list_result_files(store.results_root / "results"), store, read)
     found = {make_result_id(result): path for path in files if (result := load_result(path))}
     loose = {result_id: path for result_id, path in found.items() if result_id not in known}
     jobs: dict[Path, JobRecord] = {}
@@ -226,7 +226,7 @@ def _stamp_new(paths: Iterable[Path], store: Store, read: Collection[tuple[str, 
 
 
 def _name(path: Path, store: Store) -> str:
-    return str(path.relative_to(store.earned_root))
+    return str(path.relative_to(store.results_root))
 
 
 def _load_runs(paths: Iterable[Path]) -> Iterator[tuple[RunRecord, Path]]:

@@ -92,7 +92,7 @@ def find_sides(db: sqlite3.Connection, store: Store, words: Sequence[str]) -> tu
 
 
 def _find_side(word: str, entries: Sequence[Entry], store: Store) -> Side:
-    path = store.earned_root / "runs" / word / "record.json"
+    path = store.results_root / "runs" / word / "record.json"
     if re.fullmatch(r"\w[\w.+-]*", word) and path.exists():
         run = load_run(path)
         return Side(run.run_id, tuple(list_outcomes(run)))
@@ -104,7 +104,7 @@ def _find_side(word: str, entries: Sequence[Entry], store: Store) -> Side:
     else:
         side = Side(word, tuple(entry for entry in entries if is_kernel(entry, word)), is_kernel=True)
     if not side.entries:
-        runs = [path.name for path in store.earned_root.glob("runs/[!.]*-*")]
+        runs = [path.name for path in store.results_root.glob("runs/[!.]*-*")]
         known = {*runs, *(entry.kernel for entry in entries), *(entry.tree for entry in entries)}
         raise UsageError(
             f"no run, kernel or time of which results are known{suggest(word, known)}",

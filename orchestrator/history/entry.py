@@ -84,9 +84,9 @@ def make_result_id(result: TrialResult) -> str:
 def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started: str = "") -> list[Entry]:
     """An entry for each verdict. ``started`` is for results that do not say."""
     subtests = job.tests.get(result.test, _find_subtests(result))
-    # what was sought is for all trials to answer
+    # the target rates apply to all trials together
     alone = replace(
-        job, tests={result.test: subtests}, results=(result,), sought={}, failure=None, left_out=""
+        job, tests={result.test: subtests}, results=(result,), target_rates={}, failure=None, left_out=""
     )
     faults = parse_console(result.console).faults
     return [

@@ -36,7 +36,7 @@ def find_killed(
     variants: Mapping[Path, JobRecord],
     planned: Sequence[JobRecord],
 ) -> dict[str, tuple[RunRecord, Path]]:
-    """What was earned before a run was killed, and so is in none, as runs of one kernel each.
+    """Results of killed runs, which have no record, as runs of one kernel each.
 
     ``results`` are by file, ``variants`` by the folder of their results.
     """
@@ -47,11 +47,11 @@ def find_killed(
             loose.setdefault(find_variant(path), []).append(result)
     wanted = {(job.row, job.variant): job for job in planned}
     found = {}
-    for number, (folder, earned) in enumerate(loose.items()):
+    for number, (folder, tried) in enumerate(loose.items()):
         job = variants.get(folder)
         if job and (meant := wanted.get((job.row, job.variant))):
-            started = min(result.started for result in earned)
-            job = replace(job, tests={**meant.tests, **job.tests}, results=tuple(earned))
+            started = min(result.started for result in tried)
+            job = replace(job, tests={**meant.tests, **job.tests}, results=tuple(tried))
             found[f"killed-{number}"] = (RunRecord(f"killed-{number}", "", started, (job,)), folder)
     return found
 
@@ -82,7 +82,7 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
             key = (job.row, job.variant)
             known = came.get(key, job)
             if planned and known.accel != job.accel:
-                # runners may differ, and each result says where it was earned
+                # runners may differ, and each result says where it was produced
                 both = ", ".join(sorted({known.accel, job.accel} - {""}))
                 known, job = replace(known, accel=both), replace(job, accel=both)
             if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
@@ -128,8 +128,8 @@ def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
         tests=tests,
         expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
         races=tuple(dict.fromkeys((*one.races, *other.races))),
-        sought={**one.sought, **other.sought},
-        readings=one.readings or other.readings,
+        target_rates={**one.target_rates, **other.target_rates},
+        guest_setup=one.guest_setup or other.guest_setup,
         failure=one.failure or other.failure,
         results=tuple(results),
     )

@@ -89,7 +89,7 @@ def merge(
         for place in _list_stores(folder):
             _examine(place, found)
     for run_id, (run, folder) in found.runs.items():
-        here = store.earned_root / "runs" / run_id / "record.json"
+        here = store.results_root / "runs" / run_id / "record.json"
         if here.exists() and load_run(here).jobs != run.jobs:
             found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
     if planned:
@@ -103,21 +103,21 @@ def merge(
     came = {make_result_id(result) for result in found.results.values()}
     for run, _ in found.runs.values():
         came |= {make_result_id(result) for job in run.jobs for result in job.results}
-    new = [name for name in found.runs if not (store.earned_root / "runs" / name / "record.json").exists()]
+    new = [name for name in found.runs if not (store.results_root / "runs" / name / "record.json").exists()]
     merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "", missing)
     if is_dry_run:
         return merged
-    with store.lock("merge"), store.scratch("merge", is_earned=True) as draft:
+    with store.lock("merge"), store.scratch("merge", is_result=True) as draft:
         for name in new:
             shutil.copytree(found.runs[name][1], draft / "runs" / name)
-        if one and not (store.earned_root / "runs" / one.run_id / "record.json").exists():
+        if one and not (store.results_root / "runs" / one.run_id / "record.json").exists():
             save_run(one, draft / "runs" / one.run_id)
             for _, folder in found.named.values() if planned else ():
                 if (folder / "evidence").is_dir():
                     place = draft / "runs" / one.run_id / "evidence"
                     shutil.copytree(folder / "evidence", place, dirs_exist_ok=True)
         _copy_results(found, store, draft)
-        _move_in(draft, store.earned_root)
+        _move_in(draft, store.results_root)
     with open_history(store, note):
         return merged
 
@@ -217,16 +217,16 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
         name = Path("results", variant.name, path.relative_to(variant))
         result_id = make_result_id(result)
         beside = name.with_name(f"{result.test.rpartition('/')[2]}.{result.content_id[:12]}.{result_id}.json")
-        there = [load_result(root / each) for root in (store.earned_root, draft) for each in (name, beside)]
+        there = [load_result(root / each) for root in (store.results_root, draft) for each in (name, beside)]
         if result_id in {make_result_id(known) for known in there if known}:
             continue
         boot = _copy_boot(variant / result.boot, store, draft)
-        is_taken = (store.earned_root / name).exists() or (draft / name).exists()
+        is_taken = (store.results_root / name).exists() or (draft / name).exists()
         place = draft / (beside if is_taken else name)
         save_result(replace(result, boot=boot), place)
-        # when it was earned, for those that do not say
+        # the time of the result, if it has none
         shutil.copystat(path, place)
-        is_known = (store.earned_root / "results" / variant.name / VARIANT_FILE).exists()
+        is_known = (store.results_root / "results" / variant.name / VARIANT_FILE).exists()
         if (variant / VARIANT_FILE).exists() and not is_known:
             shutil.copy2(variant / VARIANT_FILE, draft / "results" / variant.name / VARIANT_FILE)
 
@@ -239,7 +239,7 @@ def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = boot.name if boot.name.startswith("merged-") else f"merged-{digest[:12]}"
     place = Path("results", boot.parent.name, name)
-    if not (store.earned_root / place).exists() and not (draft / place).exists():
+    if not (store.results_root / place).exists() and not (draft / place).exists():
         shutil.copytree(boot, draft / place, ignore=shutil.ignore_patterns("keys.tar", "*.qcow2"))
     return name
 

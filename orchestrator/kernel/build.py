@@ -41,13 +41,13 @@ _REPRODUCIBLE = (
 )
 _NEEDED_MIB = 2048
 _STATISTICS = "ccache.log"
-# of a folder in kernels/; part of the identity, so that an older store is no trap
+# format of a folder in kernels/; part of the id, so kernels of older versions are ignored
 _FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """What compiles: the guest tests' compiler, the words for make, and the versions that name a build."""
+    """The compiler of the guest tests, the make variables, and the tool versions that are part of an id."""
 
     compiler: str
     make_words: tuple[str, ...]
@@ -81,9 +81,9 @@ def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolc
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """All that decides what a kernel is.
+    """All inputs of a kernel build.
 
-    ``guest_modules`` are the sources of modules that are built with it, where its config has modules.
+    ``guest_modules`` are the sources of test modules, built if the config has modules.
     """
 
     source: Source
@@ -123,10 +123,10 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A built kernel: what it was made of, its folder in the store, and the image that boots.
+    """A built kernel: its request, its folder in the store, and its boot image.
 
-    By ``gnu_build_id`` a guest proves what it booted. ``folder`` has ``vmlinux`` too, and with CONFIG_MODULES
-    a ``modules`` folder that goes below the guest's root, and ``guest-modules`` with ours.
+    The guest reports ``gnu_build_id``, which proves that it runs this kernel. ``folder`` also has ``vmlinux``
+    and, with CONFIG_MODULES, ``modules`` for the guest's root and ``guest-modules`` with the test modules.
     """
 
     request: BuildRequest
@@ -136,12 +136,12 @@ class Kernel:
 
     @property
     def build_s(self) -> float:
-        """How long the build took."""
+        """The duration of the build in seconds."""
         return float(json.loads((self.folder / "build.json").read_text())["wall_s"])
 
 
 def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
-    """A kernel that is built already."""
+    """The kernel, if it is already built."""
     folder = store.use("kernels", request.build_id)
     if not folder.is_dir():
         return None
@@ -158,7 +158,7 @@ def build_kernel(
     limit_s: float,
     redo: bool = False,
 ) -> Kernel:
-    """Build, or find built. Raises ``StageFailure`` with the first error when the kernel does not build."""
+    """Build a kernel unless it exists. Raises ``StageFailure`` with the first error of a failed build."""
     known = find_kernel(request, store)
     if known and not redo:
         return known
@@ -167,7 +167,7 @@ def build_kernel(
 
     def fill(draft: Path) -> None:
         text = _make_config(request, store, progress, budget)
-        # waiting for a worktree or for who builds the same costs no core
+        # no core is used while waiting for the worktree or a concurrent build
         with checkout(request.source, store) as worktree, budget.build() as share:
             _build(request, text, worktree, store, progress, share, limit_s, draft)
 
@@ -191,7 +191,7 @@ def _build(
     build_dir = store.use("build", request.folder_id)
     unclean = build_dir / ".building"
     if unclean.exists():
-        progress.note("a build was killed here; its objects are not trusted and are built again")
+        progress.note("an earlier build was killed; its objects are discarded")
         shutil.rmtree(build_dir)
     make = _prepare_make(request, worktree, store, share, build_dir)
     (build_dir / _STATISTICS).unlink(missing_ok=True)
@@ -218,9 +218,9 @@ def _build(
 
 
 def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE) -> None:
-    """Have Kconfig say, before anything is compiled, whether each requested symbol survives.
+    """Check by Kconfig, before anything is compiled, that each requested symbol gets its value.
 
-    Raises ``StageFailure`` as ``configure`` does. A kernel that is built is not asked about again.
+    Raises ``StageFailure`` as ``configure`` does. Kernels that are already built are not checked again.
     """
     if not find_kernel(request, store):
         _make_config(request, store, progress, budget)
@@ -312,7 +312,7 @@ def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, ta
     if done.returncode:
         words = log.read_text(errors="replace").splitlines()
         raise command.find_host_trouble(done, words) or InfraError(
-            "the guest tests' modules do not build with this kernel",
+            "the modules of the guest tests do not build for this kernel",
             where=request.subject,
             hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
         )
@@ -388,7 +388,7 @@ def _compile(
 
 
 def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> StageFailure | InfraError:
-    """The first error of the log with its source lines; a full disk is the host's."""
+    """The first error of the log with its source lines; an ``InfraError`` for a full disk."""
     assert done.log
     kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
     shutil.copyfile(done.log, kept)
@@ -417,5 +417,5 @@ def read_gnu_build_id(vmlinux: Path) -> str:
     notes = command.run([command.find_tool("readelf", "binutils"), "-n", str(vmlinux)]).output
     match = re.search(r"Build ID: ([0-9a-f]+)", notes)
     if not match:
-        raise InfraError("carries no GNU build id", where=str(vmlinux))
+        raise InfraError("has no GNU build id", where=str(vmlinux))
     return match[1]

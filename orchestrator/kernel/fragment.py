@@ -131,7 +131,7 @@ class _Reader:
 
     def _read_alternatives(self, symbols: list[str], where: str) -> None:
         if len(symbols) < 2:
-            self._blame("expected two symbols or more", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
+            self._blame("expected at least two symbols", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
             return
         first, *others = (SymbolRequest(symbol, "y", where) for symbol in symbols)
         self.requests.append(replace(first, alternatives=tuple(others)))
@@ -166,11 +166,11 @@ class _Reader:
 
     def finish(self) -> Fragment:
         if not self._words("about"):
-            self._blame("says not what it is for", f"{self.path}:1", "add '#: about ...'")
+            self._blame("missing '#: about' header", f"{self.path}:1", "add '#: about ...'")
         asked = {one.symbol for request in self.requests for one in request.candidates}
         for symbol, key, where in self.named:
             if symbol not in asked:
-                what = f"{key} {symbol}: this fragment does not ask for it"
+                what = f"{key} {symbol}: not requested by this fragment"
                 self._blame(what + suggest(symbol, asked), where)
         optional = self._words("optional")
         return Fragment(

@@ -122,7 +122,7 @@ def make_config(
                     UsageError(
                         f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
                         where=request.where,
-                        hint=f"drop one, or say '#: override {request.symbol}' in the later one",
+                        hint=f"drop one, or say '#: override {request.symbol}' in the later fragment",
                     )
                 )
             merged[request.symbol] = _merge(old, request) if old else request
@@ -179,7 +179,7 @@ def configure(
         told = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
         raise StageFailure(
             "kconfig",
-            f"{len(told)} requested symbol(s) did not survive",
+            f"{len(told)} requested symbol(s) were dropped or changed",
             hint="\n  ".join(map(str, told)),
         )
     return text
@@ -237,7 +237,7 @@ def _run_allnoconfig(
     if done.returncode:
         words = done.output.splitlines()
         raise command.find_host_trouble(done, words) or StageFailure(
-            "kconfig", "kconfig does not take this tree", hint="\n  ".join(words[-6:]), log=log
+            "kconfig", "Kconfig failed on this tree", hint="\n  ".join(words[-6:]), log=log
         )
     return made.read_text()
 

@@ -158,16 +158,16 @@ def _quote_entries(wanted: Iterable[str], environment: Mapping[str, str], why: s
             reasons[symbol] = f"there is no such symbol in {environment['KERNELVERSION']}"
         elif not here:
             where = ", ".join(entry.where for entry in entries[:_SHOWN])
-            reasons[symbol] = f"no symbol of this architecture: it is defined in {where}"
+            reasons[symbol] = f"not a symbol of this architecture: it is defined in {where}"
         else:
             lines = [
                 line for one in here for line in (f"{one.where}:", *one.text.splitlines()) if line.strip()
             ]
             cut = [*lines[:_QUOTED], *(["..."] if lines[_QUOTED:] else [])]
-            reasons[symbol] = "\n      ".join(["its definition may tell why:", *cut])
+            reasons[symbol] = "\n      ".join(["see its definition:", *cut])
     first = next(iter(reasons), "")
     if first:
-        reasons[first] += f"\n      Kconfiglib can not read this tree: {' '.join(why.split())}"
+        reasons[first] += f"\n      Kconfiglib cannot parse this tree: {' '.join(why.split())}"
     return reasons
 
 
@@ -198,7 +198,7 @@ class _Explainer:
         if symbol is None or not symbol.nodes:
             return self._explain_unknown(name)
         if not _is_value(symbol, wanted):
-            return f"it is {kconfiglib.TYPE_TO_STR[symbol.orig_type]}, {wanted} is no value of it"
+            return f"it is {kconfiglib.TYPE_TO_STR[symbol.orig_type]}, {wanted} is not a valid value"
         if symbol.orig_type not in _TRISTATE:
             return self._explain_value(symbol, wanted)
         if wanted == "n":
@@ -215,7 +215,7 @@ class _Explainer:
             if re.search(rf"^\s*(menu)?config {name}$", path.read_text(errors="replace"), re.M)
         ]
         if where:
-            return f"no symbol of this architecture: it is defined in {', '.join(where[:_SHOWN])}"
+            return f"not a symbol of this architecture: it is defined in {', '.join(where[:_SHOWN])}"
         near = suggest(name, [symbol.name for symbol in self.kconf.unique_defined_syms])
         return f"there is no such symbol in {self.version}{near}"
 
@@ -235,9 +235,9 @@ class _Explainer:
         if by := self._list_selectors(symbol, is_set=True):
             return f"it is selected by {', '.join(by[:_SHOWN])}: leave that out"
         if symbol.choice and symbol.choice.selection is symbol:
-            return "it is what its choice has chosen: ask for another of " + self._list_choices(symbol)
+            return "it is selected by its choice: request another one of " + self._list_choices(symbol)
         if not _prompts(symbol):
-            return "it has no prompt, so it can not be unset: its default holds"
+            return "it has no prompt, so it cannot be unset: its default applies"
         return f"add '# CONFIG_{symbol.name} is not set'"
 
     def _explain_dropped(self, symbol: kconfiglib.Symbol, value: str, wanted: int) -> str:
@@ -245,14 +245,14 @@ class _Explainer:
         prompts = _prompts(symbol)
         if not prompts:
             by = self._list_selectors(symbol, is_set=False)
-            how = f"ask for one of {', '.join(by[:_SHOWN])}" if by else "its default holds"
-            return f"it has no prompt, so it can not be set: {how}"
+            how = f"request one of {', '.join(by[:_SHOWN])}" if by else "its default applies"
+            return f"it has no prompt, so it cannot be set: {how}"
         if all(kconfiglib.expr_value(prompt) < wanted for prompt in prompts):
             return " or ".join(self._explain_unmet(prompt, wanted, _DEPTH, {symbol}) for prompt in prompts)
         choice = symbol.choice
         if choice and choice.selection is not symbol:
             taken = choice.selection.name if choice.selection else "nothing"
-            return f"its choice went to {taken}: ask for one of {self._list_choices(symbol)} only"
+            return f"its choice selected {taken}: request only one of {self._list_choices(symbol)}"
         return f"add CONFIG_{symbol.name}={value}, nothing else sets it"
 
     def _explain_unmet(self, expr: _Expr, wanted: int, depth: int, seen: set[kconfiglib.Symbol]) -> str:
@@ -269,11 +269,11 @@ class _Explainer:
         if not isinstance(part, kconfiglib.Symbol):
             return self._explain_term(part, wanted)
         if part.is_constant:
-            return "what this compiler or host does not have"
+            return "support by the compiler or host"
         if not part.nodes:
-            return f"{text}, which is no symbol of this architecture"
+            return f"{text}, which is not a symbol of this architecture"
         if part.name in self.asked:
-            return f"{text}, which is asked for too"
+            return f"{text}, which is requested too"
         if part in seen or not depth:
             return text
         seen.add(part)

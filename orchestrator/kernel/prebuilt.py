@@ -21,7 +21,7 @@ from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.source.repository import Source, export_patches
 from orchestrator.store.store import Store, write_json
 
-# of a kernel's folder that was handed over: series and fixups
+# series and fixups of a prebuilt kernel
 PATCHES = "patches.mbox"
 SCHEMA = "cowbell-built-1"
 
@@ -38,7 +38,9 @@ class BuildFailure:
 
 @dataclass(frozen=True, slots=True)
 class Prebuilt:
-    """What is told of one kernel of a row. ``base`` is the tree's own commit, ``source`` what was built.
+    """A prebuilt kernel of a row, or the reason why there is none.
+
+    ``base`` is the tree's own commit, ``source`` what was built.
 
     ``toolchain`` is the compiler's identity. Without a kernel, ``left_out`` or ``trouble`` says why.
     ``folder`` is where it was read from.
@@ -78,9 +80,9 @@ class Prebuilt:
         folder = Path(self.folder) / self.build_id
         if request.build_id != self.build_id:
             what = "has another config than its row" if request.config.config_id != self.config_id else (
-                "was built by another cowbell, or with other modules of guest tests"
+                "was built by another version of cowbell, or with other test modules"
             )  # fmt: skip
-            hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it anew"
+            hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it again"
             raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
         try:
             told = json.loads((folder / "build.json").read_text())
@@ -90,7 +92,7 @@ class Prebuilt:
         except (OSError, ValueError, KeyError):
             is_whole = False
         if not is_whole:
-            raise InfraError(f"the kernel of {self.name} is not whole", where=str(folder))
+            raise InfraError(f"the kernel of {self.name} is incomplete", where=str(folder))
 
         def fill(draft: Path) -> None:
             shutil.copytree(folder, draft, dirs_exist_ok=True)
@@ -101,10 +103,10 @@ class Prebuilt:
         return kernel
 
 
-_HANDOVER = TypeAdapter(Prebuilt)
+_PREBUILT = TypeAdapter(Prebuilt)
 
 
-def export_kernel(handover: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
+def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
     """Put a kernel, or why there is none, into a folder, in place of what was told of it before."""
     target.mkdir(parents=True, exist_ok=True)
     if kernel:
@@ -118,14 +120,14 @@ def export_kernel(handover: Prebuilt, kernel: Kernel | None, target: Path, store
                 (draft / PATCHES).write_bytes(patches)
             draft.chmod(0o755)
             draft.rename(place)
-        handover = replace(
-            handover,
+        prebuilt = replace(
+            prebuilt,
             source=request.source,
             toolchain=request.toolchain.identity,
             config_id=request.config.config_id,
             build_id=request.build_id,
         )
-    write_json(target / f"{quote(handover.row, '')}.{quote(handover.variant, '')}.json", asdict(handover))
+    write_json(target / f"{quote(prebuilt.row, '')}.{quote(prebuilt.variant, '')}.json", asdict(prebuilt))
 
 
 def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
@@ -137,16 +139,16 @@ def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
             errors.append(UsageError("there is no such folder", where=f"BUILT={folder}"))
         for path in sorted(folder.glob("*.json")):
             try:
-                handover = _HANDOVER.validate_python(json.loads(path.read_bytes()), extra="forbid")
+                prebuilt = _PREBUILT.validate_python(json.loads(path.read_bytes()), extra="forbid")
             except (OSError, ValueError, ValidationError) as error:
                 told = str(error).splitlines()[0]
-                errors.append(UsageError(f"is not a kernel that was handed over: {told}", where=str(path)))
+                errors.append(UsageError(f"is not a prebuilt kernel: {told}", where=str(path)))
                 continue
-            if handover.schema != SCHEMA:
-                errors.append(UsageError(f"has schema {handover.schema}, expected {SCHEMA}", where=str(path)))
-            if other := found.get(handover.name):
-                what = f"is the kernel of {handover.name}, and {other.folder} has one, too"
+            if prebuilt.schema != SCHEMA:
+                errors.append(UsageError(f"has schema {prebuilt.schema}, expected {SCHEMA}", where=str(path)))
+            if other := found.get(prebuilt.name):
+                what = f"is the kernel of {prebuilt.name}, and {other.folder} has one, too"
                 errors.append(UsageError(what, where=str(path)))
-            found[handover.name] = replace(handover, folder=str(folder.resolve()))
+            found[prebuilt.name] = replace(prebuilt, folder=str(folder.resolve()))
     raise_all(errors)
     return found

@@ -149,7 +149,7 @@ def describe_boot(job: JobRecord) -> str:
 
 def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
     """What the guests were found to be, from inside; each once, none for those that were given nothing."""
-    return list(dict.fromkeys(filter(None, (describe_setup(job.readings) for job in kernels))))
+    return list(dict.fromkeys(filter(None, (describe_setup(job.guest_setup) for job in kernels))))
 
 
 def make_tables(judged: Judged) -> Iterator[Table]:

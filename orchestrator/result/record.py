@@ -18,18 +18,16 @@ from orchestrator.errors import UsageError
 from orchestrator.status import Status
 from orchestrator.store.store import write_json
 
-SCHEMA = 5
-# older ones that are read as they are: what they do not say is not known
-_READABLE = (4, SCHEMA)
+SCHEMA = 6
 # what SQLite can keep
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Ended(StrEnum):
-    """How a test's life in the guest ended: by itself, cut off, or with the guest.
+    """How a test ended: by itself, by its time limit, or because the guest was lost.
 
-    ``HANG`` means that nothing in the guest answers, ``SSH_LOST`` that its kernel does, ``RESET`` that it
-    started again (after a panic, a triple fault, or as it was told), ``FLOOD`` that it said too much to keep.
+    ``HANG``: nothing in the guest answers. ``SSH_LOST``: only its kernel answers. ``RESET``: it rebooted
+    (after a panic, a triple fault, or on request). ``FLOOD``: its console output exceeded the limit.
     """
 
     EXIT = "exit"
@@ -84,7 +82,7 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the matrix expects of a test here: an id or glob, a status, and why.
+    """An expectation for a test of this job: an id or glob, a status, and the reason.
 
     ``until`` is the last day (ISO 8601) that it holds, ``is_over`` whether that had passed when it was run;
     ``fingerprint`` (or a glob) is that of the crash.
@@ -100,17 +98,17 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A complaint of the kernel that is no fault here: its fingerprint, or a glob, and why."""
+    """A known issue: the fingerprint of a splat, or a glob, and the reason."""
 
     fingerprint: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
-    """The rate (0 to 1) at which a race would fail on a bad kernel, and how that is known.
+class TargetRate:
+    """The rate (0 to 1) at which a race fails on a bad kernel, and the origin of that number.
 
-    ``risk`` (0 to 1) is how probable it may be that a kernel which does so is taken for a good one.
+    ``risk`` (0 to 1) is the accepted probability that such a kernel passes.
     """
 
     rate: float
@@ -120,9 +118,9 @@ class Sought:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The stage that ended a job early, and what there is to say about it.
+    """The stage that ended a job early, and the error.
 
-    ``unfinished`` are the tests that were run, and were to be run once more.
+    ``unfinished`` are the tests for which another trial was planned.
     """
 
     stage: str
@@ -135,15 +133,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One variant of a row. Fields fill up as stages are done; ``left_out`` says why nothing ran.
+    """One variant of a row. Fields are filled as stages end; ``left_out`` says why nothing ran.
 
     ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
     built, with ``fixups`` and series.
     ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
-    ``tests`` are the planned ones, each with the names of its subtests, ``races`` those of them that are
-    races, ``sought`` what those were repeated for, by subtest. ``known`` are complaints that are no fault.
-    ``results`` has the trials of a test in their order. ``readings`` are what the guest was found to be, from
-    inside, when its row asks for more than CPUs and memory.
+    ``tests`` are the planned tests with the names of their subtests, ``races`` those that are races,
+    ``target_rates`` the rates for which they were repeated, by subtest. ``known`` are the known issues.
+    ``results`` has the trials of a test in order. ``guest_setup`` is the verified state of the guest, if its
+    row requests more than CPUs and memory.
     """
 
     row: str
@@ -155,7 +153,7 @@ class JobRecord:
     expect: tuple[Expected, ...] = ()
     known: tuple[Known, ...] = ()
     races: tuple[str, ...] = ()
-    sought: Mapping[str, Sought] = field(default_factory=dict)
+    target_rates: Mapping[str, TargetRate] = field(default_factory=dict)
     version: str = ""
     origin: str = ""
     base: str = ""
@@ -168,7 +166,7 @@ class JobRecord:
     rootfs_id: str = ""
     accel: str = ""
     boot: str = "qemu"
-    readings: Mapping[str, Any] = field(default_factory=dict)
+    guest_setup: Mapping[str, Any] = field(default_factory=dict)
     left_out: str = ""
     failure: Failure | None = None
     results: tuple[TrialResult, ...] = ()
@@ -185,7 +183,7 @@ class RunRecord:
     schema: int = SCHEMA
 
 
-# another machine's records come in, too: the type of each value is checked
+# records of other machines are imported: the type of each value is checked
 _RUN = TypeAdapter(RunRecord)
 _JOB = TypeAdapter(JobRecord)
 _RESULT = TypeAdapter(TrialResult)
@@ -201,14 +199,15 @@ def load_run(path: Path) -> RunRecord:
     """Raises ``UsageError`` when the file is no record of this schema."""
     try:
         fields = json.loads(path.read_bytes())
-        if fields.get("schema") not in _READABLE:
+        if fields.get("schema") != SCHEMA:
             raise UsageError(
-                f"has schema {fields.get('schema')}, this cowbell reads {' and '.join(map(str, _READABLE))}",
+                f"has schema {fields.get('schema')}, this version of cowbell reads schema {SCHEMA}",
                 where=str(path),
+                hint="run the tests again",
             )
         return _RUN.validate_python(fields, extra="forbid")
     except OSError as error:
-        raise UsageError(f"can not be read: {error.strerror}", where=str(path)) from None
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except ValidationError as error:
         wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
         raise UsageError(f"is not a run's record: {'; '.join(wrong)}", where=str(path)) from None
@@ -229,7 +228,7 @@ def save_result(result: TrialResult, path: Path) -> None:
 
 
 def save_job(job: JobRecord, path: Path) -> None:
-    """Whose the results beside it are, for when their run is killed before it has a record."""
+    """Save the job of the results beside it, in case the run is killed before it has a record."""
     write_json(path, dataclasses.asdict(dataclasses.replace(job, results=())))
 
 

@@ -10,37 +10,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.result.record import Known, Sought, TrialResult
+from orchestrator.result.record import Known, TargetRate, TrialResult
 from orchestrator.result.verdict import is_answered
 
 AUTO = 0
-# an unanswered question is left at that
+# limits, after which the result is inconclusive
 _MOST_TRIALS, _MOST_S = 100, 1800.0
-DEFAULT = Sought(0.01, "the default")
+DEFAULT = TargetRate(0.01, "the default")
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
     """``count`` trials of each test, or ``AUTO``; not more than ``limit`` for now.
 
-    ``sought`` are the rates of races by subtest, where they are known.
+    ``target_rates`` are the known failure rates of races, by subtest.
     """
 
     count: int = 1
-    sought: Mapping[str, Sought] = field(default_factory=dict)
+    target_rates: Mapping[str, TargetRate] = field(default_factory=dict)
     limit: int = 0
 
-    def list_sought(self, tests: Sequence[GuestTest]) -> dict[str, Sought]:
-        """What is sought, by subtest; nothing where the number of trials is given."""
+    def list_target_rates(self, tests: Sequence[GuestTest]) -> dict[str, TargetRate]:
+        """The target rates by subtest; empty if the number of trials is given."""
         races = [test for test in tests if test.kind == "race" and self.count == AUTO]
-        return {name: self.sought.get(name, DEFAULT) for test in races for name in test.subtests}
+        return {name: self.target_rates.get(name, DEFAULT) for test in races for name in test.subtests}
 
     def wants_more(
         self, test: GuestTest, known: Sequence[TrialResult], splats: tuple[Known, ...] = ()
     ) -> bool:
-        """Whether the test is to be run once more, when these are its trials.
+        """Whether the test needs another trial after the trials in ``known``.
 
-        ``splats`` are the known ones.
+        ``splats`` are the known issues.
         """
         if not known:
             return True
@@ -50,10 +50,10 @@ class Repeat:
             return True
         if test.kind != "race" or sum(r.duration_s for r in known) > _MOST_S:
             return False
-        return not is_answered(known, test.subtests, self.list_sought([test]), splats)
+        return not is_answered(known, test.subtests, self.list_target_rates([test]), splats)
 
     def divide(self) -> Iterator["Repeat"]:
-        """The same in rounds of twice as many trials each, for kernels that take turns."""
+        """The same in rounds with a doubled limit, for kernels that are tested alternately."""
         most = self.count or _MOST_TRIALS
         limit = 1
         while limit < most:

@@ -14,7 +14,7 @@ from orchestrator.parse.printk import make_printable
 from orchestrator.project.guesttest import is_match
 from orchestrator.result import statistics
 from orchestrator.result.finding import Finding, judge_result, list_known
-from orchestrator.result.record import Expected, Failure, JobRecord, Known, Sought, TrialResult
+from orchestrator.result.record import Expected, Failure, JobRecord, Known, TargetRate, TrialResult
 from orchestrator.status import Status
 
 # of several trials, the first of these that came decides
@@ -71,7 +71,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
         known = list_known(trials, job.known)
         found = _judge_trials(trials, subtests, job.known, is_race=test in job.races)
         for finding in found if trials else _judge_missing(job, subtests or (test,)):
-            finding = _weigh(finding, job.sought.get(finding.name))
+            finding = _weigh(finding, job.target_rates.get(finding.name))
             lost = (
                 _judge_lost(job.failure, finding, len(trials))
                 if job.failure and trials and test in job.failure.unfinished
@@ -130,16 +130,16 @@ def is_conclusive(result: TrialResult, subtests: tuple[str, ...], splats: tuple[
 def is_answered(
     trials: Sequence[TrialResult],
     subtests: tuple[str, ...],
-    sought: Mapping[str, Sought],
+    target_rates: Mapping[str, TargetRate],
     splats: tuple[Known, ...] = (),
 ) -> bool:
     """Whether a race need not be tried once more: each of its subtests has failed, or says nothing, or was
-    missed so often that its rate is below what was sought. ``splats`` are the known ones.
+    missed so often that its rate is below its target rate. ``splats`` are the known issues.
     """
     return all(
         finding.status is not Status.PASS
         or not finding.rate
-        or finding.rate.tries >= statistics.find_tries(sought[finding.name].rate, sought[finding.name].risk)
+        or finding.rate.tries >= _find_tries(target_rates[finding.name])
         for finding in _judge_trials(trials, subtests, splats, is_race=True)
     )
 
@@ -178,20 +178,24 @@ def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
     return sum(rates[1:], rates[0]) if rates else None
 
 
-def _weigh(finding: Finding, sought: Sought | None) -> Finding:
-    """A finding that says how sure its rate is, and whether that answers what was sought."""
+def _weigh(finding: Finding, target: TargetRate | None) -> Finding:
+    """The finding with its rate, the confidence, and whether the target rate was reached."""
     if not finding.rate or not finding.rate.hits <= finding.rate.tries > 0:
         return finding
     if not finding.rate.hits and finding.status.is_kernel_fault:
         # it failed in another way than the one that it counts
         return finding
-    told = statistics.describe(finding.rate)
-    if sought and finding.status is Status.PASS:
-        enough = statistics.find_tries(sought.rate, sought.risk)
-        told += f"; sought at least {statistics.percent(sought.rate)} ({sought.origin})"
+    text = statistics.describe(finding.rate)
+    if target and finding.status is Status.PASS:
+        enough = _find_tries(target)
+        text += f"; target rate {statistics.percent(target.rate)} ({target.origin})"
         if finding.rate.tries < enough:
-            told += f", NOT ENOUGH, which takes {enough} tries"
-    return replace(finding, reason=f"{finding.reason}; {told}" if finding.reason else told)
+            text += f", inconclusive: {enough} tries needed"
+    return replace(finding, reason=f"{finding.reason}; {text}" if finding.reason else text)
+
+
+def _find_tries(target: TargetRate) -> int:
+    return statistics.find_tries(target.rate, target.risk)
 
 
 def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Finding]:
@@ -204,15 +208,15 @@ def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Findin
 
 
 def _judge_lost(failure: Failure, finding: Finding, trials: int) -> Finding | None:
-    """What it means that the next trial was never come to; None when that is no worse than what was found."""
+    """The finding for a trial that was never run; None if the existing finding is at least as bad."""
     status = min(finding.status, _find_status(failure), key=WORST_FIRST.index)
     if status is finding.status:
         return None
-    told = f"{failure.stage}, for trial {trials + 1}: {failure.what}"
-    said = f"{told}; before: {finding.reason}" if finding.reason else told
+    text = f"{failure.stage}, for trial {trials + 1}: {failure.what}"
+    said = f"{text}; before: {finding.reason}" if finding.reason else text
     return replace(finding, status=status, reason=said, evidence=failure.hint, trial=trials + 1)
 
 
 def _find_status(failure: Failure) -> Status:
-    """A kernel that does not boot is at fault; one that is missing, or another guest, says nothing."""
+    """CRASH if the kernel did not boot; other failures of a stage say nothing about it."""
     return Status.CRASH if failure.stage == "boot" else Status.BROKEN

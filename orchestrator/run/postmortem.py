@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from orchestrator.errors import StageFailure
-from orchestrator.guest.connection import Guest, GuestGone, Loss, connect
+from orchestrator.guest.connection import GoneReason, Guest, GuestGone, connect
 from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.qmp import MonitorGone
 from orchestrator.process.command import Deadline
@@ -22,16 +22,16 @@ _ACCEPT_S, _LOGIN_S = 1.0, 2.0
 _WORDS = {
     "answers": "its SSH answers but lets nobody in",
     "refuses": "its network refuses SSH",
-    "accepts": "its network answers, its SSH is mute",
-    "is silent": "answers neither SSH nor network",
+    "accepts": "its network answers, its SSH server does not",
+    "is silent": "it answers neither SSH nor network",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a guest's life with a test ended, a line on what shows it, and what the kernel said when asked.
+    """How a guest ended, one line of evidence, and the kernel's answers to SysRq.
 
-    Up to ``asked_at`` of the console it spoke by itself; None when it was not asked.
+    ``asked_at`` is the offset of the console at which the first request was sent; None if there was none.
     """
 
     ended: Ended
@@ -41,31 +41,31 @@ class Ending:
     core: str = ""
 
 
-def find_ending(guest: Guest, loss: Loss) -> Ending:
-    """Why a command in the guest came to nothing. Raises ``InfraError`` when it was the host's doing.
+def find_ending(guest: Guest, reason: GoneReason) -> Ending:
+    """Find out how a guest was lost. Raises ``InfraError`` if the host is the cause.
 
-    The guest is of no use afterwards.
+    The guest cannot be used afterwards.
     """
     guest.check_host()
     monitor = guest.lines.monitor
-    reason = monitor.find_shutdown()
+    shutdown = monitor.find_shutdown()
     if guest.has_ended:
         core = keep_core(guest.machine, monitor, guest.folder) if guest.process.poll() is None else ""
         guest.lines.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
-        ended = Ended.POWER_OFF if reason == "guest-shutdown" else Ended.RESET
-        return Ending(ended, f"QEMU says {reason}" if reason else "QEMU ended", core=core)
-    if loss is Loss.FLOOD:
-        return Ending(Ended.FLOOD, f"{guest.lines.serial.dropped} bytes more than are kept")
-    if loss is Loss.PANIC:
+        ended = Ended.POWER_OFF if shutdown == "guest-shutdown" else Ended.RESET
+        return Ending(ended, f"QEMU reports {shutdown}" if shutdown else "QEMU ended", core=core)
+    if reason is GoneReason.FLOOD:
+        return Ending(Ended.FLOOD, f"console limit exceeded by {guest.lines.serial.dropped} bytes")
+    if reason is GoneReason.PANIC:
         return Ending(Ended.HANG, "it did not end after its panic", core=_keep_core(guest))
-    return _try_other_ways(guest, loss)
+    return _try_other_ways(guest, reason)
 
 
-def _try_other_ways(guest: Guest, loss: Loss) -> Ending:
-    """The guest runs, and does not answer over the connection that there is."""
+def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
+    """Examine a guest that runs and does not answer on its SSH connection."""
     network, asked_at = probe_network(guest), guest.console.stat().st_size
-    # when its kernel is well, what did not come to its end was the test, or SSH
-    is_lost = loss is Loss.CONNECTION
+    # if the kernel answers, the test did not end, or SSH was lost
+    is_lost = reason is GoneReason.CONNECTION
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
     if network == "answers" and (said := _ask_anew(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
@@ -80,10 +80,10 @@ def _try_other_ways(guest: Guest, loss: Loss) -> Ending:
 
 
 def probe_network(guest: Guest) -> str:
-    """What comes of a new connection to the guest's SSH.
+    """The result of a new connection to the guest's SSH server.
 
-    ``answers`` (its greeting), ``refuses`` (the kernel closes it), ``accepts`` (the kernel takes it, nobody
-    greets) or ``is silent``: the kernel does not even answer for its network.
+    ``answers`` (with its greeting), ``refuses`` (the kernel closes the connection), ``accepts`` (the kernel
+    accepts it, but there is no greeting) or ``is silent`` (the kernel does not answer).
     """
     scale = guest.machine.time_scale
     try:
@@ -91,7 +91,7 @@ def probe_network(guest: Guest) -> str:
             try:
                 return "answers" if probe.recv(1) else "refuses"
             except TimeoutError:
-                # QEMU has taken it in any case; does it still wait for the guest to?
+                # QEMU itself always accepts; check whether it still waits for the guest
                 if "TCP[SYN_SENT]" in guest.lines.monitor.ask("info usernet"):
                     return "is silent"
             probe.settimeout(_LOGIN_S * scale)
@@ -104,7 +104,7 @@ def probe_network(guest: Guest) -> str:
 
 
 def _ask_anew(guest: Guest) -> str | None:
-    """Log in again and have the kernel show its blocked tasks and all; what it said, None without a login."""
+    """Log in again and let the kernel print its tasks; returns its output, None if the login failed."""
     deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
     serial = guest.lines.serial
     serial.allow()
@@ -122,10 +122,10 @@ def _ask_anew(guest: Guest) -> str | None:
 
 
 def end_guest(guest: Guest, limit_s: float = 1.0) -> None:
-    """Have a guest end in order, so that its kernel may complain of what it finds while it cleans up.
+    """Shut a guest down, so that its kernel reports problems that it detects during cleanup.
 
-    Dropped caches and freed tasks pass the checks of pages that nobody looked at before. Takes ``limit_s``
-    native seconds at most: what is not done by then is not waited for.
+    Dropping caches and freeing tasks checks pages that were not checked before. Takes at most ``limit_s``
+    native seconds.
     """
     deadline = Deadline.after(limit_s * guest.machine.time_scale)
     guest.lines.serial.allow()

@@ -94,7 +94,7 @@ def run_tests(
     progress: Progress,
     is_wanted_again: Callable[[TrialResult], bool] = _once,
 ) -> Iterator[TrialResult]:
-    """Run every program, in guests as fresh as needed, yielding each result as it is earned.
+    """Run every program, in guests as fresh as needed, yielding each result as soon as it is complete.
 
     A test is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
     guest does not boot and ``InfraError`` when QEMU is killed; what was yielded before stands.
@@ -115,7 +115,7 @@ def run_tests(
                     # the next guest that must be a fresh one starts from here
                     if len(pending) > 1 or is_wanted_again is not _once:
                         compile_imports(guest, pending)
-                        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="armed-", dir=folder))
+                        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
                         saved = save_snapshot(guest, Path(place))
                 yield from _run_in_guest(guest, pending, progress, is_wanted_again)
 
@@ -137,7 +137,7 @@ def _run_in_guest(
             try:
                 end_guest(guest)
             finally:
-                # also when we are interrupted: it has been earned
+                # also on an interrupt: the result is complete
                 console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
                 yield replace(
                     result, console=result.console + console, console_lost=result.console_lost + lost
@@ -152,7 +152,7 @@ def _remove_left(folder: Path) -> None:
     """Images that a killed run could not remove; a guest that runs on one has it open and keeps it."""
     for image in folder.glob("boot-*/*.qcow2"):
         image.unlink(missing_ok=True)
-    for left in folder.glob("armed-*"):
+    for left in folder.glob("saved-*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -256,7 +256,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
         duration_s = time.monotonic() - began
         # the output so far is the test's, not that of a marker
         answer = replace(answer, stdout=answer.stdout or gone.stdout)
-        ending = find_ending(guest, gone.loss)
+        ending = find_ending(guest, gone.reason)
         end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
     console, lost = _read_console(guest, begin, end)
     result = TrialResult(

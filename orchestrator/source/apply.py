@@ -22,11 +22,11 @@ from orchestrator.store.store import Store, make_id, make_tree_id
 
 
 class PatchState(StrEnum):
-    """What became of one patch."""
+    """The state of one patch."""
 
     APPLIES = "applies"
     REJECTED = "does not apply"
-    PRESENT = "is in the tree already"
+    PRESENT = "is already in the tree"
     NOT_TRIED = "not tried"
 
 
@@ -51,8 +51,8 @@ def apply_series(
 ) -> Source:
     """The base with its fixups, and every patch of the series, as commits.
 
-    Raises ``StageFailure`` naming patch, file and hunk when one does not apply (``keep_going``: and what
-    becomes of the later ones); nothing is kept then.
+    Raises ``StageFailure`` naming patch, file and hunk if one does not apply (``keep_going``: and the state
+    of the later ones); then nothing is kept.
     """
     if known := find_source(base, series, fixups, store):
         return known
@@ -106,9 +106,9 @@ def try_series(
     *,
     keep_going: bool = False,
 ) -> list[PatchOutcome]:
-    """Apply every patch, and keep what comes of it if all of them do.
+    """Apply every patch, and keep the result if all of them apply.
 
-    After one that does not, the later ones are tried without it (``keep_going``) or not at all.
+    After a reject, later patches are tried without it (``keep_going``) or not at all.
     """
     files = list_patches(base, series, fixups)
     progress.stage("source", f"{base.tree}: {series.name or 'fixups'}, {len(files)} patch(es)")
@@ -173,7 +173,7 @@ def _apply(
 
 
 def find_failure(base: Source, series: Series, outcomes: Sequence[PatchOutcome]) -> StageFailure | None:
-    """The error of the first patch that did not do what it should; its hint tells of the later ones tried."""
+    """The error of the first patch that did not apply; its hint lists the later ones tried."""
     bad = [outcome for outcome in outcomes if outcome.state in (PatchState.REJECTED, PatchState.PRESENT)]
     if not bad:
         return None
@@ -184,7 +184,7 @@ def find_failure(base: Source, series: Series, outcomes: Sequence[PatchOutcome])
     if first.state is PatchState.PRESENT:
         as_what = f" as {first.reject.present_as}" if first.reject and first.reject.present_as else ""
         what = f"{first.patch} is in {base.tree} ({base.version}) already{as_what}"
-        hint = "a series applies whole or not at all: leave the patch out, or take a tree without it"
+        hint = "a series must apply completely: remove the patch, or use a tree without it"
     later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not PatchState.NOT_TRIED]
     hint = "\n".join([hint, *(f"{o.patch}: {o.state}" for o in later)])
     return StageFailure("source", what, where=first.reject.where if first.reject else "", hint=hint)

@@ -70,7 +70,7 @@ def find_mirror(suite: str) -> str:
         if Path(uri).name == folder:
             return str(uri)
     raise InfraError(
-        f"this machine's apt has no {label} mirror, so {suite} can not be had",
+        f"apt of this host has no {label} mirror, so {suite} is not available",
         hint="add one to /etc/apt/sources.list.d, or choose another KERNEL=",
     )
 
@@ -141,7 +141,7 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
             text = (root / "update.log").read_text(errors="replace")
             lines = text.splitlines()[-command.TAIL_LINES :]
             done = command.Completed(tuple(argv), process.returncode or 0, text, 0.0, 0.0)
-            what = f"the package lists of {suite} can not be updated from this machine's mirror"
+            what = f"the package lists of {suite} cannot be updated from this host's mirror"
             why = "what apt said" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
             errors[suite] = command.find_host_trouble(done, lines) or InfraError(
                 what, hint="\n    ".join([f"{why}:", *lines])
@@ -180,7 +180,7 @@ def download_package(store: Store, package: str, offer: Offer, target: Path) -> 
     except InfraError as error:
         kind = UnavailableError if "404  Not Found" in error.hint else InfraError
         raise kind(
-            f"{package} {offer.version} can not be downloaded from this machine's mirror ({offer.suites[0]})",
+            f"{package} {offer.version} cannot be downloaded from this host's mirror ({offer.suites[0]})",
             hint=f"what apt said:\n{error.hint}",
         ) from error
     return next(target.glob(f"{make_file_name(package, offer.version)}_*.deb"))

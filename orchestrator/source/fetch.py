@@ -27,23 +27,23 @@ from orchestrator.store.store import Store, make_id
 
 # package or pack, files, and the pack that git makes of them
 _NEEDED_MIB = 3072
-# a server that says nothing for this long is one that can not be reached
+# a server that sends nothing for this long counts as unreachable
 _STALL_S = 60
 _FETCHED = "refs/cowbell/fetched"
 
 
 def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
-    """The tree's commit: what an earlier run fetched, or (first time, ``redo``) the newest there is.
+    """The commit of a tree, from an earlier fetch, or (first time, ``redo``) the newest one.
 
-    A local tree is always looked at anew, an exact Debian version never. Raises ``InfraError`` when it can
-    not be had and was not before, ``UsageError`` when it is no kernel, or what is declared of it is wrong.
+    A local tree is always read again, an exact Debian version never. Raises ``InfraError`` if the tree cannot
+    be fetched and never was, ``UsageError`` if it is not a kernel or its declaration is wrong.
     """
     redo = redo and not (isinstance(tree, DebianTree) and tree.version)
     known = find_fetched(tree, store)
     if known and not redo:
         return known
     with store.lock(f"tree-{repository.make_folder(tree.name)}"):
-        # whoever had the lock may have fetched it
+        # the previous holder of the lock may have fetched it
         known = find_fetched(tree, store)
         if known and not redo:
             return known
@@ -55,7 +55,7 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
             if not known:
                 raise
             progress.note(
-                f"{tree.name} can not be looked up anew, {known.commit[:12]} of earlier is used: {error}"
+                f"{tree.name} cannot be updated, {known.commit[:12]} from an earlier fetch is used: {error}"
             )
             return known
         repository.read_version(store, commit, tree.name)
@@ -68,9 +68,9 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
 
 
 def find_fetched(tree: Tree, store: Store) -> Source | None:
-    """The tree's commit as it was fetched last; None for a local tree that has another one by now.
+    """The commit of the last fetch; None for a local tree that has changed since.
 
-    Raises ``UsageError`` for a local tree that can not be taken as it is.
+    Raises ``UsageError`` for a local tree that cannot be used.
     """
     if isinstance(tree, LocalTree):
         check_local(tree)
@@ -94,7 +94,7 @@ def list_fetched_versions(tree: DebianTree, store: Store) -> Mapping[str, str]:
 def _find_saved(tree: Tree, store: Store) -> Source | None:
     ref = _ref(tree)
     if isinstance(tree, DebianTree) and tree.version:
-        # also what was fetched as the newest
+        # includes those fetched as the newest
         ref = list_fetched_versions(tree, store).get(tree.version, "")
     commit = find_commit(open_repository(store), ref) if ref else ""
     if not commit:
@@ -112,7 +112,7 @@ def _find_saved(tree: Tree, store: Store) -> Source | None:
 
 
 def _ref(tree: Tree) -> str:
-    """A declaration that says something else is another tree; a version is the same in every suite."""
+    """The id of a tree's declaration; a Debian version is the same in every suite."""
     fields = dataclasses.asdict(tree)
     if isinstance(tree, DebianTree):
         fields.pop("version")
@@ -121,7 +121,7 @@ def _ref(tree: Tree) -> str:
 
 
 def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
-    """The commit, and where it came from."""
+    """The commit and its origin."""
     match tree:
         case DebianTree():
             return _fetch_debian(tree, store, progress, redo=redo)
@@ -132,15 +132,17 @@ def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple
         case LocalTree():
             return _fetch_local(tree, store), tree.path
         case AbsentTree():
-            raise UsageError("its kernels are here, and its source is not", where=tree.name)
+            raise UsageError(
+                "only prebuilt kernels of this tree are available, not its source", where=tree.name
+            )
 
 
 # --- Debian packages and archives
 
 
 def _fetch_debian(tree: DebianTree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
-    """The version that is asked for, or the newest of all suites. It is kept under its version too."""
-    # lists of an hour ago may not have it yet, or still have what has left the mirror
+    """The requested version, or the newest of all suites. A ref for the version is kept too."""
+    # lists of an hour ago may be outdated
     for max_age_s in (0.0,) if redo else (debian.FRESH_S, debian.CURRENT_S):
         offers = debian.find_offers(store, tree.package, tree.suites, max_age_s=max_age_s)
         try:
@@ -168,13 +170,13 @@ def _choose_offer(tree: DebianTree, offers: debian.Offers, progress: Progress) -
         return offers.versions[0]
     if errors:
         raise InfraError(
-            f"{tree.package} can not be looked up: {errors[0].what}", where=tree.name, hint=errors[0].hint
+            f"{tree.package} cannot be looked up: {errors[0].what}", where=tree.name, hint=errors[0].hint
         )
     if not offers.versions:
         raise debian.UnavailableError(
-            f"this machine's mirror has no {tree.package} in {', '.join(tree.suites)}",
+            f"the mirror of this host has no {tree.package} in {', '.join(tree.suites)}",
             where=tree.name,
-            hint="another tree may be there: cowbell list trees -v",
+            hint="list the available versions: cowbell list trees -v",
         )
     raise UsageError(
         f"the mirror has no version {tree.version} of {tree.package}",
@@ -205,7 +207,7 @@ def _fetch_tarball(tree: TarballTree, store: Store) -> tuple[str, str]:
 
 
 def _download(url: str, sha256: str, store: Store) -> Path:
-    """A file of known content; a path is taken where it lies. Goes on from where a killed download ended."""
+    """Download a file of known content, resuming if needed; a path is used in place."""
     if "://" not in url:
         archive = Path(url)
         if not archive.is_file():
@@ -222,7 +224,7 @@ def _download(url: str, sha256: str, store: Store) -> Path:
         raise UsageError(
             f"has sha256 {got}, expected {sha256}",
             where=url,
-            hint="either it is not what was declared, or it did not arrive whole",
+            hint="the declared sha256 is wrong, or the download is incomplete",
         )
     return archive
 
@@ -231,12 +233,12 @@ def _curl(url: str, target: Path, *options: str) -> None:
     curl = command.find_tool("curl", "curl")
     common = ["-fsSL", "--retry", "3", "--speed-limit", "1", "--speed-time", str(_STALL_S), "-o", str(target)]
     done = command.run([curl, *common, *options, url], check=False)
-    # 33 and 416: there is nothing to go on with, the file is whole or of another time
+    # 33 and 416: cannot resume, the file is complete or has changed
     if done.returncode == 33 or (done.returncode == 22 and " 416" in done.output):
         target.unlink(missing_ok=True)
         done = command.run([curl, *common, url], check=False)
     if done.returncode:
-        raise InfraError(f"can not be downloaded: {done.output.strip()}", where=url)
+        raise InfraError(f"cannot be downloaded: {done.output.strip()}", where=url)
 
 
 def _read_sha256(path: Path) -> str:
@@ -260,14 +262,14 @@ def _check_signature(tree: TarballTree, archive: Path, store: Store) -> None:
             shutil.copyfileobj(packed, file, 1 << 20)
         checked = command.run([gpgv, "--keyring", tree.keyring, str(signature), str(plain)], check=False)
     if checked.returncode:
-        raise UsageError("its signature is not good", where=f"{tree.name}: {tree.url}", hint=checked.output)
+        raise UsageError("its signature is invalid", where=f"{tree.name}: {tree.url}", hint=checked.output)
 
 
 def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> str:
     """Commit the content of a source archive.
 
-    Its files get the present time instead of the archive's, so that make does not take objects of another
-    version in the build folder for newer ones.
+    Files get the current time instead of that of the archive, so that make does not consider objects of
+    another version as newer.
     """
     name = repository.make_folder(tree.name)
     with repository.worktree(store, name) as place:
@@ -279,7 +281,7 @@ def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> st
         done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
         if done.returncode:
             raise command.find_host_trouble(done, done.output.splitlines()) or UsageError(
-                "is not a whole archive", where=str(archive), hint=done.output
+                "is not a complete archive", where=str(archive), hint=done.output
             )
         return _commit_files(place, f"{name}: {message}", "--force")
 
@@ -297,14 +299,14 @@ def _commit_files(place: Path, message: str, *options: str, parent: str = "", **
 
 
 def check_local(tree: LocalTree) -> None:
-    """Raise ``UsageError`` when a folder can not be taken as a kernel, or not as it lies there."""
+    """Raise ``UsageError`` if a folder is not a kernel tree, or has object files or uncommitted changes."""
     path = Path(tree.path)
     if not (path / "Makefile").is_file() or not (path / "Kconfig").is_file():
-        raise UsageError("is no kernel tree: it has no Makefile and Kconfig", where=tree.path)
+        raise UsageError("is not a kernel tree: it has no Makefile and Kconfig", where=tree.path)
     if not tree.is_checkout:
         if (path / ".config").exists() or (path / "include" / "config").exists():
             raise UsageError(
-                "was built in: its objects are not source", where=tree.path, hint=f"make -C {path} mrproper"
+                "contains object files of a build", where=tree.path, hint=f"make -C {path} mrproper"
             )
         return
     if not _find_head(tree):
@@ -315,14 +317,14 @@ def check_local(tree: LocalTree) -> None:
     changed = git(path, "status", "--porcelain", "--untracked-files=no", is_users=True).output.splitlines()
     if changed:
         raise UsageError(
-            f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ...",
+            f"has {len(changed)} uncommitted change(s): {changed[0].strip()} ...",
             where=tree.path,
-            hint="commit them, since what is tested is HEAD; or say DIRTY=1 to test them as they are",
+            hint="commit them, since HEAD is tested; or use DIRTY=1 to include them",
         )
 
 
 def _find_local_commit(tree: LocalTree, store: Store) -> str:
-    """What a folder holds now. One that is not at a commit is snapshot into the store to be known."""
+    """The commit of a folder's present content, which is added to the store if it is not committed."""
     if tree.is_checkout and not tree.is_dirty:
         return _find_head(tree)
     return _fetch_local(tree, store)
@@ -346,8 +348,10 @@ def _fetch_local(tree: LocalTree, store: Store) -> str:
     with store.lock(f"index-{tree.name}"):
         Path(f"{index}.lock").unlink(missing_ok=True)
         if head:
-            # keeps what it knows of files that have not changed since
+            # keeps the stat data of unchanged files
             git(repo, "read-tree", "--reset", head, env=own)
-        # without git nobody but make clean knows what is no source, and check_local has looked for that
+        # check_local has made sure that there are no object files
         options = () if head else ("--force",)
-        return _commit_files(Path(tree.path), f"{tree.path} as it lay there", *options, parent=head, **own)
+        return _commit_files(
+            Path(tree.path), f"{tree.path} with uncommitted changes", *options, parent=head, **own
+        )

@@ -48,7 +48,7 @@ def load_fixups(file: Path) -> tuple[Fixup, ...]:
         if when.names_arch or not when.bounds:
             raise ValueError(f"when: expected a range of kernels, got {when.text!r}")
         if wrong := [key for key in make or {} if not re.fullmatch(r"[A-Z]\w*", key)]:
-            raise ValueError(f"make: {wrong[0]} is no variable of make")
+            raise ValueError(f"make: {wrong[0]} is not a make variable")
         if patch and not (file.parent / patch).is_file():
             raise ValueError(f"patch: {patch} does not exist")
         words = tuple(f"{key}={value}" for key, value in sorted((make or {}).items()))
@@ -66,7 +66,7 @@ def load_fixups(file: Path) -> tuple[Fixup, ...]:
     fixups = doc.load_document(file, shape)
     names = [fixup.name for fixup in fixups]
     errors = [
-        UsageError(f"two fixups are called {name}", where=str(file), hint="rename one of them")
+        UsageError(f"two fixups are named {name}", where=str(file), hint="rename one of them")
         for name in sorted(set(names))
         if names.count(name) > 1
     ]

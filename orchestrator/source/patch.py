@@ -52,7 +52,7 @@ def has_diff(mail: bytes) -> bool:
 
 
 def check_patch(path: Path) -> list[UsageError]:
-    """What keeps a patch from being what its author sent, with file and line."""
+    """Errors that show that a patch was damaged, with file and line."""
     return check_mail(path.read_bytes(), str(path), 1)
 
 
@@ -60,14 +60,14 @@ def check_mail(mail: bytes, where: str, first: int) -> list[UsageError]:
     """As ``check_patch``, for a mail that begins at line ``first`` of a file."""
     if mail.strip() and not mail.endswith(b"\n"):
         last = first + mail.count(b"\n")
-        return [UsageError("ends in the middle of a line: was it cut short?", where=f"{where}:{last}")]
+        return [UsageError("ends in the middle of a line: truncated?", where=f"{where}:{last}")]
     lines = mail.split(b"\n")[:-1]
     marks = (b"diff --git ", b"--- a/", b"+++ b/", b"@@ -", b"Subject:", b"From ")
     carried = next(
         (n for n, line in enumerate(lines) if line.endswith(b"\r") and line.startswith(marks)), None
     )
     if carried is not None:
-        hint = "it was mailed or saved as DOS text: dos2unix makes it right"
+        hint = "convert it with dos2unix"
         return [UsageError("has CRLF line ends", where=f"{where}:{first + carried}", hint=hint)]
     hunks = 0
     for number, line in enumerate(lines):
@@ -77,12 +77,14 @@ def check_mail(mail: bytes, where: str, first: int) -> list[UsageError]:
         old, new = int(match[2] or 1), int(match[3] or 1)
         got = list(_read_hunk(lines, number + 1, old, new))
         if sum(text[:1] != b"+" for text in got) < old or sum(text[:1] != b"-" for text in got) < new:
-            what = f"this hunk is shorter than it says ({len(got)} lines): was it cut or edited by hand?"
+            what = (
+                f"this hunk is shorter than its header says ({len(got)} lines): truncated or edited by hand?"
+            )
             return [UsageError(what, where=f"{where}:{first + number}")]
     if not hunks and not re.search(
         rb"^(?:GIT binary patch|(?:old|new|deleted file) mode|rename from)", mail, re.M
     ):
-        return [UsageError("changes nothing: there is no diff in it", where=f"{where}:{first}")]
+        return [UsageError("contains no diff", where=f"{where}:{first}")]
     return []
 
 

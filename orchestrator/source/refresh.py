@@ -30,7 +30,7 @@ from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
 
 @dataclass(frozen=True, slots=True)
 class Worktree:
-    """One that is open: its folder, and the ref that holds the commit below its patches."""
+    """An open series: its worktree, and the ref of the commit below its patches."""
 
     place: Path
     branch: str
@@ -38,7 +38,7 @@ class Worktree:
 
 
 def find_worktree(series: str, kernel: str, place: Path | None, store: Store) -> Worktree:
-    """Where a series on a kernel is, or would be, open: in ``place``, or in the store."""
+    """The worktree of a series on a tree: ``place``, or a folder of the store."""
     branch = re.sub(r"[^\w.-]+", "-", f"{series}-on-{kernel}").strip("-.")
     if place:
         branch += f"-{make_id(str(place.resolve()))[:6]}"
@@ -46,16 +46,14 @@ def find_worktree(series: str, kernel: str, place: Path | None, store: Store) ->
 
 
 def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) -> bool:
-    """Make the worktree, a commit a patch; whether it is new. One that is open already is left as it is.
+    """Make the worktree with a commit per patch; returns whether it is new. An existing one is not changed.
 
-    Raises ``StageFailure`` when a patch does not apply: git am is left waiting there, to be gone on with.
+    Raises ``StageFailure`` if a patch does not apply: git am stops there and can be continued.
     """
     if (opened.place / ".git").exists():
         return False
     if opened.place.exists() and any(opened.place.iterdir()):
-        raise UsageError(
-            "is there already and holds something else", where=str(opened.place), hint="DIR=another"
-        )
+        raise UsageError("exists already with other content", where=str(opened.place), hint="DIR=another")
     repository = open_repository(store)
     git(repository, "worktree", "prune")
     git(repository, "worktree", "add", "-q", "-B", opened.branch, str(opened.place), base.commit)
@@ -72,9 +70,9 @@ def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) 
         at = int(stopped.read_text()) if stopped.exists() else 1
         raise StageFailure(
             "source",
-            f"{files[at - 1].name} does not apply to {base.tree} ({base.version}); git am waits there",
+            f"{files[at - 1].name} does not apply to {base.tree} ({base.version}); git am stopped there",
             where=str(opened.place),
-            hint="make it right there, then: git add ...; git am --continue; cowbell refresh\n"
+            hint="resolve the conflict there, then: git add ...; git am --continue; cowbell refresh\n"
             + "\n".join(f"    {line}" for line in done.output.splitlines()[-8:]),
         )
     return True
@@ -86,8 +84,8 @@ def refresh_series(
     """Write the worktree's commits into the series; returns the files that changed, or went
     (``is_dry``: would).
 
-    Raises ``UsageError`` when something there is not finished. ``series.yaml`` keeps what it claims of a
-    patch as long as a commit has its title.
+    Raises ``UsageError`` if a git operation is in progress or changes are uncommitted. ``series.yaml`` keeps
+    the entry of a patch as long as a commit has its title.
     """
     base = find_commit(open_repository(store), opened.base_ref)
     if not base or not (opened.place / ".git").exists():
@@ -98,7 +96,7 @@ def refresh_series(
     strange = [patch for patch in series.patches if patch.path.resolve().parent != folder.resolve()]
     raise_all(
         [
-            UsageError("is of another folder: that series is the one to edit", where=str(patch.path))
+            UsageError("belongs to another folder: edit that series", where=str(patch.path))
             for patch in strange
         ]
     )
@@ -119,22 +117,26 @@ def refresh_series(
 def _list_commits(place: Path, base: str) -> list[str]:
     git_dir = find_git_dir(place)
     errors = [
-        UsageError(f"git {verb} has not ended", where=str(place), hint=f"git {verb} --continue, or --abort")
+        UsageError(f"git {verb} is in progress", where=str(place), hint=f"git {verb} --continue, or --abort")
         for folder, verb in (("rebase-apply", "am"), ("rebase-merge", "rebase"))
         if (git_dir / folder).is_dir()
     ]
     if changed := git(place, "status", "--porcelain", "--untracked-files=no").output.splitlines():
-        what = f"has {len(changed)} change(s) that are not committed: {changed[0].strip()} ..."
+        what = f"has {len(changed)} uncommitted change(s): {changed[0].strip()} ..."
         errors.append(
-            UsageError(what, where=str(place), hint="commit --amend, or rebase -i, puts them in a patch")
+            UsageError(
+                what, where=str(place), hint="put them into a patch by git commit --amend or git rebase -i"
+            )
         )
     if git(place, "merge-base", "--is-ancestor", base, "HEAD", check=False).returncode:
-        errors.append(UsageError(f"has left its base, {base[:12]}", where=str(place)))
+        errors.append(UsageError(f"is no longer based on {base[:12]}", where=str(place)))
     raise_all(errors)
     listed = git(place, "rev-list", "--reverse", "--parents", f"{base}..HEAD").output.splitlines()
     for line in listed:
         if len(line.split()) > 2:
-            errors.append(UsageError(f"{line[:12]} is a merge, which no patch can say", where=str(place)))
+            errors.append(
+                UsageError(f"{line[:12]} is a merge, which a patch cannot express", where=str(place))
+            )
     if not listed:
         errors.append(UsageError("has no commit above its base", where=str(place)))
     raise_all(errors)
@@ -167,8 +169,7 @@ def _place_files(
 
 
 def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[tuple[Path, Patch | None]]:
-    """What is to be, in order, and which patch it was: those for other kernels stay behind what they
-    stood behind."""
+    """The new series in order, with the old patch of each: those for other kernels keep their predecessor."""
     old = {patch.subject: patch for patch in series.patches}
     merged: list[tuple[Path, Patch | None]] = [(path, old.get(read_subject(path))) for path in exported]
     before: list[Patch] = []
@@ -197,7 +198,7 @@ def _is_same(place: Path, commit: str, made: Path, old: Path, index: Path) -> bo
 
 
 def _strip(mail: bytes) -> bytes:
-    """A patch without what depends on where in which kernel it is."""
+    """A patch without ids and line numbers, which depend on the kernel."""
     return re.sub(rb"(?m)^(From|index|@@) .*$", rb"\1", mail)
 
 

@@ -18,7 +18,7 @@ _LOG_LIMIT_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """``where`` is ``file:line`` in the tree; ``present_as`` says that the patch is in the tree already."""
+    """``where`` is ``file:line`` in the tree; ``present_as`` says that the patch is already in the tree."""
 
     where: str
     text: str
@@ -71,7 +71,7 @@ def _describe_rejects(place: Path, hunks: dict[str, list[Hunk]], tried: str) -> 
 
 def _say_missing(place: Path, file: str, said: str) -> str:
     if said == "already exists":
-        return "the patch makes this file, and the tree has one"
+        return "the patch creates this file, but it exists in the tree"
     moved = git(place, "ls-files", f":(glob)**/{Path(file).name}", check=False).output.splitlines()
     near = (
         f"; there is {', '.join(moved[:3])}"
@@ -86,14 +86,14 @@ def _show_nearest(lines: Sequence[str], hunk: Hunk) -> tuple[int, list[str]]:
     expected = [text[1:] for text in hunk.text if text[:1] in (" ", "-", "")]
     start = _find_nearest(lines, expected, hunk.line)
     if start is None:
-        return hunk.line, ["    nothing in the file looks like what it expects"]
+        return hunk.line, ["    nothing in the file resembles the expected lines"]
     found = lines[start : start + len(expected)]
     matcher = SequenceMatcher(None, expected, found, autojunk=False)
     same = {b + i for _, b, size in matcher.get_matching_blocks() for i in range(size)}
     shown = [
         f"{start + i + 1:6} {' ' if i in same else '>'} {line}" for i, line in enumerate(found[:_SHOWN_LINES])
     ]
-    agree = f"{len(same)} of {len(expected)} lines are as expected, '>' marks others"
+    agree = f"{len(same)} of {len(expected)} lines match, '>' marks the others"
     return start + 1, [f"  nearest in the tree, {hunk.file}:{start + 1}: {agree}", *shown]
 
 

@@ -20,7 +20,7 @@ from orchestrator.store.store import Store
 _FILES_A_FETCH = 8192
 # how far back a commit is looked for, in steps, before all of history is asked for
 _DEPTHS = (256, 4096, 65536, 2147483647)
-# a server that says nothing for this long is one that can not be reached
+# a server that says nothing for this long is one that cannot be reached
 _STALL_S = 60
 _STALL = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={_STALL_S}")
 
@@ -45,7 +45,7 @@ def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str
             unreachable.append(f"{url}: {error.hint}")
     hint = "\n  ".join([*unknown, *unreachable])
     if unreachable:
-        raise InfraError(f"{tree} can not be fetched", where=tree.name, hint=hint)
+        raise InfraError(f"{tree} cannot be fetched", where=tree.name, hint=hint)
     raise UsageError(f"there is no {tree.commit or tree.ref}", where=tree.name, hint=hint)
 
 
@@ -55,7 +55,7 @@ def _find_remote(repo: Path, url: str, ref: str) -> str | dict[str, str]:
         return ref
     listed = git(repo, *_STALL, "ls-remote", "-q", url, is_users=True, check=False, limit_s=2 * _STALL_S)
     if listed.returncode:
-        raise InfraError("can not be reached", where=url, hint=find_last_words(listed))
+        raise InfraError("cannot be reached", where=url, hint=find_last_words(listed))
     refs: dict[str, str] = {}
     for line in listed.output.splitlines():
         commit, _, name = line.partition("\t")
@@ -156,7 +156,7 @@ def _fetch_from(repo: Path, url: str, *words: str, stdin: str = "") -> None:
     done = git(repo, *_STALL, *told, "fetch", *quiet, *words, is_users=True, check=False, stdin=stdin)
     if done.returncode:
         trouble = command.find_host_trouble(done, done.output.splitlines())
-        raise trouble or InfraError("can not be fetched from", where=url, hint=find_last_words(done))
+        raise trouble or InfraError("fetch failed", where=url, hint=find_last_words(done))
 
 
 def find_last_words(done: command.Completed) -> str:

@@ -144,7 +144,7 @@ def read_version(store: Store, commit: str, tree: str) -> Version:
     try:
         return Version.parse(".".join(numbers[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")))
     except KeyError:
-        raise UsageError("is not a kernel tree: Makefile states no VERSION", where=tree) from None
+        raise UsageError("is not a kernel tree: its Makefile has no VERSION", where=tree) from None
 
 
 def export_patches(store: Store, base: str, commit: str) -> bytes | None:

@@ -58,7 +58,7 @@ class Patch:
         return self.path.name
 
     def choose(self, version: Version) -> Backport | None:
-        """What a kernel gets: the first backport that is for it, else the patch itself, if that is."""
+        """The file for a kernel: the first matching backport, or else the patch, if it matches."""
         choices = (*self.backports, Backport(self.when, self.path))
         chosen = next((choice for choice in choices if choice.when.holds_for(version)), None)
         return replace(chosen, flips={**self.flips, **chosen.flips}) if chosen else None
@@ -66,7 +66,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Ordered patches, and the kernels they are meant for. No patch is no series."""
+    """Ordered patches and their kernel range. Without patches it means no series."""
 
     name: str = ""
     title: str = ""
@@ -82,13 +82,13 @@ class Series:
 
 
 def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
-    """A quilt ``series`` file, its patches, and ``series.yaml``, which a foreign folder may lack.
+    """Read a quilt ``series`` file, its patches, and ``series.yaml``, which is optional for a foreign folder.
 
-    Raises ``UsageError`` for each thing wrong with any of them, all at once.
+    Raises all errors at once as ``UsageError``.
     """
     listing = folder / "series"
     if not listing.is_file():
-        raise UsageError("has no series file (one patch name a line)", where=str(folder))
+        raise UsageError("has no series file (one patch name per line)", where=str(folder))
     names: list[str] = []
     errors: list[UsageError] = []
     for number, line in enumerate(listing.read_text().splitlines(), 1):
@@ -103,7 +103,7 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         elif words:
             names.append(words[0])
     if not names and not errors:
-        errors.append(UsageError("lists no patch", where=str(listing)))
+        errors.append(UsageError("lists no patches", where=str(listing)))
     declared = folder / "series.yaml"
     about = _About(str(folder), folder.name, Condition(), {})
     if declared.exists() or not is_foreign:
@@ -182,7 +182,7 @@ def _make_shape(folder: Path) -> doc.Shape[_About]:
 
 def _by_kernel(when: Condition) -> Condition:
     if when.names_arch:
-        raise ValueError(f"a patch is chosen by kernel alone, got {when.text!r}")
+        raise ValueError(f"expected a kernel range only, got {when.text!r}")
     return when
 
 
@@ -190,7 +190,7 @@ def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
     return {test: Status(status) for test, status in (flips or {}).items()}
 
 
-# --- what a user brings along
+# --- series given on the command line
 
 
 def find_series(path: Path, store: Store) -> Series:
@@ -205,7 +205,7 @@ def find_series(path: Path, store: Store) -> Series:
     if len(mails) > 1:
         mails = _order_mails(path, mails, errors)
     if not mails:
-        errors.append(UsageError("has no patch in it", where=str(path)))
+        errors.append(UsageError("contains no patch", where=str(path)))
     for line, mail in mails:
         errors += check_mail(mail, str(path), line)
     raise_all(errors)
@@ -225,7 +225,7 @@ def _load_folder(folder: Path) -> tuple[Patch, ...]:
 
 
 def _split_mbox(data: bytes) -> list[tuple[int, bytes]]:
-    """Mails and the line each begins at. A diff without any header is one as well."""
+    """The mails of an mbox with their first line. A diff without headers counts as a mail."""
     starts = [match.start() for match in re.finditer(rb"^From \S+ .*\d{4}\s*$", data, re.M)]
     if not starts or starts[0] > 0:
         starts = [0, *starts]
@@ -239,7 +239,7 @@ def _split_mbox(data: bytes) -> list[tuple[int, bytes]]:
 def _order_mails(
     path: Path, mails: list[tuple[int, bytes]], errors: list[UsageError]
 ) -> list[tuple[int, bytes]]:
-    """The patches of a thread in their order: whole, of one version, without the cover letter."""
+    """The patches of a thread in order; checks that it is complete and has one version."""
     numbered: dict[int, tuple[int, bytes]] = {}
     unnumbered: list[tuple[int, bytes]] = []
     totals: dict[tuple[str, int], int] = {}
@@ -251,15 +251,13 @@ def _order_mails(
                     UsageError(
                         f"is a mail without a patch: {parse_subject(mail, keep_tags=True)}",
                         where=f"{path}:{line}",
-                        hint="b4 am makes an mbox of the patches alone",
+                        hint="b4 am makes an mbox with the patches only",
                     )
                 )
         elif not match:
             unnumbered.append((line, mail))
         elif int(match["n"]) in numbered:
-            errors.append(
-                UsageError(f"there is a second patch {match['n']}/{match['m']}", where=f"{path}:{line}")
-            )
+            errors.append(UsageError(f"patch {match['n']}/{match['m']} occurs twice", where=f"{path}:{line}"))
         else:
             numbered[int(match["n"])] = (line, mail)
             totals.setdefault((match["version"] or "1", int(match["m"])), line)
@@ -276,9 +274,8 @@ def _order_mails(
 def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
     """The commits after ``start`` up to ``tip``, both whole ids, as a series.
 
-    One line of history is followed. At a merge that is the parent whose files the merge left as they are: a
-    stack that was rebased and merged over its older self. Raises ``UsageError`` at a merge of two lines that
-    both count, since no series of patches says the same.
+    A merge is followed to the parent with the same files, as in a stack that was rebased and merged over its
+    older version. Raises ``UsageError`` for any other merge, which a series of patches cannot express.
     """
     listed = git(repo, "log", "--format=%H %T %P", "--topo-order", tip, f"^{start}").output.splitlines()
     known = {line.split()[0]: line.split()[1:] for line in listed}
@@ -296,10 +293,12 @@ def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> S
             continue
         same = [parent for parent in parents if _find_files(repo, parent) == files]
         if not same:
-            raise UsageError(f"{at[:12]} merges two lines of history, no series can say the same", where=name)
+            raise UsageError(
+                f"{at[:12]} merges two lines of history, which a series of patches cannot express", where=name
+            )
         at = same[0]
     if not commits:
-        raise UsageError("is a range without a commit", where=name)
+        raise UsageError("is an empty range", where=name)
     commits.reverse()
 
     def fill(folder: Path) -> None:
@@ -321,7 +320,7 @@ def make_range(word: str) -> tuple[str, str, str] | None:
 
 
 def find_local_range(word: str, tree: LocalTree, base: str, tip: str, store: Store) -> Series:
-    """A range of a checkout of the user's, read where it lies."""
+    """A range of a user's checkout."""
     place = Path(tree.path)
     commits = {name: find_commit(place, name, is_users=True) for name in (base, tip)}
     raise_all(

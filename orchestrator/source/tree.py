@@ -24,9 +24,9 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 @dataclass(frozen=True, slots=True)
 class DebianTree:
-    """A kernel from a Debian package with its source, and the suites that have it, separated by spaces.
+    """A Debian source package and its suites, separated by spaces.
 
-    Without a ``version`` the newest of all suites is meant.
+    Without a ``version`` it is the newest one of all suites.
     """
 
     name: str
@@ -39,7 +39,7 @@ class DebianTree:
         return tuple(self.suite.split())
 
     def at(self, version: str) -> "DebianTree":
-        """The tree at one version, under a name of its own."""
+        """The tree at one version, named ``NAME:VERSION``."""
         return replace(self, name=f"{self.name.split(':')[0]}:{version}", version=version)
 
     def __str__(self) -> str:
@@ -49,10 +49,10 @@ class DebianTree:
 
 @dataclass(frozen=True, slots=True)
 class GitTree:
-    """A kernel from a ref of a git repository; mirrors are tried in order.
+    """A ref of a git repository; mirrors are tried in order.
 
-    ``commit``, at least 7 hex digits, is one in the history of ``ref`` that is meant instead of its tip; then
-    several refs may be named, to be looked through in order.
+    ``commit``, at least 7 hex digits, selects a commit in the history of ``ref`` instead of its tip; then
+    ``ref`` may name several refs, which are searched in order.
     """
 
     name: str
@@ -66,10 +66,10 @@ class GitTree:
 
 @dataclass(frozen=True, slots=True)
 class TarballTree:
-    """A kernel from an archive: a URL, or a path, of known content.
+    """An archive, given by URL or path and by its sha256.
 
-    With a ``keyring`` the OpenPGP signature at ``sign`` is checked too, which kernel.org makes of the archive
-    before it is compressed.
+    With a ``keyring`` the OpenPGP signature at ``sign`` is checked too; kernel.org signs the uncompressed
+    archive.
     """
 
     name: str
@@ -84,10 +84,10 @@ class TarballTree:
 
 @dataclass(frozen=True, slots=True)
 class LocalTree:
-    """A kernel from a folder of this machine; nothing in it is touched.
+    """A folder of this machine; it is only read.
 
-    A git checkout is taken at ``ref`` (its HEAD when empty), or with ``is_dirty`` as it lies there. A folder
-    without git is taken as it lies there.
+    A git checkout is used at ``ref`` (HEAD if empty), or with ``is_dirty`` including uncommitted changes. A
+    folder without git is used as it is.
     """
 
     name: str
@@ -105,19 +105,19 @@ class LocalTree:
 
 @dataclass(frozen=True, slots=True)
 class AbsentTree:
-    """A kernel whose source is elsewhere: by its name, with what was built of it."""
+    """The tree of a prebuilt kernel: only its name is known here."""
 
     name: str
 
     def __str__(self) -> str:
-        return f"{self.name}, which is elsewhere"
+        return f"{self.name} (source not available here)"
 
 
 Tree = DebianTree | GitTree | TarballTree | LocalTree | AbsentTree
 
 
 def load_trees(file: Path) -> dict[str, Tree]:
-    """Trees by name; raises ``UsageError`` for each thing wrong with the file, all at once.
+    """Trees by name; raises all errors of the file at once as ``UsageError``.
 
     Paths are relative to the folder of the file.
     """
@@ -140,7 +140,7 @@ def load_trees(file: Path) -> dict[str, Tree]:
     errors: list[UsageError] = []
     for name, (place, values) in doc.load_document(file, shape).items():
         if not _NAME.fullmatch(name):
-            what = "a tree's name is of letters, digits, '.', '_' and '-'"
+            what = "the name of a tree consists of letters, digits, '.', '_' and '-'"
             errors.append(UsageError(what, where=str(place)))
         elif tree := _make_tree(name, values, file.parent):
             trees[name] = tree
@@ -158,7 +158,7 @@ _KINDS = (
 
 
 def _make_tree(name: str, values: Mapping[str, Any], here: Path) -> Tree | None:
-    """The tree of an entry; None for keys that do not belong together."""
+    """The tree of an entry; None for an invalid combination of keys."""
     keys = set(values)
     if keys == {"debian", "suite"} and values["suite"].split():
         return DebianTree(name, values["debian"], values["suite"])
@@ -197,21 +197,20 @@ def _resolve(path: str, here: Path) -> str:
 
 
 def is_path(word: str) -> bool:
-    """Whether a word of the command line means a folder, and no declared tree."""
+    """Whether a value of the command line is a folder instead of the name of a tree."""
     return "/" in word or word in (".", "..")
 
 
 def name_folder(top: Path) -> str:
-    """What a tree of a folder is called that nothing declares."""
+    """The name of a tree that is given as a folder."""
     return f"{top.name}-{make_id(str(top))[:6]}"
 
 
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
-    """The tree that a word of the command line means: ``NAME``, ``/path``, and either with ``:REF``.
+    """The tree that ``KERNEL=`` names: ``NAME`` or ``/path``, optionally with ``:REF``.
 
-    Of a Debian tree the ref is a version.
-
-    Raises ``UsageError`` when there is none. ``is_dirty`` takes a checkout as it lies there.
+    For a Debian tree the ref is a version. ``is_dirty`` includes the uncommitted changes of a checkout.
+    Raises ``UsageError`` if there is no such tree.
     """
     name, _, ref = word.partition(":")
     if is_path(name):
@@ -221,9 +220,9 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
         tree = trees[name]
     else:
         raise UsageError(
-            f"there is no kernel {name}{suggest(name, trees)}",
+            f"there is no tree {name}{suggest(name, trees)}",
             where="KERNEL",
-            hint=f"there are: {', '.join(trees)}; or give the /path/to/one",
+            hint=f"known trees: {', '.join(trees)}; or give the path of a source folder",
         )
     if ref:
         match tree:
@@ -242,7 +241,7 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
                     hint="cowbell list trees -v shows the versions that the mirror offers",
                 )
             case _:
-                raise UsageError(f"{name} is not of git, so it has no ref {ref}", where="KERNEL")
+                raise UsageError(f"{name} is not a git tree, so it has no ref {ref}", where="KERNEL")
     if isinstance(tree, LocalTree):
         tree = replace(tree, is_dirty=is_dirty and not tree.ref)
     return tree

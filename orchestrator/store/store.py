@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that outlives a process: artefacts named by their identity, results, locks.
+"""The store: artifacts named by their id (content hash), results, and locks.
 
-A folder of the store is whole or absent: it is filled under another name and renamed. Ids are the first
-12 hex digits of SHA-256 over the canonical JSON of what went in, so equal input finds the finished work.
+A folder of the store is complete or absent: it is filled under a temporary name and renamed. An id is the
+first 12 hex digits of SHA-256 over the canonical JSON of all inputs, so equal inputs find the existing
+artifact.
 
     git/                 every kernel source, as commits of one bare repository
     worktrees/TREE/      the checkout that is built from
-    edit/SERIES-on-TREE/ a series opened by cowbell worktree; yours, never overwritten
+    edit/SERIES-on-TREE/ a series opened by cowbell worktree; never overwritten
     series/ID/           patches of an mbox or a range of commits
-    downloads/, index/   archives on their way; what is known of the files of a local tree
-    configs/ID/          the .config of a source and its fragments, as Kconfig made it
+    downloads/, index/   partial downloads; the index of the files of a local tree
+    configs/ID/          the .config of a source and its fragments
     build/ID/            object files, reused from commit to commit
-    kernels/BUILD_ID/    what a build leaves: vmlinux, image, .config, build.log
+    kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
     programs/ID/         compiled guest tests
-    results/VARIANT_ID/     one file a test result, and the console of every boot
-    history.sqlite       every result that was ever earned, made again from results and runs if it is lost
+    results/VARIANT_ID/  one file per test result, and the console of every boot
+    history.sqlite       the history; made again from results and runs if it is missing
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
-    objects/, accel/     what was learned: how many objects a config has, whether KVM works
-    apt/, ccache/        caches of the tools'; locks/, scratch/, logs/ explain themselves
+    objects/, accel/     number of objects per config; whether KVM works
+    apt/, ccache/        caches of these tools; locks/, scratch/, logs/
 """
 
 import contextlib
@@ -47,20 +48,20 @@ _DISK_ERRORS = (
 )
 
 
-# what can not be made again; $COWBELL_RESULTS has a place of its own for it
-_EARNED = ("results", "runs", "history.sqlite")
-# locks of what this process uses, by path; they end with it
+# cannot be made again; $COWBELL_RESULTS sets a separate folder for them
+_RESULTS = ("results", "runs", "history.sqlite")
+# locks of artifacts that this process uses, by path; released when it ends
 _HELD: dict[Path, int] = {}
 
 
 def make_id(*parts: object) -> str:
-    """Identity of a declaration: 12 hex digits. Parts are anything that JSON can hold."""
+    """The id of some inputs: 12 hex digits. Parts are any JSON values."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def make_tree_id(paths: Mapping[str, Path]) -> str:
-    """Identity of files by name and content."""
+    """The id of files, by name and content."""
     return make_id({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()})
 
 
@@ -72,9 +73,9 @@ def find_default_root() -> Path:
 
 
 def open_default() -> "Store":
-    """The store of ``find_default_root``, with what is earned in ``$COWBELL_RESULTS`` if that is set."""
-    earned = os.environ.get("COWBELL_RESULTS")
-    return Store(find_default_root(), Path(earned).absolute() if earned else None)
+    """The store of ``find_default_root``, with its results in ``$COWBELL_RESULTS`` if that is set."""
+    results = os.environ.get("COWBELL_RESULTS")
+    return Store(find_default_root(), Path(results).absolute() if results else None)
 
 
 @contextlib.contextmanager
@@ -93,33 +94,33 @@ def disk_trouble(where: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The folder that holds everything. Safe for several processes at once.
+    """The folder of all artifacts and results. Safe for concurrent processes.
 
-    Results, runs and their history may lie in a folder of their own, ``earned``.
+    Results, runs and the history may be in a separate folder, ``results``.
     """
 
     root: Path
-    earned: Path | None = None
+    results: Path | None = None
 
     @property
-    def earned_root(self) -> Path:
-        return self.earned or self.root
+    def results_root(self) -> Path:
+        return self.results or self.root
 
     def path(self, kind: str, name: str = "") -> Path:
-        """Where an entry lives, whether or not it exists; its parent folder does."""
-        root = self.earned_root if kind in _EARNED else self.root
+        """The path of an entry, which need not exist; its parent folder is created."""
+        root = self.results_root if kind in _RESULTS else self.root
         place = root / kind / name if name else root / kind
         with disk_trouble(place):
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
-                raise InfraError("is no folder", where=str(root), hint=MORE_SPACE) from None
+                raise InfraError("is not a folder", where=str(root), hint=MORE_SPACE) from None
         return place
 
     def use(self, kind: str, name: str) -> Path:
-        """The path of an entry that this process uses from now on: it is not collected before we end.
+        """The path of an entry that gc must not delete before this process ends.
 
-        This is its last use for the garbage collection. Waits only while the entry is being collected.
+        Marks the entry as used now. Waits only while gc deletes the entry.
         """
         place = self.path(kind, name)
         lock = self.path("locks", f"use-{kind}-{name}")
@@ -135,7 +136,7 @@ class Store:
 
     @contextlib.contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
-        """Hold a lock if nobody has it; whether we do."""
+        """Try to take a lock; yields whether it was taken."""
         path = self.path("locks", name)
         with disk_trouble(path), path.open("a") as file:
             try:
@@ -146,7 +147,7 @@ class Store:
                 yield True
 
     def publish(self, kind: str, name: str, fill: Callable[[Path], None]) -> Path:
-        """Return the entry; when it is absent, let ``fill`` write it into an empty folder first."""
+        """Return the entry; if it is absent, let ``fill`` write it into an empty folder first."""
         place = self.use(kind, name)
         if place.is_dir():
             return place
@@ -166,10 +167,10 @@ class Store:
         return place
 
     @contextlib.contextmanager
-    def scratch(self, name: str, *, is_earned: bool = False) -> Iterator[Path]:
-        """An empty folder, ours alone; what a killed process left in it is gone. ``is_earned``: where what is
-        earned lies, so that a rename takes it there."""
-        place = (self.earned_root if is_earned else self.root) / "scratch" / name
+    def scratch(self, name: str, *, is_result: bool = False) -> Iterator[Path]:
+        """An empty folder, of this process alone; remains of a killed process are removed. ``is_result``: on
+        the disk of the results, so that it can be renamed to there."""
+        place = (self.results_root if is_result else self.root) / "scratch" / name
         with self.lock(f"scratch-{name}"), disk_trouble(place):
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
@@ -180,23 +181,24 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold an exclusive lock; wait for whoever has it. The kernel releases it when we die."""
+        """Hold an exclusive lock, waiting for it if needed. The kernel releases it when the process dies."""
         path = self.path("locks", name)
         with disk_trouble(path), path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def check_space(self, needed_mib: int, purpose: str) -> None:
-        """Raise ``InfraError`` when the store's disk has less left than a purpose needs."""
+        """Raise ``InfraError`` if the store's disk has less free space (MiB) than needed."""
         free_mib = shutil.disk_usage(self.path("locks").parent).free >> 20
         if free_mib < needed_mib:
             raise InfraError(
-                f"{free_mib} MiB left in {self.root}, {purpose} needs {needed_mib}", hint=MORE_SPACE
+                f"only {free_mib} MiB are free in {self.root}, {purpose} needs {needed_mib} MiB",
+                hint=MORE_SPACE,
             )
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old or the new text and nothing between."""
+    """Replace a file atomically: after a crash it has the old or the new content."""
     with disk_trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

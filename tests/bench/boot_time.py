@@ -29,9 +29,9 @@ from orchestrator.store.store import Store, find_default_root
 ROUNDS = 7
 
 
-def boot_ours(machine: Machine, folder: Path, armed: Snapshot | None = None) -> float:
+def boot_ours(machine: Machine, folder: Path, snapshot: Snapshot | None = None) -> float:
     began = time.monotonic()
-    with boot_guest(machine, folder, armed):
+    with boot_guest(machine, folder, snapshot):
         return time.monotonic() - began
 
 
@@ -66,13 +66,13 @@ def main() -> None:
         machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")
         with boot_guest(own, scratch / "first") as guest:
-            armed = save_snapshot(guest, scratch / "armed")
+            snapshot = save_snapshot(guest, scratch / "saved")
         names = ("cowbell", "cowbell, saved guest", "cowbell BOOT=vng", "vng -- true")
         took: dict[str, list[float]] = {name: [] for name in names}
         for number in range(ROUNDS):
             terminal.stage("boot", f"round {number + 1} of {ROUNDS}")
             took["cowbell"].append(boot_ours(own, scratch / f"qemu-{number}"))
-            took["cowbell, saved guest"].append(boot_ours(own, scratch / f"saved-{number}", armed))
+            took["cowbell, saved guest"].append(boot_ours(own, scratch / f"saved-{number}", snapshot))
             took["cowbell BOOT=vng"].append(boot_ours(machine, scratch / f"vng-{number}"))
             took["vng -- true"].append(boot_vng(kernel, machine.accel, scratch))
     load = os.getloadavg()[0]
