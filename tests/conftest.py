@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.grammar import VARIABLES
+from orchestrator.cli.variables import VARIABLES
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.source.series import Series, load_series

@@ -615,10 +615,13 @@ def ask(**words: str) -> Asked:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({}, "between what?"),
-        ({"good": "v1"}, "BAD: is missing"),
-        ({"config_bad": ("base",)}, "CONFIG_GOOD: is missing"),
-        ({"good": "v1", "bad": "v2", "config_good": ("a",), "config_bad": ("b",)}, "one at a time"),
+        ({}, "nothing to bisect"),
+        ({"good": "v1"}, "BAD: is required"),
+        ({"config_bad": ("base",)}, "CONFIG_GOOD: is required"),
+        (
+            {"good": "v1", "bad": "v2", "config_good": ("a",), "config_bad": ("b",)},
+            "bisect commits or configs",
+        ),
         ({"good": "v1", "bad": "v2"}, "expected a Debian version such as 6.1.170-3, got v1"),
     ],
 )

@@ -42,7 +42,15 @@ def cowbell(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedPr
         (["-C", "/nonexistent"], ["/nonexistent", "ci/matrix.yaml"]),
         (["report"], ["there is no run yet"]),
         (["report", "RUN=x"], ["there is no run x"]),
-        (["--frobnicate"], ["--frobnicate"]),
+        (["--frobnicate", "--jsn", "tset"], ["--frobnicate", "did you mean --json?", "did you mean test?"]),
+        (["-j=x"], ["-j/--jobs: invalid int value"]),
+        (["proof", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
+        (["history", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
+        (["history", "RWO=demo"], ["there is no variable RWO; did you mean ROW?"]),
+        (["report", "KERNEL=/nonexistent"], ["report: does not use KERNEL=", "its variables: RUN, DIR"]),
+        (["test", "ROW=demo", "TESTS=odirect.rd-nonsense"], ["odirect.rd-nonsense"]),
+        (["help", "tset"], ["there is no target tset; did you mean test?"]),
+        (["bisect", "RESUME=1", "GOOD=a"], ["GOOD: has no effect with RESUME=1"]),
     ],
 )
 def test_wrong_words_exit_2_and_are_told_at_once(words: list[str], told: list[str]) -> None:
@@ -88,8 +96,8 @@ def test_words_of_other_tools_are_not_taken_from_the_environment() -> None:
 def test_some_targets_are_done_alone() -> None:
     done = cowbell("gc", "series", "test")
     assert done.returncode == 2
-    assert "gc: is done alone" in done.stderr
-    assert "series: is done alone" in done.stderr
+    for target in ("gc", "series"):
+        assert f"{target}: cannot be combined with other targets" in done.stderr
 
 
 def test_list_names_what_there_is() -> None:
@@ -100,22 +108,12 @@ def test_list_names_what_there_is() -> None:
     assert "odirect.rd-mprotect" in told["tests"]
 
 
-def test_help_shows_every_target_and_variable() -> None:
-    from orchestrator.cli.grammar import TARGETS, VARIABLES
-
-    text = cowbell("--help").stdout
-    assert all(name in text for name in (*TARGETS, *VARIABLES))
-
-
 def test_dry_run_does_nothing(tmp_path: Path) -> None:
     store = tmp_path / "empty"
     done = cowbell("-n", "--json", "ROW=demo", COWBELL_STORE=str(store))
     assert done.returncode == 0
-    assert [step["stage"] for step in json.loads(done.stdout)["steps"]][:3] == [
-        "source",
-        "source",
-        "build",
-    ] or done.stdout
+    stages = [step["stage"] for step in json.loads(done.stdout)["steps"]]
+    assert stages == ["source", "build", "run", "source", "source", "build", "run"]
     assert "has not been fetched" in done.stdout
     assert not list(store.glob("kernels/*"))
     assert not list(store.glob("worktrees/*"))

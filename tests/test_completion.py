@@ -70,6 +70,8 @@ TYPED = pytest.mark.parametrize(
         ("cowbell explain odirect.rd-ma", "cowbell explain odirect.rd-madvfree"),
         ("cowbell list fr", "cowbell list fragments"),
         ("cowbell completion f", "cowbell completion fish"),
+        ("cowbell help bisect-", "cowbell help bisect-step"),
+        ("cowbell gc S", "cowbell gc SIZE="),
     ],
 )
 
@@ -159,7 +161,8 @@ def test_other_shells_are_refused(words: list[str], told: str) -> None:
 
 def test_manual_page(tmp_path: Path) -> None:
     from orchestrator.cli.glossary import EXITS, VERDICTS
-    from orchestrator.cli.grammar import TARGETS, VARIABLES
+    from orchestrator.cli.registry import TARGETS
+    from orchestrator.cli.variables import VARIABLES
 
     page = tmp_path / "cowbell.1"
     page.write_text(cowbell("manpage").stdout)

@@ -4,7 +4,7 @@
 In a fenced ``console`` block the output is compared; ``...`` stands for any text. Of a command in an ``sh``
 block only the exit status counts. It must be 0. A command inside a sentence is run with ``-n``.
 
-``python -m tests.test_documents`` writes the list of modules in docs/design.md.
+``python -m tests.test_documents`` writes the list of modules in docs/design.md, and docs/targets.md.
 """
 
 import ast
@@ -21,10 +21,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.reference import render_reference
 from tests.conftest import BIN, ROOT
 from tests.test_house import LAYERS, MODULES, PACKAGE, find_path
 
 DESIGN = ROOT / "docs/design.md"
+TARGETS = ROOT / "docs/targets.md"
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DESIGN.parent.glob("*.md"))),
 )  # fmt: skip
@@ -267,12 +269,17 @@ def find_sentence(path: Path) -> str:
     return first.replace("``", "`")
 
 
-MAP = re.compile(r"(?<=<!-- the map -->\n).*?(?=<!-- its end -->)", re.S)
+MAP = re.compile(r"(?<=<!-- generated -->\n).*?(?=<!-- end -->)", re.S)
 
 
 def test_design_lists_every_module() -> None:
     (found,) = MAP.findall(DESIGN.read_text())
     assert found == render_map(), "python -m tests.test_documents writes it"
+
+
+def test_targets_page_is_what_the_targets_declare() -> None:
+    (found,) = MAP.findall(TARGETS.read_text())
+    assert found == render_reference(), "python -m tests.test_documents writes it"
 
 
 def list_anchors(path: Path) -> set[str]:
@@ -302,3 +309,4 @@ def test_first_pages_stay_short(name: str, most: int) -> None:
 
 if __name__ == "__main__":
     DESIGN.write_text(MAP.sub(lambda _: render_map(), DESIGN.read_text()))
+    TARGETS.write_text(MAP.sub(lambda _: render_reference(), TARGETS.read_text()))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.glossary import EXITS, VERDICTS
-from orchestrator.cli.grammar import TARGETS, VARIABLES
+from orchestrator.cli.registry import TARGETS
+from orchestrator.cli.variables import VARIABLES
 from tests.test_cli import ROOT, cowbell
 
 
@@ -49,7 +50,7 @@ def test_every_word_that_is_not_known_at_once() -> None:
     assert done.returncode == 2
     for text in ("did you mean BROKEN?", "did you mean odirect.rd-mprotect?", "there is no 4"):
         assert text in done.stderr
-    assert "expected what to explain" in cowbell("explain").stderr
+    assert "expected a word" in cowbell("explain").stderr
 
 
 def test_list_of_a_kind() -> None:
@@ -76,7 +77,7 @@ def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:
     text = cowbell("doctor", "ROW=demo", PATH=str(bare)).stdout
     assert "MISSING  qemu-system-x86_64" in text
     assert "apt-get install --no-install-recommends bc binutils" in text
-    assert "can not run: demo" in text
+    assert "cannot run: demo" in text
 
 
 def test_doctor_is_content_where_rows_run() -> None:

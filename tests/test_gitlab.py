@@ -577,20 +577,20 @@ def test_history_divides(store: Store) -> None:
     result = replace(RESULT, duration_s=100.0)
     earn(store, result)
     save(store, 1, replace(JOB, results=(result,)))
-    done = cowbell("ci", "ROW=demo", "SHARE=5m", COWBELL_STORE=str(store.root))
+    done = cowbell("ci", "ROW=demo", "SHARD=5m", COWBELL_STORE=str(store.root))
     assert "test demo 1/2:" in done.stdout
-    assert "test demo:" in cowbell("ci", "ROW=demo", "SHARE=1h", COWBELL_STORE=str(store.root)).stdout
+    assert "test demo:" in cowbell("ci", "ROW=demo", "SHARD=1h", COWBELL_STORE=str(store.root)).stdout
 
 
 @pytest.mark.parametrize(
     ("words", "what"),
     [
         (("ROW=dmo",), "there is no row dmo; did you mean demo?"),
-        (("SHARE=5",), "SHARE: "),
+        (("SHARD=5",), "SHARD: "),
         (("TESTS=upstream/*",), "is compiled from the kernel's source"),
         (("KERNEL=debian-5.11",), "there is no kernel debian-5.11"),
         (("SINCE=no-such-commit",), "there is no commit no-such-commit"),
-        (("some.yml",), "there is no some.yml"),
+        (("some.yml",), "takes the file some.yml only with --check"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], what: str) -> None:

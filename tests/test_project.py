@@ -373,7 +373,7 @@ def test_nothing_is_written_where_it_is_installed(tmp_path: Path) -> None:
     site = install(tmp_path / "site")
     done = cowbell("refresh", "SERIES=cow", "KERNEL=debian-5.10", cwd=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 2
-    assert "only a series of your own" in done.stderr
+    assert "writes only to patches/ of a user overlay" in done.stderr
     assert f"cp -r {site}/orchestrator/data/patches/cow {tmp_path}/patches/" in done.stderr
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.grammar import read_repeat
+from orchestrator.cli.variables import read_repeat
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations

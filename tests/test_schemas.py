@@ -6,7 +6,7 @@ import json
 import jsonschema
 import pytest
 
-from orchestrator.cli.grammar import PRODUCTS
+from orchestrator.cli.registry import list_products
 from orchestrator.cli.schemas import make_schema
 from tests.schema import read_product
 from tests.test_cli import cowbell
@@ -40,7 +40,7 @@ def test_what_is_printed_is_as_published(name: str) -> None:
 
 
 def test_schemas_are_printed() -> None:
-    assert {name: f"cowbell schema {name}" for name in PRODUCTS} == read_product(
+    assert {name: f"cowbell schema {name}" for name in list_products()} == read_product(
         cowbell("list", "schemas", "--json").stdout
     )["names"]
     assert json.loads(cowbell("schema", "report").stdout) == make_schema("report")

@@ -62,7 +62,7 @@ def test_who_boots(boot: str, kconfig: tuple[str, ...], came: str) -> None:
 def test_shell_is_done_alone() -> None:
     done = subprocess.run([*WORDS, "test"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "shell: is done alone" in done.stderr
+    assert "shell: cannot be combined" in done.stderr
 
 
 def find_guests(store: Path) -> list[int]:

@@ -271,10 +271,10 @@ def test_the_mirror_s_trouble_ends_it_and_it_goes_on_later(bench: Bench) -> None
         ),
         ({"good": OLD}, ["GOOD, BAD: are the same version"]),
         ({"good": "v5.10"}, ["GOOD: expected a Debian version such as 6.1.170-3, got v5.10"]),
-        ({"paths": ("mm",)}, ["PATHS: is for commits"]),
+        ({"paths": ("mm",)}, ["PATHS: applies to commits only"]),
         ({"find": "break"}, ["FIND: contradicts the versions: GOOD= is the newer one"]),
         ({"good": OLD, "bad": NEW, "find": "fix"}, ["FIND: contradicts the versions: BAD= is the newer one"]),
-        ({"bad": ""}, ["BAD: is missing"]),
+        ({"bad": ""}, ["BAD: is required"]),
     ],
 )
 def test_words_that_do_not_go_together(bench: Bench, words: dict[str, str], told: list[str]) -> None:

@@ -25,7 +25,7 @@ from orchestrator.status import Status
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was typed: the values of ``TESTS=`` and so on. ``confidence`` is from 0 to 1."""
+    """The values of ``TESTS=`` and so on. ``confidence`` is from 0 to 1."""
 
     test: str
     good: str
@@ -38,15 +38,15 @@ class Asked:
 
 
 def choose_job(name: str, request: Request, declared: Declarations) -> tuple[GuestTest, Job]:
-    """The test, or that of a subtest, and the one job to test it in.
+    """The test, also of a subtest, and the one job to run it in.
 
-    That is of the row named, or of the first one that has the test; with the series if one is named.
+    The job is of the named row, or the first one with the test, and has the series if one is named.
     """
     if not name:
         raise UsageError(
             "is required",
             where="TESTS",
-            hint="one test or subtest, TESTS=odirect.rd-mprotect; cowbell list tests",
+            hint="one test or subtest, such as TESTS=odirect.rd-mprotect; cowbell list tests",
         )
     test_id, bracket, _ = name.partition("[")
     # the parameters of a subtest may have commas
@@ -78,7 +78,7 @@ def _list_rows(test: GuestTest, declared: Declarations) -> Iterator[str]:
 def make_question(
     asked: Asked, test: GuestTest, job: Job, declared: Declarations, place: Workspace
 ) -> Question:
-    """Raises ``UsageError`` for all that does not go together, and as the lines do."""
+    """Raises ``UsageError`` for every contradiction, and as the lines do."""
     line = _make_line(asked, job, declared, place)
     find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
     if line.kind == "version":
@@ -87,7 +87,7 @@ def make_question(
 
 
 def _find_direction(asked: Asked) -> Find:
-    """Versions have an order, so it is clear what is looked for."""
+    """The order of two versions tells a break from a fix."""
     return Find.BREAK if make_key(asked.good) < make_key(asked.bad) else Find.FIX
 
 
@@ -98,19 +98,19 @@ def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace)
         *_find_odd(ends),
         *_find_odd(configs),
         *(
-            UsageError("is for commits, and GOOD= and BAD= name none", where=name)
+            UsageError("applies to commits only; set GOOD= and BAD=", where=name)
             for name, value in (("FIND", asked.find), ("PATHS", asked.paths))
             if value and not any(ends.values()) and not (name == "FIND" and job.series.name)
         ),
     ]
     if any(ends.values()) and any(configs.values()):
-        errors.append(UsageError("commits and configs are bisected one at a time", where="GOOD, CONFIG_GOOD"))
+        errors.append(UsageError("cannot be combined: bisect commits or configs", where="GOOD, CONFIG_GOOD"))
     if not any(ends.values()) and not any(configs.values()) and not job.series.name:
         errors.append(
             UsageError(
-                "between what?",
+                "nothing to bisect",
                 where="bisect",
-                hint="GOOD=REV BAD=REV, or SERIES=NAME, or CONFIG_GOOD=FRAGMENTS CONFIG_BAD=FRAGMENTS",
+                hint="set GOOD=REV BAD=REV, or SERIES=NAME, or CONFIG_GOOD=FRAGMENTS CONFIG_BAD=FRAGMENTS",
             )
         )
     is_version = asked.good and asked.bad and isinstance(job.tree, DebianTree)
@@ -138,28 +138,28 @@ def _check_versions(asked: Asked) -> Iterator[UsageError]:
     for name, value in wrong:
         yield UsageError(f"expected a Debian version such as 6.1.170-3, got {value}", where=name)
     if asked.paths:
-        yield UsageError("is for commits, and versions of a Debian tree are bisected", where="PATHS")
+        yield UsageError("applies to commits only, and these are Debian versions", where="PATHS")
     if asked.find and not wrong and asked.good != asked.bad and asked.find != _find_direction(asked):
         newer = "GOOD" if _find_direction(asked) is Find.FIX else "BAD"
         yield UsageError(
             f"contradicts the versions: {newer}= is the newer one",
             where="FIND",
-            hint="leave FIND= out; the order of the versions says whether a break or a fix is looked for",
+            hint="omit FIND=; the order of the versions decides between break and fix",
         )
 
 
 def _find_odd(pair: Mapping[str, object]) -> Iterator[UsageError]:
     if sum(map(bool, pair.values())) == 1:
-        yield from (UsageError("is missing", where=name) for name, value in pair.items() if not value)
+        yield from (UsageError("is required", where=name) for name, value in pair.items() if not value)
 
 
 def take_step(
     name: str, fingerprint: str, job: Job, declared: Declarations, place: Workspace, accel: str, command: str
 ) -> tuple[Answer, str, str]:
-    """For ``git bisect run``: the answer of the kernel as it is now, why, and the run that shows it.
+    """For ``git bisect run``: the answer for the current tree, the reason, and the run.
 
-    Bad is that a subtest fails, or, with a fingerprint, only that crash. A subtest that is skipped here says
-    nothing beside one that is not.
+    Bad means that a subtest fails, or, with a fingerprint, only that crash. Skipped subtests count only if
+    all are.
     """
     run_id, _ = run_jobs([job], declared, place, accel, command)
     (record,) = load_run(place.store.path("runs", run_id) / "record.json").jobs

@@ -2,14 +2,22 @@
 """The parsed command line together with the declarations and the store: the input of every target."""
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.cli.grammar import Setting, read_repeat
-from orchestrator.store.store import Store
+from orchestrator.cli.variables import Setting, read_repeat
+from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.root import find_root
+from orchestrator.project.yamlfile import suggest
+from orchestrator.store.store import Store, open_default
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
@@ -22,94 +30,202 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the command. ``show`` puts text on stdout.
+class CommandLine:
+    """``typed`` are all words, ``targets`` the names of the targets, ``subjects`` the words after one.
 
-    ``targets`` are those named, in their order, ``subjects`` what is named after one; ``words`` is all that
-    was typed, ``command`` the line as it can be pasted.
+    ``settings`` of variables that the targets do not use have their defaults, with ``-p`` they are left out.
+    ``is_bare``: neither a target nor a row was chosen, nor any variable set on the command line.
+    ``is_first_row``: without ROW= the first row is selected.
     """
 
+    typed: tuple[str, ...]
     targets: tuple[str, ...]
     subjects: tuple[str, ...]
     settings: Mapping[str, Setting]
     options: argparse.Namespace
-    words: Sequence[str]
-    command: str
-    request: "Request"
-    declared: "Declarations"
-    place: "Workspace"
-    terminal: "Terminal"
+    is_bare: bool
+    is_first_row: bool
+
+
+@dataclass
+class Call:
+    """``show`` prints text on stdout, ``note`` on stderr; ``again`` runs other words in place of these."""
+
+    line: CommandLine
+    stack: contextlib.ExitStack
     show: Callable[[str], None]
+    again: Callable[[Sequence[str]], int]
+
+    @property
+    def command(self) -> str:
+        """The command line, ready to be pasted."""
+        return shlex.join(["cowbell", *self.line.typed])
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        return self.line.settings
 
     def value(self, name: str) -> str:
         return self.settings[name].value
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        return self.line.subjects
+
+    @property
+    def redo(self) -> bool:
+        return bool(self.line.options.always_make)
+
+    @property
+    def is_dry_run(self) -> bool:
+        return bool(self.line.options.dry_run)
+
+    @property
     def folder(self) -> Path | None:
         """``DIR=``, if it is given."""
-        return find_folder(self.settings)
+        return Path(self.value("DIR")).expanduser() if self.value("DIR") else None
+
+    @cached_property
+    def root(self) -> Path:
+        return find_root(self.line.options.directory)
+
+    @cached_property
+    def store(self) -> Store:
+        return open_default()
+
+    @cached_property
+    def declared(self) -> "Declarations":
+        """The project's declarations alone."""
+        from orchestrator.plan.declarations import load_declarations
+
+        return load_declarations(self.root)
+
+    @cached_property
+    def known(self) -> "Declarations":
+        """With the trees, series and prebuilt images of the command line."""
+        from orchestrator.plan.inputs import add_inputs
+
+        return add_inputs(
+            self.declared,
+            self.request.tree,
+            self.request.series,
+            self.place,
+            is_dirty=self.value("DIRTY") not in ("", "0"),
+            redo=self.redo and "source" in self.line.targets,
+            built=[Path(word).expanduser() for word in self.settings["BUILT"].words],
+        )
+
+    @cached_property
+    def named(self) -> "Declarations":
+        """With the tree and series of the command line by name only: they may be on another machine."""
+        from orchestrator.plan.inputs import add_names
+
+        return add_names(self.declared, self.request.tree, self.request.series)
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """The rows that ROW= selects, globs and ``all`` expanded; empty for the target's own choice."""
+        known = self.declared.rows
+        chosen: list[str] = []
+        for word in self.settings["ROW"].words:
+            found = [name for name in known if fnmatchcase(name, word)]
+            if word == "all" and not found:
+                found = list(self.declared.usual_rows)
+            # an unknown one is reported where the row is looked up
+            chosen += found or [word]
+        return tuple(dict.fromkeys(chosen))
+
+    def check_rows(self, known: Collection[str] = ()) -> None:
+        """Raise for each selected row that is neither declared nor of the ``known`` ones."""
+        rows = dict.fromkeys((*self.declared.rows, *known))
+        raise_all(
+            [
+                UsageError(
+                    f"there is no row {name}{suggest(name, rows)}",
+                    where="ROW",
+                    hint=f"there are: {', '.join(rows)}",
+                )
+                for name in self.rows
+                if name not in rows
+            ]
+        )
+
+    @cached_property
+    def request(self) -> "Request":
+        from orchestrator.plan.plan import Request
+
+        settings = self.settings
+        # a shell boots by vng where it can
+        is_free = self.line.targets == ("shell",) and settings["BOOT"].origin == "default"
+        is_first = self.line.is_first_row and not self.rows and not self.value("BUILT")
+        return Request(
+            rows=self.declared.usual_rows[:1] if is_first else self.rows,
+            tree=settings["KERNEL"].value,
+            series=settings["SERIES"].words,
+            tests=settings["TESTS"].words,
+            arch=settings["ARCH"].value,
+            config=settings["CONFIG"].words,
+            accel=settings["ACCEL"].value,
+            boot="" if is_free else settings["BOOT"].value,
+        )
+
+    @cached_property
+    def terminal(self) -> "Terminal":
+        from orchestrator.cli.terminal import Terminal
+
+        options = self.line.options
+        return self.stack.enter_context(Terminal(is_silent=options.silent, is_verbose=options.verbose))
+
+    @cached_property
+    def place(self) -> "Workspace":
+        from orchestrator.plan.manifest import find_names
+        from orchestrator.plan.workspace import Workspace
+        from orchestrator.result.repeat import Repeat
+
+        return Workspace(
+            self.root,
+            self.store,
+            self.terminal,
+            keep_going=self.line.options.keep_going,
+            cc=self.value("CC"),
+            use_llvm=self.value("LLVM") == "1",
+            keep_core=self.value("VMCORE") == "1",
+            limits=self._find_limits(),
+            what_if=find_names(self.line.options.what_if),
+            repeat=Repeat(read_repeat(self.value("REPEAT"))),
+        )
+
+    def _find_limits(self) -> "Limits":
+        """One job at a time, or as many as -j or the calling make allows."""
+        from orchestrator.process.jobserver import Jobserver
+        from orchestrator.process.workers import Limits
+
+        options = self.line.options
+        if options.jobs is not None:
+            jobs = options.jobs or os.cpu_count() or 1
+            return Limits(Jobserver.make(jobs), options.load_average, options.keep_going)
+        cores = Jobserver.inherit(os.environ)
+        if not cores and "--jobserver" in os.environ.get("MAKEFLAGS", ""):
+            self.terminal.note("make does not share its jobserver (no + in the recipe): one job at a time")
+        return Limits(cores, options.load_average, options.keep_going)
+
+    def choose_subject(self, known: Sequence[str]) -> str:
+        """The one word after the target, empty when there is none; raises ``UsageError`` for others."""
+        (target,), subjects = self.line.targets, self.subjects
+        hint = f"there are: {', '.join(known)}"
+        errors = [
+            UsageError(f"there is no {word}{suggest(word, known)}", where=target, hint=hint)
+            for word in subjects
+            if word not in known
+        ]
+        errors += [UsageError("takes one word", where=target)] if len(subjects) > 1 else []
+        raise_all(errors)
+        return subjects[0] if subjects else ""
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"cowbell: {text}\n")
 
     def show_product(self, as_text: Callable[[T], str], as_json: Callable[[T], str], product: T) -> int:
-        """Show it as text or as JSON; the exit status of who only shows."""
-        self.show((as_json if self.options.json else as_text)(product))
+        """Show it as text or as JSON; 0, the exit status of a target that only shows."""
+        self.show((as_json if self.line.options.json else as_text)(product))
         return 0
-
-
-def find_folder(settings: Mapping[str, Setting]) -> Path | None:
-    return Path(settings["DIR"].value).expanduser() if settings["DIR"].value else None
-
-
-def make_request(targets: Sequence[str], settings: Mapping[str, Setting]) -> "Request":
-    from orchestrator.plan.plan import Request
-
-    # a shell comes by vng where it can
-    is_free = tuple(targets) == ("shell",) and settings["BOOT"].origin == "default"
-    return Request(
-        rows=settings["ROW"].words,
-        tree=settings["KERNEL"].value,
-        series=settings["SERIES"].words,
-        tests=settings["TESTS"].words,
-        arch=settings["ARCH"].value,
-        config=settings["CONFIG"].words,
-        accel=settings["ACCEL"].value,
-        boot="" if is_free else settings["BOOT"].value,
-    )
-
-
-def make_place(
-    root: Path,
-    store: Store,
-    settings: Mapping[str, Setting],
-    options: argparse.Namespace,
-    terminal: "Terminal",
-) -> "Workspace":
-    from orchestrator.plan.manifest import find_names
-    from orchestrator.plan.workspace import Workspace
-    from orchestrator.result.repeat import Repeat
-
-    return Workspace(
-        root,
-        store,
-        terminal,
-        keep_going=options.keep_going,
-        cc=settings["CC"].value,
-        use_llvm=settings["LLVM"].value == "1",
-        keep_core=settings["VMCORE"].value == "1",
-        limits=_find_limits(options, terminal),
-        what_if=find_names(options.what_if),
-        repeat=Repeat(read_repeat(settings["REPEAT"].value)),
-    )
-
-
-def _find_limits(options: argparse.Namespace, terminal: "Terminal") -> "Limits":
-    """One job at a time, or as many as -j or the make that called us allows."""
-    from orchestrator.process.jobserver import Jobserver
-    from orchestrator.process.workers import Limits
-
-    if options.jobs is not None:
-        jobs = options.jobs or os.cpu_count() or 1
-        return Limits(Jobserver.make(jobs), options.load_average, options.keep_going)
-    cores = Jobserver.inherit(os.environ)
-    if not cores and "--jobserver" in os.environ.get("MAKEFLAGS", ""):
-        terminal.note("make keeps its jobserver from us, its recipe has no +: one job at a time")
-    return Limits(cores, options.load_average, options.keep_going)

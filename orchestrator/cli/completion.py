@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Shell completion: a script per shell, and the words that these scripts ask for.
 
-The scripts know nothing: with each Tab they ask ``cowbell completion words``, which answers a line a word.
+With each Tab the scripts ask ``cowbell completion words``, which prints one word per line.
 """
 
-import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from orchestrator.cli.grammar import CHOICES, KINDS, PRODUCTS, SHELLS, TARGETS, VARIABLES
+from orchestrator.cli.options import OPTIONS
+from orchestrator.cli.target import TARGETS, list_products
+from orchestrator.cli.variables import VARIABLES
 
-# what names there are for a variable, by the kinds of list
-_NAMES = {
-    "ROW": "rows", "KERNEL": "trees", "SERIES": "series", "TESTS": "tests",
-    **dict.fromkeys(("CONFIG", "CONFIG_GOOD", "CONFIG_BAD"), "fragments"),
-}  # fmt: skip
-
-_SCRIPTS = {
-    # readline splits words at = and :, so only what follows the last of them is replaced
+SCRIPTS = {
+    # readline splits words at = and :, so only the part after the last of them is replaced
     "bash": """\
 _cowbell() {
     local cur=${COMP_LINE:0:COMP_POINT} keep
@@ -45,50 +40,28 @@ complete -c cowbell -f -a '(cowbell completion words -- (commandline -ct) (comma
 }
 
 
-def render_script(shell: str) -> str:
-    assert shell in SHELLS
-    return _SCRIPTS[shell]
+def complete(begun: str, first: str, names: Mapping[str, Iterable[str]]) -> list[str]:
+    """The words that complete ``begun``, ``first`` being the first word of the command line.
 
-
-def complete(
-    begun: str, first: str, names: Mapping[str, Iterable[str]], parser: argparse.ArgumentParser
-) -> list[str]:
-    """The words that may stand where ``begun`` is, ``first`` being the first word of the command line.
-
-    ``names`` has what there is by the kinds of ``list``, its trees also as TREE:VERSION. Lists go on after a
+    ``names`` has the names of each kind of ``list``, the trees also as TREE:VERSION. Lists continue after a
     comma.
     """
+    target = TARGETS.get(first)
     variable, is_setting, value = begun.partition("=")
+    words: Iterable[str]
     if is_setting:
         before, comma, last = value.rpartition(",")
-        values = CHOICES.get(variable) or names.get(_NAMES.get(variable, ""), ())
+        known = VARIABLES.get(variable)
+        values = known.choices or names.get(known.kind, ()) if known else ()
         prefix = f"{variable}={before}{comma}"
         return [f"{prefix}{name}" for name in values if name.startswith(last)]
     if begun.startswith("-"):
-        words: Iterable[str] = [word for action in parser._actions for word in action.option_strings]
+        options = target.options if target else OPTIONS.values()
+        words = [flag for option in options for flag in option.flags]
+    elif target and target.takes:
+        kinds = {**names, "targets": TARGETS, "variables": VARIABLES, "schemas": list_products()}
+        words = [*target.words, *(word for kind in target.kinds for word in kinds.get(kind, ()))]
+        words += [f"{name}=" for name in target.variables]
     else:
-        words = _list_subjects(first, names) if first in TARGETS and TARGETS[first].takes else ()
-        words = words or [*TARGETS, *(f"{name}=" for name in VARIABLES)]
+        words = [*TARGETS, *(f"{name}=" for name in (target.variables if target else VARIABLES))]
     return [word for word in words if word.startswith(begun)]
-
-
-def _list_subjects(target: str, names: Mapping[str, Iterable[str]]) -> Sequence[str]:
-    match target:
-        case "list":
-            return KINDS
-        case "history":
-            return list(names.get("tests", ()))
-        case "diff" | "merge":
-            return ()
-        case "completion":
-            return SHELLS
-        case "explain":
-            return [
-                *names.get("tests", ()),
-                *names.get("rows", ()),
-                *names.get("trees", ()),
-                *TARGETS,
-                *VARIABLES,
-            ]
-        case _:
-            return PRODUCTS

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reports the value of every requested config symbol, with the reason where it differs.
 
-Nothing is built: Kconfig alone is asked, a few seconds a kernel.
+Nothing is built: only Kconfig runs, a few seconds per kernel.
 """
 
 import json
@@ -20,7 +20,7 @@ from orchestrator.source.fetch import fetch_tree
 
 @dataclass(frozen=True, slots=True)
 class ConfigReport:
-    """One kernel of one row: its version, and the outcome of each symbol in the order asked for."""
+    """One kernel of one row: its version, and the outcome of each symbol in the order of the fragments."""
 
     job: str
     arch: str
@@ -33,9 +33,9 @@ class ConfigReport:
 
 
 def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> Iterator[ConfigReport]:
-    """A report for each job; one whose series is not for its tree has none.
+    """A report for each job, but for those whose series is not for their tree.
 
-    Raises ``StageFailure`` when a series does not apply or Kconfig fails, not for symbols that were dropped.
+    Raises ``StageFailure`` when a series does not apply or Kconfig fails, not for dropped symbols.
     """
     for job in jobs:
         arch = ARCHES[job.row.arch]

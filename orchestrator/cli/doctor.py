@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks the host for the programs that rows need, and prints the command that installs them.
 
-Nothing is built or booted: an accelerator is only known to work after a first run.
+Nothing is built or booted: whether an accelerator works is known only after a first run.
 """
 
 import json
@@ -22,7 +22,7 @@ from orchestrator.source import debian
 from orchestrator.source.tree import DebianTree, GitTree
 from orchestrator.store.store import Store
 
-# programs and the Debian packages that have them, for every kernel build and every guest
+# programs of every kernel build and every guest, with their Debian packages
 _ALWAYS = {
     "git": "git", "make": "make", "bc": "bc", "bison": "bison", "flex": "flex", "xz": "xz-utils",
     "ld": "binutils", "depmod": "kmod", "mmdebstrap": "mmdebstrap", "genext2fs": "genext2fs",
@@ -36,9 +36,9 @@ _NEEDED_MIB = 3072
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """One need: of which rows, whether it is met, and the Debian package (or words) that would help.
+    """One dependency of some rows, whether it is met, and the Debian package or advice if not.
 
-    ``is_needed`` is false for what only makes things faster or better.
+    ``is_needed`` is false for a dependency that only makes things faster.
     """
 
     need: str
@@ -50,7 +50,7 @@ class HostFinding:
 
 
 def examine(jobs: Sequence[Job], place: Workspace) -> list[HostFinding]:
-    """What the rows of the jobs need, what all of them do first."""
+    """The dependencies of the rows of the jobs, the common ones first."""
     rows = tuple(dict.fromkeys(job.row.name for job in jobs))
     findings = [*_examine_tools(rows), *_examine_host(rows, place.store)]
     by_arch: dict[str, list[Row]] = {}
@@ -69,14 +69,14 @@ def _examine_tools(rows: tuple[str, ...]) -> Iterator[HostFinding]:
     for header, package in _HEADERS.items():
         yield HostFinding(header, rows, (_INCLUDES / header).exists(), package)
     yield HostFinding("Debian's keyring", rows, _KEYRING.exists(), "debian-archive-keyring")
-    faster = "builds that were done before are done again without it"
+    faster = "without it, nothing of earlier builds is reused"
     yield HostFinding("ccache", rows, command.is_installed("ccache"), "ccache", faster, is_needed=False)
 
 
 def _examine_host(rows: tuple[str, ...], store: Store) -> Iterator[HostFinding]:
     there = next(path for path in (store.root, *store.root.parents) if path.exists())
     free_mib = shutil.disk_usage(there).free >> 20
-    space = f"{_NEEDED_MIB} MiB in {store.root} (there are {free_mib})"
+    space = f"{_NEEDED_MIB} MiB in {store.root} ({free_mib} MiB are free)"
     yield HostFinding(space, rows, free_mib >= _NEEDED_MIB, help=command.MORE_SPACE)
     yield HostFinding(
         f"{store.root} can be written", rows, os.access(there, os.W_OK), help=command.MORE_SPACE
@@ -100,7 +100,7 @@ def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterat
 
 
 def _examine_trees(jobs: Sequence[Job]) -> Iterator[HostFinding]:
-    """Whether what has to be fetched can be: who is asked, not whether the network answers."""
+    """The sources of the trees; whether the network answers is not checked."""
     for name, tree in {job.tree.name: job.tree for job in jobs}.items():
         rows = tuple(dict.fromkeys(job.row.name for job in jobs if job.tree.name == name))
         if isinstance(tree, DebianTree):
@@ -126,7 +126,7 @@ def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[HostFin
 
 
 def render(findings: Sequence[HostFinding]) -> str:
-    """What is missing by need, then the one command; a line when nothing is."""
+    """Every dependency with its state, the command that installs the missing ones, and a summary."""
     every = {row for finding in findings for row in finding.rows}
     lines = []
     for finding in findings:
@@ -138,7 +138,7 @@ def render(findings: Sequence[HostFinding]) -> str:
     if packages := find_packages(findings):
         lines += ["", f"apt-get install --no-install-recommends {' '.join(packages)}"]
     stopped = sorted({row for finding in find_missing(findings) for row in finding.rows})
-    lines += ["", f"can not run: {', '.join(stopped)}" if stopped else "every row can run"]
+    lines += ["", f"cannot run: {', '.join(stopped)}" if stopped else "every row can run"]
     return "\n".join(lines) + "\n"
 
 
@@ -147,7 +147,7 @@ def find_missing(findings: Sequence[HostFinding]) -> list[HostFinding]:
 
 
 def find_packages(findings: Sequence[HostFinding]) -> list[str]:
-    """The Debian packages that bring all that is missing, also what only helps."""
+    """The Debian packages of all missing dependencies, including optional ones."""
     words = [word for finding in findings if not finding.is_met for word in finding.package.split()]
     return sorted(set(words))
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from orchestrator.cli.glossary import EXITS, VERDICTS
-from orchestrator.cli.grammar import CHOICES, TARGETS, VARIABLES
+from orchestrator.cli.target import TARGETS
+from orchestrator.cli.variables import VARIABLES
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.history import coverage
 from orchestrator.history.coverage import Observation
@@ -18,7 +19,7 @@ from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
 
 
 def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestTest]]:
-    """The words that are not of tests, and the tests that the others name.
+    """The words that name no test, and the tests that the others name.
 
     Raises ``UsageError`` for each word that is neither, all at once.
     """
@@ -34,11 +35,11 @@ def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[st
             tests |= matched
         else:
             hint = (
-                "known are tests (also by * and ?), rows, trees, targets, variables, verdicts, exit statuses"
+                "it explains tests (* and ? match), rows, trees, targets, variables, verdicts, exit statuses"
             )
             errors.append(UsageError(f"there is no {word}{suggest(word, known)}", where="explain", hint=hint))
     if not words:
-        errors.append(UsageError("expected what to explain, such as a test or a verdict", where="explain"))
+        errors.append(UsageError("expected a word, such as a test or a verdict", where="explain"))
     raise_all(errors)
     return plain, list(tests.values())
 
@@ -67,7 +68,7 @@ def render_json(
 
 
 def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str]]:
-    """By kind, what is known of a word; a word may be of several kinds."""
+    """The facts about a word, by kind; a word may be of several kinds."""
     found: dict[str, Mapping[str, str]] = {}
     if word in declared.rows:
         found["row"] = _explain_row(declared.rows[word])
@@ -75,18 +76,25 @@ def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str
         found["tree"] = _explain_tree(declared.trees[word])
     if word in TARGETS:
         target = TARGETS[word]
-        more = target.takes if target.is_alone else "[TARGET...] [VAR=value...]"
-        found["target"] = {"does": target.about, "usage": f"cowbell {word} {more}".rstrip()}
+        found["target"] = {
+            "does": target.about,
+            "usage": target.usage,
+            "variables": ", ".join(target.variables),
+            "examples": "; ".join(command for command, _ in target.examples),
+            "more": f"cowbell help {word}",
+        }
     if word in VARIABLES:
         variable = VARIABLES[word]
         sources = ["the command line", *(["the environment"] if variable.is_inherited else [])]
         found["variable"] = {
             "means": variable.about,
+            "more": variable.more,
             "default": variable.default,
-            "one of": ", ".join(CHOICES.get(word, ())),
+            "one of": ", ".join(variable.choices),
+            "used by": ", ".join(target.name for target in TARGETS.values() if word in target.variables),
             "taken from": ", ".join([*sources, "~/.config/cowbell.yaml", "the row"]),
         }
-    # also without what stands in brackets: both sides of an expectation are worth reading together
+    # FAIL explains FAIL (expected) as well
     verdicts = {name: said for name, said in VERDICTS.items() if word.upper() in (name, name.split(" (")[0])}
     aliases = {"XFAIL": "FAIL (expected)", "XPASS": "PASS (expected to fail)"}
     if name := aliases.get(word.upper()):
@@ -116,12 +124,12 @@ def _explain_row(row: Row) -> Mapping[str, str]:
     expected = sum(len(variant.expect) for variant in row.variants)
     return {
         "about": row.about,
-        "kernel": f"{row.tree}, {row.arch}",
+        "tree": f"{row.tree}, {row.arch}",
         "config": ", ".join(row.kconfig),
-        "kernels": ", ".join(variants),
+        "variants": ", ".join(variants),
         "guest": f"{row.guest.cpus} CPUs, {row.guest.memory_mib} MiB",
         "tests": ", ".join(row.tests),
-        "expected failures": f"{expected} of its own, beside ci/expectations.yaml" if expected else "",
+        "expected failures": f"{expected} of the row, beside ci/expectations.yaml" if expected else "",
         "run it": f"cowbell test ROW={row.name}",
     }
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.grammar import PRODUCTS, TARGETS, VARIABLES, Setting
+from orchestrator.cli.target import TARGETS, list_products
+from orchestrator.cli.variables import VARIABLES, Setting
 
 if TYPE_CHECKING:
     from orchestrator.plan.dryrun import Step
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render_settings(settings: Mapping[str, Setting]) -> str:
-    width = max(len(setting.value) for setting in settings.values())
+    width = max((len(setting.value) for setting in settings.values()), default=0)
     return "".join(f"{name:<6} = {s.value:<{width}} # {s.origin}\n" for name, s in settings.items())
 
 
@@ -35,7 +36,7 @@ def render_steps_json(steps: Sequence["Step"]) -> str:
 
 
 def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
-    """What there is of each kind: by name, what it is in a line."""
+    """The declarations of each kind: by name, a description in one line."""
     return {
         "rows": {name: row.about for name, row in declared.rows.items()},
         "trees": {name: str(tree) for name, tree in declared.trees.items()},
@@ -49,14 +50,14 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
 
 
 def render_declared(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
-    """What there is; ``own`` is what is marked as the user's, by kind."""
+    """All declarations; those of the user overlay, in ``own`` by kind, are marked."""
     lines = []
     for kind, entries in listed.items():
         mine = own.get(kind, frozenset())
         lines.append(f"{kind}:")
         lines += [f"{'*' if name in mine else ' '} {name:<24} {about}" for name, about in entries.items()]
     if own:
-        lines.append("* of your own folder; the others come with Cowbell")
+        lines.append("* from your overlay; the others are built in")
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +67,7 @@ def render_declared_json(listed: Mapping[str, Mapping[str, str]], own: Mapping[s
 
 
 def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
-    """What there is of one kind, with more about each than among all kinds."""
+    """The declarations of one kind, with more details."""
     match kind:
         case "tests":
             return {test.id: describe_test(test) for test in declared.tests}
@@ -75,7 +76,7 @@ def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
         case "variables":
             return {name: variable.about for name, variable in VARIABLES.items()}
         case "schemas":
-            return {name: f"cowbell schema {name}" for name in PRODUCTS}
+            return {name: f"cowbell schema {name}" for name in list_products()}
         case _:
             return list_declared(declared)[kind]
 
@@ -90,7 +91,7 @@ def render_names_json(kind: str, names: Mapping[str, str]) -> str:
 
 
 def render_versions(trees: Mapping[str, str], found: "DebianVersions") -> str:
-    """The trees, and below each of Debian its versions with their suites."""
+    """The trees, and below each Debian tree its versions with their suites."""
     listed = [version for versions in found.trees.values() for version in versions]
     width = max((len(version.version) for version in listed), default=0)
     names = render_names(trees).splitlines()
@@ -116,7 +117,7 @@ def render_versions_json(trees: Mapping[str, str], found: "DebianVersions") -> s
 
 
 def describe_test(test: "GuestTest") -> str:
-    """What a test is in a line, with what it needs."""
+    """A test and its requirements in one line."""
     needs = [*test.needs_kconfig.split(), *(["root"] if test.needs_root else [])]
     needs += [f"kernel >= {test.min_kernel}"] if test.min_kernel else []
     needs += [f"{test.memory_mib} MiB"] if test.memory_mib else []

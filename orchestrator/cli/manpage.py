@@ -1,70 +1,66 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Renders the manual page in man(7) macros."""
 
-import argparse
 from collections.abc import Iterable, Iterator
 
 from orchestrator.cli.glossary import EXITS, VERDICTS
-from orchestrator.cli.grammar import TARGETS, VARIABLES
+from orchestrator.cli.helptext import ABOUT, BARE, ORIGINS
+from orchestrator.cli.options import OPTIONS
+from orchestrator.cli.target import TARGETS
+from orchestrator.cli.variables import VARIABLES
 
-_EXAMPLES = {
-    "cowbell test ROW=demo": "Build the kernels of a row, boot them, run its tests, and report.",
-    "cowbell \\-n test ROW=demo KERNEL=/path/to/linux": "What that would do with another tree, and why.",
-    "cowbell \\-j test": "All rows, as many at a time as there are cores.",
-    "cowbell explain BROKEN": "What a verdict means.",
+_ENVIRONMENT = {
+    "COWBELL_STORE": "The store of trees, images and results, instead of ~/.cache/cowbell.",
+    "COWBELL_RESULTS": "The folder of results, runs and history, instead of the store.",
+    "MAKEFLAGS": "Set by make: its jobserver is used, and its options -n, -k, -s and -B.",
+    "NO_COLOR": "No colours.",
 }
 
 
-def render(parser: argparse.ArgumentParser, version: str) -> str:
+def render(version: str) -> str:
     """The whole page as roff."""
-    return "\n".join(_render(parser, version)) + "\n"
+    return "\n".join(_render(version)) + "\n"
 
 
-def _render(parser: argparse.ArgumentParser, version: str) -> Iterator[str]:
+def _render(version: str) -> Iterator[str]:
     yield f'.TH COWBELL 1 "" "Cowbell {version}" "User Commands"'
+    yield from (".SH NAME", "cowbell \\- test kernels for coherence of pinned pages under copy\\-on\\-write")
+    yield ".SH SYNOPSIS"
+    yield ".B cowbell"
+    yield "[\\fIOPTIONS\\fR] [\\fITARGET\\fR...] [\\fIVAR\\fR=\\fIvalue\\fR...]"
+    yield from (".SH DESCRIPTION", _escape(ABOUT), _escape(BARE))
     yield from (
-        ".SH NAME",
-        "cowbell \\- test that pinned pages stay coherent under copy\\-on\\-write",
+        "Targets depend on each other, and up\\-to\\-date steps are not repeated, as in",
+        ".BR make (1).",
     )
-    yield from (
-        ".SH SYNOPSIS",
-        ".B cowbell",
-        "[\\fIOPTIONS\\fR] [\\fITARGET\\fR...] [\\fIVAR\\fR=\\fIvalue\\fR...]",
-    )
-    yield ".SH DESCRIPTION"
-    yield "Builds kernels, boots them under QEMU, runs reproducers inside, and judges what they came to."
-    yield "Targets depend on each other, and what is up to date is not done again, as in"
-    yield ".BR make (1)."
     yield ".SH TARGETS"
-    yield from _list((f"{name} {one.takes}".rstrip(), one.about) for name, one in TARGETS.items())
-    yield ".SH VARIABLES"
-    yield "Taken from the command line, else from the environment, else from"
-    yield ".IR ~/.config/cowbell.yaml ,"
-    yield "else from the row. CC, DIR and SIZE are not taken from the environment."
-    yield from _list((name, one.about) for name, one in VARIABLES.items())
-    yield ".SH OPTIONS"
-    actions = [action for action in parser._actions if action.option_strings]
+    for target in TARGETS.values():
+        uses = f" Variables: {', '.join(target.variables)}." if target.variables else ""
+        options = ", ".join(option.usage for option in target.own_options)
+        uses += f" Options: {options}." if options else ""
+        about = f"{target.about[0].upper()}{target.about[1:]}. {target.more}".rstrip()
+        yield from _list([(f"{target.name} {target.takes}".rstrip(), f"{about}{uses}")])
+    yield from (".SH VARIABLES", _escape(f"A value comes from the first of {ORIGINS}."))
     yield from _list(
         (
-            ", ".join(action.option_strings) + (f" {action.metavar}" if action.metavar else ""),
-            action.help or "",
+            f"{name}{'' if variable.is_inherited else ' *'}",
+            f"{variable.about}. {variable.more}".rstrip(),
         )
-        for action in actions
+        for name, variable in VARIABLES.items()
     )
+    yield ".SH OPTIONS"
+    yield from _list((option.usage, option.about) for option in OPTIONS.values())
     yield ".SH VERDICTS"
     yield from _list(VERDICTS.items())
     yield ".SH EXIT STATUS"
     yield from _list((str(status), meaning) for status, meaning in EXITS.items())
     yield ".SH ENVIRONMENT"
-    environment = {
-        "COWBELL_STORE": "Where all that is built and earned lies, instead of ~/.cache/cowbell.",
-        "MAKEFLAGS": "Of the make that calls: its jobserver's cores are used, and its -n, -k, -s and -B.",
-        "NO_COLOR": "No colours.",
-    }
-    yield from _list(environment.items())
+    yield from _list(_ENVIRONMENT.items())
     yield ".SH EXAMPLES"
-    for line, about in _EXAMPLES.items():
-        yield from (about, ".PP", ".RS", ".nf", line, ".fi", ".RE", ".PP")
+    for target in TARGETS.values():
+        for line, about in target.examples:
+            yield from (_escape(f"{about[0].upper()}{about[1:]}:"), ".PP", ".RS", ".nf", _escape(line))
+            yield from (".fi", ".RE", ".PP")
     yield from (".SH SEE ALSO", ".BR make (1),", ".BR vng (1),", ".BR git\\-bisect (1)")
 
 
@@ -75,5 +71,5 @@ def _list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _escape(text: str) -> str:
     text = text.replace("\\", "\\e").replace("-", "\\-")
-    # a dot or a quote at the start of a line would be a macro
+    # a dot or a quote at the start of a line would begin a macro
     return f"\\&{text}" if text.startswith((".", "'")) else text

@@ -31,7 +31,7 @@ class Options(Protocol):
 def show_series(
     request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
 ) -> tuple[int, str]:
-    """What the series are; with a kernel, what becomes of each patch on it (status 1: not well)."""
+    """The series and their patches; with a tree, whether each patch applies (status 1: one does not)."""
     series = _choose_series(request, declared) or list(declared.series.values())
     if not request.tree:
         listed = {one.name: _describe(one) for one in series}
@@ -124,7 +124,7 @@ def _render_outcomes(series: Series, base: Source, outcomes: Sequence[PatchOutco
     verdict = "does not apply" if bad else f"applies, {len(outcomes)} patch(es)"
     lines = [f"{series.name} on {base.tree} ({base.version}, {base.commit[:12]}): {verdict}"]
     if not series.when.holds_for(base.version):
-        lines.append(f"  it is meant for {series.when.text}, and is tried all the same")
+        lines.append(f"  it is meant for {series.when.text}; tried anyway")
     for outcome in outcomes if bad else ():
         lines.append(f"  {outcome.patch}: {outcome.state}")
         if outcome.reject:
@@ -136,7 +136,7 @@ def _render_outcomes(series: Series, base: Source, outcomes: Sequence[PatchOutco
 def edit_series(
     request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
 ) -> tuple[int, str]:
-    """Open one series on one kernel; the text is where."""
+    """Open one series on one tree; the text is the path of the worktree."""
     series, tree = _choose_one(request, declared)
     opened = find_worktree(series.name, tree.name, where, place.store)
     if options.dry_run:
@@ -145,21 +145,21 @@ def edit_series(
     # fixups lie below, so that they never become part of the series
     below = apply_series(base, Series(), declared.fixups, place.store, place.progress)
     if not open_worktree(below, series, opened, place.store):
-        place.progress.note("is open already, and left as it is")
+        place.progress.note("the worktree is already open, and was not changed")
     return 0, f"{opened.place}\n"
 
 
 def write_series(
     request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
 ) -> tuple[int, str]:
-    """Write the worktree's commits into the user's ``patches/``; the text is the files that changed."""
+    """Write the worktree's commits to the user overlay's ``patches/``; the text is the changed files."""
     series, tree = _choose_one(request, declared)
     folder = place.root / "patches" / series.name
     if not folder.is_dir() or not place.is_own:
         shipped = SHIPPED / "patches" / series.name
         mine = place.root if place.is_own else Path.cwd()
         raise UsageError(
-            "only a series of your own patches/ can be refreshed",
+            "refresh writes only to patches/ of a user overlay",
             where=f"SERIES={series.name}",
             hint=f"mkdir -p {mine}/patches; cp -r {shipped} {mine}/patches/" if shipped.is_dir() else "",
         )
@@ -174,15 +174,15 @@ def _choose_one(request: Request, declared: Declarations) -> tuple[Series, Tree]
     series = _choose_series(request, declared)
     errors = []
     if len(series) != 1:
-        errors.append(UsageError("expected the name of one series", where="SERIES"))
+        errors.append(UsageError("expected one series", where="SERIES"))
     if not request.tree:
-        errors.append(UsageError("expected the kernel that the series is opened on", where="KERNEL"))
+        errors.append(UsageError("is required: the tree to open the series on", where="KERNEL"))
     raise_all(errors)
     return series[0], _choose_tree(request, declared)
 
 
 def _choose_tree(request: Request, declared: Declarations) -> Tree:
-    # one that was given with a path or a ref is known by that word already
+    # a path or TREE:REF has been added under that name
     return declared.trees.get(request.tree) or find_tree(request.tree, declared.trees)
 
 

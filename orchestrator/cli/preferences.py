@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.cli.grammar import VARIABLES, Setting
+from orchestrator.cli.variables import VARIABLES, Setting
 from orchestrator.project.yamlfile import Reading, load_document, record, scalar
 
 _read_text = scalar(str)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The types of all JSON output, and the JSON Schemas made from them.
 
-A product names its schema in its first key. A change that old readers would trip over gets a new number.
+The first key of a product names its schema. An incompatible change gets a new number.
 """
 
 import json
@@ -42,7 +42,7 @@ class Value(TypedDict):
 
 
 class Symbol(TypedDict):
-    """What became of a config symbol. ``state`` is in words, ``where`` the file and line that ask for it."""
+    """The outcome of a config symbol. ``state`` is in words, ``where`` the file and line that request it."""
 
     symbol: str
     taken: str
@@ -62,16 +62,16 @@ class KernelConfig(TypedDict):
 
 
 class BackportInfo(TypedDict):
-    """``flips`` are what tests should come to besides those of the patch."""
+    """``flips`` are the claimed results of tests, beside those of the patch."""
 
     file: str
     flips: dict[str, Status]
 
 
 class PatchInfo(TypedDict):
-    """``flips`` are what tests should come to with the patch, ``backports`` its files by condition.
+    """``flips`` are the claimed results of tests with the patch, ``backports`` its files by condition.
 
-    ``when`` are the kernels that it is for, besides those of its backports; empty for all.
+    ``when`` selects its kernels, beside those of its backports; empty for all.
     """
 
     file: str
@@ -88,7 +88,7 @@ class SeriesInfo(TypedDict):
 
 
 class ProofInfo(TypedDict):
-    """Kernels by side, and how often a race hit on each that told it, by side and kernel."""
+    """The kernels on which a subtest failed and passed, and the rates of a race by side and kernel."""
 
     name: str
     test: str
@@ -118,7 +118,7 @@ def _take_fields(name: str, source: type, left_out: tuple[str, ...], **added: ob
     return _make_type(name, {**kept, **added})
 
 
-# made of what other modules declare, which no type checker can follow
+# made from types of other modules, which no type checker can follow
 _make_type = cast("Callable[[str, Mapping[str, object]], type]", TypedDict)
 
 
@@ -133,7 +133,7 @@ _JOB = _take_fields("Job", JobRecord, ("results", "expect", "tests"), verdicts=l
 _PARTS: Mapping[str, Mapping[str, object]] = {
     "list": {
         **dict.fromkeys(("rows", "trees", "series", "fragments", "tests"), _NAMES),
-        # by kind, the names that are of the user's own folder
+        # by kind, the names from the user overlay
         "own": dict[str, list[str]],
     },
     "names": {"kind": str, "names": _NAMES},
@@ -162,7 +162,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
 
 
 def make_schema(name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a product of ``grammar.PRODUCTS``."""
+    """The JSON Schema (2020-12) of a product of the targets' ``products``."""
     title = f"cowbell-{name}-1"
     product = _make_type(title, {"schema": Literal[title], **_PARTS[name]})
     return {"$schema": _DIALECT, **TypeAdapter(product).json_schema(mode="serialization")}

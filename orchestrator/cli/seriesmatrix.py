@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests every prefix of a series and compares what each patch flips with ``series.yaml``.
 
-Every prefix of the series is a kernel; a test flips where it passes on one side of a patch and fails on the
-other. What a test came to otherwise, a skip or its own trouble, is no side.
+Every prefix of the series is one kernel. A patch flips a test that passes on one side of it and fails on the
+other; a skip or a broken test is neither.
 """
 
 import json
@@ -23,7 +23,7 @@ from orchestrator.status import Status
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A test that a patch flips: from what to what, and what was claimed, empty for nothing."""
+    """A test that a patch flips, with its results before and after, and the claimed one if any."""
 
     test: str
     before: str
@@ -37,9 +37,9 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class PatchFlips:
-    """A patch, and its flips, those that were claimed in vain too.
+    """A patch and its flips, including those that were claimed and not seen.
 
-    ``meant_for`` says for which kernels it is if not for this one, ``trouble`` why it could not be tested.
+    ``meant_for`` are the kernels that it is for, if not this one; ``trouble`` says why it was not tested.
     """
 
     file: str
@@ -51,7 +51,7 @@ class PatchFlips:
 
 @dataclass(frozen=True, slots=True)
 class SeriesMatrix:
-    """The run that shows it, and each patch in its order."""
+    """The patches in their order, and the run with the results."""
 
     series: str
     tree: str
@@ -66,9 +66,9 @@ class SeriesMatrix:
 
 
 def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]:
-    """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for others.
+    """A job for each prefix of the one series, the empty one first; raises ``UsageError`` for more.
 
-    Where ``is_any_row``, the first row is taken that runs each test of which the series claims something.
+    ``is_any_row`` takes the first row that runs every test that the series claims to flip.
     """
     named = [job for job in jobs if job.series.name]
     if is_any_row and len({job.series.name for job in named}) == 1:
@@ -77,9 +77,9 @@ def list_prefixes(jobs: Sequence[Job], *, is_any_row: bool = False) -> list[Job]
         named = whole[:1] if claimed and whole else named
     if len(named) != 1:
         raise UsageError(
-            f"is for one series on one row, and {len(named)} match",
+            f"takes one series on one row, and {len(named)} match",
             where="series-matrix",
-            hint="choose by SERIES= and ROW=",
+            hint="select them with SERIES= and ROW=",
         )
     (job,) = named
     return [make_prefix(job, number) for number in range(len(job.series.patches) + 1)]
@@ -92,7 +92,7 @@ def _list_claimed(series: Series) -> set[str]:
 
 
 def make_matrix(job: Job, run: RunRecord) -> SeriesMatrix:
-    """What the kernels of ``list_prefixes`` came to; ``job`` is the last of them, with the whole series."""
+    """The results of the jobs of ``list_prefixes``; ``job`` is the last one, with the whole series."""
     outcomes = [_sum_up(record) for record in run.jobs]
     patches = []
     for number, patch in enumerate(job.series.patches, 1):
@@ -133,7 +133,7 @@ def _sum_up(record: JobRecord) -> Mapping[str, Status]:
 
 
 def render(matrix: SeriesMatrix) -> str:
-    """Each patch, and a line a flip below it; what is not as claimed says so."""
+    """Each patch with one line per flip; a flip that differs from its claim is marked."""
     flips = [flip for patch in matrix.patches for flip in patch.flips]
     told = iter(render_columns([_tell(flip) for flip in flips]).splitlines())
     lines = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Connects the user's terminal, or stdin, to a shell in a guest.
 
-On a terminal the shell is interactive; otherwise it runs the commands it is given. Neither says a verdict.
+On a terminal the shell is interactive; otherwise it runs the commands on stdin.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ _OPEN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a shell came to: its exit status, and what the kernel complained of meanwhile."""
+    """The exit status of a shell, and the kernel's splats meanwhile."""
 
     status: int
     complaints: tuple[str, ...]
 
 
 def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
-    """The only job, or of those with and without series the one with the series that was asked for.
+    """The only job, or the one with the series of the request.
 
-    Raises ``UsageError`` that says which there are, and the words for each.
+    Raises ``UsageError`` with the command for each of several jobs.
     """
     named = [job for job in jobs if job.series.name in series]
     found = named if named else jobs
@@ -51,22 +51,22 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
         f"{job.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}" for job in found
     ]
     raise UsageError(
-        f"is for one kernel, and {len(found)} match",
+        f"takes one kernel, and {len(found)} match",
         where="shell",
-        hint="choose one:\n    " + "\n    ".join(lines),
+        hint="select one:\n    " + "\n    ".join(lines),
     )
 
 
 def make_greeting(guest: Guest, job: Job) -> str:
-    """What a developer wants to know first, several lines."""
+    """How the guest was booted, how to run tests, and how to leave, in several lines."""
     machine = guest.machine
     tests = [test.id for test in job.tests]
     return (
         f"{job.row.name}/{job.variant.name}: {machine.kernel.request.source.version} on {machine.accel}, "
         f"booted by {machine.boot}, ready after {guest.ready_s:.1f} s\n"
-        f"tests are run by name: {', '.join(tests[:3])}{' ...; ls /work/bin' if tests[3:] else ''}\n"
-        f"the kernel's log goes to {guest.console}\n"
-        "exit or Ctrl-D ends the guest, and nothing in it is kept\n"
+        f"run a test by its name: {', '.join(tests[:3])}{' ...; ls /work/bin' if tests[3:] else ''}\n"
+        f"the kernel log is written to {guest.console}\n"
+        "exit or Ctrl-D ends the guest and discards its changes\n"
     )
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Shows progress: a live view on a terminal, otherwise a line with the time per stage.
 
-In a GitLab job's log what follows a stage is a section that opens at a click. Everything goes to stderr;
-stdout belongs to the product.
+In the log of a GitLab job each stage is a collapsed section.
 """
 
 import os
@@ -18,13 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 _REFRESH_S = 0.2
-# how often a pipe hears how far a long stage has come
+# interval of the progress lines of a long stage, where stderr is no terminal
 _COUNT_S = 30
 
 
 @dataclass(slots=True)
 class _Job:
-    """What one job, or what is no job's, is doing."""
+    """The current stage of one job, or of the command itself."""
 
     name: str
     began: float
@@ -63,7 +62,7 @@ class _JobProgress:
 
 
 class Terminal(_JobProgress):
-    """A ``Board`` on stderr. ``is_silent`` keeps everything but errors to itself."""
+    """A ``Board`` on stderr. ``is_silent`` shows nothing."""
 
     def __init__(self, *, is_silent: bool = False, is_verbose: bool = False) -> None:
         self.console = Console(stderr=True, quiet=is_silent, highlight=False, soft_wrap=True)
@@ -96,7 +95,7 @@ class Terminal(_JobProgress):
         self.stop()
 
     def stop(self) -> None:
-        """Leave the terminal to somebody else."""
+        """End the live view; the terminal is free for other output."""
         self._end_section()
         self._live.stop()
         self._is_live = False
@@ -108,7 +107,7 @@ class Terminal(_JobProgress):
     def end_job(self, name: str, outcome: str) -> None:
         job = self._jobs.pop(name, None)
         self._end_section()
-        # one that had nothing to do has said nothing either
+        # an up-to-date job has printed nothing
         if job and job.stage:
             self.say(job, f"{outcome:<8} after {_clock(time.monotonic() - job.began)}")
 
@@ -119,12 +118,12 @@ class Terminal(_JobProgress):
             self._refresh()
 
     def show(self, job: _Job, text: str) -> None:
-        """A new stage of a job: a line of its own, but where the live view has it."""
+        """Show a new stage of a job: in the live view, or as a line."""
         if self._is_live:
             self._refresh()
         else:
             self._end_section()
-            # of jobs side by side nobody could tell whose lines are whose
+            # sections of parallel jobs would mix their lines
             if self._has_sections and len(self._jobs) < 2:
                 self._section = re.sub(r"[^\w.-]+", "_", f"{job.name}.{job.stage}.{time.monotonic_ns()}")
                 self._mark_section("start", "[collapsed=true]")
@@ -136,7 +135,7 @@ class Terminal(_JobProgress):
             self._section = ""
 
     def _mark_section(self, edge: str, options: str = "") -> None:
-        """The line that follows a start is what a GitLab log shows of a section, until one clicks at it."""
+        """Begin or end a section; the line after its begin is its title."""
         # https://docs.gitlab.com/ci/jobs/job_logs/#custom-collapsible-sections
         mark = f"section_{edge}:{int(time.time())}:{self._section}{options}"
         self.console.file.write(f"\x1b[0K{mark}\r\x1b[0K")
@@ -160,7 +159,7 @@ class Terminal(_JobProgress):
         self._live.refresh()
 
     def _render(self) -> RenderableType:
-        """A line a job, then one about all of them; never more than the terminal has."""
+        """A line per job and a summary, at most as many lines as the terminal has."""
         table = Table.grid(padding=(0, 2, 0, 0), expand=False)
         for _ in range(4):
             table.add_column(no_wrap=True, overflow="ellipsis")

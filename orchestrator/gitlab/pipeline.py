@@ -60,7 +60,7 @@ def make_text(
         before=values["SETUP"],
         tags=tuple(values["TAGS"].replace(",", " ").split()),
         store=_find_store(),
-        share_s=time_s(values["SHARE"]),
+        share_s=time_s(values["SHARD"]),
         needs_checkout=IS_CHECKOUT or place.root != SHIPPED or bool(values["SETUP"]),
     )
     today = datetime.datetime.now(datetime.UTC).date()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The project folder, the store and the options that all jobs of a command share."""
+"""The root folder, the store and the options that all jobs of a command share."""
 
 import contextlib
 from collections.abc import Sequence

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""list, explain and proof: what is declared, and on which trees each test has failed and passed."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.call import Call
+from orchestrator.cli.target import Target
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.history.coverage import Observation
+    from orchestrator.project.guesttest import GuestTest
+
+KINDS = ("rows", "trees", "series", "fragments", "tests", "targets", "variables", "schemas")
+
+
+def run_list(call: Call) -> int:
+    from orchestrator.cli import listing
+
+    options = call.line.options
+    kind = call.choose_subject(KINDS)
+    if options.changelog:
+        return _show_changelog(call)
+    if kind == "trees" and options.verbose:
+        return _show_versions(call)
+    if kind:
+        names = listing.list_kind(kind, call.declared)
+
+        def as_json(names: Mapping[str, str]) -> str:
+            return listing.render_names_json(kind, names)
+
+        return call.show_product(listing.render_names, as_json, names)
+    render = listing.render_declared_json if options.json else listing.render_declared
+    call.show(render(listing.list_declared(call.declared), call.declared.own))
+    return 0
+
+
+def _show_versions(call: Call) -> int:
+    """The trees with the versions that Debian's mirror offers."""
+    from orchestrator.cli import listing
+    from orchestrator.source import debian, versions
+    from orchestrator.source.tree import DebianTree
+
+    trees = [tree for tree in call.declared.trees.values() if isinstance(tree, DebianTree)]
+    if call.is_dry_run:
+        found = versions.DebianVersions(
+            {tree.name: versions.read_versions(tree, call.store) for tree in trees}, {}
+        )
+    else:
+        max_age_s = 0.0 if call.redo else debian.FRESH_S
+        found = versions.list_versions(trees, call.store, max_age_s=max_age_s)
+    if found.errors and not any(found.trees.values()):
+        raise next(iter(found.errors.values()))
+    for error in found.errors.values():
+        call.note(error.what)
+    names = listing.list_kind("trees", call.declared)
+    render = listing.render_versions_json if call.line.options.json else listing.render_versions
+    call.show(render(names, found))
+    return 0
+
+
+def _choose_tests(call: Call) -> "tuple[tuple[GuestTest, ...], list[Observation]]":
+    from orchestrator.cli.evidence import find_seen
+    from orchestrator.project.guesttest import select_tests
+
+    tests = select_tests(call.declared.tests, call.settings["TESTS"].words or ("*",), "TESTS")
+    return tests, find_seen(tests, call)
+
+
+def _show_changelog(call: Call) -> int:
+    from orchestrator.history import coverage
+    from orchestrator.project import changelog
+
+    if call.subjects:
+        raise UsageError("does not go with a kind", where="--changelog")
+    tests, seen = _choose_tests(call)
+    entries = changelog.load_changelog(call.place.changelogs, call.declared.tests)
+    covered = coverage.make_coverage(entries, tests, seen)
+    return call.show_product(coverage.render_coverage, coverage.render_coverage_json, covered)
+
+
+def run_proof(call: Call) -> int:
+    from orchestrator.history import coverage
+
+    proofs = coverage.make_proofs(*_choose_tests(call))
+    return call.show_product(coverage.render_proofs, coverage.render_proofs_json, proofs)
+
+
+def run_explain(call: Call) -> int:
+    from orchestrator.cli import explain
+    from orchestrator.cli.evidence import find_seen
+
+    plain, chosen = explain.find_subjects(call.subjects, call.declared)
+    seen = find_seen(chosen, call)
+    show = explain.render_json if call.line.options.json else explain.render
+    call.show(show(plain, chosen, seen, call.declared))
+    return 0
+
+
+TARGETS = (
+    Target(
+        "list",
+        "set up and look up",
+        "list rows, trees, series, config fragments and tests",
+        run_list,
+        (
+            ("cowbell list tests", "list the tests and their requirements"),
+            ("cowbell list trees -v", "list the trees, and the versions that Debian's mirror offers"),
+        ),
+        variables=("ROW", "TESTS"),
+        extra_options=("--changelog", "--always-make"),
+        products=("list", "names", "trees", "changelog"),
+        takes="[KIND]",
+        words=KINDS,
+        more=f"KIND is one of {', '.join(KINDS)}. ROW= and TESTS= apply to --changelog, -B updates the "
+        "versions.",
+    ),
+    Target(
+        "explain",
+        "set up and look up",
+        "explain words: tests, rows, targets, variables, verdicts ...",
+        run_explain,
+        (
+            ("cowbell explain odirect.rd-mprotect", "what the test does, and its results so far"),
+            ("cowbell explain BROKEN 3 ROW", "the meaning of a verdict, an exit status and a variable"),
+        ),
+        variables=("ROW",),
+        products=("test",),
+        takes="WORD...",
+        kinds=("tests", "rows", "trees", "targets", "variables"),
+        more="WORD is a test or a glob of tests, a row, tree, target, variable, verdict or exit status. ROW= "
+        "limits the results.",
+    ),
+    Target(
+        "proof",
+        "read results",
+        "list the trees on which each test has failed and passed",
+        run_proof,
+        (
+            ("cowbell proof", "every test, in every row"),
+            ("cowbell proof TESTS='vmsplice.*' ROW=demo", "some tests, in row demo"),
+        ),
+        variables=("ROW", "TESTS"),
+        products=("proof",),
+    ),
+)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""series-matrix: the results that each patch of a series changes."""
+
+from orchestrator.cli.call import Call
+from orchestrator.cli.evidence import know_rates
+from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
+
+
+def run(call: Call) -> int:
+    from orchestrator import pipeline
+    from orchestrator.cli import listing, seriesmatrix
+    from orchestrator.plan import dryrun, plan
+    from orchestrator.result.record import load_run
+
+    jobs = seriesmatrix.list_prefixes(
+        plan.make_plan(call.request, call.known), is_any_row=not call.request.rows
+    )
+    place, accel = know_rates(jobs, call.place), call.request.accel
+    if call.is_dry_run:
+        steps = list(dryrun.explain_jobs(jobs, call.known, place, accel))
+        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+    run_id, _ = pipeline.run_jobs(jobs, call.known, place, accel, call.command, redo=call.redo)
+    call.terminal.stop()
+    found = load_run(place.store.path("runs", run_id) / "record.json")
+    matrix = seriesmatrix.make_matrix(jobs[-1], found)
+    call.show_product(seriesmatrix.render, seriesmatrix.render_json, matrix)
+    return int(not matrix.is_as_claimed)
+
+
+TARGETS = (
+    Target(
+        "series-matrix",
+        "find the change",
+        "test every prefix of a series; list what each patch changes",
+        run,
+        (
+            ("cowbell series-matrix ROW=demo SERIES=cow", "compare with the claims in series.yaml"),
+            ("cowbell series-matrix SERIES=cow KERNEL=debian-5.10", "in the first row that has all tests"),
+        ),
+        variables=(*JOBS, *KERNELS, *TRIALS, "REPEAT"),
+        extra_options=("--keep-going", "--always-make", *PARALLEL),
+        products=("series-matrix", "steps"),
+        default_row="the first row with all tests of the claims",
+        more="Exit status 1: a result differs from the claims.",
+    ),
+)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""shell: a shell in the guest of one kernel."""
+
+import sys
+
+from orchestrator.cli.call import Call
+from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, Target
+
+
+def run(call: Call) -> int:
+    from orchestrator import pipeline
+    from orchestrator.cli import listing, shell
+    from orchestrator.plan import dryrun, plan
+
+    job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series)
+    accel = call.request.accel
+    if call.is_dry_run:
+        found = dryrun.explain_jobs([job], call.known, call.place, accel)
+        steps = [step for step in found if step.stage != "run"]
+        steps.append(dryrun.Step("shell", job.name, f"boot it, by {job.boot}"))
+        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+    with pipeline.open_guest(job, call.known, call.place, accel) as guest:
+        call.terminal.stop()
+        if sys.stdin.isatty() and not call.line.options.silent:
+            sys.stderr.write(shell.make_greeting(guest, job))
+            sys.stderr.flush()
+        session = shell.run_shell(guest)
+    for complaint in session.complaints:
+        call.note(f"the kernel complained: {complaint} ({guest.console})")
+    return session.status
+
+
+TARGETS = (
+    Target(
+        "shell",
+        "test a kernel",
+        "boot one kernel and open a shell in its guest",
+        run,
+        (
+            ("cowbell shell ROW=demo SERIES=none", "the plain kernel, with the tests in PATH"),
+            ("echo 'uname -r' | cowbell shell SERIES=none", "run commands; exit with their status"),
+        ),
+        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "BUILT"),
+        extra_options=PARALLEL,
+        products=("steps",),
+        more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one.",
+        default_row=FIRST_ROW,
+    ),
+)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The variables of the command line: meaning, default, accepted values, and where a value came from."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from orchestrator.errors import UsageError
+from orchestrator.project.yamlfile import size_mib, suggest, time_s
+
+_MOST_REPEATS = 10_000
+
+
+def read_repeat(text: str) -> int:
+    """The number of trials of each test, 0 for ``auto``; raises ``ValueError``."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_REPEATS:
+        raise ValueError(f"expected auto, or a number from 1 to {_MOST_REPEATS}, got {text}")
+    return int(text)
+
+
+def read_confidence(text: str) -> float:
+    """A confidence below 1; raises ``ValueError``."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.5 <= share <= 0.9999:
+        raise ValueError(f"expected a number from 0.5 to 0.9999, got {text}")
+    return share
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """``about`` is one line, ``more`` what a target's help and ``explain`` add.
+
+    ``is_inherited``: the environment may set it; CC or SIZE mean something else there. ``kind`` of ``cowbell
+    list`` has its values, ``choices`` are the only ones, ``read`` raises ``ValueError`` for a wrong one.
+    """
+
+    about: str
+    default: str = ""
+    is_inherited: bool = True
+    more: str = ""
+    kind: str = ""
+    choices: tuple[str, ...] = ()
+    read: Callable[[str], object] | None = None
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "ROW": Variable(
+        "rows of ci/matrix.yaml: names, globs, or all",
+        kind="rows",
+        more="all: the rows of the user overlay, or the built-in ones if it has none.",
+    ),
+    "KERNEL": Variable(
+        "a tree of patches/trees.yaml or a path to one",
+        kind="trees",
+        more="NAME:REF or PATH:REF selects a branch, tag or commit, NAME:VERSION a version of a Debian tree.",
+    ),
+    "SERIES": Variable(
+        "patch series to compare with the plain kernel",
+        kind="series",
+        more="Names of patches/, folders, mboxes, patches, or TREE:BASE..TIP. none: only the plain kernel.",
+    ),
+    "DIRTY": Variable("1: include the uncommitted changes of KERNEL=PATH"),
+    "ARCH": Variable("x86_64, aarch64 or riscv64, instead of the row's"),
+    "CONFIG": Variable("config fragments of kconfigs/, instead of the row's", kind="fragments"),
+    "CC": Variable("compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
+    "LLVM": Variable("1: build the kernels with clang and LLVM's tools", choices=("0", "1")),
+    "TESTS": Variable(
+        "tests: names or globs, instead of the row's",
+        kind="tests",
+        more="bisect and bisect-step take exactly one test or subtest.",
+    ),
+    "REPEAT": Variable(
+        "trials of each test: a number or auto",
+        "1",
+        more="auto repeats a race until the result is statistically significant.",
+        read=read_repeat,
+    ),
+    "GOOD": Variable("commit or Debian version on which the test passes", is_inherited=False),
+    "BAD": Variable("commit or Debian version on which the test fails", is_inherited=False),
+    "FIND": Variable(
+        "break or fix: which commit to find",
+        is_inherited=False,
+        choices=("break", "fix"),
+        more="With fix, BAD= is the older end. Debian versions do not need it: their order decides.",
+    ),
+    "PATHS": Variable("only commits that touch these files or folders", is_inherited=False),
+    "CONFIG_GOOD": Variable(
+        "config fragments with which the test passes", is_inherited=False, kind="fragments"
+    ),
+    "CONFIG_BAD": Variable(
+        "config fragments with which the test fails", is_inherited=False, kind="fragments"
+    ),
+    "CONFIDENCE": Variable(
+        "required confidence when a race is bisected", "0.95", is_inherited=False, read=read_confidence
+    ),
+    "FINGERPRINT": Variable("only crashes with this fingerprint (or glob) are bad", is_inherited=False),
+    "RESUME": Variable("1: continue the last interrupted bisection", is_inherited=False),
+    "ACCEL": Variable("accelerator: auto, kvm or tcg", "auto", choices=("auto", "kvm", "tcg")),
+    "BOOT": Variable(
+        "how guests boot: qemu, or vng for virtme-ng",
+        "qemu",
+        choices=("qemu", "vng"),
+        more="vng adds the fragment virtme. shell uses vng by default where the config has virtme.",
+    ),
+    "VMCORE": Variable("1: keep the memory of a crashed or hung guest, for crash(8)"),
+    "RUN": Variable("ids of runs, joined into one report; default: the last run"),
+    "DIR": Variable("output folder; for worktree and refresh, the worktree", is_inherited=False),
+    "BUILT": Variable("folders of prebuilt images, made by cowbell build DIR=", is_inherited=False),
+    "SINCE": Variable("only rows whose declarations changed since this commit", is_inherited=False),
+    "IMAGE": Variable("container image of the CI jobs", is_inherited=False),
+    "SETUP": Variable("command that makes cowbell available in each CI job", is_inherited=False),
+    "TAGS": Variable("runner tags of the CI jobs; rows add their own", is_inherited=False),
+    "SHARD": Variable("split a row that takes longer among CI jobs", "15m", is_inherited=False, read=time_s),
+    "SIZE": Variable("maximum size of the store", "20G", is_inherited=False, read=size_mib),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A variable's value and where it came from."""
+
+    value: str
+    origin: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.value.replace(",", " ").split())
+
+    @property
+    def is_typed(self) -> bool:
+        return self.origin == "command line"
+
+
+def check_settings(settings: Mapping[str, Setting]) -> Iterator[UsageError]:
+    """An error for each value that its variable does not take."""
+    for name, variable in VARIABLES.items():
+        setting = settings[name]
+        where = name if setting.is_typed else f"{name} ({setting.origin})"
+        known = variable.choices
+        # a variable without a default may be empty
+        if known and setting.value not in known and (setting.value or variable.default):
+            expected = f"{', '.join(known[:-1])} or {known[-1]}"
+            what = f"expected {expected}, got {setting.value}{suggest(setting.value, known)}"
+            yield UsageError(what, where=where)
+        try:
+            if variable.read:
+                variable.read(setting.value)
+        except ValueError as error:
+            yield UsageError(str(error), where=where)
