@@ -1,46 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs jobs from source to results, with the stages in their order.
+"""The steps of all jobs, listed or executed: first every source and config, then kernels, guests and tests.
 
-Every stage looks in the store first, so finished work is not repeated and a killed run continues where it
-was. A kernel failure ends its job and becomes a verdict; an infrastructure error ends the run.
+A step whose product is in the store is skipped, so a killed run continues where it stopped. A kernel
+failure ends its job and becomes a verdict; an infrastructure error ends the run.
 """
 
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.errors import CowbellError, StageFailure
+from orchestrator.errors import CowbellError, InfraError, StageFailure
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
-from orchestrator.guest.qemu import Machine
 from orchestrator.guest.setup import load_setup
-from orchestrator.history.database import VARIANT_FILE, add_result
 from orchestrator.kernel.build import find_kernel
 from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
-from orchestrator.plan.manifest import (
-    Manifest,
-    list_guest_files,
-    list_kernel_files,
-    list_test_files,
-    load_manifest,
-    save_manifest,
-)
+from orchestrator.plan import manifest
+from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import (
+from orchestrator.plan.steps import (
+    BUILD,
+    TEST,
+    Goal,
+    JobSteps,
     Prepared,
-    apply_job,
+    Step,
     build_job,
-    build_prepared,
     choose_machine,
     compile_tests,
-    find_reason_left_out,
-    list_expected,
-    list_known_splats,
-    make_record,
+    find_same_steps,
+    perform,
     prepare_job,
 )
 from orchestrator.plan.workspace import Workspace
@@ -48,30 +41,33 @@ from orchestrator.process import command
 from orchestrator.process.budget import Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
-from orchestrator.result.kept import find_results, find_results_dir, forget_results, keep_result
-from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult, save_job, save_run
-from orchestrator.run.runner import Program, make_boot_dir, push_tests, run_tests
-from orchestrator.source.fetch import fetch_tree
-from orchestrator.source.repository import Source
+from orchestrator.result.kept import find_results_dir
+from orchestrator.result.record import Failure, JobRecord, RunRecord, save_run
+from orchestrator.run.runner import make_boot_dir, push_tests
 from orchestrator.store.store import make_id
 
 T = TypeVar("T")
 
 
-def fetch_sources(
-    jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
-) -> list[Source]:
-    """The target ``source``: every tree fetched (``redo``: looked up anew) and every series applied."""
-    bases = {
-        tree.name: fetch_tree(tree, place.store, place.progress, redo=redo)
-        for tree in {job.tree.name: job.tree for job in jobs}.values()
-    }
+def explain_jobs(
+    jobs: Sequence[Job], declared: Declarations, place: Workspace, accel: str, goal: Goal = TEST
+) -> Iterator[Step]:
+    """The steps that a run would go through; raises as ``check_what_if``."""
+    check_what_if(jobs, declared, place, goal)
+    same, looked_up = find_same_steps(jobs), dict[object, object]()
+    for job in jobs:
+        steps = JobSteps(job, declared, place, accel, goal, same[job.name], looked_up)
+        for step, _ in steps.list_steps():
+            # the earlier job's step does it
+            yield replace(step, why="") if step.same_as else step
 
-    def fetch(job: Job, own: Workspace) -> Source | None:
-        base = bases[job.tree.name]
-        return None if find_reason_left_out(job, base) else apply_job(job, base, declared, own)
 
-    return [src for src in _work(jobs, place, fetch) if src]
+def check_what_if(jobs: Sequence[Job], declared: Declarations, place: Workspace, goal: Goal) -> None:
+    """Raise ``UsageError`` for each file of ``--what-if`` that is not an input of any step."""
+    if place.what_if:
+        modules = place.list_modules()
+        known = {name for job in jobs for name in manifest.list_names(job, declared, modules, goal.last)}
+        manifest.raise_unknown(place.what_if, known)
 
 
 def _work(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[T | None]:
@@ -94,44 +90,53 @@ def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Work
     return [make(job) for job in jobs]
 
 
-def prepare_jobs(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Prepared | None]:
-    """Every series applied and every config checked, before the first object is compiled.
+def prepare_jobs(
+    jobs: Sequence[Job], declared: Declarations, place: Workspace, goal: Goal = BUILD
+) -> dict[str, Prepared]:
+    """Do the source and config steps of all jobs, before the first object is compiled.
 
-    Where something is wrong with some jobs, all of it is raised at once and the others are not built; with
-    ``-k``, or when there are no others, the failures are returned to be recorded. With ``-k`` a job that the
-    host kept from being prepared is None, and the others go on.
+    If some jobs fail, all their errors are raised at once and the others are not built. With ``-k``, or if
+    all jobs fail, each failure is returned with its job, whose next step raises it.
     """
-    try:
-        tasks = _make_tasks(jobs, place, lambda job, own: prepare_job(job, declared, own))
-        prepared = work(tasks, place.limits, place.progress)
-    except Stopped as stopped:
-        if not place.limits.is_keeping_going:
-            raise ExceptionGroup("jobs", stopped.errors) from None
-        prepared = stopped.results
-    found = [one for one in prepared if one]
-    failures = [one.failure for one in found if one.failure]
-    if failures and not place.keep_going and any(one.request for one in found):
+    same = find_same_steps(jobs)
+
+    def prepare(job: Job, own: Workspace) -> Prepared:
+        try:
+            return prepare_job(job, declared, own, goal, same[job.name])
+        except InfraError as error:
+            if not place.keep_going:
+                raise
+            return Prepared(failure=error)
+
+    prepared = [one for one in _work(jobs, place, prepare) if one]
+    failures = [one.failure for one in prepared if one.failure]
+    if failures and not place.keep_going and any(not one.failure and not one.left_out for one in prepared):
         raise ExceptionGroup("jobs", failures)
-    return prepared
+    return dict(zip([job.name for job in jobs], prepared, strict=True))
 
 
 def build_jobs(
     jobs: Sequence[Job],
     declared: Declarations,
     place: Workspace,
+    goal: Goal = BUILD,
+    prepared: Mapping[str, Prepared] | None = None,
     *,
-    redo: bool,
     target: Path | None = None,
 ) -> list[Path]:
     """The target ``build``: the image of every job whose series is for its tree.
 
-    ``target`` is a folder that gets the kernels, for another machine.
+    ``target`` is a folder that gets the kernels, for another machine. ``goal`` is that of all targets of the
+    command line, and ``prepared`` what ``prepare_jobs`` made for it.
     """
-    prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
+    prepared = prepared or prepare_jobs(jobs, declared, place, goal)
+    same = find_same_steps(jobs)
 
     def build(job: Job, own: Workspace) -> Path | None:
-        # what kept it from being prepared is met, and told, once more
-        found = prepared[job.name] or prepare_job(job, declared, own)
+        found = prepared[job.name]
+        if not found.base and found.failure:
+            raise found.failure
+        assert found.base
         told = Prebuilt(job.row.name, job.variant.name, job.series.name, found.base)
         if reason := found.left_out:
             own.progress.note(f"left out: {job.name}: {reason}")
@@ -139,12 +144,15 @@ def build_jobs(
                 export_kernel(replace(told, left_out=reason), None, target, place.store)
             return None
         try:
-            kernel = build_prepared(job, found, own, redo=redo)
+            steps = JobSteps(job, declared, own, goal=goal, same_as=same[job.name], prepared=found)
+            perform(steps.list_last_steps())
         except StageFailure as error:
             if target:
                 trouble = BuildFailure(error.stage, error.what, error.where, error.hint)
                 export_kernel(replace(told, trouble=trouble), None, target, place.store)
             raise
+        kernel = steps.kernel
+        assert kernel
         if target:
             export_kernel(told, kernel, target, place.store)
             return target / kernel.request.build_id / kernel.image.name
@@ -153,37 +161,51 @@ def build_jobs(
     return [image for image in _work(jobs, place, build) if image]
 
 
+def list_images(prepared: Mapping[str, Prepared], place: Workspace) -> list[Path]:
+    """The images that are built."""
+    kernels = [find_kernel(one.request, place.store) for one in prepared.values() if one.request]
+    return [kernel.image for kernel in kernels if kernel]
+
+
 def run_jobs(
     jobs: Sequence[Job],
     declared: Declarations,
     place: Workspace,
     accel: str,
     command_line: str,
-    *,
-    redo: bool = False,
+    goal: Goal = TEST,
+    prepared: Mapping[str, Prepared] | None = None,
 ) -> tuple[str, bool]:
     """The target ``test``. Returns the run's id, and whether anything was new.
 
-    A run is named by its results, so one that changes nothing is the run that is there already. What was
-    earned before an ``InfraError`` or an interrupt stays in the store; with ``-k`` it is a run, too.
+    A run is named by its results, so one that changes nothing is the run that is there already. Results that
+    came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are a run, too.
+    ``goal`` and ``prepared`` are as those of ``build_jobs``.
     """
-    prepared = dict(zip([job.name for job in jobs], prepare_jobs(jobs, declared, place), strict=True))
+    prepared = prepared or prepare_jobs(jobs, declared, place, goal)
+    same = find_same_steps(jobs)
 
     def test(job: Job, own: Workspace) -> tuple[JobRecord, bool]:
-        known = earned.get(job.name)
-        ready = prepared[job.name] or prepare_job(job, declared, own)
-        return _run_job(job, ready, declared, own, accel, known, redo=redo and not earned)
+        known = earlier.get(job.name)
+        if known and (known.failure or known.left_out):
+            return known, False
+        first = prepared[job.name]
+        if known:
+            # in a later turn nothing is new, and nothing is done again
+            first = replace(first, new="")
+        steps = JobSteps(job, declared, own, accel, Goal() if known else goal, same[job.name], prepared=first)
+        return _run_job(steps, known)
 
     errors: list[CowbellError] = []
-    # by job, what it came to in the turn before
-    earned: dict[str, JobRecord] = {}
+    # by job, the record of the turn before
+    earlier: dict[str, JobRecord] = {}
     has_run = False
     # kernels that are compared take turns, so that what else the host does is not the difference
     for repeat in place.repeat.divide() if jobs[1:] else [place.repeat]:
-        turn = replace(place, repeat=repeat, what_if=() if earned else place.what_if)
+        turn = replace(place, repeat=repeat, what_if=() if earlier else place.what_if)
         try:
             outcomes = work(_make_tasks(jobs, turn, test), place.limits, place.progress)
-            earned = {job.name: outcome[0] for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
+            earlier = {job.name: outcome[0] for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
         except Stopped as stopped:
             outcomes, errors = stopped.results, stopped.errors
             if not place.limits.is_keeping_going:
@@ -203,126 +225,30 @@ def run_jobs(
     return folder.name, is_new
 
 
-def _run_job(
-    job: Job,
-    prepared: Prepared,
-    declared: Declarations,
-    place: Workspace,
-    accel: str,
-    earned: JobRecord | None,
-    *,
-    redo: bool,
-) -> tuple[JobRecord, bool]:
-    if earned and (earned.failure or earned.left_out):
-        return earned, False
-    results: dict[str, list[TrialResult]] = {}
-    has_run, base = False, prepared.base
-    record = replace(
-        make_record(job),
-        target_rates=place.repeat.list_target_rates(job.tests),
-        version=str(base.version),
-        origin=base.origin,
-        base=base.commit,
-        expect=list_expected(job, base, place),
-        known=list_known_splats(job, base, declared, place),
-        left_out=prepared.left_out,
-    )
-    if record.left_out:
-        return record, False
+def _run_job(steps: JobSteps, earlier: JobRecord | None) -> tuple[JobRecord, bool]:
+    """Do the last steps of a job; its record, and whether anything was run."""
+    if steps.prepared.left_out:
+        return steps.record, False
+    tests, repeat, failure = steps.job.tests, steps.place.repeat, None
+    for result in earlier.results if earlier else ():
+        steps.earlier.setdefault(result.test, []).append(result)
     try:
-        request = prepared.checked_request
-        before = load_manifest(job, place.store)
-        made_of = list_kernel_files(job, base, request, declared)
-        redo_kernel = bool(set(made_of) & set(place.what_if))
-        if redo_kernel or not (job.built or find_kernel(request, place.store)):
-            _expect(place, before.build_s, before.expect_tests_s(job.tests))
-        kernel = build_prepared(job, prepared, place, redo=redo_kernel)
-        record = replace(
-            record,
-            fixups=request.source.fixups,
-            commit=request.source.commit,
-            tree_id=request.source.tree_id,
-            source_id=request.source.source_id,
-            config_id=request.config.config_id,
-            build_id=request.build_id,
-        )
-        machine = choose_machine(job, kernel, place, accel)
-        record = replace(record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot)
-        programs = compile_tests(job, kernel, place)
-        files = {test.id: list_test_files(test) for test in job.tests}
-        stale = {name for name in files if redo or redo_kernel or set(files[name]) & set(place.what_if)}
-        folder = find_results_dir(machine, place.store)
-        for result in earned.results if earned else ():
-            results.setdefault(result.test, []).append(result)
-        has_run = _earn_results(record, machine, programs, stale, results, place, before)
-        if has_run:
-            # of tests that were not asked for this time, what is known stays
-            times = before.test_s | {name: known[-1].duration_s for name, known in results.items() if known}
-            made = Manifest(made_of, list_guest_files(machine), before.tests | files, kernel.build_s, times)
-            save_manifest(made, job, place.store)
+        perform(steps.list_last_steps())
     except StageFailure as error:
+        known = steps.record.known
         unfinished = tuple(
             test.id
-            for test in job.tests
-            if results.get(test.id) and place.repeat.wants_more(test, results[test.id], record.known)
+            for test in tests
+            if steps.results.get(test.id) and repeat.wants_more(test, steps.results[test.id], known)
         )
         log = str(error.log or "")
         failure = Failure(error.stage, error.what, error.where, error.hint, log, unfinished)
-        record, has_run = replace(record, failure=failure), True
-    ordered = tuple(result for test in job.tests for result in results.get(test.id, ()))
-    if ordered:
+    record = replace(steps.record, failure=failure)
+    ordered = tuple(result for test in tests for result in steps.results.get(test.id, ()))
+    if ordered and steps.machine:
+        folder = find_results_dir(steps.machine, steps.place.store)
         record = replace(record, guest_setup=load_setup(folder / ordered[-1].boot))
-    return replace(record, results=ordered), has_run
-
-
-def _earn_results(
-    record: JobRecord,
-    machine: Machine,
-    programs: Sequence[Program],
-    stale: Set[str],
-    results: dict[str, list[TrialResult]],
-    place: Workspace,
-    before: Manifest,
-) -> bool:
-    """Fill ``results`` with what the store has of each test, but for the stale ones, and what it takes more.
-
-    Whether anything was run. Raises as ``run_tests``; each result is kept in the moment when it is earned.
-    """
-    folder = find_results_dir(machine, place.store)
-    tests = {program.test.id: program.test for program in programs}
-
-    def is_wanted_again(result: TrialResult) -> bool:
-        return place.repeat.wants_more(tests[result.test], [*results[result.test], result], record.known)
-
-    # who comes second to the same variant takes what the first one earns
-    with place.store.lock(f"results-{folder.name}"):
-        missing: list[Program] = []
-        for program in programs:
-            test = program.test
-            if test.id in stale:
-                forget_results(folder, test, program.program_id)
-            stored = find_results(folder, test, program.program_id, record.known)
-            # the store gives out no trial that was no answer, and to ask again would be to hide it
-            known = results[test.id] = max(results.get(test.id, []), stored, key=len)
-            if place.repeat.wants_more(test, known, record.known):
-                missing.append(replace(program, trial=len(known) + 1))
-        if not missing:
-            return False
-        _expect(place, before.expect_tests_s([program.test for program in missing]))
-        save_job(record, folder / VARIANT_FILE)
-        with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib):
-            for result in run_tests(machine, missing, place.lib_dir, folder, place.progress, is_wanted_again):
-                keep_result(folder, result)
-                add_result(place.store, record, result, folder, place.progress)
-                results[result.test].append(result)
-    return True
-
-
-def _expect(place: Workspace, *times: float | None) -> None:
-    """Tell how long the job will still take, if that is known."""
-    known = [seconds for seconds in times if seconds is not None]
-    if len(known) == len(times):
-        place.progress.expect(sum(known))
+    return replace(record, results=ordered), steps.has_run or bool(failure)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.guest.setup import load_setup
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.kconfig import make_config, parse_config
-from orchestrator.plan import plan, stages
+from orchestrator.plan import plan, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.command import Deadline
@@ -35,7 +35,7 @@ ROW = DECLARED.rows["aarch64-64k"]
 def kernel(kernel_store: Store) -> Kernel:
     place = Workspace(ROOT, kernel_store, QuietProgress())
     (job,) = plan.make_plan(plan.Request(rows=(ROW.name,), series=("none",)), DECLARED)
-    return stages.build_job(job, DECLARED, place)
+    return steps.build_job(job, DECLARED, place)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.plan.plan import Declarations, Job, Request
+from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.guesttest import GuestTest
@@ -105,9 +106,7 @@ class Ground:
         name = job.tree.name.partition(":")[2]
         return "without" if job.series.name else next(c for c in self.commits if c.startswith(name))
 
-    def build(
-        self, jobs: Sequence[Job], declared: Declarations, place: Workspace, *, redo: bool
-    ) -> list[Path]:
+    def build(self, jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Path]:
         commit = self.find_commit(jobs[0])
         self.told.append(f"build {commit[:12]}")
         if commit in self.unbuildable:
@@ -124,12 +123,11 @@ class Ground:
         place: Workspace,
         accel: str,
         command: str,
-        *,
-        redo: bool,
+        goal: Goal,
     ) -> tuple[str, bool]:
         (job,) = jobs
         commit = self.find_commit(job)
-        if redo:
+        if goal.again:
             self.kept.pop(commit, None)
         failure = Failure("boot", "Kernel panic", "", "", "") if commit in self.unbootable else None
         known = self.kept.setdefault(commit, [])

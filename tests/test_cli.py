@@ -113,7 +113,7 @@ def test_dry_run_does_nothing(tmp_path: Path) -> None:
     done = cowbell("-n", "--json", "ROW=demo", COWBELL_STORE=str(store))
     assert done.returncode == 0
     stages = [step["stage"] for step in json.loads(done.stdout)["steps"]]
-    assert stages == ["source", "build", "run", "source", "source", "build", "run"]
+    assert stages[:6] == ["source", "source", "config", "build", "rootfs", "run"]
     assert "has not been fetched" in done.stdout
     assert not list(store.glob("kernels/*"))
     assert not list(store.glob("worktrees/*"))

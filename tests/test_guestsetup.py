@@ -23,7 +23,7 @@ from orchestrator.guest.rootfs import Rootfs, make_rootfs
 from orchestrator.guest.setup import describe_setup, find_differences, load_setup, make_setup_id, set_up
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.kconfig import Config
-from orchestrator.plan import plan, stages
+from orchestrator.plan import plan, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.command import Deadline
@@ -490,7 +490,7 @@ def lab_kernel(kernel_store: Store, lab_kconfig: tuple[str, ...]) -> Kernel:
     declared = load_declarations(ROOT)
     jobs = plan.make_plan(plan.Request(rows=("x86_64-swap",), series=("none",), config=lab_kconfig), declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    return stages.build_job(jobs[0], declared, place)
+    return steps.build_job(jobs[0], declared, place)
 
 
 Boot = Callable[[str], contextlib.AbstractContextManager[Guest]]

@@ -8,8 +8,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.kernel.fragment import Fragment
-from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
@@ -189,9 +188,10 @@ def test_series_for_another_kernel_is_left_out_with_the_reason(
     assert record.version == "5.10.226"
     assert is_new
     assert run_once(job, place) == ((record,), False)
-    (step,) = explain_jobs([job], DECLARED, place, "tcg")
+    fetched, step = explain_jobs([job], DECLARED, place, "tcg")
+    assert (fetched.stage, fetched.why) == ("source", "")
     assert (step.stage, step.subject) == ("plan", f"demo/young: left out, {reason}")
-    assert list(build_jobs([job], DECLARED, place, redo=False)) == []
+    assert list(build_jobs([job], DECLARED, place)) == []
     assert progress.notes[-1] == f"left out: demo/young: {reason}"
     assert not (store.root / "kernels").exists()
 

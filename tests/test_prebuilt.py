@@ -12,11 +12,10 @@ from orchestrator.errors import InfraError, StageFailure, UsageError
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
-from orchestrator.pipeline import build_jobs, run_jobs
-from orchestrator.plan.dryrun import explain_jobs
+from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.stages import build_job
+from orchestrator.plan.steps import build_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import JobRecord, load_run
@@ -60,7 +59,7 @@ def build(mirror: Mirror, declared: Declarations, store: Store, tmp_path: Path) 
         images = []
         for job in jobs:
             try:
-                images += build_jobs([job], asked, here, redo=False, target=target)
+                images += build_jobs([job], asked, here, target=target)
             except ExceptionGroup as failed:
                 assert all(isinstance(error, StageFailure) for error in failed.exceptions)
         assert all(image.is_file() and image.is_relative_to(target) for image in images)

@@ -11,7 +11,7 @@ from orchestrator.errors import StageFailure
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import build_prepared, prepare_job
+from orchestrator.plan.steps import build_job, prepare_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.workers import Limits
 from orchestrator.project.matrix import Variant
@@ -73,7 +73,7 @@ def test_with_keep_going_the_others_are_built(
     jobs = [make_job("plain"), make_job("twice", twice)]
     going = replace(place, keep_going=True, limits=Limits(is_keeping_going=True))
     with pytest.raises(ExceptionGroup, match="jobs") as raised:
-        build_jobs(jobs, declared, going, redo=False)
+        build_jobs(jobs, declared, going)
     assert ["0002-twice.patch" in str(error) for error in raised.value.exceptions] == [True]
     assert len(list((place.store.root / "kernels").iterdir())) == 1
 
@@ -84,7 +84,7 @@ def test_with_keep_going_a_tree_that_can_not_be_had_keeps_no_other_back(
     elsewhere = replace(make_job("lost"), tree=DebianTree("nowhere", "linux-source-9.9", FAKE_TREE.suite))
     going = replace(place, keep_going=True, limits=Limits(is_keeping_going=True))
     with pytest.raises(ExceptionGroup, match="jobs") as raised:
-        build_jobs([elsewhere, make_job("plain")], declared, going, redo=False)
+        build_jobs([elsewhere, make_job("plain")], declared, going)
     assert [type(error) for error in raised.value.exceptions] == [UnavailableError]
     assert len(list((place.store.root / "kernels").iterdir())) == 1
 
@@ -144,7 +144,7 @@ def test_kconfig_leaves_the_worktree_alone(
     assert swap.stat().st_mtime_ns == before
     assert count_kconfig(progress) == 2
     made = {path.read_text() for path in place.store.root.glob("configs/*/config")}
-    kernel = build_prepared(jobs[-1], prepared, place)
+    kernel = build_job(jobs[-1], declared, place, prepared)
     assert count_kconfig(progress) == 2
     assert (kernel.folder / "config").read_text() in made
 
@@ -154,7 +154,7 @@ def test_log_of_a_kconfig_that_fails_is_kept(
 ) -> None:
     broken = make_series("broken", {"FAIL": ("", "kconfig\n")})
     failure = prepare_job(make_job("broken", broken), declared, place).failure
-    assert failure
+    assert isinstance(failure, StageFailure)
     assert failure.stage == "kconfig"
     assert failure.log
     assert "Kconfig:12: syntax error" in failure.log.read_text()

@@ -22,7 +22,7 @@ from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs, make_rootfs
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
-from orchestrator.plan.stages import build_job
+from orchestrator.plan.steps import build_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.guest import GuestShape
 from orchestrator.project.guesttest import load_tests

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from orchestrator import pipeline
 from orchestrator.errors import StageFailure
 from orchestrator.history.entry import list_missing
 from orchestrator.pipeline import run_jobs
+from orchestrator.plan import manifest, steps
 from orchestrator.plan.plan import Job
+from orchestrator.plan.steps import Prepared
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
@@ -62,16 +65,21 @@ class Laboratory:
         with self._told.open("a") as told:
             told.write(f"{what}\n")
 
-    def prepare(self, job: Job, *rest: object) -> SimpleNamespace:
+    def prepare(self, job: Job, *rest: object) -> Prepared:
         source = SimpleNamespace(fixups=(), commit="c", tree_id="t", source_id="s")
         config = SimpleNamespace(config_id="k")
-        request = SimpleNamespace(source=source, config=config, build_id=job.variant.name)
-        base = SimpleNamespace(version=Version.parse("5.10"), origin="", commit="b")
-        return SimpleNamespace(base=base, checked_request=request, left_out="", failure=None, request=request)
+        request: Any = SimpleNamespace(source=source, config=config, build_id=job.variant.name)
+        base: Any = SimpleNamespace(version=Version.parse("5.10"), origin="", commit="b")
+        return Prepared(base, base, request)
+
+    def find_kernel(self, request: SimpleNamespace, store: Store) -> SimpleNamespace | None:
+        is_built = store.path("kernels", request.build_id).exists()
+        return SimpleNamespace(build_s=1.0, variant=request.build_id) if is_built else None
 
     def build(self, job: Job, *rest: object, redo: bool) -> SimpleNamespace:
         self.tell(f"build {job.variant.name}{' again' if redo else ''}")
         self.builds(job.variant.name)
+        self.place.store.path("kernels", job.variant.name).mkdir(parents=True, exist_ok=True)
         return SimpleNamespace(build_s=1.0, variant=job.variant.name)
 
     def choose_machine(self, job: Job, *rest: object) -> SimpleNamespace:
@@ -108,9 +116,10 @@ class Laboratory:
         what_if: tuple[str, ...] = (),
     ) -> list[JobRecord]:
         row = replace(ROW, tree=FAKE_TREE.name)
-        jobs = [Job(row, Variant(name, "", ()), FAKE_TREE, Series(), (self.test,)) for name in variants]
+        jobs = [Job(row, Variant(name, "", ()), FAKE_TREE, Series(name), (self.test,)) for name in variants]
         place = replace(self.place, repeat=repeat, what_if=what_if)
-        run_id, _ = run_jobs(jobs, DECLARED, place, "tcg", "cowbell test", redo=redo)
+        goal = steps.make_goal(["test"], redo=redo)
+        run_id, _ = run_jobs(jobs, DECLARED, place, "tcg", "cowbell test", goal)
         return list(load_run(place.store.path("runs", run_id) / "record.json").jobs)
 
 
@@ -120,16 +129,23 @@ def lab(
 ) -> Laboratory:
     lab = Laboratory(tmp_path, store, progress)
     for name, pretended in {
-        "prepare_job": lab.prepare,
-        "list_kernel_files": lambda *rest: {"kconfigs/base": "1"},
-        "find_kernel": lambda *rest: object(),
-        "build_prepared": lab.build,
+        "find_kernel": lab.find_kernel,
+        "make_kernel": lab.build,
+        "make_rootfs_id": lambda arch: "r",
         "choose_machine": lab.choose_machine,
+        "find_test_toolchain": lambda *rest: None,
+        "make_program_id": lambda *rest: "0" * 12,
         "compile_tests": lambda *rest: [Program(lab.test, "0" * 12, lab.test.path)],
         "find_results_dir": lambda machine, store: store.path("results", machine.variant),
         "run_tests": lab.run_tests,
     }.items():
-        monkeypatch.setattr(pipeline, name, pretended)
+        monkeypatch.setattr(steps, name, pretended)
+    store.path("rootfs", "r").mkdir(parents=True)
+    monkeypatch.setattr(manifest, "list_kernel_files", lambda *rest: {"kconfigs/base": "1"})
+    monkeypatch.setattr(pipeline, "prepare_job", lab.prepare)
+    monkeypatch.setattr(
+        pipeline, "find_results_dir", lambda machine, store: store.path("results", machine.variant)
+    )
     return lab
 
 

@@ -22,6 +22,7 @@ from orchestrator.bisect.outcome import BisectResult, BisectStep, Role, load_ste
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Job
+from orchestrator.plan.steps import make_goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.bundle import make_bundles
@@ -285,7 +286,7 @@ class Bisection:
         failures: list[StageFailure] = []
         images: list[Path] = []
         try:
-            images = build_jobs([job], self._line.declared, self._place, redo=False)
+            images = build_jobs([job], self._line.declared, self._place)
         except* StageFailure as group:
             failures = [error for error in group.exceptions if isinstance(error, StageFailure)]
         except* (UsageError, UnavailableError) as group:
@@ -307,9 +308,10 @@ class Bisection:
     def _run(self, job: Job, repeat: Repeat) -> tuple[str, JobRecord]:
         place = replace(self._place, repeat=repeat)
         redo = self._redone is not None and job.name not in self._redone
+        goal = make_goal(["test"], redo=redo)
         if self._redone is not None:
             self._redone.add(job.name)
-        run_id, _ = run_jobs([job], self._line.declared, place, self._accel, self._command, redo=redo)
+        run_id, _ = run_jobs([job], self._line.declared, place, self._accel, self._command, goal)
         record = load_run(place.store.path("runs", run_id) / "record.json")
         return run_id, record.jobs[0]
 

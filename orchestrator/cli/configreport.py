@@ -6,16 +6,11 @@ Nothing is built: only Kconfig runs, a few seconds per kernel.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.kernel.configcheck import open_kconfig_tree
-from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
-from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.stages import apply_job, find_reason_left_out
-from orchestrator.plan.workspace import Workspace
-from orchestrator.project.arch import ARCHES
-from orchestrator.source.fetch import fetch_tree
+from orchestrator.kernel.kconfig import SymbolOutcome
+from orchestrator.plan.steps import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +27,12 @@ class ConfigReport:
         return any(outcome.is_error for outcome in self.outcomes)
 
 
-def make_reports(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> Iterator[ConfigReport]:
-    """A report for each job, but for those whose series is not for their tree.
-
-    Raises ``StageFailure`` when a series does not apply or Kconfig fails, not for dropped symbols.
-    """
-    for job in jobs:
-        arch = ARCHES[job.row.arch]
-        base = fetch_tree(job.tree, place.store, place.progress)
-        if find_reason_left_out(job, base):
-            continue
-        src = apply_job(job, base, declared, place)
-        config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-        words = place.find_toolchain(arch).make_words
-        with open_kconfig_tree(src, place.store) as tree, place.store.scratch("config") as folder:
-            outcomes = report_config(config, tree, folder, words)
-        name = f"{src.tree} {src.version}" + (f" + {src.series}" if src.series else "")
-        yield ConfigReport(f"{job.row.name}/{job.variant.name}", arch.name, name, outcomes)
+def make_reports(prepared: Mapping[str, Prepared]) -> Iterator[ConfigReport]:
+    """A report for each job whose config was checked; one whose series is not for its tree has none."""
+    for name, job in prepared.items():
+        if job.request and job.outcomes is not None:
+            request = job.request
+            yield ConfigReport(name, request.arch.name, request.subject, job.outcomes)
 
 
 def render_text(reports: Sequence[ConfigReport]) -> str:

@@ -10,8 +10,8 @@ from orchestrator.cli.target import TARGETS, list_products
 from orchestrator.cli.variables import VARIABLES, Setting
 
 if TYPE_CHECKING:
-    from orchestrator.plan.dryrun import Step
     from orchestrator.plan.plan import Declarations
+    from orchestrator.plan.steps import Step
     from orchestrator.project.guesttest import GuestTest
     from orchestrator.source.versions import DebianVersions
 
@@ -27,7 +27,11 @@ def render_settings_json(settings: Mapping[str, Setting]) -> str:
 
 
 def render_steps(steps: Sequence["Step"]) -> str:
-    return "".join(f"{s.stage:<8} {s.subject}\n           {s.why or 'up to date'}\n" for s in steps)
+    return "".join(
+        f"{s.stage:<8} {' '.join(filter(None, (s.subject, s.key)))}\n"
+        f"           {s.why or (f'as for {s.same_as}' if s.same_as else 'up to date')}\n"
+        for s in steps
+    )
 
 
 def render_steps_json(steps: Sequence["Step"]) -> str:

@@ -21,7 +21,7 @@ from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
 from orchestrator.history.merge import Merged
 from orchestrator.parse.ktap import Rate
-from orchestrator.plan.dryrun import Step
+from orchestrator.plan.steps import Step
 from orchestrator.project.changelog import Statement
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.result.record import JobRecord

@@ -24,6 +24,11 @@ def choose_accel(wanted: str, machine: Machine, store: Store, progress: Progress
     Raises ``InfraError`` when ``kvm`` was asked for by name and does not work.
     """
     known = find_accel(wanted, machine.arch, store) or _probe_kvm(machine, store, progress)
+    return check_accel(wanted, known)
+
+
+def check_accel(wanted: str, known: str) -> str:
+    """The accelerator in an answer of ``find_accel``; raises as ``choose_accel``."""
     name, _, why = known.partition(" ")
     if wanted == "kvm" and name != "kvm":
         raise InfraError(f"KVM does not work here: {why}", hint="ACCEL=tcg runs without it, slower")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.kernel.configcheck import make_dotconfig
+from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
 from orchestrator.kernel.kconfig import Config
 from orchestrator.kernel.newwarnings import find_new_warnings
 from orchestrator.process import command
@@ -224,6 +224,12 @@ def check_config(request: BuildRequest, store: Store, progress: Progress, budget
     """
     if not find_kernel(request, store):
         _make_config(request, store, progress, budget)
+
+
+def find_config(request: BuildRequest, store: Store) -> Path:
+    """The folder that is there once ``check_config`` has checked this config on these Kconfig files."""
+    words, identity = _list_make_words(request), request.toolchain.identity
+    return find_dotconfig(request.config, request.source, words, identity, store)
 
 
 def _make_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget) -> str:

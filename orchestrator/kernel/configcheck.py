@@ -29,6 +29,15 @@ def open_kconfig_tree(source: Source, store: Store) -> Iterator[Path]:
         yield folder
 
 
+def find_dotconfig(config: Config, source: Source, words: Sequence[str], identity: str, store: Store) -> Path:
+    """The folder in which ``make_dotconfig`` keeps its ``.config``, whether or not it is there."""
+    return store.path("configs", _make_key(config, _list_part(source, store), words, identity))
+
+
+def _make_key(config: Config, part: str, words: Sequence[str], identity: str) -> str:
+    return make_id(part, config.config_id, identity, list(words))
+
+
 def make_dotconfig(
     config: Config,
     source: Source,
@@ -45,7 +54,7 @@ def make_dotconfig(
     that did not survive, with the reason.
     """
     part = _list_part(source, store)
-    key = make_id(part, config.config_id, identity, list(words))
+    key = _make_key(config, part, words, identity)
 
     def make(tree: Path, folder: Path) -> str:
         return run(lambda: configure(config, tree, folder, [*words, f"O={folder}"], env))

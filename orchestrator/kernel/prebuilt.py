@@ -72,11 +72,8 @@ class Prebuilt:
         assert self.source
         return self.source
 
-    def find_kernel(self, request: BuildRequest, store: Store) -> Kernel:
-        """The kernel, in the store like one that was built here, if it is the one that is asked for.
-
-        Raises ``UsageError`` when it is another, and ``InfraError`` when it did not arrive whole.
-        """
+    def check(self, request: BuildRequest) -> None:
+        """Raise ``UsageError`` for a kernel of another request, ``InfraError`` for a damaged one."""
         folder = Path(self.folder) / self.build_id
         if request.build_id != self.build_id:
             what = "has another config than its row" if request.config.config_id != self.config_id else (
@@ -94,8 +91,11 @@ class Prebuilt:
         if not is_whole:
             raise InfraError(f"the kernel of {self.name} is incomplete", where=str(folder))
 
+    def take_kernel(self, request: BuildRequest, store: Store) -> Kernel:
+        """The kernel, copied into the store like one that was built here; see ``check``."""
+
         def fill(draft: Path) -> None:
-            shutil.copytree(folder, draft, dirs_exist_ok=True)
+            shutil.copytree(Path(self.folder) / self.build_id, draft, dirs_exist_ok=True)
 
         store.publish("kernels", self.build_id, fill)
         kernel = find_kernel(request, store)

@@ -6,24 +6,28 @@ Identities decide what is done; this says which input made the difference, and a
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.guest.qemu import Machine
 from orchestrator.kernel.build import BuildRequest
+from orchestrator.kernel.fragment import Fragment
 from orchestrator.kernel.kconfig import choose_fragments
 from orchestrator.plan.plan import Declarations, Job
+from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import SELFTEST, GuestTest, list_files
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.apply import list_patches
+from orchestrator.source.fixup import Fixup
 from orchestrator.source.repository import Source
+from orchestrator.source.series import Series
 from orchestrator.store.store import Store, make_id, make_tree_id, write_json
 
 # the folders of a project; a file is called by its path from there, wherever the project lies
 _TOPS = ("guest-tests", "kconfigs", "patches", "ci")
-_AS_CHANGED = "taken as changed"
+AS_CHANGED = "taken as changed"
 
 Files = Mapping[str, str]
 
@@ -77,12 +81,42 @@ def list_kernel_files(job: Job, base: Source, request: BuildRequest, declared: D
         f"the tree {base.tree}": base.commit,
         "the compiler": request.toolchain.identity,
         "the words for make": make_id(src.make_words),
-        **{
-            f"kconfigs/{one.name}.config": make_id([(r.symbol, r.value) for r in one.requests], one.append)
-            for one in fragments
-        },
+        **{f"kconfigs/{one.name}.config": _make_fragment_id(one) for one in fragments},
         **{_shorten(path): make_tree_id({"": path}) for path in (*patches, *modules)},
     }
+
+
+def _make_fragment_id(fragment: Fragment) -> str:
+    """Changes with all that a fragment says of symbols, not with its comments."""
+    asked = [
+        [(c.symbol, c.value, c.is_optional, c.is_set, c.only.text) for c in r.candidates]
+        for r in fragment.requests
+    ]
+    return make_id(asked, sorted(fragment.override), fragment.append)
+
+
+def list_patch_names(series: Series, fixups: Sequence[Fixup]) -> tuple[str, ...]:
+    """The names of all patches that may be applied, on whichever version."""
+    return tuple(_shorten(path) for path in (*(f.patch for f in fixups if f.patch), *series.files))
+
+
+def list_names(job: Job, declared: Declarations, modules: Sequence[Path], last: str) -> Iterator[str]:
+    """The files of the project that are inputs of a job, up to a stage, on whichever version of its tree."""
+    if not job.built:
+        yield from list_patch_names(job.series, declared.fixups)
+        if last != "source":
+            names = [name for name in job.row.kconfig if name == job.row.arch or name not in ARCHES]
+            names += [job.row.arch] if "base" in names else []
+            yield from (f"kconfigs/{name}.config" for name in names)
+            if any(
+                (r.symbol, r.value) == ("MODULES", "y")
+                for name in names
+                if name in declared.fragments
+                for r in declared.fragments[name].requests
+            ):
+                yield from map(_shorten, modules)
+    if last == "run":
+        yield from (name for test in job.tests for name in list_test_files(test))
 
 
 def list_guest_files(machine: Machine) -> Files:
@@ -104,7 +138,7 @@ def list_test_files(test: GuestTest) -> Files:
 
 def take_as_changed(files: Files, names: Sequence[str]) -> Files:
     """The files, with an identity of their own for those that ``--what-if`` names."""
-    return {name: _AS_CHANGED if name in names else identity for name, identity in files.items()}
+    return {name: AS_CHANGED if name in names else identity for name, identity in files.items()}
 
 
 def find_names(paths: Sequence[str]) -> tuple[str, ...]:
@@ -138,7 +172,7 @@ def explain(now: Files, before: Files) -> str:
         return ""
     told = [
         f"{name} is {identity}"
-        if identity == _AS_CHANGED
+        if identity == AS_CHANGED
         else f"{name} {'changed' if name in before else 'is new'}"
         for name, identity in now.items()
         if before.get(name) != identity

@@ -48,13 +48,15 @@ def apply_series(
     progress: Progress,
     *,
     keep_going: bool = False,
+    redo: bool = False,
 ) -> Source:
     """The base with its fixups, and every patch of the series, as commits.
 
-    Raises ``StageFailure`` naming patch, file and hunk if one does not apply (``keep_going``: and the state
-    of the later ones); then nothing is kept.
+    Raises ``StageFailure`` naming patch, file and hunk when one does not apply (``keep_going``: and what
+    becomes of the later ones); nothing is kept then. ``redo`` applies them although they were applied before.
     """
-    if known := find_source(base, series, fixups, store):
+    known = find_source(base, series, fixups, store)
+    if known and not (redo and list_patches(base, series, fixups)):
         return known
     outcomes = try_series(base, series, fixups, store, progress, keep_going=keep_going)
     if failure := find_failure(base, series, outcomes):

@@ -73,6 +73,11 @@ class Series:
     when: Condition = _ALWAYS
     patches: tuple[Patch, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all patches and backports."""
+        return tuple(path for p in self.patches for path in (p.path, *(one.path for one in p.backports)))
+
     def choose(self, version: Version) -> tuple[Path, ...]:
         """The files to apply to a kernel."""
         return tuple(chosen.path for patch in self.patches if (chosen := patch.choose(version)))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import stages
+from orchestrator.plan import steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as folder, Terminal() as terminal:
         scratch = Path(folder)
         place = Workspace(ROOT, Store(find_default_root()), terminal)
-        kernel = stages.build_job(job, declared, place)
-        (program,) = stages.compile_tests(job, kernel, place)
+        kernel = steps.build_job(job, declared, place)
+        (program,) = steps.compile_tests(job, kernel, place)
         linux = scratch / "linux"
         make_short_history(
             linux, place.store.root / "git/kernels.git", kernel.request.source.commit, int(time.time())

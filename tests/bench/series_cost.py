@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import stages
+from orchestrator.plan import steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -28,11 +28,11 @@ def main() -> None:
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         place = Workspace(root, Store(find_default_root()), terminal)
-        kernels = [stages.build_job(job, declared, place) for job in jobs]
+        kernels = [steps.build_job(job, declared, place) for job in jobs]
         for turn in range(int(os.environ.get("TURNS", "3"))):
             for job, kernel in zip(jobs, kernels, strict=True):
-                machine = stages.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-                programs = stages.compile_tests(job, kernel, place)
+                machine = steps.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+                programs = steps.compile_tests(job, kernel, place)
                 folder = Path(scratch) / f"{turn}-{job.variant.name}"
                 folder.mkdir()
                 (result,) = run_tests(machine, programs, place.lib_dir, folder, terminal)

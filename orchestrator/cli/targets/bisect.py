@@ -66,8 +66,8 @@ def _resume(call: Call) -> int:
 
 
 def run_step(call: Call) -> int:
+    from orchestrator import pipeline
     from orchestrator.cli import bisect, listing
-    from orchestrator.plan import dryrun
 
     name, fingerprint = call.value("TESTS").strip(), call.value("FINGERPRINT")
     if not call.request.tree:
@@ -75,7 +75,7 @@ def run_step(call: Call) -> int:
     _, job = bisect.choose_job(name, call.request, call.known)
     place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
     if call.is_dry_run:
-        steps = list(dryrun.explain_jobs([job], call.known, place, call.request.accel))
+        steps = list(pipeline.explain_jobs([job], call.known, place, call.request.accel))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
     answer, why, run_id = bisect.take_step(
         name, fingerprint, job, call.known, place, call.request.accel, call.command

@@ -1,60 +1,52 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """source, config, build and test: each does the previous one's work first, for the selected rows."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.evidence import know_rates
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, TRIALS, Target
 from orchestrator.cli.targets.report import show_report
 
-if TYPE_CHECKING:
-    from orchestrator.plan.plan import Job
-
 
 def run_rows(call: Call) -> int:
     """Run the named targets in their order, ``test`` last."""
     from orchestrator import pipeline
-    from orchestrator.cli import listing
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.cli import configreport, listing
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import make_goal
 
-    request, declared, redo = call.request, call.known, call.redo
+    request, declared, targets = call.request, call.known, call.line.targets
     if not request.rows:
         # prebuilt images name their rows
         built = dict.fromkeys(one.row for one in declared.built.values())
         request = replace(request, rows=tuple(built))
     jobs = plan.make_plan(request, declared)
-    place = know_rates(jobs, call.place)
+    place, goal = know_rates(jobs, call.place), make_goal(targets, redo=call.redo)
     if call.is_dry_run:
-        steps = list(dryrun.explain_jobs(jobs, declared, place, request.accel))
+        steps = list(pipeline.explain_jobs(jobs, declared, place, request.accel, goal))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
-    dryrun.check_what_if(jobs, declared, place)
-    status, names = 0, call.line.targets
-    for target in names:
-        if target == "source":
-            for src in pipeline.fetch_sources(jobs, declared, place, redo=redo):
-                call.show(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}\n")
-        elif target == "config":
-            status = _show_configs(jobs, call)
-        elif target == "build":
-            folder = call.folder if "test" not in names else None
-            for image in pipeline.build_jobs(jobs, declared, place, redo=redo, target=folder):
-                call.show(f"{image}\n")
-    if "test" not in names:
-        return status
-    run_id, is_new = pipeline.run_jobs(jobs, declared, place, request.accel, call.command, redo=redo)
-    call.terminal.stop()
-    return show_report([run_id], call, is_new=is_new)
-
-
-def _show_configs(jobs: Sequence["Job"], call: Call) -> int:
-    from orchestrator.cli import configreport
-
-    reports = list(configreport.make_reports(jobs, call.known, call.place))
-    call.show_product(configreport.render_text, configreport.render_json, reports)
-    return int(any(report.is_bad for report in reports))
+    pipeline.check_what_if(jobs, declared, place, goal)
+    prepared, status = pipeline.prepare_jobs(jobs, declared, place, goal), 0
+    if "source" in targets:
+        for src in [one.source for one in prepared.values() if one.source and not one.left_out]:
+            call.show(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}\n")
+    if "config" in targets:
+        reports = list(configreport.make_reports(prepared))
+        call.show_product(configreport.render_text, configreport.render_json, reports)
+        status = int(any(report.is_bad for report in reports))
+    if "test" in targets:
+        run_id, is_new = pipeline.run_jobs(jobs, declared, place, request.accel, call.command, goal, prepared)
+        if "build" in targets:
+            call.show("".join(f"{image}\n" for image in pipeline.list_images(prepared, place)))
+        call.terminal.stop()
+        return show_report([run_id], call, is_new=is_new)
+    if "build" in targets:
+        for image in pipeline.build_jobs(jobs, declared, place, goal, prepared, target=call.folder):
+            call.show(f"{image}\n")
+    elif failures := [one.failure for one in prepared.values() if one.failure]:
+        raise ExceptionGroup("jobs", failures)
+    return status
 
 
 _BUILD_OPTIONS = ("--keep-going", "--always-make", "--what-if", *PARALLEL)

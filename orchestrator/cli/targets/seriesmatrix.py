@@ -9,17 +9,19 @@ from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
 def run(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.cli import listing, seriesmatrix
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import make_goal
     from orchestrator.result.record import load_run
 
     jobs = seriesmatrix.list_prefixes(
         plan.make_plan(call.request, call.known), is_any_row=not call.request.rows
     )
     place, accel = know_rates(jobs, call.place), call.request.accel
+    goal = make_goal(["test"], redo=call.redo)
     if call.is_dry_run:
-        steps = list(dryrun.explain_jobs(jobs, call.known, place, accel))
+        steps = list(pipeline.explain_jobs(jobs, call.known, place, accel, goal))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
-    run_id, _ = pipeline.run_jobs(jobs, call.known, place, accel, call.command, redo=call.redo)
+    run_id, _ = pipeline.run_jobs(jobs, call.known, place, accel, call.command, goal)
     call.terminal.stop()
     found = load_run(place.store.path("runs", run_id) / "record.json")
     matrix = seriesmatrix.make_matrix(jobs[-1], found)

@@ -10,14 +10,14 @@ from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, Target
 def run(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.cli import listing, shell
-    from orchestrator.plan import dryrun, plan
+    from orchestrator.plan import plan
+    from orchestrator.plan.steps import Step, make_goal
 
     job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series)
     accel = call.request.accel
     if call.is_dry_run:
-        found = dryrun.explain_jobs([job], call.known, call.place, accel)
-        steps = [step for step in found if step.stage != "run"]
-        steps.append(dryrun.Step("shell", job.name, f"boot it, by {job.boot}"))
+        steps = list(pipeline.explain_jobs([job], call.known, call.place, accel, make_goal(["shell"])))
+        steps.append(Step("shell", job.name, f"boot it, by {job.boot}"))
         return call.show_product(listing.render_steps, listing.render_steps_json, steps)
     with pipeline.open_guest(job, call.known, call.place, accel) as guest:
         call.terminal.stop()
