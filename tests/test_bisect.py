@@ -26,11 +26,11 @@ from orchestrator.bisect.outcome import (
     BisectResult,
     find_interrupted,
     open_call,
-    render_json,
     render_mail,
     render_text,
 )
 from orchestrator.cli.bisect import Asked, choose_job, make_question
+from orchestrator.cli.call import render_product, vars_of
 from orchestrator.cli.seriesmatrix import list_prefixes, make_matrix, render
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kernel.fragment import Fragment, SymbolRequest
@@ -707,7 +707,7 @@ def test_reports(ground: Ground, tmp_path: Path) -> None:
     short = ground.commits[13][:12]
     assert f'Fixes: {short} ("change 13")' in mail
     assert f"#regzbot introduced: {short}" in mail
-    told = read_product(render_json(outcome))
+    told = read_product(render_product("bisect", vars_of(outcome) | {"is_found": outcome.is_found}))
     assert told["suspects"] == [ground.commits[13]]
     assert told["is_found"]
     assert [step["answer"] for step in told["steps"][:2]] == ["good", "bad"]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ledger: what counts as seen, and what is told to be missing."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +9,22 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.history.coverage import (
     explain_tests,
-    explain_tests_json,
     find_observations,
     find_target_rates,
+    list_entries,
+    list_proofs,
+    list_tests,
     load_runs,
     make_coverage,
     make_proofs,
     render_coverage,
-    render_coverage_json,
     render_proofs,
-    render_proofs_json,
 )
+from orchestrator.parse.ktap import Rate
 from orchestrator.project.changelog import Statement, load_changelog
 from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
+from orchestrator.status import Status
 from tests.conftest import ROOT
 from tests.test_verdict import GOOD
 
@@ -58,7 +59,7 @@ def test_both_sides_of_a_pair() -> None:
     assert (tuple(proof.failed_on), tuple(proof.passed_on)) == (("5.10.262",), ("5.10.262 + cow",))
     assert proof.is_two_sided
     assert "1 of 1 subtests seen both ways" in render_proofs([proof])
-    assert json.loads(render_proofs_json([proof]))["subtests"][0]["passed_on"] == ["5.10.262 + cow"]
+    assert list_proofs([proof])[0]["passed_on"] == ["5.10.262 + cow"]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,10 @@ def test_rates_are_told_with_the_kernel_and_add_up() -> None:
     seen = list(find_observations([pair, other], CURRENT).values())
     (proof,) = make_proofs([TEST], seen)
     assert "FAIL  5.10.262 (3 of 1800)\n    PASS  6.1 (0 of 1000)\n" in render_proofs([proof])
-    assert json.loads(render_proofs_json([proof]))["subtests"][0]["rates"] == {
-        "fail": {"5.10.262": {"hits": 3, "tries": 1800}}, "pass": {"6.1": {"hits": 0, "tries": 1000}},
-    }  # fmt: skip
+    assert list_proofs([proof])[0]["rates"] == {
+        "fail": {"5.10.262": Rate(3, 1800)},
+        "pass": {"6.1": Rate(0, 1000)},
+    }
     assert "on 6.1 (numa, 0 of 100)" in explain_tests([TEST], seen)
 
 
@@ -148,8 +150,8 @@ def test_coverage_of_the_changelog() -> None:
     )
     assert "38  words\n      no program sees it" in text
     assert "1 of 2 entries have a test" in text
-    told = json.loads(render_coverage_json(coverage))["entries"][0]
-    assert told["tests"][GOOD.test] == {"5.10.262": ["fail"], "5.10.262 + cow": ["pass"]}
+    told = list_entries(coverage)[0]
+    assert told["tests"][GOOD.test] == {"5.10.262": (Status.FAIL,), "5.10.262 + cow": (Status.PASS,)}
 
 
 def test_explanation() -> None:
@@ -163,8 +165,8 @@ def test_explanation() -> None:
     ):
         assert told in text
     assert "not run yet" in explain_tests([TEST], [])
-    (test,) = json.loads(explain_tests_json([TEST], seen))["tests"]
-    assert (test["id"], [s["status"] for s in test["seen"]]) == (GOOD.test, ["fail", "pass"])
+    (test,) = list_tests([TEST], seen)
+    assert (test["id"], [one.status for one in test["seen"]]) == (GOOD.test, ["fail", "pass"])
 
 
 def test_wrong_changelog(tmp_path: Path) -> None:

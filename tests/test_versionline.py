@@ -15,12 +15,13 @@ from orchestrator.bisect import bisection
 from orchestrator.bisect.answer import Answer
 from orchestrator.bisect.bisection import Bisection
 from orchestrator.bisect.gitbisect import Find
-from orchestrator.bisect.outcome import BisectResult, render_json, render_mail, render_text
+from orchestrator.bisect.outcome import BisectResult, render_mail, render_text
 from orchestrator.bisect.versionline import choose_between
 from orchestrator.cli.bisect import Asked, make_question
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
@@ -33,7 +34,6 @@ from orchestrator.source.versions import DebianVersion
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
 from tests.gitserver import run_git
-from tests.schema import read_product
 from tests.test_bisect import FAIL, RACE, SURE
 from tests.test_cli import cowbell
 from tests.test_plan import DECLARED, ROW
@@ -77,8 +77,7 @@ class Bench:
         place: Workspace,
         accel: str,
         command: str,
-        *,
-        redo: bool,
+        goal: Goal,
     ) -> tuple[str, bool]:
         (job,) = jobs
         fetch_tree(job.tree, place.store, place.progress)
@@ -156,7 +155,7 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     assert f"it and {previous} came to the same" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
     assert not render_mail(outcome)
-    assert read_product(render_json(outcome))["previous"] == previous
+    assert outcome.previous == previous
 
 
 def test_the_version_with_the_break_is_found(bench: Bench) -> None:

@@ -2,7 +2,6 @@
 """The result of a bisection as data, as text, as JSON, and as a regression report by mail."""
 
 import contextlib
-import dataclasses
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,8 +213,3 @@ def render_mail(outcome: BisectResult) -> str:
         f"{make_printable(step.reason)}\n\n{render_text(outcome)}\n{outcome.log}\n"
         f"#regzbot introduced: {found[:_SHORT]}\n\nFixes: {cited}\n"
     )
-
-
-def render_json(outcome: BisectResult) -> str:
-    told = dataclasses.asdict(outcome) | {"is_found": outcome.is_found}
-    return json.dumps({"schema": "cowbell-bisect-1", **told}, indent=1) + "\n"

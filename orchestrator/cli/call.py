@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from orchestrator.project.yamlfile import suggest
 from orchestrator.store.store import Store, open_default
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     # imported where they are used: cowbell --help must not wait for paramiko
     from orchestrator.cli.terminal import Terminal
     from orchestrator.plan.plan import Declarations, Request
@@ -225,7 +227,26 @@ class Call:
     def note(self, text: str) -> None:
         sys.stderr.write(f"cowbell: {text}\n")
 
-    def show_product(self, as_text: Callable[[T], str], as_json: Callable[[T], str], product: T) -> int:
-        """Show it as text or as JSON; 0, the exit status of a target that only shows."""
-        self.show((as_json if self.line.options.json else as_text)(product))
+    def show_product(self, name: str, as_text: Callable[[T], str], product: T, **parts: object) -> int:
+        """Print it as text, or with ``--json`` its parts as product ``name``; always 0, for a status.
+
+        A dataclass has its fields as parts, besides those that are given.
+        """
+        if self.line.options.json:
+            own = vars_of(product) if is_dataclass(product) and not isinstance(product, type) else {}
+            self.show(render_product(name, {**own, **parts}))
+        else:
+            self.show(as_text(product))
         return 0
+
+
+def vars_of(product: "DataclassInstance") -> dict[str, object]:
+    """The fields of a dataclass by name."""
+    return {field.name: getattr(product, field.name) for field in fields(product)}
+
+
+def render_product(name: str, parts: Mapping[str, object]) -> str:
+    """Parts of dataclasses and containers as the JSON that ``cowbell schema NAME`` describes."""
+    from pydantic_core import to_json
+
+    return to_json({"schema": f"cowbell-{name}-1", **parts}, indent=1).decode() + "\n"

@@ -4,13 +4,37 @@
 Nothing is built: only Kconfig runs, a few seconds per kernel.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.kernel.kconfig import SymbolOutcome
 from orchestrator.plan.steps import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """The outcome of a config symbol. ``state`` is in words, ``where`` the file and line that request it.
+
+    ``taken`` differs from ``symbol`` where the fragment names alternatives.
+    """
+
+    symbol: str
+    taken: str
+    requested: str
+    got: str
+    state: str
+    is_error: bool
+    reason: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    job: str
+    arch: str
+    kernel: str
+    symbols: list[Symbol]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +77,14 @@ def render_text(reports: Sequence[ConfigReport]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_json(reports: Sequence[ConfigReport]) -> str:
-    listed = [
-        {
-            "job": report.job,
-            "arch": report.arch,
-            "kernel": report.kernel,
-            "symbols": [
-                {
-                    "symbol": outcome.request.symbol,
-                    # another one than "symbol" where the fragment names alternatives
-                    "taken": outcome.taken,
-                    "requested": outcome.request.value,
-                    "got": outcome.got,
-                    "state": outcome.state,
-                    "is_error": outcome.is_error,
-                    "reason": outcome.reason,
-                    "where": outcome.request.where,
-                }
-                for outcome in report.outcomes
-            ],
-        }
-        for report in reports
-    ]
-    return json.dumps({"schema": "cowbell-config-1", "kernels": listed}, indent=1) + "\n"
+def list_kernels(reports: Sequence[ConfigReport]) -> list[KernelConfig]:
+    """The reports as ``cowbell schema config`` describes them."""
+    return [KernelConfig(r.job, r.arch, r.kernel, list(map(_list_symbol, r.outcomes))) for r in reports]
+
+
+def _list_symbol(outcome: SymbolOutcome) -> Symbol:
+    asked = outcome.request
+    return Symbol(
+        asked.symbol, outcome.taken, asked.value, outcome.got, outcome.state, outcome.is_error,
+        outcome.reason, asked.where,
+    )  # fmt: skip

@@ -4,11 +4,10 @@
 Nothing is built or booted: whether an accelerator works is known only after a first run.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError
@@ -150,9 +149,3 @@ def find_packages(findings: Sequence[HostFinding]) -> list[str]:
     """The Debian packages of all missing dependencies, including optional ones."""
     words = [word for finding in findings if not finding.is_met for word in finding.package.split()]
     return sorted(set(words))
-
-
-def render_json(findings: Sequence[HostFinding]) -> str:
-    listed = [asdict(finding) for finding in findings]
-    product = {"schema": "cowbell-doctor-1", "findings": listed, "packages": find_packages(findings)}
-    return json.dumps(product, indent=1) + "\n"

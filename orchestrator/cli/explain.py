@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Explains words: rows, trees, targets, variables, verdicts, exit statuses and tests."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.cli.glossary import EXITS, VERDICTS
 from orchestrator.cli.target import TARGETS
@@ -16,6 +16,13 @@ from orchestrator.project.guesttest import GuestTest, is_match
 from orchestrator.project.matrix import Row
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    word: str
+    kind: str
+    told: Mapping[str, str]
 
 
 def find_subjects(words: Sequence[str], declared: Declarations) -> tuple[list[str], list[GuestTest]]:
@@ -48,23 +55,14 @@ def _list_words(declared: Declarations) -> list[str]:
     return [*declared.rows, *declared.trees, *TARGETS, *VARIABLES, *VERDICTS, *map(str, EXITS)]
 
 
-def render(
-    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Observation], declared: Declarations
-) -> str:
-    parts = [_render(kind, word, told) for word in plain for kind, told in _explain(word, declared).items()]
+def explain_words(words: Sequence[str], declared: Declarations) -> list[Explained]:
+    """All meanings of words that name no test."""
+    return [Explained(word, kind, told) for word in words for kind, told in _explain(word, declared).items()]
+
+
+def render(words: Sequence[Explained], tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
+    parts = [_render(one.kind, one.word, one.told) for one in words]
     return "\n".join([*parts, *([coverage.explain_tests(tests, seen)] if tests else [])])
-
-
-def render_json(
-    plain: Sequence[str], tests: Sequence[GuestTest], seen: Sequence[Observation], declared: Declarations
-) -> str:
-    product = json.loads(coverage.explain_tests_json(tests, seen))
-    words = [
-        {"word": word, "kind": kind, "told": told}
-        for word in plain
-        for kind, told in _explain(word, declared).items()
-    ]
-    return json.dumps(product | {"words": words}, indent=1) + "\n"
 
 
 def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str]]:

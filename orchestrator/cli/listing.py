@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Renders lists, settings and dry runs as text and JSON."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,22 +19,12 @@ def render_settings(settings: Mapping[str, Setting]) -> str:
     return "".join(f"{name:<6} = {s.value:<{width}} # {s.origin}\n" for name, s in settings.items())
 
 
-def render_settings_json(settings: Mapping[str, Setting]) -> str:
-    listed = {name: {"value": s.value, "origin": s.origin} for name, s in settings.items()}
-    return json.dumps({"schema": "cowbell-variables-1", "variables": listed}, indent=1) + "\n"
-
-
 def render_steps(steps: Sequence["Step"]) -> str:
     return "".join(
         f"{s.stage:<8} {' '.join(filter(None, (s.subject, s.key)))}\n"
         f"           {s.why or (f'as for {s.same_as}' if s.same_as else 'up to date')}\n"
         for s in steps
     )
-
-
-def render_steps_json(steps: Sequence["Step"]) -> str:
-    listed = [dataclasses.asdict(step) for step in steps]
-    return json.dumps({"schema": "cowbell-steps-1", "steps": listed}, indent=1) + "\n"
 
 
 def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
@@ -65,11 +53,6 @@ def render_declared(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, f
     return "\n".join(lines) + "\n"
 
 
-def render_declared_json(listed: Mapping[str, Mapping[str, str]], own: Mapping[str, frozenset[str]]) -> str:
-    mine = {kind: sorted(names) for kind, names in own.items()}
-    return json.dumps({"schema": "cowbell-list-1", **listed, "own": mine}, indent=1) + "\n"
-
-
 def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
     """The declarations of one kind, with more details."""
     match kind:
@@ -90,10 +73,6 @@ def render_names(names: Mapping[str, str]) -> str:
     return "".join(f"{name:<{width}}  {about}\n" for name, about in names.items())
 
 
-def render_names_json(kind: str, names: Mapping[str, str]) -> str:
-    return json.dumps({"schema": "cowbell-names-1", "kind": kind, "names": names}, indent=1) + "\n"
-
-
 def render_versions(trees: Mapping[str, str], found: "DebianVersions") -> str:
     """The trees, and below each Debian tree its versions with their suites."""
     listed = [version for versions in found.trees.values() for version in versions]
@@ -107,17 +86,6 @@ def render_versions(trees: Mapping[str, str], found: "DebianVersions") -> str:
             state = ", fetched" if version.is_fetched else ""
             lines.append(f"    {version.version:<{width}}  {suites}{state}")
     return "".join(f"{line}\n" for line in lines)
-
-
-def render_versions_json(trees: Mapping[str, str], found: "DebianVersions") -> str:
-    listed = {
-        name: {
-            "about": about,
-            "versions": [dataclasses.asdict(version) for version in found.trees.get(name, ())],
-        }
-        for name, about in trees.items()
-    }
-    return json.dumps({"schema": "cowbell-trees-1", "trees": listed}, indent=1) + "\n"
 
 
 def describe_test(test: "GuestTest") -> str:

@@ -75,7 +75,8 @@ def _run(words: Sequence[str]) -> int:
             _show(f"cowbell {helptext.find_version()}\n")
             return 0
         if line.options.print_variables:
-            return call.show_product(listing.render_settings, listing.render_settings_json, line.settings)
+            settings = line.settings
+            return call.show_product("variables", listing.render_settings, settings, variables=settings)
         if line.is_bare and not call.declared.own.get("rows"):
             _show(helptext.render_overview())
             return 0

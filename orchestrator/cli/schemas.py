@@ -14,8 +14,11 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from orchestrator.bisect.outcome import BisectResult as Bisected
+from orchestrator.cli.configreport import KernelConfig
 from orchestrator.cli.doctor import HostFinding
+from orchestrator.cli.explain import Explained
 from orchestrator.cli.seriesmatrix import SeriesMatrix
+from orchestrator.cli.variables import Setting
 from orchestrator.history.coverage import Observation
 from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
@@ -32,33 +35,6 @@ from orchestrator.status import Status
 from orchestrator.store.gc import Collection
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-class Value(TypedDict):
-    """A variable's value, and where it came from: command line, environment, FILE:LINE or default."""
-
-    value: str
-    origin: str
-
-
-class Symbol(TypedDict):
-    """The outcome of a config symbol. ``state`` is in words, ``where`` the file and line that request it."""
-
-    symbol: str
-    taken: str
-    requested: str
-    got: str
-    state: str
-    is_error: bool
-    reason: str
-    where: str
-
-
-class KernelConfig(TypedDict):
-    job: str
-    arch: str
-    kernel: str
-    symbols: list[Symbol]
 
 
 class BackportInfo(TypedDict):
@@ -105,12 +81,6 @@ class TreeInfo(TypedDict):
     versions: list[DebianVersion]
 
 
-class Explained(TypedDict):
-    word: str
-    kind: str
-    told: dict[str, str]
-
-
 def _take_fields(name: str, source: type, left_out: tuple[str, ...], **added: object) -> type:
     """A typed dictionary of a dataclass' fields."""
     hints = get_type_hints(source)
@@ -138,7 +108,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     },
     "names": {"kind": str, "names": _NAMES},
     "trees": {"trees": dict[str, TreeInfo]},
-    "variables": {"variables": dict[str, Value]},
+    "variables": {"variables": dict[str, Setting]},
     "steps": {"steps": list[Step]},
     "config": {"kernels": list[KernelConfig]},
     "report": {

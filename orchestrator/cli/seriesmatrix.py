@@ -5,9 +5,8 @@ Every prefix of the series is one kernel. A patch flips a test that passes on on
 other; a skip or a broken test is neither.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from orchestrator.bisect.line import make_prefix
 from orchestrator.errors import UsageError
@@ -152,8 +151,3 @@ def render(matrix: SeriesMatrix) -> str:
 def _tell(flip: Flip) -> tuple[str, str, str]:
     seen = f"{flip.before} -> {flip.after}" if flip.before != flip.after else f"stays {flip.after}"
     return flip.test, seen, "as claimed" if flip.is_as_claimed else f"CLAIMED: {flip.claimed or 'nothing'}"
-
-
-def render_json(matrix: SeriesMatrix) -> str:
-    told = asdict(matrix) | {"is_as_claimed": matrix.is_as_claimed}
-    return json.dumps({"schema": "cowbell-series-matrix-1", **told}, indent=1) + "\n"

@@ -121,7 +121,7 @@ VARIABLES: Mapping[str, Variable] = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A variable's value and where it came from."""
+    """A variable's value, and where it came from: command line, environment, FILE:LINE or default."""
 
     value: str
     origin: str

@@ -6,10 +6,10 @@ of an older version of a test are ignored.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import UsageError
 from orchestrator.parse.ktap import Rate
@@ -150,19 +150,19 @@ def _render_kernels(kernels: Mapping[str, Rate | None]) -> str:
     return ", ".join(f"{kernel} ({rate})" if rate else kernel for kernel, rate in kernels.items()) or "-"
 
 
-def render_proofs_json(proofs: Sequence[Proof]) -> str:
-    listed = [
+def list_proofs(proofs: Sequence[Proof]) -> list[dict[str, Any]]:
+    """The proofs as ``cowbell schema proof`` describes them."""
+    return [
         {
             "name": p.name, "test": p.test.id, "kind": p.test.kind,
             "failed_on": list(p.failed_on), "passed_on": list(p.passed_on),
             "rates": {
-                side: {kernel: dataclasses.asdict(rate) for kernel, rate in kernels.items() if rate}
+                side: {kernel: rate for kernel, rate in kernels.items() if rate}
                 for side, kernels in (("fail", p.failed_on), ("pass", p.passed_on))
             },
         }
         for p in proofs
     ]  # fmt: skip
-    return json.dumps({"schema": "cowbell-proof-1", "subtests": listed}, indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +203,8 @@ def render_coverage(coverage: Sequence[Coverage]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_coverage_json(coverage: Sequence[Coverage]) -> str:
-    listed = [dataclasses.asdict(covered.entry) | {"tests": covered.tests} for covered in coverage]
-    return json.dumps({"schema": "cowbell-changelog-1", "entries": listed}, indent=1) + "\n"
+def list_entries(coverage: Sequence[Coverage]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(covered.entry) | {"tests": covered.tests} for covered in coverage]
 
 
 def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
@@ -213,13 +212,8 @@ def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> st
     return "\n".join(_explain_test(test, seen) for test in tests)
 
 
-def explain_tests_json(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
-    listed = [
-        test.describe()
-        | {"seen": [dataclasses.asdict(observation) for observation in seen if observation.test == test.id]}
-        for test in tests
-    ]
-    return json.dumps({"schema": "cowbell-test-1", "tests": listed}, indent=1) + "\n"
+def list_tests(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> list[dict[str, Any]]:
+    return [test.describe() | {"seen": [one for one in seen if one.test == test.id]} for test in tests]
 
 
 def _explain_test(test: GuestTest, seen: Sequence[Observation]) -> str:

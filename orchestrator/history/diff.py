@@ -5,9 +5,7 @@ A side is a run, a kernel, or a period of time. The last outcome of a subtest co
 the worst. SKIP and BROKEN count as missing results, but a change from PASS to BROKEN is reported as bad.
 """
 
-import dataclasses
 import itertools
-import json
 import re
 import sqlite3
 import statistics
@@ -223,7 +221,3 @@ def _list_lines(group: str, changes: Sequence[Change]) -> Iterator[tuple[str, ..
             continue
         for each in listed:
             yield "", variant, each.name, f"{each.before or '-'} -> {each.after or '-'}", each.reason
-
-
-def render_json(found: Difference) -> str:
-    return json.dumps({"schema": "cowbell-diff-1", **dataclasses.asdict(found)}, indent=1) + "\n"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An entry of the history: the outcome of one subtest on one kernel, and its text form."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.parse.console import parse_console
@@ -208,8 +207,3 @@ def render_columns(lines: Sequence[Sequence[str]]) -> str:
         for line in lines
     )
     return "".join(f"{line}\n" for line in padded)
-
-
-def render_json(entries: Sequence[Entry]) -> str:
-    listed = [asdict(entry) | {"status": entry.status} for entry in entries]
-    return json.dumps({"schema": "cowbell-history-1", "entries": listed}, indent=1) + "\n"

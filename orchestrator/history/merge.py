@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
@@ -262,7 +262,3 @@ def render(merged: Merged) -> str:
     lines += [f"missing, or not whole: {name}" for name in merged.missing]
     lines += [f"one run of them: {merged.merged}"] if merged.merged else []
     return "\n".join(lines) + "\n"
-
-
-def render_json(merged: Merged) -> str:
-    return json.dumps({"schema": "cowbell-merge-1", **asdict(merged)}, indent=1) + "\n"

@@ -5,8 +5,6 @@ Only what can be made again is deleted: worktrees, objects, kernels, root images
 results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
 """
 
-import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -110,8 +108,3 @@ def render_text(collection: Collection) -> str:
         lines.append(f"            and {small} of less than a MiB")
     lines += [f"    in use  {entry.path}" for entry in collection.in_use]
     return "\n".join([*lines, f"{collection.before >> 20} MiB -> {collection.after >> 20} MiB"]) + "\n"
-
-
-def render_json(collection: Collection) -> str:
-    product = {"schema": "cowbell-gc-1", **dataclasses.asdict(collection)}
-    return json.dumps(product, indent=1, default=str) + "\n"

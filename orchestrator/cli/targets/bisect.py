@@ -39,7 +39,7 @@ def run_bisect(call: Call) -> int:
     with outcome.open_call(ours.folder, call.line.typed):
         found = ours.run()
     call.terminal.stop()
-    call.show_product(outcome.render_text, outcome.render_json, found)
+    call.show_product("bisect", outcome.render_text, found, is_found=found.is_found)
     if not call.line.options.json:
         files = [name for name in ("report.txt", "mail.txt", "evidence") if (ours.folder / name).exists()]
         call.show(f"{ours.folder}: {', '.join(files)}\n")
@@ -76,7 +76,7 @@ def run_step(call: Call) -> int:
     place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
     if call.is_dry_run:
         steps = list(pipeline.explain_jobs([job], call.known, place, call.request.accel))
-        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+        return call.show_product("steps", listing.render_steps, steps, steps=steps)
     answer, why, run_id = bisect.take_step(
         name, fingerprint, job, call.known, place, call.request.accel, call.command
     )

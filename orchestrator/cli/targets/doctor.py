@@ -10,7 +10,8 @@ def run(call: Call) -> int:
     from orchestrator.plan import plan
 
     findings = doctor.examine(plan.make_plan(call.request, call.known), call.place)
-    call.show_product(doctor.render, doctor.render_json, findings)
+    packages = doctor.find_packages(findings)
+    call.show_product("doctor", doctor.render, findings, findings=findings, packages=packages)
     return int(bool(doctor.find_missing(findings)))
 
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from orchestrator.cli.call import Call
+from orchestrator.cli.call import Call, vars_of
 from orchestrator.cli.target import Target
 
 
@@ -14,7 +14,8 @@ def run_history(call: Call) -> int:
         if call.rows:
             call.check_rows({one.row for one in database.find_entries(db)})
         entries = database.choose_entries(db, call.subjects, call.rows, call.value("KERNEL"))
-        return call.show_product(entry.render, entry.render_json, entries)
+        listed = [vars_of(one) | {"status": one.status} for one in entries]
+        return call.show_product("history", entry.render, entries, entries=listed)
 
 
 def run_diff(call: Call) -> int:
@@ -22,7 +23,7 @@ def run_diff(call: Call) -> int:
 
     with database.open_history(call.store, call.note) as db:
         found = diff.compare(*diff.find_sides(db, call.store, call.subjects))
-    call.show_product(diff.render, diff.render_json, found)
+    call.show_product("diff", diff.render, found)
     return int(bool(found.broken))
 
 
@@ -35,7 +36,7 @@ def run_merge(call: Call) -> int:
     folders = [Path(word) for word in call.subjects]
     planned = [steps.make_record(job) for job in jobs]
     merged = merge.merge(call.store, folders, call.terminal.note, planned, is_dry_run=call.is_dry_run)
-    call.show_product(merge.render, merge.render_json, merged)
+    call.show_product("merge", merge.render, merged)
     if merged.merged and not call.is_dry_run:
         point_latest(call.store, merged.merged)
     return 0

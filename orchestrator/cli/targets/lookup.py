@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """list, explain and proof: what is declared, and on which trees each test has failed and passed."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
@@ -26,14 +25,10 @@ def run_list(call: Call) -> int:
         return _show_versions(call)
     if kind:
         names = listing.list_kind(kind, call.declared)
-
-        def as_json(names: Mapping[str, str]) -> str:
-            return listing.render_names_json(kind, names)
-
-        return call.show_product(listing.render_names, as_json, names)
-    render = listing.render_declared_json if options.json else listing.render_declared
-    call.show(render(listing.list_declared(call.declared), call.declared.own))
-    return 0
+        return call.show_product("names", listing.render_names, names, kind=kind, names=names)
+    listed, own = listing.list_declared(call.declared), call.declared.own
+    mine = {kind: sorted(names) for kind, names in own.items()}
+    return call.show_product("list", lambda _: listing.render_declared(listed, own), None, **listed, own=mine)
 
 
 def _show_versions(call: Call) -> int:
@@ -55,9 +50,8 @@ def _show_versions(call: Call) -> int:
     for error in found.errors.values():
         call.note(error.what)
     names = listing.list_kind("trees", call.declared)
-    render = listing.render_versions_json if call.line.options.json else listing.render_versions
-    call.show(render(names, found))
-    return 0
+    listed = {name: {"about": about, "versions": found.trees.get(name, ())} for name, about in names.items()}
+    return call.show_product("trees", lambda _: listing.render_versions(names, found), None, trees=listed)
 
 
 def _choose_tests(call: Call) -> "tuple[tuple[GuestTest, ...], list[Observation]]":
@@ -77,25 +71,33 @@ def _show_changelog(call: Call) -> int:
     tests, seen = _choose_tests(call)
     entries = changelog.load_changelog(call.place.changelogs, call.declared.tests)
     covered = coverage.make_coverage(entries, tests, seen)
-    return call.show_product(coverage.render_coverage, coverage.render_coverage_json, covered)
+    return call.show_product(
+        "changelog", coverage.render_coverage, covered, entries=coverage.list_entries(covered)
+    )
 
 
 def run_proof(call: Call) -> int:
     from orchestrator.history import coverage
 
     proofs = coverage.make_proofs(*_choose_tests(call))
-    return call.show_product(coverage.render_proofs, coverage.render_proofs_json, proofs)
+    return call.show_product("proof", coverage.render_proofs, proofs, subtests=coverage.list_proofs(proofs))
 
 
 def run_explain(call: Call) -> int:
     from orchestrator.cli import explain
     from orchestrator.cli.evidence import find_seen
+    from orchestrator.history import coverage
 
     plain, chosen = explain.find_subjects(call.subjects, call.declared)
     seen = find_seen(chosen, call)
-    show = explain.render_json if call.line.options.json else explain.render
-    call.show(show(plain, chosen, seen, call.declared))
-    return 0
+    words = explain.explain_words(plain, call.declared)
+    return call.show_product(
+        "test",
+        lambda _: explain.render(words, chosen, seen),
+        None,
+        tests=coverage.list_tests(chosen, seen),
+        words=words,
+    )
 
 
 TARGETS = (

@@ -25,7 +25,7 @@ def run_rows(call: Call) -> int:
     place, goal = know_rates(jobs, call.place), make_goal(targets, redo=call.redo)
     if call.is_dry_run:
         steps = list(pipeline.explain_jobs(jobs, declared, place, request.accel, goal))
-        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+        return call.show_product("steps", listing.render_steps, steps, steps=steps)
     pipeline.check_what_if(jobs, declared, place, goal)
     prepared, status = pipeline.prepare_jobs(jobs, declared, place, goal), 0
     if "source" in targets:
@@ -33,7 +33,8 @@ def run_rows(call: Call) -> int:
             call.show(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}\n")
     if "config" in targets:
         reports = list(configreport.make_reports(prepared))
-        call.show_product(configreport.render_text, configreport.render_json, reports)
+        kernels = configreport.list_kernels(reports)
+        call.show_product("config", configreport.render_text, reports, kernels=kernels)
         status = int(any(report.is_bad for report in reports))
     if "test" in targets:
         run_id, is_new = pipeline.run_jobs(jobs, declared, place, request.accel, call.command, goal, prepared)

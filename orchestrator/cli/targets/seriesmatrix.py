@@ -20,12 +20,12 @@ def run(call: Call) -> int:
     goal = make_goal(["test"], redo=call.redo)
     if call.is_dry_run:
         steps = list(pipeline.explain_jobs(jobs, call.known, place, accel, goal))
-        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+        return call.show_product("steps", listing.render_steps, steps, steps=steps)
     run_id, _ = pipeline.run_jobs(jobs, call.known, place, accel, call.command, goal)
     call.terminal.stop()
     found = load_run(place.store.path("runs", run_id) / "record.json")
     matrix = seriesmatrix.make_matrix(jobs[-1], found)
-    call.show_product(seriesmatrix.render, seriesmatrix.render_json, matrix)
+    call.show_product("series-matrix", seriesmatrix.render, matrix, is_as_claimed=matrix.is_as_claimed)
     return int(not matrix.is_as_claimed)
 
 

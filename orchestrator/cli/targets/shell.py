@@ -18,7 +18,7 @@ def run(call: Call) -> int:
     if call.is_dry_run:
         steps = list(pipeline.explain_jobs([job], call.known, call.place, accel, make_goal(["shell"])))
         steps.append(Step("shell", job.name, f"boot it, by {job.boot}"))
-        return call.show_product(listing.render_steps, listing.render_steps_json, steps)
+        return call.show_product("steps", listing.render_steps, steps, steps=steps)
     with pipeline.open_guest(job, call.known, call.place, accel) as guest:
         call.terminal.stop()
         if sys.stdin.isatty() and not call.line.options.silent:

@@ -17,7 +17,7 @@ def run_gc(call: Call) -> int:
 
 def _collect(call: Call, limit_mib: int, kinds: tuple[str, ...]) -> int:
     found = gc.collect(call.store, limit_mib << 20, kinds, is_dry_run=call.is_dry_run)
-    return call.show_product(gc.render_text, gc.render_json, found)
+    return call.show_product("gc", gc.render_text, found)
 
 
 TARGETS = (
