@@ -74,6 +74,7 @@ KERNEL = {
     "docs/extend.md: Add a row",
     "docs/extend.md: Add rows in your own folder",
     "docs/history.md: Show and compare",
+    "docs/mutants.md: Measure the tests with mutants",
     "docs/prebuilt.md: Prebuilt kernels",
     "docs/quickstart.md: Quick start",
     "docs/read-a-report.md: Find out why a test fails",

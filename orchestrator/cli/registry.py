@@ -8,6 +8,7 @@ from orchestrator.cli.targets import (
     doctor,
     history,
     lookup,
+    mutants,
     pages,
     patches,
     report,
@@ -20,6 +21,6 @@ from orchestrator.cli.targets import (
 __all__ = ["TARGETS", "list_groups", "list_products"]
 
 _MODULES = (
-    rows, shell, report, history, bisect, seriesmatrix, patches, ci, lookup, doctor, store, pages,
+    rows, shell, report, history, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store, pages,
 )  # fmt: skip
 TARGETS.update({target.name: target for module in _MODULES for target in module.TARGETS})

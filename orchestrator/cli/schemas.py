@@ -23,6 +23,7 @@ from orchestrator.history.coverage import Observation
 from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
 from orchestrator.history.merge import Merged
+from orchestrator.mutants.score import Measurement, Score
 from orchestrator.parse.ktap import Rate
 from orchestrator.plan.steps import Step
 from orchestrator.project.changelog import Statement
@@ -127,6 +128,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "merge": get_type_hints(Merged),
     "bisect": {**get_type_hints(Bisected), "is_found": bool},
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
+    "mutants": {**get_type_hints(Measurement), "score": Score},
     "doctor": {"findings": list[HostFinding], "packages": list[str]},
 }
 

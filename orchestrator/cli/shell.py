@@ -38,7 +38,7 @@ class Session:
     complaints: tuple[str, ...]
 
 
-def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
+def choose_job(jobs: Sequence[Job], series: Sequence[str], target: str = "shell") -> Job:
     """The only job, or the one with the series of the request.
 
     Raises ``UsageError`` with the command for each of several jobs.
@@ -48,11 +48,11 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str]) -> Job:
     if len(found) == 1:
         return found[0]
     lines = [
-        f"{job.name}: cowbell shell ROW={job.row.name} SERIES={job.series.name or 'none'}" for job in found
+        f"{job.name}: cowbell {target} ROW={job.row.name} SERIES={job.series.name or 'none'}" for job in found
     ]
     raise UsageError(
         f"takes one kernel, and {len(found)} match",
-        where="shell",
+        where=target,
         hint="select one:\n    " + "\n    ".join(lines),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.errors import UsageError
-from orchestrator.project.yamlfile import size_mib, suggest, time_s
+from orchestrator.project.yamlfile import count, size_mib, suggest, time_s
 
 _MOST_REPEATS = 10_000
 
@@ -107,6 +107,9 @@ VARIABLES: Mapping[str, Variable] = {
         more="vng adds the fragment virtme. shell uses vng by default where the config has virtme.",
     ),
     "VMCORE": Variable("1: keep the memory of a crashed or hung guest, for crash(8)"),
+    "MUTANTS": Variable("mutants: names or globs, instead of a sample", is_inherited=False),
+    "SAMPLE": Variable("number of mutants to draw at random", "150", is_inherited=False, read=count),
+    "SEED": Variable("the number that decides what is drawn", "1", is_inherited=False, read=count),
     "RUN": Variable("ids of runs, joined into one report; default: the last run"),
     "DIR": Variable("output folder; for worktree and refresh, the worktree", is_inherited=False),
     "BUILT": Variable("folders of prebuilt images, made by cowbell build DIR=", is_inherited=False),

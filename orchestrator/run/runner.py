@@ -128,7 +128,7 @@ def _run_in_guest(
     while pending:
         progress.count(max(0, count - len(pending)), count)
         program = pending.pop(0)
-        result, read_to = _run_test(guest, program, read_to)
+        result, read_to = run_test(guest, program, read_to)
         progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
         if is_wanted_again(result):
             pending.insert(0, replace(program, trial=program.trial + 1))
@@ -167,18 +167,19 @@ def make_boot_dir(folder: Path) -> Path:
             return place
 
 
-def make_test_line(test: GuestTest, scale: float) -> str:
-    """The shell command that runs a pushed test in the guest, with its time limits stretched."""
+def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = str) -> str:
+    """The shell command that runs a pushed test in the guest, with its time limits stretched.
+
+    ``wrap`` changes the part that starts the program itself.
+    """
     if test.language == SELFTEST:
         # some start themselves anew by their name, and write files where there must be fallocate
-        name = test.path.stem
-        return f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} . && exec ./{name}"
+        prepare = f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} ."
+        return f"{prepare} && {wrap(f'exec ./{test.path.stem}')}"
     how = f"python3 -B ../tests/{test.id}" if test.language == "python" else f"../tests/{test.id}"
     libs = "/work/own-lib:/work/lib" if test.own_lib else "/work/lib"
-    return (
-        "rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && "
-        f"PYTHONPATH={libs} GT_ID={test.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
-    )
+    start = f"PYTHONPATH={libs} GT_ID={test.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
+    return f"rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && {wrap(start)}"
 
 
 def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
@@ -233,14 +234,18 @@ def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, int]:
+def run_test(
+    guest: Guest, program: Program, begin: int, wrap: Callable[[str], str] = str, limit_s: float = 0.0
+) -> tuple[TrialResult, int]:
     """Run one test; its share of the console begins at offset ``begin``, and where it ends is returned too.
 
-    So what the kernel says between two tests is the later one's, and never lost.
+    So what the kernel says between two tests is the later one's, and never lost. ``wrap`` changes how the
+    program is started, ``limit_s`` (host seconds) replaces the test's own limit.
     """
     test, scale = program.test, guest.machine.time_scale
     guest.lines.serial.allow()
-    line = make_test_line(test, scale)
+    line = make_test_line(test, scale, wrap)
+    limit_s = limit_s or (test.timeout_s + _GRACE_S) * scale
     answer, before, after = CommandResult(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -248,7 +253,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
     try:
         before = _mark(guest, f"begin {test.id}")
         began = time.monotonic()
-        answer = guest.run(line, Deadline.after((test.timeout_s + _GRACE_S) * scale))
+        answer = guest.run(line, Deadline.after(limit_s))
         duration_s = time.monotonic() - began
         after = _mark(guest, f"end {test.id}")
         end = guest.console.stat().st_size

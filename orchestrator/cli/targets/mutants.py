@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""mutants: how many small mistakes in the kernel the tests notice."""
+
+from orchestrator.cli.call import Call
+from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, Target
+
+
+def run(call: Call) -> int:
+    from orchestrator.cli import shell
+    from orchestrator.mutants import measure, score
+    from orchestrator.plan import plan
+    from orchestrator.project.mutants import load_mutants
+    from orchestrator.project.root import list_layers
+
+    file = [layer / "ci/mutants.yaml" for layer in list_layers(call.root)]
+    spec = load_mutants(next(path for path in reversed(file) if path.exists()))
+    job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series, "mutants")
+    words = call.settings["MUTANTS"].words
+    choice = measure.Choice(words, int(call.value("SAMPLE")), int(call.value("SEED")))
+    if call.is_dry_run:
+        sites = measure.prepare_mutants(job, spec, call.known, call.place).sites
+        chosen = measure.choose_sites(sites, choice)
+        call.show("".join(f"{site.name} (line {site.line}): {site.code}\n" for site in chosen))
+        return 0
+
+    def show(one: score.MutantResult) -> None:
+        last = f": {one.last.test}, {one.last.reason}" if one.last else ""
+        call.terminal.note(f"{one.state}: {one.site.name}{last}")
+
+    found = measure.measure(job, spec, choice, call.known, call.place, call.request.accel, show)
+    call.terminal.stop()
+    return call.show_product("mutants", score.render, found, score=score.compute_score(found.results))
+
+
+TARGETS = (
+    Target(
+        "mutants",
+        "read results",
+        "put mistakes into the kernel, and count those that the tests notice",
+        run,
+        (
+            ("cowbell mutants ROW=catalogue SERIES=cow SAMPLE=50", "a random sample of 50 mutants"),
+            (
+                "cowbell mutants ROW=demo MUTANTS='mm/memory.c:do_wp_page:*'",
+                "all mutants of one function",
+            ),
+        ),
+        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "MUTANTS", "SAMPLE", "SEED"),
+        products=("mutants",),
+        more="All mutants are in one image, and are switched on one at a time. A mutant is killed by a test "
+        "that passes without it and fails or crashes with it. Outcomes are kept: the next call runs only "
+        "what is missing. -n lists the chosen mutants.",
+        default_row=FIRST_ROW,
+    ),
+)

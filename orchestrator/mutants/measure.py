@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measures how many mutants the tests of a job notice."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.kernel.build import Kernel
+from orchestrator.mutants.operators import Site
+from orchestrator.mutants.schemata import Schemata, make_schemata
+from orchestrator.mutants.score import Measurement, MutantResult, State, draw_sample, find_state
+from orchestrator.mutants.sweep import Sweep
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.steps import build_job, choose_machine, compile_tests, prepare_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.process import command
+from orchestrator.project.mutants import MutantSpec
+from orchestrator.result.kept import find_results_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which mutants to run: those that match a word (a name or glob), or a random sample of ``number``."""
+
+    words: tuple[str, ...] = ()
+    number: int = 0
+    seed: int = 1
+
+
+def prepare_mutants(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace) -> Schemata:
+    """The mutants of the job's source; raises ``StageFailure`` when there is no such source."""
+    prepared = prepare_job(job, declared, place)
+    if prepared.failure:
+        raise prepared.failure
+    if prepared.left_out or not prepared.source:
+        raise StageFailure("source", f"left out: {prepared.left_out}")
+    return make_schemata(prepared.source, spec.functions, place.store)
+
+
+def choose_sites(sites: Sequence[Site], choice: Choice) -> list[Site]:
+    """The chosen of the sites; raises ``UsageError`` for a word that matches none."""
+    if not choice.words:
+        return draw_sample(sites, choice.number, choice.seed)
+    for word in choice.words:
+        if not any(fnmatchcase(site.name, word) for site in sites):
+            raise UsageError(
+                f"no mutant of this kernel is named {word}",
+                where="MUTANTS",
+                hint="names are FILE:FUNCTION:OPERATOR:N, such as mm/memory.c:do_wp_page:if-never:1",
+            )
+    return [site for site in sites if any(fnmatchcase(site.name, word) for word in choice.words)]
+
+
+def measure(
+    job: Job,
+    spec: MutantSpec,
+    choice: Choice,
+    declared: Declarations,
+    place: Workspace,
+    accel: str,
+    on_result: Callable[[MutantResult], None],
+) -> Measurement:
+    """Build the image with all mutants, and run the tests on the chosen ones; ``on_result`` sees each."""
+    schemata = prepare_mutants(job, spec, declared, place)
+    mutated = schemata.put_into(job)
+    kernel = build_job(mutated, declared, place)
+    numbers = find_compiled(kernel)
+    sites = [site for site in schemata.sites if site.number in numbers]
+    chosen = choose_sites(sites, choice)
+    machine = choose_machine(mutated, kernel, place, accel)
+    programs = compile_tests(mutated, kernel, place)
+    folder = place.store.path("mutant-results", find_results_dir(machine, place.store).name)
+    results: dict[str, MutantResult] = {}
+    with place.store.lock(f"mutant-results-{folder.name}"):
+        sweep = Sweep(machine, programs, place.lib_dir, folder, place.progress)
+
+        def finish(site: Site) -> None:
+            place.progress.count(len(results), len(chosen))
+            results[site.name] = _describe(site, sweep, spec)
+            on_result(results[site.name])
+
+        place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
+        with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib), sweep.open():
+            place.progress.stage("reach", f"{len(programs)} test(s)")
+            sweep.find_reach()
+            place.progress.stage("mutants", f"{len(chosen)} of {len(sites)}")
+            sweep.try_mutants(chosen, finish)
+    return Measurement(
+        kernel.request.subject,
+        kernel.request.source.commit,
+        tuple(results.values()),
+        len(sites),
+        len(schemata.sites),
+        tuple(program.test.id for program in programs),
+    )
+
+
+def _describe(site: Site, sweep: Sweep, spec: MutantSpec) -> MutantResult:
+    outcomes = tuple(sweep.list_outcomes(site))
+    proof = next((why for name, why in spec.equivalent.items() if fnmatchcase(site.name, name)), "")
+    state = find_state(
+        outcomes,
+        is_reached=bool(sweep.list_tests(site)),
+        is_missing=bool(sweep.list_missing(site)),
+        is_equivalent=bool(proof),
+    )
+    return MutantResult(site, state, outcomes, proof if state is State.EQUIVALENT else "")
+
+
+def find_compiled(kernel: Kernel) -> set[int]:
+    """The numbers of the mutants that are in the image; raises ``UsageError`` if it has no symbols."""
+    done = command.run([command.find_tool("nm", "binutils"), str(kernel.folder / "vmlinux")], check=False)
+    numbers = {int(number) for number in re.findall(r"\bmutant_site_(\d+)$", done.output, re.M)}
+    if not numbers:
+        raise UsageError(
+            f"the kernels of {kernel.request.arch.name} are stored without symbols", where="mutants"
+        )
+    return numbers

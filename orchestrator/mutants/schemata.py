@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes one patch that puts every mutant into a source; in the kernel they are all switched off."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from orchestrator.mutants import operators
+from orchestrator.mutants.operators import Site, mutate
+from orchestrator.plan.plan import Job
+from orchestrator.source.patch import export_commit
+from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
+from orchestrator.source.series import Patch
+from orchestrator.store.store import Store, make_id
+
+_HERE = Path(__file__).parent
+# below are those written by hand
+FIRST = 1000
+_SUBJECT = "mm: mutants: generated mistakes, switched by number"
+
+
+@dataclass(frozen=True, slots=True)
+class Schemata:
+    """A patch with all mutants of one source, and their sites."""
+
+    patch: Path
+    sites: tuple[Site, ...]
+
+    def put_into(self, job: Job) -> Job:
+        """The job with the mutants after its series; all of them are off."""
+        series = job.series
+        name = f"{series.name}+mutants".lstrip("+")
+        patches = (*series.patches, Patch(self.patch, _SUBJECT))
+        variant = replace(job.variant, name=f"{job.variant.name}+mutants")
+        return replace(job, variant=variant, series=replace(series, name=name, patches=patches))
+
+
+def make_schemata(source: Source, functions: Mapping[str, Sequence[str]], store: Store) -> Schemata:
+    """The schemata of a source, made once. ``functions`` are globs by file; absent files are ignored."""
+    made_by = [
+        path.read_text() for path in (Path(operators.__file__), _HERE / "mutant.h", _HERE / "mutant.c")
+    ]
+    identity = make_id(source.tree_id, {file: list(names) for file, names in functions.items()}, *made_by)
+
+    def fill(draft: Path) -> None:
+        with store.scratch("mutants") as tree:
+            sites = _write(source, functions, tree, store)
+            export_commit(open_repository(store), _commit(source, tree, store), draft, 1)
+        (draft / "sites.json").write_text(json.dumps([asdict(site) for site in sites], indent=1) + "\n")
+
+    folder = store.publish("mutants", identity, fill)
+    listed = json.loads((folder / "sites.json").read_text())
+    return Schemata(next(folder.glob("0001-*")), tuple(Site(**one) for one in listed))
+
+
+def _write(source: Source, functions: Mapping[str, Sequence[str]], tree: Path, store: Store) -> list[Site]:
+    """Write the changed files into an empty folder."""
+    wanted = {*functions, "mm/Makefile"}
+    lines = [line for line in list_files(store, source.commit).splitlines() if line.split("\t")[1] in wanted]
+    export_files(store, "\n".join(lines), tree)
+    sites: list[Site] = []
+    for file, names in functions.items():
+        if not (tree / file).is_file():
+            continue
+        text, found = mutate(file, (tree / file).read_bytes(), names, FIRST + len(sites))
+        sites += found
+        if found:
+            text = text.replace(b"#include <", b"#include <linux/mutant.h>\n#include <", 1)
+            (tree / file).write_bytes(text)
+    makefile = tree / "mm/Makefile"
+    makefile.write_text(f"{makefile.read_text()}obj-y += mutant.o\n")
+    header = tree / "include/linux/mutant.h"
+    header.parent.mkdir(parents=True)
+    header.write_text((_HERE / "mutant.h").read_text())
+    number = f"#define MUTANTS {FIRST + len(sites)}\n"
+    (tree / "mm/mutant.c").write_text(
+        (_HERE / "mutant.c").read_text().replace("\nint mutant", f"\n{number}\nint mutant", 1)
+    )
+    return sites
+
+
+def _commit(source: Source, tree: Path, store: Store) -> str:
+    """A commit of the files on top of the source."""
+    repository = open_repository(store)
+    with store.scratch("mutants-index") as place:
+        env = {"GIT_INDEX_FILE": str(place / "index")}
+        git(repository, "read-tree", source.commit, env=env)
+        git(repository, f"--work-tree={tree}", "add", "-A", "--ignore-removal", ".", env=env)
+        made = git(repository, "write-tree", env=env).output
+    return git(repository, "commit-tree", "-p", source.commit, "-m", _SUBJECT, made).output

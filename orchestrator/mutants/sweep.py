@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs tests on mutants: first which test reaches which mutant, then each mutant's tests until one notices.
+
+Each mutant gets a fresh guest from a snapshot. Everything is kept as it comes: an outcome holds for a program
+of a test, so a changed or new test runs on the mutants that are still alive, and no other.
+"""
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from orchestrator.guest.boot import boot_guest
+from orchestrator.guest.connection import Guest
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.snapshot import Snapshot, save_snapshot
+from orchestrator.mutants.operators import Site
+from orchestrator.process.progress import Progress
+from orchestrator.result.finding import Finding, judge_result
+from orchestrator.result.record import TrialResult
+from orchestrator.run.runner import Program, compile_imports, make_boot_dir, push_tests, run_test
+from orchestrator.status import Status
+from orchestrator.store.store import write_json
+
+_SWITCH = "/sys/module/mutant/parameters/number"
+_REACHED = "/sys/module/mutant/parameters/reached"
+_RECORD = -1
+_MARK = "cowbell-reached:"
+# a test under a mutant may take so many times as long as without one, and so many native seconds besides
+_SLOWER = 5
+_MORE_S = 4.0
+_KILLS = (Status.FAIL, Status.CRASH)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one test came to on one mutant: the worst subtest, its status and its reason."""
+
+    test: str
+    program_id: str
+    status: Status
+    reason: str
+
+    @property
+    def is_kill(self) -> bool:
+        return self.status in _KILLS
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A run of a test without a mistake: which mutants it reaches, and the subtests that passed."""
+
+    program_id: str
+    duration_s: float
+    passed: tuple[str, ...]
+    reached: tuple[int, ...]
+
+
+_REACHES = TypeAdapter(dict[str, Reach])
+_OUTCOMES = TypeAdapter(dict[str, list[Outcome]])
+
+
+@dataclass(slots=True)
+class Sweep:
+    """The state of all mutants of one image in one guest shape, kept in ``folder``."""
+
+    machine: Machine
+    programs: Sequence[Program]
+    lib_dir: Path
+    folder: Path
+    progress: Progress
+    reach: dict[str, Reach] = field(default_factory=dict)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    _saved: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (path := self.folder / "reach.json").exists():
+            self.reach = _REACHES.validate_json(path.read_bytes())
+        if (path := self.folder / "outcomes.json").exists():
+            self.outcomes = _OUTCOMES.validate_json(path.read_bytes())
+
+    def find_reach(self) -> None:
+        """Run each test without a mistake, recording the mutants that it reaches."""
+        pending = [p for p in self.programs if self._find_reach(p) is None]
+        while pending:
+            with self._open_guest() as guest:
+                at = guest.ready_at
+                while pending:
+                    program = pending.pop(0)
+                    self.progress.detail(f"{program.test.id}: which mutants it reaches")
+                    result, at = run_test(guest, program, at, _wrap(_RECORD))
+                    stdout, _, bitmap = result.stdout.rpartition(_MARK)
+                    found = _judge(program, replace(result, stdout=stdout))
+                    self.reach[program.test.id] = Reach(
+                        program.program_id,
+                        result.duration_s,
+                        tuple(one.name for one in found if one.status is Status.PASS),
+                        tuple(_read_bitmap(bitmap)),
+                    )
+                    write_json(self.folder / "reach.json", _REACHES.dump_python(self.reach, mode="json"))
+                    if not result.is_guest_usable or program.test.may_crash:
+                        break
+
+    def _find_reach(self, program: Program) -> Reach | None:
+        found = self.reach.get(program.test.id)
+        return found if found and found.program_id == program.program_id else None
+
+    def list_tests(self, site: Site) -> list[Program]:
+        """The tests that reach a mutant; first those that killed another of its function, then short ones."""
+        killers = {
+            outcome.test
+            for name, each in self.outcomes.items()
+            for outcome in each
+            if outcome.is_kill and name.split(":")[:2] == site.name.split(":")[:2]
+        }
+        able = [
+            p for p in self.programs if (r := self._find_reach(p)) and r.passed and site.number in r.reached
+        ]
+        return sorted(able, key=lambda p: (p.test.id not in killers, self.reach[p.test.id].duration_s))
+
+    def list_outcomes(self, site: Site) -> list[Outcome]:
+        """The outcomes of a mutant that hold for the tests as they are."""
+        current = {(program.test.id, program.program_id) for program in self.programs}
+        return [one for one in self.outcomes.get(site.name, []) if (one.test, one.program_id) in current]
+
+    def list_missing(self, site: Site) -> list[Program]:
+        """The tests that have yet to run on a mutant; none once one has killed it."""
+        known = self.list_outcomes(site)
+        if any(outcome.is_kill for outcome in known):
+            return []
+        done = {(outcome.test, outcome.program_id) for outcome in known}
+        return [p for p in self.list_tests(site) if (p.test.id, p.program_id) not in done]
+
+    def try_mutants(self, sites: Sequence[Site], on_done: Callable[[Site], None]) -> None:
+        """Run the missing tests of each mutant."""
+        for site in sites:
+            pending = self.list_missing(site)
+            while pending:
+                pending = self._try_in_guest(site, pending)
+            on_done(site)
+
+    def _try_in_guest(self, site: Site, pending: list[Program]) -> list[Program]:
+        """Run tests until one kills the mutant or spoils the guest; the tests that are left."""
+        with self._open_guest() as guest:
+            at = guest.ready_at
+            while pending:
+                program, *pending = pending
+                known = self.reach[program.test.id]
+                limit_s = known.duration_s * _SLOWER + _MORE_S * self.machine.time_scale
+                result, at = run_test(guest, program, at, _wrap(site.number), limit_s)
+                outcome = self._judge(program, result)
+                self.outcomes.setdefault(site.name, []).append(outcome)
+                self._save_outcomes()
+                if outcome.is_kill:
+                    return []
+                if outcome.status is not Status.PASS or not result.is_guest_usable:
+                    return pending
+        return pending
+
+    def _judge(self, program: Program, result: TrialResult) -> Outcome:
+        """The worst of the subtests that pass without the mistake."""
+        passed = self.reach[program.test.id].passed
+        worst = Outcome(program.test.id, program.program_id, Status.PASS, "")
+        for finding in _judge(program, result):
+            counts = finding.name in passed or finding.status is Status.CRASH
+            if counts and _RANK.index(finding.status) < _RANK.index(worst.status):
+                worst = Outcome(program.test.id, program.program_id, finding.status, finding.reason)
+        return worst
+
+    def _save_outcomes(self) -> None:
+        write_json(self.folder / "outcomes.json", _OUTCOMES.dump_python(self.outcomes, mode="json"))
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Sweep"]:
+        """Boot the guest once and save it; inside the block, tests start from there."""
+        with tempfile.TemporaryDirectory(prefix="saved-", dir=self.folder) as place:
+            boot_dir = make_boot_dir(self.folder)
+            with boot_guest(self.machine, boot_dir) as guest:
+                push_tests(guest, self.programs, self.lib_dir)
+                compile_imports(guest, self.programs)
+                self._saved = save_snapshot(guest, Path(place))
+            shutil.rmtree(boot_dir)
+            yield self
+
+    @contextlib.contextmanager
+    def _open_guest(self) -> Iterator[Guest]:
+        boot_dir = make_boot_dir(self.folder)
+        try:
+            with boot_guest(self.machine, boot_dir, self._saved) as guest:
+                yield guest
+        finally:
+            shutil.rmtree(boot_dir, ignore_errors=True)
+
+
+_RANK = (
+    Status.CRASH, Status.FAIL, Status.TIMEOUT, Status.BROKEN, Status.SKIP, Status.PASS,
+)  # fmt: skip
+
+
+def _wrap(number: int) -> Callable[[str], str]:
+    """The start of a program with a mutant switched on for as long as it runs."""
+
+    def wrap(start: str) -> str:
+        show = f"; printf '\\n%s' {_MARK}; cat {_REACHED}" if number == _RECORD else ""
+        on, off = f"echo > {_REACHED}; echo {number} > {_SWITCH}", f"echo 0 > {_SWITCH}"
+        return f"{{ {on}; ({start}); status=$?; {off}{show}; exit $status; }}"
+
+    return wrap
+
+
+def _read_bitmap(text: str) -> Iterator[int]:
+    """The numbers of the set bits of a kernel bitmap: words of 32 bits in hex, the highest first."""
+    if re.fullmatch(r"\s*[0-9a-f,]+\s*", text):
+        number = int(text.strip().replace(",", ""), 16)
+        yield from (bit for bit in range(number.bit_length()) if number >> bit & 1)
+
+
+def _judge(program: Program, result: TrialResult) -> list[Finding]:
+    return list(judge_result(result, program.test.subtests, ()))
