@@ -11,7 +11,7 @@ import pytest
 from orchestrator.errors import InfraError
 from orchestrator.store.store import (
     Store,
-    disk_trouble,
+    convert_disk_errors,
     find_default_root,
     make_id,
     make_tree_id,
@@ -180,7 +180,7 @@ def test_store_that_can_not_be_is_told(tmp_path: Path) -> None:
 
 
 def test_other_os_errors_are_ours(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), disk_trouble(tmp_path):
+    with pytest.raises(FileNotFoundError), convert_disk_errors(tmp_path):
         (tmp_path / "absent").read_text()
 
 

@@ -153,7 +153,7 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     assert changed == "init/main.c"
     text = render_text(outcome)
     assert f"the first version that fixes {SURE.id} (fail):\n  {first}, after {previous}\n  git -C" in text
-    assert f"it and {previous} came to the same" in " ".join(text.split())
+    assert f"it and {previous} gave the same results" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
     assert not render_mail(outcome)
     assert read_product(render_json(outcome))["previous"] == previous
@@ -206,7 +206,7 @@ def test_what_was_fetched_is_on_the_line_though_the_mirror_has_it_no_more(bench:
 def test_dry_run_counts_versions(bench: Bench) -> None:
     told = bench.start().describe()
     assert told == (
-        f"test fake-5.10:{OLD} and fake-5.10:{NEW}, then version by version: 6 in question, about 3 steps"
+        f"test fake-5.10:{OLD} and fake-5.10:{NEW}, then version by version: 6 candidates, about 3 steps"
     )
     assert bench.fetched == set()
 
@@ -307,7 +307,7 @@ def test_the_command(bench: Bench, tmp_path: Path) -> None:
     file.write_text(f"trees:\n  fake-5.10: {{debian: {FAKE_TREE.package}, suite: {TREE.suite}}}\n")
     words = ("-n", "bisect", "ROW=demo", "TESTS=odirect.rd-mprotect", "KERNEL=fake-5.10")
     done = cowbell(*words, f"GOOD={NEW}", f"BAD={OLD}", cwd=tmp_path / "mine")
-    assert (done.returncode, "version by version: 6 in question" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "version by version: 6 candidates" in done.stdout) == (0, True), done.stderr
     for more, status, told in (
         ((f"GOOD={NEW}", "BAD=5.10.1-1"), 2, "BAD: there is no version 5.10.1-1"),
         ((f"GOOD={NEW}", f"BAD={NEW}"), 2, "are the same version"),

@@ -33,7 +33,7 @@ from orchestrator.process.jobserver import read_options
 from orchestrator.project.root import find_root
 from orchestrator.project.yamlfile import size_mib
 from orchestrator.store import gc
-from orchestrator.store.store import Store, disk_trouble, find_default_root, open_default
+from orchestrator.store.store import Store, convert_disk_errors, find_default_root, open_default
 
 if TYPE_CHECKING:
     # imported where they are used: cowbell --help must not wait for paramiko
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        with disk_trouble(find_default_root()):
+        with convert_disk_errors(find_default_root()):
             status = _run(words)
     except* CowbellError as group:
         errors = list(_flatten(group))

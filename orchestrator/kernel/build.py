@@ -311,7 +311,7 @@ def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, ta
     done = make.run([f"M={folder}", "modules"], log, check=False)
     if done.returncode:
         words = log.read_text(errors="replace").splitlines()
-        raise command.find_host_trouble(done, words) or InfraError(
+        raise command.find_host_error(done, words) or InfraError(
             "the modules of the guest tests do not build for this kernel",
             where=request.subject,
             hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
@@ -393,7 +393,7 @@ def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> S
     kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
     shutil.copyfile(done.log, kept)
     lines = kept.read_text(errors="replace").splitlines()
-    if trouble := command.find_host_trouble(done, lines):
+    if trouble := command.find_host_error(done, lines):
         return trouble
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
     told = lines[first : first + 6] + _quote_source(lines[first], worktree)

@@ -236,7 +236,7 @@ def _run_allnoconfig(
     )
     if done.returncode:
         words = done.output.splitlines()
-        raise command.find_host_trouble(done, words) or StageFailure(
+        raise command.find_host_error(done, words) or StageFailure(
             "kconfig", "Kconfig failed on this tree", hint="\n  ".join(words[-6:]), log=log
         )
     return made.read_text()

@@ -27,7 +27,7 @@ TAIL_LINES = 20
 _LINE_LIMIT = 1 << 14
 MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
 GRACE_S = 2.0
-_HOST_TROUBLE = (
+_HOST_ERRORS = (
     ("No space left on device", "no space left on device", MORE_SPACE),
     ("Killed signal terminated program", "the compiler was killed", "is the host out of memory?"),
     ("Cannot allocate memory", "the host is out of memory", ""),
@@ -85,17 +85,17 @@ class Completed:
 def make_failure(done: Completed) -> InfraError:
     """The error of a command that failed, with its last words."""
     tail = done.output.splitlines()[-TAIL_LINES:]
-    return find_host_trouble(done, tail) or InfraError(
+    return find_host_error(done, tail) or InfraError(
         f"{Path(done.argv[0]).name} ended with status {done.returncode}",
         hint=f"{done.line}\n" + _indent(tail),
         log=done.log,
     )
 
 
-def find_host_trouble(done: Completed, lines: Sequence[str]) -> InfraError | None:
+def find_host_error(done: Completed, lines: Sequence[str]) -> InfraError | None:
     """Why a failure is the host's and says nothing of the input: a full disk, no memory, a signal."""
     name = Path(done.argv[0]).name
-    for words, what, hint in _HOST_TROUBLE:
+    for words, what, hint in _HOST_ERRORS:
         if any(words in line for line in lines):
             return InfraError(f"{what} ({name})", hint=hint, log=done.log)
     if done.returncode < 0:

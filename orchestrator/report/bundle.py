@@ -20,7 +20,7 @@ from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_r
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
-from orchestrator.store.store import Store, disk_trouble
+from orchestrator.store.store import Store, convert_disk_errors
 
 # bytes of one piece; of what is longer, the middle is left out
 PIECE_LIMIT = 4 << 20
@@ -150,7 +150,7 @@ def _pack(name: str, pieces: Mapping[str, bytes | None]) -> bytes:
 
 def _publish(content: bytes, path: Path) -> None:
     """Compress into place, so that nobody sees half an archive."""
-    with disk_trouble(path):
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as draft:
             packed = Path(draft) / path.name.removesuffix(".zst")

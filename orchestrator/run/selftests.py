@@ -73,7 +73,7 @@ def _compile(name: str, worktree: Path, scratch: Path, compiler: str, target: Pa
     if not done.returncode:
         return []
     said = done.output.replace(f"{worktree}/", "").splitlines()
-    if trouble := command.find_host_trouble(done, said):
+    if trouble := command.find_host_error(done, said):
         raise trouble
     told = [f"# {line}" for line in said[:20]]
     return [*told, f"Bail out! {source.relative_to(worktree)} does not compile"]

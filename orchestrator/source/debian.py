@@ -143,7 +143,7 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
             done = command.Completed(tuple(argv), process.returncode or 0, text, 0.0, 0.0)
             what = f"the package lists of {suite} cannot be updated from this host's mirror"
             why = "what apt said" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
-            errors[suite] = command.find_host_trouble(done, lines) or InfraError(
+            errors[suite] = command.find_host_error(done, lines) or InfraError(
                 what, hint="\n    ".join([f"{why}:", *lines])
             )
     return errors

@@ -280,7 +280,7 @@ def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> st
         tar = [command.find_tool("tar", "tar"), "-xf", str(archive), "-C", str(place)]
         done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
         if done.returncode:
-            raise command.find_host_trouble(done, done.output.splitlines()) or UsageError(
+            raise command.find_host_error(done, done.output.splitlines()) or UsageError(
                 "is not a complete archive", where=str(archive), hint=done.output
             )
         return _commit_files(place, f"{name}: {message}", "--force")

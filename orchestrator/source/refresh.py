@@ -25,7 +25,7 @@ from orchestrator.source.repository import (
     save_ref,
 )
 from orchestrator.source.series import Patch, Series
-from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
+from orchestrator.store.store import Store, convert_disk_errors, make_id, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def _write_changes(
     changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
     removed = sorted(gone - texts.keys())
     if not is_dry:
-        with disk_trouble(folder):
+        with convert_disk_errors(folder):
             for path in changed:
                 write_atomic(path, texts[path])
             for path in removed:

@@ -155,7 +155,7 @@ def _fetch_from(repo: Path, url: str, *words: str, stdin: str = "") -> None:
     quiet = ("-q", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
     done = git(repo, *_STALL, *told, "fetch", *quiet, *words, is_users=True, check=False, stdin=stdin)
     if done.returncode:
-        trouble = command.find_host_trouble(done, done.output.splitlines())
+        trouble = command.find_host_error(done, done.output.splitlines())
         raise trouble or InfraError("fetch failed", where=url, hint=find_last_words(done))
 
 
