@@ -47,15 +47,15 @@ def find_ending(guest: Guest, reason: GoneReason) -> Ending:
     The guest cannot be used afterwards.
     """
     guest.check_host()
-    monitor = guest.lines.monitor
+    monitor = guest.channels.monitor
     shutdown = monitor.find_shutdown()
     if guest.has_ended:
         core = keep_core(guest.machine, monitor, guest.folder) if guest.process.poll() is None else ""
-        guest.lines.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
+        guest.channels.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
         ended = Ended.POWER_OFF if shutdown == "guest-shutdown" else Ended.RESET
         return Ending(ended, f"QEMU reports {shutdown}" if shutdown else "QEMU ended", core=core)
     if reason is GoneReason.FLOOD:
-        return Ending(Ended.FLOOD, f"console limit exceeded by {guest.lines.serial.dropped} bytes")
+        return Ending(Ended.FLOOD, f"console limit exceeded by {guest.channels.serial.dropped} bytes")
     if reason is GoneReason.PANIC:
         return Ending(Ended.HANG, "it did not end after its panic", core=_keep_core(guest))
     return _try_other_ways(guest, reason)
@@ -70,7 +70,7 @@ def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
     if network == "answers" and (said := _ask_anew(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
         return Ending(ended, how, said, asked_at, _keep_core(guest))
-    found = gather_hang_diagnostics(guest.machine, guest.lines.serial, guest.lines.monitor)
+    found = gather_hang_diagnostics(guest.machine, guest.channels.serial, guest.channels.monitor)
     how = _WORDS[network]
     if network == "is silent" and found.answers_sysrq:
         how = "it answers SysRq, but neither SSH nor network"
@@ -87,12 +87,12 @@ def probe_network(guest: Guest) -> str:
     """
     scale = guest.machine.time_scale
     try:
-        with socket.create_connection(("127.0.0.1", guest.lines.port), timeout=_ACCEPT_S * scale) as probe:
+        with socket.create_connection(("127.0.0.1", guest.channels.port), timeout=_ACCEPT_S * scale) as probe:
             try:
                 return "answers" if probe.recv(1) else "refuses"
             except TimeoutError:
                 # QEMU itself always accepts; check whether it still waits for the guest
-                if "TCP[SYN_SENT]" in guest.lines.monitor.ask("info usernet"):
+                if "TCP[SYN_SENT]" in guest.channels.monitor.ask("info usernet"):
                     return "is silent"
             probe.settimeout(_LOGIN_S * scale)
             try:
@@ -106,12 +106,12 @@ def probe_network(guest: Guest) -> str:
 def _ask_anew(guest: Guest) -> str | None:
     """Log in again and let the kernel print its tasks; returns its output, None if the login failed."""
     deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
-    serial = guest.lines.serial
+    serial = guest.channels.serial
     serial.allow()
     begin = serial.log.stat().st_size
     show = "echo w > /proc/sysrq-trigger; echo t > /proc/sysrq-trigger"
     try:
-        with contextlib.closing(connect(guest.lines.port, guest.lines.keys, guest.folder, deadline)) as ssh:
+        with contextlib.closing(connect(guest.channels.port, guest.channels.keys, guest.folder, deadline)) as ssh:
             guest.ssh.close()
             guest.ssh = ssh
             guest.run(show, deadline)
@@ -128,13 +128,13 @@ def end_guest(guest: Guest, limit_s: float = 1.0) -> None:
     native seconds.
     """
     deadline = Deadline.after(limit_s * guest.machine.time_scale)
-    guest.lines.serial.allow()
+    guest.channels.serial.allow()
     with contextlib.suppress(GuestGone):
         guest.run("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.1; reboot -nf", deadline)
     while not guest.has_ended and not deadline.is_over:
         time.sleep(0.01)
-    guest.lines.serial.finish(deadline.remaining_s() if guest.process.poll() is not None else 0.0)
+    guest.channels.serial.finish(deadline.remaining_s() if guest.process.poll() is not None else 0.0)
 
 
 def _keep_core(guest: Guest) -> str:
-    return keep_core(guest.machine, guest.lines.monitor, guest.folder)
+    return keep_core(guest.machine, guest.channels.monitor, guest.folder)

@@ -239,7 +239,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
     So what the kernel says between two tests is the later one's, and never lost.
     """
     test, scale = program.test, guest.machine.time_scale
-    guest.lines.serial.allow()
+    guest.channels.serial.allow()
     line = make_test_line(test, scale)
     answer, before, after = CommandResult(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
@@ -267,7 +267,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
         stdout=answer.stdout,
         stderr=answer.stderr,
         console=console,
-        console_lost=lost + guest.lines.serial.dropped,
+        console_lost=lost + guest.channels.serial.dropped,
         taint_before=before,
         taint_after=after,
         duration_s=round(duration_s, 3),
