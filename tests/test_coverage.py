@@ -91,7 +91,7 @@ def test_the_lowest_known_rate_is_sought() -> None:
     assert not find_target_rates(make_proofs([TEST], find_observations([PAIR], CURRENT).values()))
 
 
-def test_one_sided_is_told() -> None:
+def test_one_sided_is_reported() -> None:
     (proof,) = make_proofs([TEST], find_observations([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
     assert "never seen to FAIL: 1\n    odirect.rd-mprotect" in render_proofs([proof])
     assert "0 of 1 subtests seen both ways" in render_proofs([proof])

@@ -201,7 +201,7 @@ def test_what_is_no_result_is_passed_over(store: Store) -> None:
     assert len(read(store)) == 1
 
 
-def test_a_damaged_file_is_set_aside_and_made_again(store: Store) -> None:
+def test_a_damaged_file_is_moved_away_and_made_again(store: Store) -> None:
     earn(store, RESULT)
     for path in store.root.glob(f"{FILE}-*"):
         path.unlink()
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_set_aside_and_made_again(store: Store) -> None:
     with open_history(store, notes.append) as db:
         assert len(find_entries(db)) == 1
     assert len(notes) == 1
-    assert f"{FILE}: file is not a database; set aside as {FILE}.damaged" in notes[0]
+    assert f"{FILE}: file is not a database; moved to {FILE}.damaged" in notes[0]
     assert (store.root / f"{FILE}.damaged").read_bytes().startswith(b"no database")
     assert len(read(store)) == 1
 
@@ -233,14 +233,14 @@ def test_a_damaged_page_is_found(store: Store) -> None:
     with open_history(store, notes.append):
         pass
     assert len(notes) == 1
-    assert "set aside" in notes[0]
+    assert "moved to" in notes[0]
 
 
 @pytest.mark.parametrize("trouble", ["damaged", "folder"])
 def test_a_run_goes_on_without_its_history(
     store: Store, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_told", set())
+    monkeypatch.setattr(database, "_reported", set())
     where = store.path(FILE)
     if trouble == "folder":
         where.mkdir()
@@ -255,7 +255,7 @@ def test_a_run_goes_on_without_its_history(
     # once, not once a test
     assert len(progress.notes) == 1
     assert str(where) in progress.notes[0]
-    assert "nothing is lost" in progress.notes[0]
+    assert "no result is lost" in progress.notes[0]
     notes: list[str] = []
     with open_history(store, notes.append) as db:
         assert len(find_entries(db)) == 3
@@ -322,7 +322,7 @@ def test_an_older_file_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_told", set())
+    monkeypatch.setattr(database, "_reported", set())
     earn(store, RESULT)
     db = sqlite3.connect(store.root / FILE)
     db.execute("PRAGMA user_version = 99")
@@ -446,9 +446,9 @@ def test_what_is_chosen(store: Store) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             count("odirect.rd-mprotec", rows=("numb",), kernel="7")
     assert [str(error) for error in caught.value.exceptions] == [
-        "history: no result is known of test odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
-        "ROW: no result is known of row numb; did you mean numa?",
-        "KERNEL: no result is known of kernel 7",
+        "history: there is no result of test odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
+        "ROW: there is no result of row numb; did you mean numa?",
+        "KERNEL: there is no result of kernel 7",
     ]
 
 

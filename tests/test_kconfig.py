@@ -88,7 +88,7 @@ def test_wrong_condition_is_told_with_its_line(tmp_path: Path) -> None:
     assert told(raised)[0].startswith(f"{tmp_path}/a.config:3: ")
 
 
-def test_fragment_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_fragment_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_bytes(b"#: about caf\xe9\n")
     with pytest.raises((UsageError, ExceptionGroup)):
         load_fragments(tmp_path)

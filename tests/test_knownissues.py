@@ -27,7 +27,7 @@ FINGERPRINT = "warning:handle_mm_fault"
 KNOWN = Known("warning:handle_mm_fault*", "seen on every kernel of the kind, and harmless")
 
 
-def test_a_known_splat_is_passed_over_and_told() -> None:
+def test_a_known_splat_is_ignored_and_reported() -> None:
     (verdict,) = judge(COMPLAINS)
     assert (verdict.status, verdict.fingerprint) == (Status.CRASH, FINGERPRINT)
     (verdict,) = judge(COMPLAINS, known=(KNOWN,))
@@ -80,7 +80,7 @@ def test_an_expected_crash_is_the_one_with_its_fingerprint() -> None:
     assert verdict.status is Status.XFAIL
     (verdict,) = judge(COMPLAINS, expect=(replace(expected, fingerprint="oops:*"),))
     assert verdict.status is Status.CRASH
-    assert f"another crash, oops:*, and this is {FINGERPRINT}" in verdict.why_expected
+    assert f"expected another crash, oops:*, got {FINGERPRINT}" in verdict.why_expected
 
 
 def test_an_expectation_ends() -> None:
@@ -90,7 +90,7 @@ def test_an_expectation_ends() -> None:
     assert (verdict.status, verdict.why_expected) == (Status.XFAIL, "until 2027-03-01: a patch is on its way")
     (verdict,) = judge(failed, expect=(replace(expected, is_over=True),))
     assert verdict.status is Status.FAIL
-    assert verdict.why_expected == "not any more: to fail until 2027-03-01: a patch is on its way"
+    assert verdict.why_expected == "expectation ended: fail until 2027-03-01: a patch is on its way"
     (verdict,) = judge(GOOD, expect=(replace(expected, is_over=True),))
     assert verdict.status is Status.PASS
 
@@ -129,7 +129,7 @@ def test_the_list_is_read(tmp_path: Path) -> None:
     assert load_known_issues(tmp_path / "none.yaml") == ()
 
 
-def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_the_list_is_reported(tmp_path: Path) -> None:
     file = write(
         tmp_path / "known-splats.yaml",
         "splats:\n  - {fingerprint: '*', why: all of them}\n  - {fingerprint: 'oom:a', why: no fault}\n"
@@ -150,7 +150,7 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
         ("status: fail, fingerprint: 'bug:a'", "only a crash has one, and fail is expected"),
     ],
 )
-def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
+def test_what_is_wrong_with_an_expectation_is_reported(tmp_path: Path, words: str, told: str) -> None:
     text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
     first = '- {test: "fork.basic-cow", status: fail, why: injected bug}'
     assert first in text

@@ -117,7 +117,7 @@ def test_what_was_built_is_not_built_for_another_row(
     assert f"cowbell build ROW=demo DIR={built}" in told.value.hint
 
 
-def test_modules_of_another_cowbell_are_told(build: Build, declared: Declarations, place: Workspace) -> None:
+def test_modules_of_another_cowbell_are_reported(build: Build, declared: Declarations, place: Workspace) -> None:
     built = build()
     path = built / "demo.plain.json"
     told = json.loads(path.read_text())

@@ -93,7 +93,7 @@ def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
     assert not auto.wants_more(RACE, [replace(GOOD, stdout="")])
 
 
-def test_auto_counts_trials_where_no_tries_are_told() -> None:
+def test_auto_counts_trials_where_no_tries_are_reported() -> None:
     auto = Repeat(AUTO, {GOOD.test: TargetRate(0.2, "known")})
     wanted = [auto.wants_more(RACE, [GOOD] * n) for n in range(1, 16)]
     assert wanted.index(False) == 13
@@ -178,6 +178,6 @@ def test_other_counts_are_refused(text: str) -> None:
         read_repeat(text)
 
 
-def test_a_wrong_count_is_told() -> None:
+def test_a_wrong_count_is_reported() -> None:
     done = cowbell("-n", "REPEAT=often")
     assert (done.returncode, "REPEAT: expected auto, or a number" in done.stderr) == (2, True)

@@ -129,7 +129,7 @@ FAULTS = {
         "crash",
         "Kernel panic - not syncing: sysrq triggered crash",
     ),
-    "reboot": ("reboot(RB_AUTOBOOT);", "broken", "shut down from within"),
+    "reboot": ("reboot(RB_AUTOBOOT);", "broken", "shut itself down"),
     "soft-lockup": (
         'system("echo 1 > /proc/sys/kernel/watchdog_thresh"); press("j");',
         "crash",
@@ -138,10 +138,10 @@ FAULTS = {
     "ssh": (
         'system("killall -9 dropbear"); for (;;) pause();',
         "broken",
-        "SSH was lost, the kernel lives: its network",
+        "SSH was lost, but the kernel runs: its network",
     ),
     "stuck": ("signal(SIGALRM, SIG_IGN); for (;;) pause();", "timeout", "the guest answers"),
-    "triple": ('press("p"); gt_pass("survived");', "crash", "as by a triple fault: QEMU reports guest-reset"),
+    "triple": ('press("p"); gt_pass("survived");', "crash", "(triple fault?): QEMU reports guest-reset"),
     "well": ('gt_pass("and the guests go on");', "pass", ""),
 }
 

@@ -193,7 +193,7 @@ class Bisection:
         half = (1 - self._request.confidence) / 2
         risk = half / (math.ceil(math.log2(number + 1)) + 2)
         return {
-            v.name: TargetRate(statistics.find_floor(v.rate, half), f"{v.rate} at the bad end", risk)
+            v.name: TargetRate(statistics.find_lower_bound(v.rate, half), f"{v.rate} at the bad end", risk)
             for v in verdicts
             if v.rate and v.rate.hits
         }
