@@ -104,4 +104,4 @@ def test_one_of_several_conditions() -> None:
     ],
 )
 def test_end_of_what_older_kernels_have(text: str, version: str, told: str) -> None:
-    assert Condition.parse(text).tell_end("x86_64", Version.parse(version)) == told
+    assert Condition.parse(text).describe_end("x86_64", Version.parse(version)) == told

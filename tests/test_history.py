@@ -165,7 +165,7 @@ def test_a_result_between_file_and_history_is_not_lost(store: Store) -> None:
     assert [entry.raw for entry in read(store)] == [Status.PASS, Status.FAIL]
 
 
-def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None:
+def test_an_old_result_without_a_job_is_shown(store: Store) -> None:
     """A run that was killed before there was a history: neither record nor variant.json."""
     path = store.path("results", VARIANT) / "fork.basic-cow.0.json"
     save_result(replace(PAIRED, stdout=PAIR), path)

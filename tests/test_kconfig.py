@@ -123,8 +123,8 @@ def test_fragment_that_does_not_hold_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         merge(tmp_path, a="CONFIG_SWAP=y\n", b="#: when kernel>=6.0\n", c="#: when arch=aarch64\n")
     assert told(raised) == [
-        "kconfig: fragment b is for kernel>=6.0, this is x86_64, 5.10.0",
-        "kconfig: fragment c is for arch=aarch64, this is x86_64, 5.10.0",
+        "kconfig: fragment b needs kernel>=6.0, this is x86_64, 5.10.0",
+        "kconfig: fragment c needs arch=aarch64, this is x86_64, 5.10.0",
     ]
 
 
@@ -169,7 +169,7 @@ def test_faulty_bounds_at_once(tmp_path: Path) -> None:
     assert seen == [
         "2: expected conditions, symbols and a reason",
         "3: expected conditions, symbols and a reason",
-        "3: SWAP is bounded twice",
+        "3: SWAP has two 'only' lines for the same architecture",
         "4: expected conditions, symbols and a reason",
         "5: there is no architecture z80, there are: " + ", ".join(ARCHES),
         "6: only KMS: not requested by this fragment; did you mean KSM?",

@@ -112,7 +112,7 @@ def test_what_was_built_is_not_built_for_another_row(
     built = build()
     row = replace(declared.rows["demo"], kconfig=("base", "more"))
     taken, (job,) = take(replace(declared, rows={"demo": row}), place, built)
-    with pytest.raises(UsageError, match="the kernel of demo/plain has another config than its row") as told:
+    with pytest.raises(UsageError, match="the kernel of demo/plain has a different config than its row") as told:
         build_job(job, taken, place)
     assert f"cowbell build ROW=demo DIR={built}" in told.value.hint
 
@@ -224,7 +224,7 @@ def test_folders_with_nothing_or_with_something_else(
     with pytest.raises(ExceptionGroup) as raised:
         load_prebuilt([built, other, tmp_path / "nowhere"])
     told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
-    assert told[0] == (f"{other}/demo.plain.json: is the kernel of demo/plain, and {built} has one, too")
+    assert told[0] == (f"{other}/demo.plain.json: is a second kernel of demo/plain, the first is in {built}")
     assert told[1].startswith(f"{other}/list.json: is not a prebuilt kernel: ")
     assert told[2] == f"{other}/old.json: has schema cowbell-built-0, expected cowbell-built-1"
     assert told[-1] == f"BUILT={tmp_path}/nowhere: there is no such folder"

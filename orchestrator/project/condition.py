@@ -71,7 +71,7 @@ class Condition:
             for sign, bound in self.bounds
         )
 
-    def tell_end(self, arch: str, version: Version) -> str:
+    def describe_end(self, arch: str, version: Version) -> str:
         """``since 7.0`` for a version past an upper bound of an architecture, else an empty string."""
         for condition in (self, *self.others):
             for sign, bound in condition.bounds:
