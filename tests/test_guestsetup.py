@@ -152,7 +152,7 @@ def test_swap_in_one_word(tmp_path: Path, kind: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, errors: list[str]) -> None:
+def test_errors_are_reported_with_their_line(tmp_path: Path, text: str, errors: list[str]) -> None:
     found = told(tmp_path, f"{PLAIN}{text}\n")
     assert len(found) == len(errors)
     for one, expected in zip(found, errors, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known of a kernel and passed over, what is expected only for a time, and what is neither."""
+"""Known issues, expectations with an end date, and invalid ones of both."""
 
 import datetime
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_a_known_splat_is_ignored_and_reported() -> None:
     tests = {GOOD.test: (GOOD.test,)}
     job = JobRecord("row", "plain", "x86_64", "t", "", tests, known=(KNOWN,), results=(COMPLAINS,))
     explained = dict(list_explanations(Judged(RunRecord("row-1", "cowbell", "2024-01-15", (job,)))))
-    assert any("passed over: WARNING at" in text for text in explained.values())
+    assert any("known issue: WARNING at" in text for text in explained.values())
 
 
 @pytest.mark.parametrize(
