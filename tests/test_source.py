@@ -107,7 +107,7 @@ def test_mirror_without_the_suite(mirror: Mirror, store: Store, progress: QuietP
 def test_package_without_a_source(mirror: Mirror, store: Store, progress: QuietProgress) -> None:
     """A package of that name which holds no archive, or one that is no kernel."""
     (mirror.folder / "linux-doc_1_all.deb").symlink_to(next(mirror.folder.glob("*.deb")))
-    with pytest.raises(InfraError, match=r"linux-doc_1_all.deb holds no usr/src/linux-doc.tar"):
+    with pytest.raises(InfraError, match=r"linux-doc_1_all.deb contains no usr/src/linux-doc.tar"):
         fetch_tree(DebianTree("doc", "linux-doc", FAKE_TREE.suite), store, progress)
 
 

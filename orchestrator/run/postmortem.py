@@ -20,7 +20,7 @@ from orchestrator.result.record import Ended
 # native seconds for the guest's network to take a connection, and for SSH to log in on it
 _ACCEPT_S, _LOGIN_S = 1.0, 2.0
 _WORDS = {
-    "answers": "its SSH answers but lets nobody in",
+    "answers": "its SSH answers, but the login fails",
     "refuses": "its network refuses SSH",
     "accepts": "its network answers, its SSH server does not",
     "is silent": "it answers neither SSH nor network",
@@ -67,7 +67,7 @@ def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
     # if the kernel answers, the test did not end, or SSH was lost
     is_lost = reason is GoneReason.CONNECTION
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
-    if network == "answers" and (said := _ask_anew(guest)) is not None:
+    if network == "answers" and (said := _show_tasks(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
         return Ending(ended, how, said, asked_at, _keep_core(guest))
     found = gather_hang_diagnostics(guest.machine, guest.channels.serial, guest.channels.monitor)
@@ -103,7 +103,7 @@ def probe_network(guest: Guest) -> str:
         return "refuses" if guest.process.poll() is None else "is silent"
 
 
-def _ask_anew(guest: Guest) -> str | None:
+def _show_tasks(guest: Guest) -> str | None:
     """Log in again and let the kernel print its tasks; returns its output, None if the login failed."""
     deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
     serial = guest.channels.serial
