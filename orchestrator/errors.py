@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The exceptions of Cowbell: usage errors, infrastructure errors and kernel failures.
 
-They are separate because they are handled differently: a bisection must not blame a commit for a full disk. Several
-errors of one kind are raised as an ``ExceptionGroup``. Any other exception is a bug in Cowbell.
+They are separate because they are handled differently: a bisection must not blame a commit for a full disk.
+Several errors of one kind are raised as an ``ExceptionGroup``. Any other exception is a bug in Cowbell.
 """
 
 from collections.abc import Sequence

@@ -189,7 +189,8 @@ def test_panic_is_the_kernel_s_and_shown(make_machine: MakeMachine, tmp_path: Pa
     error = raised.value
     assert (error.stage, error.what) == (
         "boot",
-        "Kernel panic - not syncing: VFS: Unable to mount root fs (the kernel started, but did not reach init)",
+        "Kernel panic - not syncing: VFS: Unable to mount root fs "
+        "(the kernel started, but did not reach init)",
     )
     assert error.where == "5.10.226, accelerator tcg"
     assert error.hint.splitlines()[-1].endswith("Kernel panic - not syncing: VFS: Unable to mount root fs")
@@ -362,7 +363,9 @@ def test_kvm_by_name_that_does_not_work_is_refused(
 ) -> None:
     machine = make_machine("say qemu: failed to initialize kvm\nexit 1\n")
     for _ in range(2):
-        with pytest.raises(InfraError, match="KVM does not work on this host: QEMU ended with status 1") as raised:
+        with pytest.raises(
+            InfraError, match="KVM does not work on this host: QEMU ended with status 1"
+        ) as raised:
             choose_accel("kvm", machine, store, progress)
         assert "ACCEL=tcg" in raised.value.hint
     assert len(starts(machine)) == 1

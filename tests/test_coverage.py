@@ -175,7 +175,7 @@ def test_wrong_changelog(tmp_path: Path) -> None:
         load_changelog([file], [TEST])
     told = sorted(str(error) for error in caught.value.exceptions if isinstance(error, UsageError))
     assert told == [
-        f"{file}:1: an entry is numbered 1 already, in line 1",
+        f"{file}:1: duplicate entry 1, the first is in line 1",
         f"{TEST.path}: changelog: changelog.yaml has no entry 29b",
     ]
 

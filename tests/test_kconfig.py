@@ -171,7 +171,7 @@ def test_faulty_bounds_at_once(tmp_path: Path) -> None:
         "3: expected conditions, symbols and a reason",
         "3: SWAP has two 'only' lines for the same architecture",
         "4: expected conditions, symbols and a reason",
-        "5: there is no architecture z80, there are: " + ", ".join(ARCHES),
+        "5: there is no architecture z80, expected one of " + ", ".join(ARCHES),
         "6: only KMS: not requested by this fragment; did you mean KSM?",
         "7: override FROB: not requested by this fragment",
     ]

@@ -147,7 +147,7 @@ def test_all_that_is_wrong_with_the_list_is_reported(tmp_path: Path) -> None:
     ("words", "told"),
     [
         ("status: fail, until: 1.3.2027", "expected a day like 2027-03-01, got 1.3.2027"),
-        ("status: fail, fingerprint: 'bug:a'", "only a crash has one, and fail is expected"),
+        ("status: fail, fingerprint: 'bug:a'", "only valid with status: crash, got fail"),
     ],
 )
 def test_what_is_wrong_with_an_expectation_is_reported(tmp_path: Path, words: str, told: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError
-from orchestrator.guest.connection import GoneReason, Guest, Keys, Channels
+from orchestrator.guest.connection import Channels, GoneReason, Guest, Keys
 from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
 from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.rootfs import Rootfs

@@ -112,12 +112,16 @@ def test_what_was_built_is_not_built_for_another_row(
     built = build()
     row = replace(declared.rows["demo"], kconfig=("base", "more"))
     taken, (job,) = take(replace(declared, rows={"demo": row}), place, built)
-    with pytest.raises(UsageError, match="the kernel of demo/plain has a different config than its row") as told:
+    with pytest.raises(
+        UsageError, match="the kernel of demo/plain has a different config than its row"
+    ) as told:
         build_job(job, taken, place)
     assert f"cowbell build ROW=demo DIR={built}" in told.value.hint
 
 
-def test_modules_of_another_cowbell_are_reported(build: Build, declared: Declarations, place: Workspace) -> None:
+def test_modules_of_another_cowbell_are_reported(
+    build: Build, declared: Declarations, place: Workspace
+) -> None:
     built = build()
     path = built / "demo.plain.json"
     told = json.loads(path.read_text())

@@ -125,7 +125,7 @@ def test_folder_of_somebody_else_needs_no_series_yaml(tmp_path: Path, store: Sto
     assert find_series(folder, store).patches[0].subject == "swap: one"
     with pytest.raises(ExceptionGroup) as raised:
         load_series(folder)
-    assert "series.yaml: can not be read" in tell(raised)[0]
+    assert "series.yaml: cannot be read" in tell(raised)[0]
 
 
 # --- patches

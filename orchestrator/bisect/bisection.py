@@ -69,7 +69,14 @@ class Bisection:
     """One bisection; see ``run``."""
 
     def __init__(
-        self, request: BisectRequest, job: Job, place: Workspace, accel: str, command: str, *, redo: bool = False
+        self,
+        request: BisectRequest,
+        job: Job,
+        place: Workspace,
+        accel: str,
+        command: str,
+        *,
+        redo: bool = False,
     ) -> None:
         self._request, self._line = request, request.line
         self._place, self._accel, self._command = place, accel, command
@@ -86,7 +93,7 @@ class Bisection:
         self._spent: dict[str, float] = {}
 
     def run(self) -> BisectResult:
-        """Find the change. Raises ``UsageError`` if the ends do not differ, ``InfraError`` if the host fails."""
+        """Find the change. Raises ``UsageError`` if the ends are equal, ``InfraError`` on host errors."""
         with self._place.store.lock(f"bisect-{self.folder.name}"):
             find = self._test_ends()
             state = self._walk(find)
@@ -167,7 +174,9 @@ class Bisection:
         for commit in commits:
             ended = self._try(commit, Role.END, self._make_repeat())
             if ended.answer is not (Answer.GOOD if commit == good else Answer.BAD):
-                raise UsageError(f"cannot be used as an end: {ended.reason}", where=line.names[commits.index(commit)])
+                raise UsageError(
+                    f"cannot be used as an end: {ended.reason}", where=line.names[commits.index(commit)]
+                )
             self._keep(ended)
         return find
 

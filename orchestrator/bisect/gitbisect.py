@@ -94,7 +94,8 @@ def _bisect(place: Path, *words: str) -> BisectState:
         raise UsageError("no commit between GOOD and BAD touches these paths", where="PATHS")
     if re.search(r"^The merge base \w+ is ", output, re.M):
         raise UsageError(
-            "neither end is an ancestor of the other, and their merge base gives the same result as the new end",
+            "neither end is an ancestor of the other, and their merge base gives the same result as the new "
+            "end",
             where="GOOD, BAD",
             hint="choose an older end, or set FIND= to search for the opposite change",
         )

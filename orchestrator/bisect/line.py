@@ -35,8 +35,8 @@ SYMBOLIC = ("symbol", "version")
 class Line:
     """The commits from ``old`` to ``new``, in a git directory.
 
-    ``kind`` is the kind of a commit, ``names`` are the user's names of the ends. ``make_job`` makes the job of
-    a commit, ``leave_out`` the job of the new end without it, or None if that is not possible.
+    ``kind`` is the kind of a commit, ``names`` are the user's names of the ends. ``make_job`` makes the job
+    of a commit, ``leave_out`` the job of the new end without it, or None if that is not possible.
     ``make_diff_command`` returns the command that shows the changes of a commit if ``git show`` cannot.
     """
 
@@ -87,7 +87,9 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
         git_dir, old, new = open_repository(place.store), base.commit, tip.commit
     else:
         raise UsageError(
-            f"{tree.name} is not a git tree, so it has no history", where="KERNEL", hint="SERIES= bisects a series"
+            f"{tree.name} is not a git tree, so it has no history",
+            where="KERNEL",
+            hint="SERIES= bisects a series",
         )
 
     def make_job(commit: str) -> Job:

@@ -172,7 +172,7 @@ def _wait_ready(
 
 
 def _open_monitor(process: command.Process, monitor: Monitor, deadline: Deadline) -> int:
-    """The host port of the guest's SSH, 0 if QEMU has ended. Raises ``MonitorGone`` if QEMU does not answer."""
+    """The host port of the guest's SSH, 0 if QEMU has ended; raises ``MonitorGone`` if it does not answer."""
     try:
         monitor.connect(deadline)
         return monitor.read_ssh_port()
@@ -212,7 +212,7 @@ def _tail(text: str, lines: int = 12) -> str:
 
 
 def _check_console(console: Path) -> int:
-    """The length of the console so far. Raises ``StageFailure`` if the kernel printed a splat while it booted."""
+    """The length of the console so far; raises ``StageFailure`` if the kernel printed a splat."""
     text = console.read_bytes()
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:

@@ -162,9 +162,7 @@ class Guest:
         if self.process.poll() is not None:
             return
         if command.is_stopped(self.process):
-            raise InfraError(
-                "QEMU is stopped (SIGSTOP)", hint="run again; all results so far are kept"
-            )
+            raise InfraError("QEMU is stopped (SIGSTOP)", hint="run again; all results so far are kept")
         try:
             state = self.channels.monitor.read_status()
         except MonitorGone as gone:

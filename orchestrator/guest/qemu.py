@@ -138,5 +138,7 @@ def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
         name = signal.Signals(-status).name
         raise QemuCrashed(f"QEMU crashed ({name})", hint=output or "it printed nothing", log=log)
     if "Cannot allocate memory" in output:
-        raise QemuKilled("the host is out of memory (reported by QEMU)", hint=f"{output}\n  {_LESS_MEMORY}", log=log)
+        raise QemuKilled(
+            "the host is out of memory (reported by QEMU)", hint=f"{output}\n  {_LESS_MEMORY}", log=log
+        )
     raise InfraError(f"QEMU ended with status {status}", hint=output or "it printed nothing", log=log)

@@ -92,7 +92,8 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
                 )
                 refuse(
                     folder,
-                    f"{job.row}/{job.variant} differs from that of {ordered[0][0].run_id}: {', '.join(values)}",
+                    f"{job.row}/{job.variant} differs from that of {ordered[0][0].run_id}: "
+                    f"{', '.join(values)}",
                     "such runs cannot be joined; cowbell diff compares them",
                 )
             found[key] = _join_jobs(known, job)

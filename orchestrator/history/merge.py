@@ -195,7 +195,9 @@ def _examine_result(path: Path, found: _Found) -> None:
         if "test" not in has or _NEEDED <= has <= _KNOWN:
             found.refuse(path, "is not a test result, or is truncated")
     elif not str(path.relative_to(find_variant(path))).startswith(f"{result.test}.{result.content_id[:12]}."):
-        found.refuse(path, f"is a result of {result.test}, program {result.content_id}, but has another file name")
+        found.refuse(
+            path, f"is a result of {result.test}, program {result.content_id}, but has another file name"
+        )
     elif not NAME.fullmatch(result.boot):
         found.refuse(path, f"has an invalid boot name: {result.boot!r}")
     else:

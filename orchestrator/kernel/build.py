@@ -218,7 +218,9 @@ def _build(
     _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
 
 
-def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE_HOST) -> None:
+def check_config(
+    request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE_HOST
+) -> None:
     """Check by Kconfig, before anything is compiled, that each requested symbol gets its value.
 
     Raises ``StageFailure`` as ``configure`` does. Kernels that are already built are not checked again.

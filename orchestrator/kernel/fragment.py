@@ -147,7 +147,11 @@ class _Reader:
             bounds = self.bounds.setdefault(symbol, [])
             for other, _, first in bounds:
                 if other.arches & condition.arches:
-                    self._add_error(f"{symbol} has two 'only' lines for the same architecture", where, f"the first is {first}")
+                    self._add_error(
+                        f"{symbol} has two 'only' lines for the same architecture",
+                        where,
+                        f"the first is {first}",
+                    )
             bounds.append((condition, why, where))
             self.named.append((symbol, "only", where))
 

@@ -141,7 +141,7 @@ def make_config(
 def choose_fragments(
     names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
 ) -> list[Fragment]:
-    """The named fragments, and the architecture's own after ``base``; raises ``UsageError`` for unusable ones."""
+    """The named fragments, and that of the architecture after ``base``. Raises ``UsageError`` if unusable."""
     names = [name for name in names if name == arch.name or name not in ARCHES]
     if "base" in names and arch.name in fragments and arch.name not in names:
         names.insert(names.index("base") + 1, arch.name)

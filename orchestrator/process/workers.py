@@ -325,7 +325,9 @@ def _run(task: Task[T], connection: Connection, server: Jobserver | None, parent
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        result = task.call(_WorkerBoard(connection), _WorkerBudget(connection, server) if server else WHOLE_HOST)
+        result = task.call(
+            _WorkerBoard(connection), _WorkerBudget(connection, server) if server else WHOLE_HOST
+        )
         connection.send(("result", result))
     except* CowbellError as group:
         connection.send(("error", list(_flatten(group))))

@@ -29,7 +29,9 @@ def render_rates(points: Sequence[Entry]) -> str:
             f'y2="{_place_y(high, top)}" class="bar"/>'
             f'<circle cx="{x}" cy="{y}" r="3.5" class="{_side(point)}"/></g>'
         )
-    return _frame("failure rate, 95 % interval", statistics.percent(top), marks, [point for point, _ in shown])
+    return _frame(
+        "failure rate, 95 % interval", statistics.percent(top), marks, [point for point, _ in shown]
+    )
 
 
 def render_durations(points: Sequence[Entry]) -> str:

@@ -16,7 +16,7 @@ _NO_XML = {
 
 
 def render_junit(judged: Judged) -> str:
-    """JUnit XML with a test suite per kernel. GitLab shows an expected failure as skipped, with its reason."""
+    """JUnit XML with a test suite per kernel. An expected failure is skipped, with its reason, for GitLab."""
     root = ET.Element("testsuites", name=judged.run.run_id)
     for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
         counts = Counter(_junit_kind(verdict.status) for verdict in verdicts)

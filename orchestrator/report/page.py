@@ -40,7 +40,7 @@ _SIGNS = {Status.PASS: "✓", Status.XFAIL: "≈", Status.SKIP: "–"}
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Lines of a console, each with whether a splat begins there, and the number of lines before and after."""
+    """Lines of a console, each with whether a splat starts there; the numbers of lines before and after."""
 
     lines: tuple[tuple[str, bool], ...]
     before: int

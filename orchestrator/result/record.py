@@ -135,8 +135,8 @@ class Failure:
 class JobRecord:
     """One variant of a row. Fields are filled as stages end; ``left_out`` says why nothing ran.
 
-    ``base`` is the commit of the tree and ``origin`` where it was fetched from; ``commit`` and ``tree_id`` are
-    those of the built source, with ``fixups`` and series. ``boot`` is ``qemu`` or ``vng``.
+    ``base`` is the commit of the tree and ``origin`` where it came from; ``commit`` and ``tree_id`` are those
+    of the built source, with ``fixups`` and series. ``boot`` is ``qemu`` or ``vng``.
     ``tests`` are the planned tests with the names of their subtests, ``races`` the races among them,
     ``target_rates`` the rates for which they were repeated, by subtest. ``known`` are the known issues.
     ``results`` has the trials of a test in order. ``guest_setup`` is the verified state of the guest, if its

@@ -133,8 +133,8 @@ def is_answered(
     target_rates: Mapping[str, TargetRate],
     splats: tuple[Known, ...] = (),
 ) -> bool:
-    """Whether a race needs no more trials: each subtest has failed, has no rate, or has so many misses that its
-    rate is below its target rate. ``splats`` are the known issues.
+    """Whether a race needs no more trials: each subtest has failed, has no rate, or has so many misses that
+    its rate is below its target rate. ``splats`` are the known issues.
     """
     return all(
         finding.status is not Status.PASS

@@ -111,7 +111,9 @@ def _show_tasks(guest: Guest) -> str | None:
     begin = serial.log.stat().st_size
     show = "echo w > /proc/sysrq-trigger; echo t > /proc/sysrq-trigger"
     try:
-        with contextlib.closing(connect(guest.channels.port, guest.channels.keys, guest.folder, deadline)) as ssh:
+        with contextlib.closing(
+            connect(guest.channels.port, guest.channels.keys, guest.folder, deadline)
+        ) as ssh:
             guest.ssh.close()
             guest.ssh = ssh
             guest.run(show, deadline)

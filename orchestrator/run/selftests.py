@@ -75,7 +75,10 @@ def _compile(name: str, worktree: Path, scratch: Path, compiler: str, target: Pa
     output = done.output.replace(f"{worktree}/", "").splitlines()
     if error := command.find_host_error(done, output):
         raise error
-    return [*(f"# {line}" for line in output[:20]), f"Bail out! {source.relative_to(worktree)} does not compile"]
+    return [
+        *(f"# {line}" for line in output[:20]),
+        f"Bail out! {source.relative_to(worktree)} does not compile",
+    ]
 
 
 def render_stub(words: Sequence[str]) -> str:

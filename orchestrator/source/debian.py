@@ -90,7 +90,7 @@ def make_key(version: str) -> tuple[object, ...]:
 
 
 def _make_part_key(text: str) -> tuple[object, ...]:
-    """Alternating text and numbers. ``~`` sorts before the end of the text, letters before other characters."""
+    """Alternating text and numbers. ``~`` sorts before the end of the text, letters before the rest."""
 
     def weigh(character: str) -> int:
         return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)

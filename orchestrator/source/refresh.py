@@ -53,7 +53,11 @@ def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) 
     if (opened.place / ".git").exists():
         return False
     if opened.place.exists() and any(opened.place.iterdir()):
-        raise UsageError("exists already with other content", where=str(opened.place), hint="choose another folder with DIR=")
+        raise UsageError(
+            "exists already with other content",
+            where=str(opened.place),
+            hint="choose another folder with DIR=",
+        )
     repository = open_repository(store)
     git(repository, "worktree", "prune")
     git(repository, "worktree", "add", "-q", "-B", opened.branch, str(opened.place), base.commit)
@@ -169,7 +173,7 @@ def _place_files(
 
 
 def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[tuple[Path, Patch | None]]:
-    """The new series in order, each with its old patch; patches for other kernels stay after their predecessor."""
+    """The new series with the old patches; patches for other kernels stay after their predecessor."""
     old = {patch.subject: patch for patch in series.patches}
     merged: list[tuple[Path, Patch | None]] = [(path, old.get(read_subject(path))) for path in exported]
     before: list[Patch] = []

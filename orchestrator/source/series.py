@@ -32,7 +32,7 @@ _ALWAYS = Condition()
 
 @dataclass(frozen=True, slots=True)
 class Backport:
-    """Another version of a patch, for kernels that match ``when``, and the tests that it flips in addition."""
+    """Another version of a patch, for kernels that match ``when``, and the additional tests it flips."""
 
     when: Condition
     path: Path
@@ -284,9 +284,7 @@ def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> S
     at = tip
     while at != start:
         if at not in known:
-            raise UsageError(
-                f"the history of {tip[:12]} leads to {at[:12]}, not to {start[:12]}", where=name
-            )
+            raise UsageError(f"the history of {tip[:12]} leads to {at[:12]}, not to {start[:12]}", where=name)
         files, *parents = known[at]
         if len(parents) == 1:
             commits.append(at)

@@ -16,7 +16,7 @@ artifact.
     rootfs/ROOTFS_ID/    guest root images
     programs/ID/         compiled guest tests
     results/VARIANT_ID/  one file per test result, and the console of every boot
-    history.sqlite       the history; made again from results and runs if it is missing
+    history.sqlite       the history; made again from results and runs if missing
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
     objects/, accel/     number of objects per config; whether KVM works
     apt/, ccache/        caches of these tools; locks/, scratch/, logs/
@@ -168,8 +168,10 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self, name: str, *, is_result: bool = False) -> Iterator[Path]:
-        """An empty folder, of this process alone; remains of a killed process are removed. ``is_result``: on
-        the disk of the results, so that it can be renamed to there."""
+        """An empty folder for this process; remains of a killed process are removed.
+
+        With ``is_result``, it is on the disk of the results, so that files can be moved there by rename.
+        """
         place = (self.results_root if is_result else self.root) / "scratch" / name
         with self.lock(f"scratch-{name}"), convert_disk_errors(place):
             shutil.rmtree(place, ignore_errors=True)
