@@ -146,11 +146,11 @@ def test_silent_network_is_a_hang(make_guest: MakeGuest, mute_port: int) -> None
     ending = find_ending(make_guest("silent\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.HANG
     assert ending.how == "it answers neither SSH nor network; CPU 0 in user space"
-    assert ending.asked_at == 0
+    assert ending.requested_at == 0
 
 
 def test_answer_to_sysrq_shows_that_the_kernel_lives(make_guest: MakeGuest, mute_port: int) -> None:
     ending = find_ending(make_guest("silent\nsysrq\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.TIMEOUT
     assert "answers SysRq" in ending.how
-    assert "sysrq: w" in ending.said and "sysrq: t" in ending.said
+    assert "sysrq: w" in ending.output and "sysrq: t" in ending.output

@@ -106,7 +106,7 @@ def test_another_guest_than_the_saved_one_is_refused(
     machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     other = replace(snapshot, boot_id="another")
-    with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
+    with pytest.raises(InfraError, match="a different guest"), boot_guest(machine, tmp_path / "boot", other):
         pass
 
 

@@ -143,12 +143,12 @@ class Bisection:
         line = self._line
         commits = (line.old, line.new)
         self._place.progress.stage("bisect", "the ends")
-        asked = [self._request.find] if self._request.find else list(Find)
+        directions = [self._request.find] if self._request.find else list(Find)
         found: dict[Find, Mapping[str, FailureMode]] = {}
         # the race is known to exist, but may be rarer than the default rate: run more trials
         for repeat in (self._make_repeat(), *map(Repeat, _MORE_TRIALS if self._is_race else ())):
             verdicts = {commit: self._test_end(commit, repeat) for commit in commits}
-            for find in asked:
+            for find in directions:
                 good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
                 if failing := find_failure_modes(verdicts[good], verdicts[bad]):
                     found[find] = failing

@@ -190,9 +190,11 @@ def make_config_line(
     base = fetch_tree(job.tree, place.store, place.progress)
     arch = ARCHES[job.row.arch]
     configs = [make_config(names, declared.fragments, arch, base.version) for names in (good, bad)]
-    asked: list[_Requests] = [{request.symbol: request for request in config.requests} for config in configs]
+    requested: list[_Requests] = [
+        {request.symbol: request for request in config.requests} for config in configs
+    ]
     appends = [config.append for config in configs]
-    changes = list(_list_changes(*asked))
+    changes = list(_list_changes(*requested))
     if appends[0] != appends[1]:
         changes.append(_APPEND)
     if not changes:
@@ -201,8 +203,8 @@ def make_config_line(
     family = make_id(*(config.config_id for config in configs))
 
     def make_fragment(name: str, changed: Sequence[str], *, is_end: bool) -> Fragment:
-        union = dict.fromkeys([*asked[1], *asked[0]])
-        wanted = [asked[symbol not in changes or symbol in changed].get(symbol) for symbol in union]
+        union = dict.fromkeys([*requested[1], *requested[0]])
+        wanted = [requested[symbol not in changes or symbol in changed].get(symbol) for symbol in union]
         requests = (request for request in wanted if request)
         return Fragment(
             name,
@@ -228,7 +230,7 @@ def make_config_line(
         for symbol in changes
     }
     git_dir = open_repository(place.store)
-    messages = [f"{symbol}: {_describe_change(symbol, asked, appends)}" for symbol in changes]
+    messages = [f"{symbol}: {_describe_change(symbol, requested, appends)}" for symbol in changes]
     commits = list(commit_chain(git_dir, [f"{' '.join(good)}", *messages]))
     places = {commit: i for i, commit in enumerate(commits)}
 
@@ -263,10 +265,10 @@ def _list_changes(good: _Requests, bad: _Requests) -> Iterator[str]:
             yield symbol
 
 
-def _describe_change(symbol: str, asked: Sequence[_Requests], appends: Sequence[str]) -> str:
+def _describe_change(symbol: str, requested: Sequence[_Requests], appends: Sequence[str]) -> str:
     if symbol == _APPEND:
         return f"{appends[0] or '-'} becomes {appends[1] or '-'}"
-    values = [request.value if (request := each.get(symbol)) else "not requested" for each in asked]
+    values = [request.value if (request := each.get(symbol)) else "not requested" for each in requested]
     return f"{values[0]} becomes {values[1]}"
 
 

@@ -197,7 +197,7 @@ def _explain_failure(
     else:
         what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
         found = gather_hang_diagnostics(machine, serial, monitor)
-        shown += f"\n{found.where}\n{_tail(found.said)}" if found.where or found.said else ""
+        shown += f"\n{found.where}\n{_tail(found.output)}" if found.where or found.output else ""
     return StageFailure(
         "boot",
         make_printable(what),

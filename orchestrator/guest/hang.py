@@ -26,13 +26,13 @@ _USER_SPACE = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class HangDiagnostics:
-    """``where`` names the functions that the CPUs execute, ``said`` is the output of SysRq and NMI.
+    """``where`` names the functions that the CPUs execute, ``output`` is the output of SysRq and NMI.
 
     ``answers_sysrq``: the kernel handles serial interrupts. ``core`` is the file with the guest's memory.
     """
 
     where: str = ""
-    said: str = ""
+    output: str = ""
     answers_sysrq: bool = False
     core: str = ""
 

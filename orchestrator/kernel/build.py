@@ -105,7 +105,7 @@ class BuildRequest:
 
     @property
     def has_modules(self) -> bool:
-        return any((asked.symbol, asked.value) == ("MODULES", "y") for asked in self.config.requests)
+        return any((request.symbol, request.value) == ("MODULES", "y") for request in self.config.requests)
 
     @property
     def folder_id(self) -> str:

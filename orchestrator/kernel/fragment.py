@@ -171,11 +171,11 @@ class _Reader:
     def finish(self) -> Fragment:
         if not self._words("about"):
             self._add_error("missing '#: about' header", f"{self.path}:1", "add '#: about ...'")
-        asked = {one.symbol for request in self.requests for one in request.candidates}
+        requested = {one.symbol for request in self.requests for one in request.candidates}
         for symbol, key, where in self.named:
-            if symbol not in asked:
+            if symbol not in requested:
                 what = f"{key} {symbol}: not requested by this fragment"
-                self._add_error(what + suggest(symbol, asked), where)
+                self._add_error(what + suggest(symbol, requested), where)
         optional = self._words("optional")
         return Fragment(
             self.path.stem,

@@ -86,9 +86,9 @@ class SymbolOutcome:
         return self.state in _LOST and not self.request.is_optional
 
     def __str__(self) -> str:
-        asked = self.request
-        names = " or ".join(one.symbol for one in asked.candidates)
-        text = f"{asked.where}: {names}: requested {asked.value}, got {self.got}"
+        request = self.request
+        names = " or ".join(one.symbol for one in request.candidates)
+        text = f"{request.where}: {names}: requested {request.value}, got {self.got}"
         return f"{text}: {self.reason}" if self.reason else text
 
 
@@ -130,12 +130,12 @@ def make_config(
     raise_all(errors)
     append = " ".join(fragment.append for fragment in used if fragment.append)
     requests = tuple(merged.values())
-    asked = [
+    identity = [
         (r.symbol, r.value, r.is_optional, r.is_set, *(one.symbol for one in r.alternatives))
         for r in requests
     ]
     family = "".join(fragment.family for fragment in used)
-    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported), family)
+    return Config(make_id(arch.name, identity), arch.name, requests, append, tuple(unsupported), family)
 
 
 def choose_fragments(
@@ -223,12 +223,12 @@ def _run_kconfig(
 def _run_allnoconfig(
     requests: str, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
 ) -> str:
-    asked, made, log = build_dir / ".config.asked", build_dir / _MADE, build_dir / "kconfig.log"
-    write_atomic(asked, requests)
+    requested, made, log = build_dir / ".config.requested", build_dir / _MADE, build_dir / "kconfig.log"
+    write_atomic(requested, requests)
     for stale in (made, log):
         stale.unlink(missing_ok=True)
     done = command.run(
-        [*make, f"KCONFIG_ALLCONFIG={asked}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
+        [*make, f"KCONFIG_ALLCONFIG={requested}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
         cwd=worktree,
         env=env,
         deadline=command.Deadline.after(300),

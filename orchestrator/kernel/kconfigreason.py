@@ -186,9 +186,9 @@ def _environment(added: Mapping[str, str]) -> Iterator[None]:
 class _Explainer:
     """The reasons for one ``.config``, which Kconfiglib has loaded."""
 
-    def __init__(self, kconf: _Kconfig, environment: Mapping[str, str], asked: frozenset[str]) -> None:
+    def __init__(self, kconf: _Kconfig, environment: Mapping[str, str], requested: frozenset[str]) -> None:
         self.kconf = kconf
-        self.asked = asked
+        self.requested = requested
         self.worktree = Path(environment["srctree"])
         self.version = environment["KERNELVERSION"]
 
@@ -272,7 +272,7 @@ class _Explainer:
             return "support by the compiler or host"
         if not part.nodes:
             return f"{text}, which is not a symbol of this architecture"
-        if part.name in self.asked:
+        if part.name in self.requested:
             return f"{text}, which is requested too"
         if part in seen or not depth:
             return text

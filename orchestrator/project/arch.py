@@ -76,7 +76,7 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 cross_prefix="x86_64-linux-gnu-",
                 cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
                 # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may mistake another CPU's
-                # access to its local APIC for one to a window: initialize PCI first, then start the other CPUs.
+                # access to its local APIC for one to a window: initialize PCI first, then start other CPUs.
                 # With unknown_nmi_panic, an NMI makes a hanging kernel print its stack.
                 append=MappingProxyType({"tcg": "maxcpus=1 unknown_nmi_panic", "kvm": "unknown_nmi_panic"}),
             ),

@@ -56,7 +56,7 @@ class Shown:
     trial: int
     command: str
     excerpt: Excerpt
-    said: Excerpt
+    diagnostics: Excerpt
     bundle: str
     log: str
     charts: Markup
@@ -155,7 +155,7 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
                     excerpt=find_excerpt(
                         result.console if result else "", is_good=verdict.raw is Status.PASS
                     ),
-                    said=find_excerpt(result.said if result else ""),
+                    diagnostics=find_excerpt(result.said if result else ""),
                     bundle=path + name_bundle(job, result) if result and is_kept else "",
                     log=f"{result.boot}/console.log" if result else "",
                     # generated and escaped by chart

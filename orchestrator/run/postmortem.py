@@ -31,13 +31,13 @@ _WORDS = {
 class Ending:
     """How a guest ended, one line of evidence, and the kernel's answers to SysRq.
 
-    ``asked_at`` is the offset of the console at which the first request was sent; None if there was none.
+    ``requested_at`` is the offset of the console at which the first request was sent; None if there was none.
     """
 
     ended: Ended
     how: str
-    said: str = ""
-    asked_at: int | None = None
+    output: str = ""
+    requested_at: int | None = None
     core: str = ""
 
 
@@ -63,20 +63,22 @@ def find_ending(guest: Guest, reason: GoneReason) -> Ending:
 
 def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
     """Examine a guest that runs and does not answer on its SSH connection."""
-    network, asked_at = probe_network(guest), guest.console.stat().st_size
+    network, requested_at = probe_network(guest), guest.console.stat().st_size
     # if the kernel answers, the test did not end, or SSH was lost
     is_lost = reason is GoneReason.CONNECTION
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
-    if network == "answers" and (said := _show_tasks(guest)) is not None:
+    if network == "answers" and (output := _show_tasks(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
-        return Ending(ended, how, said, asked_at, _keep_core(guest))
+        return Ending(ended, how, output, requested_at, _keep_core(guest))
     found = gather_hang_diagnostics(guest.machine, guest.channels.serial, guest.channels.monitor)
     how = _WORDS[network]
     if network == "is silent" and found.answers_sysrq:
         how = "it answers SysRq, but neither SSH nor network"
     elif network == "is silent":
         ended = Ended.HANG
-    return Ending(ended, f"{how}; {found.where}" if found.where else how, found.said, asked_at, found.core)
+    return Ending(
+        ended, f"{how}; {found.where}" if found.where else how, found.output, requested_at, found.core
+    )
 
 
 def probe_network(guest: Guest) -> str:

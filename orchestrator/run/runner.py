@@ -257,7 +257,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
         # the output so far is the test's, not that of a marker
         answer = replace(answer, stdout=answer.stdout or gone.stdout)
         ending = find_ending(guest, gone.reason)
-        end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
+        end = guest.console.stat().st_size if ending.requested_at is None else ending.requested_at
     console, lost = _read_console(guest, begin, end)
     result = TrialResult(
         test=test.id,
@@ -274,7 +274,7 @@ def _run_test(guest: Guest, program: Program, begin: int) -> tuple[TrialResult, 
         accel=guest.machine.accel,
         boot=guest.folder.name,
         how=ending.how,
-        said=ending.said[-_CONSOLE_LIMIT:],
+        said=ending.output[-_CONSOLE_LIMIT:],
         core=ending.core,
         boot_trouble=guest.trouble,
         trial=program.trial,

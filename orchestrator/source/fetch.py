@@ -2,7 +2,7 @@
 """Fetches trees, as commits of the store's repository.
 
 A tree is fetched once its ref exists, which is written after all objects. An interrupted fetch is resumed:
-git servers are asked for commit and directories first and then for the missing files; downloads of archives
+from git servers, commit and directories are fetched first and then the missing files; downloads of archives
 continue where they stopped.
 """
 
