@@ -82,7 +82,7 @@ def commits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class Ground:
-    """Kernels by commit: what the test comes to on each, trial by trial, and all that was done."""
+    """Fake kernels by commit: the results of each trial, and a log of all builds and runs."""
 
     def __init__(self, commits: Sequence[str], place: Workspace) -> None:
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
@@ -241,7 +241,7 @@ def test_paths_narrow(ground: Ground) -> None:
         ground.bisect(paths=("drivers",))
 
 
-# --- what is in the way
+# --- commits that cannot be tested
 
 
 def test_skips_are_reported_and_leave_suspects(ground: Ground) -> None:
@@ -362,7 +362,7 @@ def test_a_killed_bisection_goes_on(ground: Ground) -> None:
 
 
 class Chance:
-    """A race that is hit at a rate, with a seed of its own for each kernel."""
+    """A race that is hit at a rate, with one seed per kernel."""
 
     def __init__(self, ground: Ground, rate: float, tries: int) -> None:
         self.dice = {commit: random.Random(i) for i, commit in enumerate([*ground.commits, "without"])}
@@ -409,7 +409,7 @@ def test_evidence_is_topped_up(ground: Ground) -> None:
 
 
 def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
-    """What is tested again may come to something else; then it says so, and is not found."""
+    """If a commit gives another result when tested again, the change is not confirmed."""
     results = iter([GOOD])
     real = ground._find_result
 
@@ -461,11 +461,11 @@ def test_a_subtest_that_is_not_there_is_a_skip() -> None:
 
 
 def test_a_crash_without_a_word_is_no_other_crash() -> None:
-    mute = FailureMode(Status.CRASH, "run", "")
+    silent = FailureMode(Status.CRASH, "run", "")
     (crash,) = judge(CRASH)
     assert crash.fingerprint
-    assert not mute.matches(crash)
-    assert mute.matches(replace(crash, fingerprint=""))
+    assert not silent.matches(crash)
+    assert silent.matches(replace(crash, fingerprint=""))
     assert FailureMode(Status.CRASH).matches(crash)
 
 
@@ -573,7 +573,7 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     assert "stays pass    CLAIMED: pass" in said
     assert "is NOT as series.yaml claims" in said
     assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
-    # one subtest passes, and nobody knows what another would have come to
+    # one subtest passes, and another has no result
     assert "fail -> -" in make(FAIL, PARTLY, GOOD)
     # what only the file for older kernels flips
     variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])

@@ -155,7 +155,7 @@ def test_keys_are_of_one_boot() -> None:
     assert one.host_dropbear.endswith(one.host.asbytes()[-32:])
 
 
-def test_keys_are_nobody_else_s_to_read(make_machine: MakeMachine, tmp_path: Path) -> None:
+def test_keys_are_readable_only_by_the_user(make_machine: MakeMachine, tmp_path: Path) -> None:
     with pytest.raises(StageFailure):
         boot_once(make_machine("exit 0\n"), tmp_path / "boot")
     assert (tmp_path / "boot" / "keys.tar").stat().st_mode & 0o077 == 0

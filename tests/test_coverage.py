@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ledger: what counts as seen, and what is told to be missing."""
+"""Coverage: which results count, and which are reported as missing."""
 
 import json
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_what_proves_nothing(result: TrialResult) -> None:
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
 
 
-def test_the_lowest_known_rate_is_sought() -> None:
+def test_the_lowest_known_rate_is_the_target() -> None:
     def rated(hits: int) -> TrialResult:
         told = f"# rate: {hits} of 1000 tries\nnot ok 1"
         return replace(FAILED, stdout=GOOD.stdout.replace("ok 1", told))

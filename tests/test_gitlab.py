@@ -102,7 +102,7 @@ def test_what_is_so_for_every_job() -> None:
         assert job["artifacts"]["when"] == "always"
         assert job["artifacts"]["expire_in"]
         assert job["timeout"].endswith(" minutes")
-    # the host's trouble is no red test, and the report is red for what is missing
+    # an infrastructure error is only a warning; the report fails for missing results
     assert {str(job.get("allow_failure")) for job in jobs} == {"{'exit_codes': [3]}", "None"}
     assert "allow_failure" not in made["report"]
     # what failed to build is a result as well
@@ -307,7 +307,7 @@ def test_the_time_of_a_test_is_that_of_all_its_kernels() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project in git with two rows of its own, a series, a fragment and a test."""
+    """An overlay in git with two rows, a series, a fragment and a test."""
     folder = tmp_path / "project"
     for name in ("kconfigs", "patches/cow", "guest-tests/odirect", "ci"):
         (folder / name).mkdir(parents=True)

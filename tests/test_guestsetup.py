@@ -472,7 +472,7 @@ def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
     assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
 
 
-def test_swap_that_nobody_asked_for() -> None:
+def test_swap_that_was_not_requested() -> None:
     got = {**GOT, "nodes": [{"memory_mib": 1023}], "disks": [], "hugepages": {}}
     (found,) = find_differences(GuestShape(2, 1024), got)
     assert found == "swap: requested none, got /dev/md0"
@@ -488,10 +488,12 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
 
 
 @pytest.fixture(scope="session")
-def lab_kernel(kernel_store: Store, lab_kconfig: tuple[str, ...]) -> Kernel:
+def setup_kernel(kernel_store: Store, setup_kconfig: tuple[str, ...]) -> Kernel:
     """The one that all rows of x86_64's laboratory share, made for vng as well."""
     declared = load_declarations(ROOT)
-    jobs = plan.make_plan(plan.Request(rows=("x86_64-swap",), series=("none",), config=lab_kconfig), declared)
+    jobs = plan.make_plan(
+        plan.Request(rows=("x86_64-swap",), series=("none",), config=setup_kconfig), declared
+    )
     place = Workspace(ROOT, kernel_store, QuietProgress())
     return stages.build_job(jobs[0], declared, place)
 
@@ -500,13 +502,13 @@ Boot = Callable[[str], contextlib.AbstractContextManager[Guest]]
 
 
 @pytest.fixture
-def lab(lab_kernel: Kernel, kernel_store: Store, tmp_path: Path) -> Boot:
-    """``lab(text)``: a guest with what the text asks for, beside two CPUs and 1 GiB."""
+def boot_with(setup_kernel: Kernel, kernel_store: Store, tmp_path: Path) -> Boot:
+    """``boot_with(text)``: a guest with 2 CPUs, 1 GiB and the given settings."""
     image = make_rootfs(ARCHES["x86_64"], kernel_store, QuietProgress())
 
     def start(text: str) -> contextlib.AbstractContextManager[Guest]:
         shape = read(tmp_path, PLAIN + text).shape
-        return boot_guest(Machine(lab_kernel, image, shape, "tcg", 20), tmp_path / "boot")
+        return boot_guest(Machine(setup_kernel, image, shape, "tcg", 20), tmp_path / "boot")
 
     return start
 
@@ -519,8 +521,8 @@ def ask(guest: Guest, line: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("skip_copy", [True, False])
-def test_array_keeps_pages_stable_only_when_told_to(lab: Boot, *, skip_copy: bool) -> None:
-    with lab(f"swap: {{raid5: {{disks: 3, size: 64M, skip_copy: {str(skip_copy).lower()}}}}}") as guest:
+def test_array_keeps_pages_stable_only_with_skip_copy(boot_with: Boot, *, skip_copy: bool) -> None:
+    with boot_with(f"swap: {{raid5: {{disks: 3, size: 64M, skip_copy: {str(skip_copy).lower()}}}}}") as guest:
         assert ask(guest, "cat /sys/block/md0/queue/stable_writes") == str(int(skip_copy))
         assert re.search(
             r"md0 : active raid5 .*\n.* level 5, .*\[3/3\] \[UUU\]", ask(guest, "cat /proc/mdstat")
@@ -530,8 +532,8 @@ def test_array_keeps_pages_stable_only_when_told_to(lab: Boot, *, skip_copy: boo
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("kind", "device"), [("zram", "zram0"), ("brd", "ram0"), ("integrity", "sda")])
-def test_swap_without_a_disk_of_qemu_s(lab: Boot, kind: str, device: str) -> None:
-    with lab(f"swap: {{{kind}: {{size: 64M}}}}") as guest:
+def test_swap_without_a_disk_of_qemu_s(boot_with: Boot, kind: str, device: str) -> None:
+    with boot_with(f"swap: {{{kind}: {{size: 64M}}}}") as guest:
         assert ask(guest, "tail -n +2 /proc/swaps | cut -d' ' -f1") == f"/dev/{device}"
         # what goes out comes back as it was: 21 is MADV_PAGEOUT
         words = (
@@ -542,9 +544,9 @@ def test_swap_without_a_disk_of_qemu_s(lab: Boot, kind: str, device: str) -> Non
 
 
 @pytest.mark.kernel
-def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
+def test_disks_are_as_requested(boot_with: Boot, tmp_path: Path) -> None:
     disks = "disks: [{size: 512M, sector: 4096}, {size: 64M, format: none}]"
-    with lab(f"{disks}\nswap: disk\nio: {{delay: 20ms, iops: 400}}\n") as guest:
+    with boot_with(f"{disks}\nswap: disk\nio: {{delay: 20ms, iops: 400}}\n") as guest:
         assert ask(
             guest, "stat -f -c %T /work/tmp; for i in 0 1; do blockdev --getss /dev/cowbell/disk$i; done"
         ) == ("ext2/ext3\n4096\n512")
@@ -556,20 +558,20 @@ def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_nodes_huge_pages_and_merging(lab: Boot) -> None:
+def test_nodes_huge_pages_and_merging(boot_with: Boot) -> None:
     nodes = "[{cpus: 1, memory: 640M, distances: [10, 30]}, {cpus: 1, memory: 384M, distances: [30, 10]}]"
-    with lab(f"numa: {nodes}\nhugepages: {{2M: 8}}\nthp: never\nksm: on\nappend: lab=1\n") as guest:
+    with boot_with(f"numa: {nodes}\nhugepages: {{2M: 8}}\nthp: never\nksm: on\nappend: setup=1\n") as guest:
         assert ask(
             guest, "cat /sys/devices/system/node/node1/distance /sys/devices/system/node/node*/cpulist"
         ) == ("30 10\n0\n1")
         assert "HugePages_Free:        8" in ask(guest, "cat /proc/meminfo")
         assert "[never]" in ask(guest, "cat /sys/kernel/mm/transparent_hugepage/enabled")
         assert ask(guest, "cat /sys/kernel/mm/ksm/run") == "1"
-        assert " lab=1 " in ask(guest, "cat /proc/cmdline")
+        assert " setup=1 " in ask(guest, "cat /proc/cmdline")
 
 
 @pytest.mark.kernel
-def test_what_does_not_come_up_fails_the_boot(lab: Boot) -> None:
-    with pytest.raises(StageFailure) as raised, lab("swap: zram\nappend: mem=512M"):
+def test_failed_setup_fails_the_boot(boot_with: Boot) -> None:
+    with pytest.raises(StageFailure) as raised, boot_with("swap: zram\nappend: mem=512M"):
         pytest.fail("a guest with half of its memory is taken for the whole one")
     assert re.fullmatch(r"memory: requested 1024 MiB, got 51\d", raised.value.hint)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history: what is entered once stays, whatever is killed, full, read-only or damaged."""
+"""The history: entries survive kills, full and read-only disks, and damaged files."""
 
 import os
 import random
@@ -138,7 +138,7 @@ def test_what_is_taken_from_the_store_again_is_not_new(store: Store) -> None:
     save(store, 1, replace(JOB, results=(RESULT,)))
     save(store, 2, replace(JOB, row="other", results=(RESULT,)))
     assert [entry.row for entry in read(store)] == ["demo"]
-    # the same result once more is another one when it was earned later
+    # the same result at a later time is another one
     earn(store, replace(RESULT, started=FAILED.started))
     assert len(read(store)) == 2
 
@@ -262,7 +262,7 @@ def test_a_run_goes_on_without_its_history(
     assert len(notes) == 1
 
 
-# a disk that is full for whatever is larger than a result
+# a disk that is full for anything larger than a result
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -289,7 +289,7 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
         [sys.executable, "-c", FULL, store.root], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(f"1 {store.root / FILE}: ")
-    # and when there is room again
+    # and when there is space again
     assert len(read(store)) == 3
 
 
@@ -390,7 +390,7 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         db.close()
     assert len(announced) > 12
-    # with those that were saved and not entered any more
+    # with the results that were saved, but not added
     results = {path.name for path in (store.root / "results" / VARIANT).glob("odirect.*.json")}
     assert len(read(store)) == len(results) >= len(announced)
 
@@ -404,7 +404,7 @@ def test_two_write_at_once(store: Store) -> None:
 
 
 def test_many_come_first_at_once(tmp_path: Path) -> None:
-    """The file is made once, whoever else wants to make it."""
+    """The file is created once, even by concurrent processes."""
     results = [replace(RESULT, content_id=str(number)) for number in range(8)]
     with ThreadPoolExecutor(len(results)) as pool:
         for attempt in range(20):

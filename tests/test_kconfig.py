@@ -119,7 +119,7 @@ def test_override_works_in_the_later_one_only(tmp_path: Path) -> None:
 
 
 def test_fragment_that_does_not_hold_is_an_error(tmp_path: Path) -> None:
-    """A row that asks for 64 KiB pages must not be run without them in silence."""
+    """A row that requests 64 KiB pages must not run without them silently."""
     with pytest.raises(ExceptionGroup) as raised:
         merge(tmp_path, a="CONFIG_SWAP=y\n", b="#: when kernel>=6.0\n", c="#: when arch=aarch64\n")
     assert told(raised) == [

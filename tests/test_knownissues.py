@@ -58,7 +58,7 @@ def test_nothing_else_is_passed_over_with_it(result: TrialResult) -> None:
 
 
 def test_a_known_splat_is_no_answer() -> None:
-    """Neither to how often a race fails, nor where the test had trouble of its own."""
+    """Neither in the rate of a race, nor for BROKEN results."""
     race = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
     auto = Repeat(AUTO, {GOOD.test: TargetRate(0.5, "known")})
     assert not auto.wants_more(race, [COMPLAINS])

@@ -239,7 +239,7 @@ def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["stdout", "duration_s", "trial", "host"])
 def test_a_result_with_a_value_of_another_type_is_refused(store: Store, theirs: Store, name: str) -> None:
-    """Taken in, it would be in the way of every later look at the history."""
+    """If imported, it would break every later use of the history."""
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: ["7"]}))
     with pytest.raises(ExceptionGroup) as caught:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a lost guest is told to have ended, by what QEMU, the network and the serial line show; without one."""
+"""The postmortem of a lost guest from QEMU, network and serial line, without a real guest."""
 
 import contextlib
 import os
@@ -68,7 +68,7 @@ def make_guest(tmp_path: Path, fakes: Path) -> Iterator[MakeGuest]:
 
 @pytest.fixture
 def mute_port() -> Iterator[int]:
-    """A port on which connections are taken, and nobody says anything."""
+    """A port that accepts connections, but sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

@@ -215,7 +215,7 @@ def test_folders_with_nothing_or_with_something_else(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    # of a build that died: that is no fault of who calls
+    # of a build that was killed: not a usage error
     with pytest.raises(InfraError, match="there is no kernel"):
         add_inputs(declared, "", (), place, built=[empty])
     built, other = build(), tmp_path / "other"

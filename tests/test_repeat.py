@@ -149,7 +149,7 @@ def test_a_deterministic_test_that_goes_both_ways_says_how_often() -> None:
 def test_what_is_no_rate_is_not_weighed() -> None:
     assert "confidence" not in judge(tried(5, 3))[1]
     assert "confidence" not in judge(tried(0, 0))[1]
-    # it failed, and not in the way that it counts
+    # it failed, but not by a hit that it counts
     other = replace(tried(0, 300), exit_status=1)
     assert "confidence" not in judge(replace(other, stdout=other.stdout.replace("ok 1", "not ok 1")))[1]
 

@@ -119,7 +119,7 @@ def test_empty_series(tmp_path: Path) -> None:
     assert tell(raised) == [f"{folder}/series: lists no patches"]
 
 
-def test_folder_of_somebody_else_needs_no_series_yaml(tmp_path: Path, store: Store) -> None:
+def test_foreign_folder_needs_no_series_yaml(tmp_path: Path, store: Store) -> None:
     folder = write_folder(tmp_path / "theirs", "", series="1.patch\n", **{"1_patch": MAIL})
     (folder / "series.yaml").unlink()
     assert find_series(folder, store).patches[0].subject == "swap: one"

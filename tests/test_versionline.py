@@ -58,7 +58,7 @@ DECLARATIONS = replace(DECLARED, trees={TREE.name: TREE}, fragments={"a": EMPTY}
 
 
 class Bench:
-    """A Debian tree in several versions: what the test comes to on each, and what was run."""
+    """A Debian tree with several versions: the results of the test on each, and the runs."""
 
     def __init__(self, mirror: Mirror, place: Workspace) -> None:
         self.mirror, self.place = mirror, place
@@ -211,7 +211,7 @@ def test_dry_run_counts_versions(bench: Bench) -> None:
     assert bench.fetched == set()
 
 
-# --- what is in the way
+# --- versions that cannot be tested
 
 
 def test_a_version_that_is_not_there_any_more_is_skipped(bench: Bench) -> None:
@@ -249,7 +249,7 @@ def test_the_mirror_s_trouble_ends_it_and_it_goes_on_later(bench: Bench) -> None
         ours.run()
     assert isinstance(group.value.exceptions[0], InfraError)
     ran = list(bench.ran)
-    # a new version in between is no other question
+    # a new version in between does not change the id of the bisection
     bench.mirror.add("5.10.217-1")
     again = bench.start()
     assert again.folder == ours.folder
