@@ -489,7 +489,7 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
 
 @pytest.fixture(scope="session")
 def setup_kernel(kernel_store: Store, setup_kconfig: tuple[str, ...]) -> Kernel:
-    """The one that all rows of x86_64's laboratory share, made for vng as well."""
+    """The kernel that all x86_64 rows with a guest setup share, also built for vng."""
     declared = load_declarations(ROOT)
     jobs = plan.make_plan(
         plan.Request(rows=("x86_64-swap",), series=("none",), config=setup_kconfig), declared

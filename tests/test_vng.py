@@ -149,8 +149,8 @@ def test_variable_has_two_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.kernel
-def test_same_verdicts_as_ever(kernel_store_root: Path, lab_kconfig: tuple[str, ...]) -> None:
-    words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", f"CONFIG={','.join(lab_kconfig)}")
+def test_same_verdicts_as_ever(kernel_store_root: Path, setup_kconfig: tuple[str, ...]) -> None:
+    words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", f"CONFIG={','.join(setup_kconfig)}")
     ways = [cowbell(kernel_store_root, *words, f"BOOT={boot}") for boot in ("qemu", "vng")]
     assert [done.returncode for done in ways] == [0, 0], [done.stderr for done in ways]
     reports = [json.loads(done.stdout) for done in ways]
@@ -165,10 +165,10 @@ def test_same_verdicts_as_ever(kernel_store_root: Path, lab_kconfig: tuple[str, 
 @pytest.mark.kernel
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind(
-    kernel_store_root: Path, lab_kconfig: tuple[str, ...], number: signal.Signals
+    kernel_store_root: Path, setup_kconfig: tuple[str, ...], number: signal.Signals
 ) -> None:
     words = ["-B", "test", "ROW=demo", "SERIES=none", "TESTS=odirect.rd-control", "BOOT=vng"]
-    words += [f"CONFIG={','.join(lab_kconfig)}"]
+    words += [f"CONFIG={','.join(setup_kconfig)}"]
     with subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *words],
         cwd=ROOT,
