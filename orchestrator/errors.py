@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The exceptions of Cowbell: usage errors, infrastructure errors and kernel failures.
 
-They are kept apart because they end differently: a bisection must not blame a commit for a full disk. Several
-errors of one kind are raised as an ``ExceptionGroup``. Any other exception is a bug in Cowbell.
+They are separate because they are handled differently: a bisection must not blame a commit for a full disk.
+Several errors of one kind are raised as an ``ExceptionGroup``. Any other exception is a bug in Cowbell.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class CowbellError(Exception):
-    """What went wrong, where, what to do about it, and the log that tells more.
+    """What went wrong, where, what to do about it, and the log with the details.
 
     ``what`` is one sentence without a full stop. ``where`` is ``file:line``, a job or a stage.
     """
@@ -34,19 +34,22 @@ class CowbellError(Exception):
 
 
 class UsageError(CowbellError):
-    """The user's: a wrong word, file or value. Nothing has been done."""
+    """A usage error: a wrong argument, file or value. Nothing was run."""
 
     exit_code = 2
 
 
 class InfraError(CowbellError):
-    """The host's: a tool, the disk, the network. Says nothing about the kernel."""
+    """An infrastructure error: a tool, the disk, the network. Says nothing about the kernel."""
 
     exit_code = 3
 
 
 class StageFailure(CowbellError):
-    """The kernel's: it does not take the series, configure, build or boot. Becomes a verdict."""
+    """A kernel failure: the series does not apply, or the kernel does not configure, build or boot.
+
+    It becomes a verdict.
+    """
 
     exit_code = 1
 
@@ -54,7 +57,7 @@ class StageFailure(CowbellError):
         self, stage: str, what: str, *, where: str = "", hint: str = "", log: Path | None = None
     ) -> None:
         super().__init__(what, where=where, hint=hint, log=log)
-        # with which it is made again after it has come from another process
+        # the arguments that pickle uses to create it again in another process
         self.args = (stage, what)
         self.stage = stage
 

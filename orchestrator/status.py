@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Outcome of one test. FAIL is the kernel's fault, BROKEN the test's or the host's own trouble."""
+    """The outcome of one test. FAIL means incorrect kernel behaviour, BROKEN a test or harness error."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -18,7 +18,7 @@ class Status(StrEnum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether a run with this outcome exits 1. An unexpected pass is bad: the expectation is wrong."""
+        """Whether a run with this outcome exits 1. An unexpected pass is bad: update the expectation."""
         return self not in (Status.PASS, Status.SKIP, Status.XFAIL)
 
     @property
@@ -44,9 +44,9 @@ class Status(StrEnum):
                 return False, ""
 
     def against(self, expected: "Status") -> "Status":
-        """The outcome seen through an expectation: FAIL expected is XFAIL, PASS instead of FAIL is XPASS.
+        """The outcome given an expectation: an expected FAIL is XFAIL, a PASS instead of it is XPASS.
 
-        A crash or a timeout counts as the expected failure only when it is what was expected.
+        A crash or a timeout counts as an expected failure only if exactly that was expected.
         """
         if expected is Status.PASS or self in (Status.SKIP, Status.BROKEN):
             return self

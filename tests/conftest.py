@@ -80,8 +80,8 @@ def home(own_home: None, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lab_kconfig() -> tuple[str, ...]:
-    """What x86_64's laboratory and vng want of a kernel: tests of either share one, which takes minutes."""
+def setup_kconfig() -> tuple[str, ...]:
+    """The config for guest setup and vng: the tests of both share one kernel, as a build takes minutes."""
     rows = load_declarations(ROOT).rows.values()
     (found,) = {row.kconfig for row in rows if row.name.startswith("x86_64-")}
     return (*found, FRAGMENT)

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bisect import bisection, line
-from orchestrator.bisect.answer import Answer, Failing, find_answer, make_default_failing
-from orchestrator.bisect.bisection import Bisection, Question
+from orchestrator.bisect.answer import Answer, FailureMode, find_answer, make_default_failure_modes
+from orchestrator.bisect.bisection import Bisection, BisectRequest
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line
 from orchestrator.bisect.outcome import (
@@ -83,7 +83,7 @@ def commits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class Ground:
-    """Kernels by commit: what the test comes to on each, trial by trial, and all that was done."""
+    """Fake kernels by commit: the results of each trial, and a log of all builds and runs."""
 
     def __init__(self, commits: Sequence[str], place: Workspace) -> None:
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
@@ -161,7 +161,7 @@ class Ground:
         self, find: Find | None = Find.BREAK, paths: tuple[str, ...] = (), confidence: float = 0.95
     ) -> Bisection:
         found = self.make_line()
-        question = Question(self.test.id, self.test, found, find, paths, confidence)
+        question = BisectRequest(self.test.id, self.test, found, find, paths, confidence)
         return Bisection(question, found.make_job(found.new), self.place, "tcg", "cowbell bisect")
 
     def bisect(
@@ -235,14 +235,14 @@ def test_paths_narrow(ground: Ground) -> None:
     outcome = ground.bisect(paths=("fs",))
     assert outcome.suspects == (ground.commits[12],)
     assert all(ground.number(commit) % 3 == 0 for commit in list_steps(outcome))
-    with pytest.raises(UsageError, match="no commit in between touches them"):
+    with pytest.raises(UsageError, match="no commit between GOOD and BAD touches these paths"):
         ground.bisect(paths=("drivers",))
 
 
-# --- what is in the way
+# --- commits that cannot be tested
 
 
-def test_skips_are_told_and_leave_suspects(ground: Ground) -> None:
+def test_skips_are_reported_and_leave_suspects(ground: Ground) -> None:
     lost = [ground.commits[i] for i in (11, 12)]
     ground.unbuildable, ground.unbootable = {lost[0]}, {lost[1]}
     outcome = ground.bisect()
@@ -265,12 +265,12 @@ SKIPPED = STDOUT.replace("ok 1 odirect.rd-mprotect", "ok 1 odirect.rd-mprotect #
 
 
 def test_another_failure_is_another_bug(ground: Ground) -> None:
-    """A crash in between is neither good nor bad of who looks for lost data, and the other way round."""
+    """A crash is skipped when the bad end loses data, and the other way round."""
     ground.results = {ground.commits[12]: CRASH}
     outcome = ground.bisect()
     (step,) = [step for step in outcome.steps if step.commit == ground.commits[12]]
     assert step.answer is Answer.SKIP
-    assert "and not fail" in step.reason
+    assert "expected fail" in step.reason
     assert set(outcome.suspects) == {ground.commits[12], ground.commits[13]}
 
 
@@ -290,11 +290,11 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
     ("good", "bad", "told"),
     [(FAIL, FAIL, "fail"), (GOOD, GOOD, "pass"), (FAIL, GOOD, "fail"), (GOOD, BROKEN, "broken")],
 )
-def test_ends_that_are_none_are_told_before_any_time_is_lost(
+def test_unusable_ends_are_reported_before_any_step(
     ground: Ground, good: TrialResult, bad: TrialResult, told: str
 ) -> None:
     ground.good, ground.bad = good, bad
-    with pytest.raises(UsageError, match="does not pass at the one end and fail at the other") as error:
+    with pytest.raises(UsageError, match="does not pass at one end and fail at the other") as error:
         ground.bisect()
     assert told in str(error.value)
     assert len({line for line in ground.told if line.startswith("run")}) == 2
@@ -302,7 +302,7 @@ def test_ends_that_are_none_are_told_before_any_time_is_lost(
 
 def test_a_tree_without_a_history(ground: Ground) -> None:
     job = replace(ground.make_line().make_job(ground.commits[0]), tree=TarballTree("x", "x.tar", "0"))
-    with pytest.raises(UsageError, match="x is not of git: it has no history"):
+    with pytest.raises(UsageError, match="x is not a git tree, so it has no history"):
         make_history_line(job, ("v1", "v2"), DECLARED, ground.place)
 
 
@@ -360,7 +360,7 @@ def test_a_killed_bisection_goes_on(ground: Ground) -> None:
 
 
 class Chance:
-    """A race that is hit at a rate, with a seed of its own for each kernel."""
+    """A race that is hit at a rate, with one seed per kernel."""
 
     def __init__(self, ground: Ground, rate: float, tries: int) -> None:
         self.dice = {commit: random.Random(i) for i, commit in enumerate([*ground.commits, "without"])}
@@ -407,7 +407,7 @@ def test_evidence_is_topped_up(ground: Ground) -> None:
 
 
 def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
-    """What is tested again may come to something else; then it says so, and is not found."""
+    """If a commit gives another result when tested again, the change is not confirmed."""
     results = iter([GOOD])
     real = ground._find_result
 
@@ -423,7 +423,7 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
     assert "NOT CONFIRMED: its parent was bad when tested again" in render_text(outcome)
 
 
-def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
+def test_a_revert_that_does_not_help_is_reported(ground: Ground) -> None:
     ground.reverted = FAIL
     outcome = ground.bisect()
     assert not outcome.is_found
@@ -448,23 +448,23 @@ def judge(*results: TrialResult) -> list[Verdict]:
 
 def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
     verdicts = judge(tried(0, 100))
-    failing = {GOOD.test: Failing(Status.FAIL)}
+    failing = {GOOD.test: FailureMode(Status.FAIL)}
     assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
     assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.5, "x", 0.01)})[0] is Answer.GOOD
     assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.01, "x", 0.01)})[0] is Answer.SKIP
 
 
 def test_a_subtest_that_is_not_there_is_a_skip() -> None:
-    assert find_answer([], {GOOD.test: Failing(Status.FAIL)}, {})[0] is Answer.SKIP
+    assert find_answer([], {GOOD.test: FailureMode(Status.FAIL)}, {})[0] is Answer.SKIP
 
 
 def test_a_crash_without_a_word_is_no_other_crash() -> None:
-    mute = Failing(Status.CRASH, "run", "")
+    silent = FailureMode(Status.CRASH, "run", "")
     (crash,) = judge(CRASH)
     assert crash.fingerprint
-    assert not mute.is_like(crash)
-    assert mute.is_like(replace(crash, fingerprint=""))
-    assert Failing(Status.CRASH).is_like(crash)
+    assert not silent.matches(crash)
+    assert silent.matches(replace(crash, fingerprint=""))
+    assert FailureMode(Status.CRASH).matches(crash)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_a_crash_without_a_word_is_no_other_crash() -> None:
 )
 def test_by_hand(result: TrialResult, fingerprint: str, answer: Answer) -> None:
     verdicts = judge(result)
-    assert find_answer(verdicts, make_default_failing(verdicts, fingerprint), {})[0] is answer
+    assert find_answer(verdicts, make_default_failure_modes(verdicts, fingerprint), {})[0] is answer
     assert (answer.exit_status, answer.other.other) == ({"good": 0, "bad": 1, "skip": 125}[answer], answer)
 
 
@@ -505,7 +505,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
     found = make_config_line(job, ["one"], ["other"], declared, ground.place)
     listed = run_git(found.git_dir, "log", "--format=%s", "--reverse", found.new).splitlines()
     assert listed == [
-        "one", "SWAP: n becomes y", "ZRAM: not asked for becomes y", "KSM: y becomes not asked for",
+        "one", "SWAP: n becomes y", "ZRAM: not requested becomes y", "KSM: y becomes not requested",
         "append: - becomes quiet",
     ]  # fmt: skip
     commits = run_git(found.git_dir, "rev-list", "--reverse", found.new).split()
@@ -519,7 +519,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
     assert symbols(found.make_job(commits[2])) == {"MMU": "y", "SWAP": "y", "ZRAM": "y", "KSM": "y"}
     assert symbols(found.make_job(commits[4])) == {"MMU": "y", "SWAP": "y", "ZRAM": "y"}
     assert symbols(found.leave_out(commits[1])) == {"MMU": "y", "SWAP": "n", "ZRAM": "y"}
-    with pytest.raises(UsageError, match="ask for the same symbols"):
+    with pytest.raises(UsageError, match="request the same symbols"):
         make_config_line(job, ["one"], ["one"], declared, ground.place)
 
 
@@ -571,7 +571,7 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     assert "stays pass    CLAIMED: pass" in said
     assert "is NOT as series.yaml claims" in said
     assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
-    # one subtest passes, and nobody knows what another would have come to
+    # one subtest passes, and another has no result
     assert "fail -> -" in make(FAIL, PARTLY, GOOD)
     # what only the file for older kernels flips
     variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
@@ -694,7 +694,7 @@ def test_the_host_s_trouble_stops_git(tmp_path: Path) -> None:
 
 def test_nothing_to_resume() -> None:
     done = cowbell("bisect", "RESUME=1")
-    assert (done.returncode, "no bisection that was not ended" in done.stderr) == (2, True)
+    assert (done.returncode, "no unfinished bisection" in done.stderr) == (2, True)
 
 
 def test_reports(ground: Ground, tmp_path: Path) -> None:
@@ -721,7 +721,7 @@ def test_all_is_done_again_once(ground: Ground) -> None:
     ground.bisect()
     assert not [line for line in ground.told if line.startswith("run")]
     ours = ground.start()
-    again = Bisection(ours._question, ours._line.make_job(ours._line.new), ground.place, "tcg", "", redo=True)
+    again = Bisection(ours._request, ours._line.make_job(ours._line.new), ground.place, "tcg", "", redo=True)
     assert again.run().is_found
     assert sorted(line for line in ground.told if line.startswith("run")) == first
 

@@ -155,7 +155,7 @@ def test_keys_are_of_one_boot() -> None:
     assert one.host_dropbear.endswith(one.host.asbytes()[-32:])
 
 
-def test_keys_are_nobody_else_s_to_read(make_machine: MakeMachine, tmp_path: Path) -> None:
+def test_keys_are_readable_only_by_the_user(make_machine: MakeMachine, tmp_path: Path) -> None:
     with pytest.raises(StageFailure):
         boot_once(make_machine("exit 0\n"), tmp_path / "boot")
     assert (tmp_path / "boot" / "keys.tar").stat().st_mode & 0o077 == 0
@@ -189,7 +189,8 @@ def test_panic_is_the_kernel_s_and_shown(make_machine: MakeMachine, tmp_path: Pa
     error = raised.value
     assert (error.stage, error.what) == (
         "boot",
-        "Kernel panic - not syncing: VFS: Unable to mount root fs (the kernel started, init was not reached)",
+        "Kernel panic - not syncing: VFS: Unable to mount root fs "
+        "(the kernel started, but did not reach init)",
     )
     assert error.where == "5.10.226, accelerator tcg"
     assert error.hint.splitlines()[-1].endswith("Kernel panic - not syncing: VFS: Unable to mount root fs")
@@ -211,7 +212,7 @@ def test_recorded_console_is_shown_to_its_last_line(make_machine: MakeMachine, t
 def test_hang_ends_at_the_deadline_and_so_does_qemu(make_machine: MakeMachine, tmp_path: Path) -> None:
     machine = replace(make_machine("print [    0.1] still here\nhang\n"), boot_limit_s=0.4)
     began = time.monotonic()
-    with pytest.raises(StageFailure, match="the kernel started, init was not reached within") as raised:
+    with pytest.raises(StageFailure, match="the kernel started, but did not reach init within") as raised:
         boot_once(machine, tmp_path / "boot")
     assert 1.4 < time.monotonic() - began < 60
     assert "still here" in raised.value.hint
@@ -222,7 +223,7 @@ def test_panic_that_does_not_end_the_guest_is_not_waited_for(
     make_machine: MakeMachine, tmp_path: Path
 ) -> None:
     machine = replace(make_machine(f"{PANIC}hang\n"), accel="kvm", boot_limit_s=60)
-    with pytest.raises(StageFailure, match=r"Kernel panic.*init was not reached"):
+    with pytest.raises(StageFailure, match=r"Kernel panic.*did not reach init"):
         boot_once(machine, tmp_path / "boot")
 
 
@@ -284,9 +285,9 @@ def test_phases(console: str, before: Phase, phase: Phase) -> None:
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        ("hang\n", "the kernel said nothing within"),
-        ("print [    0.1] Linux version 5.10\nhang\n", "init was not reached within"),
-        ("print [    0.1] Run /init as init process\nhang\n", "did not get to its end within"),
+        ("hang\n", "the kernel printed nothing within"),
+        ("print [    0.1] Linux version 5.10\nhang\n", "did not reach init within"),
+        ("print [    0.1] Run /init as init process\nhang\n", "did not finish within"),
     ],
 )
 def test_phase_that_was_not_reached_is_named(
@@ -362,7 +363,9 @@ def test_kvm_by_name_that_does_not_work_is_refused(
 ) -> None:
     machine = make_machine("say qemu: failed to initialize kvm\nexit 1\n")
     for _ in range(2):
-        with pytest.raises(InfraError, match="KVM does not work here: QEMU ended with status 1") as raised:
+        with pytest.raises(
+            InfraError, match="KVM does not work on this host: QEMU ended with status 1"
+        ) as raised:
             choose_accel("kvm", machine, store, progress)
         assert "ACCEL=tcg" in raised.value.hint
     assert len(starts(machine)) == 1
@@ -424,12 +427,12 @@ def seen(make_machine: MakeMachine, tmp_path: Path) -> Callable[..., None]:
     return check
 
 
-def test_running_kernel_is_the_one_asked_for(seen: Callable[..., None]) -> None:
+def test_running_kernel_is_the_requested_one(seen: Callable[..., None]) -> None:
     seen()
     seen(config_text="")
-    with pytest.raises(StageFailure, match="another kernel than the one built"):
+    with pytest.raises(StageFailure, match="a different kernel than the one built"):
         seen(build_id="4567cdef")
-    with pytest.raises(StageFailure, match=r"2 CPU\(s\) asked for, 1 up"):
+    with pytest.raises(StageFailure, match=r"2 CPU\(s\) requested, 1 online"):
         seen(cpus=1)
 
 

@@ -143,7 +143,7 @@ def test_modules_are_installed_without_links_to_this_machine(
     assert found == [kernel.folder / "modules/lib/modules/5.10.226/kernel/lib/frob.ko"]
 
 
-def test_what_ccache_knew_is_told(
+def test_what_ccache_knew_is_reported(
     base: Source, config: Config, store: Store, progress: QuietProgress
 ) -> None:
     make(base, config, store, progress)

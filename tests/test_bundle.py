@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report.bundle import PIECE_LIMIT, make_bundles, name_bundle
+from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
@@ -54,7 +54,7 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
         save_result(result, folder / f"{result.test}.{result.content_id}.json")
         (folder / "boot-1/console.log").write_text(f"{folder.name}\n")
         (folder / "boot-1/qemu.json").write_text('["qemu"]\n')
-        (folder / "boot-1/qemu.log").write_bytes(b"x" * (PIECE_LIMIT + 100))
+        (folder / "boot-1/qemu.log").write_bytes(b"x" * (MEMBER_LIMIT + 100))
         (folder / "boot-1/keys.tar").write_text("secret")
     (path,) = make_bundles(run_of(job, FAILED), store, tmp_path / "evidence")
     assert path.name == "odirect.rd-mprotect.demo.plain.tar.zst"
@@ -68,7 +68,7 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
     assert json.loads(pieces["job.json"])["build_id"] == "aaaabbbbcccc"
     assert pieces["REPLAY"].decode().splitlines()[1].startswith("cowbell -B test ROW=demo ")
     assert b"[100 bytes left out]" in pieces["boot/qemu.log"]
-    assert len(pieces["boot/qemu.log"]) < PIECE_LIMIT + 100
+    assert len(pieces["boot/qemu.log"]) < MEMBER_LIMIT + 100
     assert "MISSING" not in pieces
     assert b"secret" not in b"".join(pieces.values())
 

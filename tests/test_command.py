@@ -65,7 +65,7 @@ def test_missing_tool_names_its_package() -> None:
 
 
 def test_missing_folder_is_the_host_s_trouble(tmp_path: Path) -> None:
-    with pytest.raises(InfraError, match="true can not be started"):
+    with pytest.raises(InfraError, match="true cannot be started"):
         command.run(["true"], cwd=tmp_path / "absent")
 
 

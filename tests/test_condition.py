@@ -76,13 +76,13 @@ def test_word_that_is_not_understood_is_named(text: str, told: str) -> None:
 
 
 def test_architecture_that_does_not_exist_is_refused() -> None:
-    """``arch=amd64`` would never hold, and what it guards would be left out without a word."""
+    """``arch=amd64`` would never hold, and its symbols would be dropped silently."""
     with pytest.raises(ValueError, match="amd64"):
         Condition.parse("arch=amd64")
 
 
 def test_one_of_several_conditions() -> None:
-    """Each architecture may have a version of its own."""
+    """Each architecture may have its own version range."""
     both = Condition.parse("arch=x86_64 kernel>=5.19").either(Condition.parse("arch=aarch64 kernel>=6.10"))
     assert both.text == "arch=x86_64 kernel>=5.19 or arch=aarch64 kernel>=6.10"
     held = [both.holds(arch, Version.parse("6.1")) for arch in ("x86_64", "aarch64", "riscv64")]
@@ -104,4 +104,4 @@ def test_one_of_several_conditions() -> None:
     ],
 )
 def test_end_of_what_older_kernels_have(text: str, version: str, told: str) -> None:
-    assert Condition.parse(text).tell_end("x86_64", Version.parse(version)) == told
+    assert Condition.parse(text).describe_end("x86_64", Version.parse(version)) == told

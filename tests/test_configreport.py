@@ -86,7 +86,7 @@ def test_config_names_the_alternative_and_what_is_gone(project: Path) -> None:
     assert [line.strip() for line in done.stdout.splitlines()] == [
         "small/plain: fake-5.10 5.10.226, x86_64: 1 survived, 1 gone",
         f"survived    KSM=y  # {file}:3",
-        "the first of NEW, KSM that this kernel offers",
+        "the first of NEW, KSM that this kernel has",
         f"gone        OLD=y, got n  # {file}:4",
         "gone since 5.0: nobody needs it",
     ]

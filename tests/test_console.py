@@ -81,7 +81,7 @@ def test_every_log_is_expected() -> None:
         assert path.with_suffix(".expected.json").exists()
 
 
-def test_a_stack_is_a_complaint_unless_somebody_asked() -> None:
+def test_a_stack_is_a_report_unless_requested() -> None:
     stack = "[    3.0] CPU: 0 PID: 7 Comm: a\n" + "".join(
         f"[    3.000001] {line}\n" for line in TRACE.splitlines()
     )

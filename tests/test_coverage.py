@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ledger: what counts as seen, and what is told to be missing."""
+"""Coverage: which results count, and which are reported as missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_what_proves_nothing(result: TrialResult) -> None:
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
 
 
-def test_the_lowest_known_rate_is_sought() -> None:
+def test_the_lowest_known_rate_is_the_target() -> None:
     def rated(hits: int) -> TrialResult:
         told = f"# rate: {hits} of 1000 tries\nnot ok 1"
         return replace(FAILED, stdout=GOOD.stdout.replace("ok 1", told))
@@ -92,7 +92,7 @@ def test_the_lowest_known_rate_is_sought() -> None:
     assert not find_target_rates(make_proofs([TEST], find_observations([PAIR], CURRENT).values()))
 
 
-def test_one_sided_is_told() -> None:
+def test_one_sided_is_reported() -> None:
     (proof,) = make_proofs([TEST], find_observations([make_run(1, ("6.1", "", GOOD))], CURRENT).values())
     assert "never seen to FAIL: 1\n    odirect.rd-mprotect" in render_proofs([proof])
     assert "0 of 1 subtests seen both ways" in render_proofs([proof])
@@ -177,7 +177,7 @@ def test_wrong_changelog(tmp_path: Path) -> None:
         load_changelog([file], [TEST])
     told = sorted(str(error) for error in caught.value.exceptions if isinstance(error, UsageError))
     assert told == [
-        f"{file}:1: an entry is numbered 1 already, in line 1",
+        f"{file}:1: duplicate entry 1, the first is in line 1",
         f"{TEST.path}: changelog: changelog.yaml has no entry 29b",
     ]
 

@@ -134,8 +134,8 @@ def test_sides_are_runs_kernels_and_dates(store: Store) -> None:
         with pytest.raises(UsageError, match="takes two"):
             find_sides(db, store, ("6.1",))
     assert [str(error).partition("\n")[0] for error in caught.value.exceptions] == [
-        "2023-01-01: no run, kernel or time of which results are known",
-        f"../runs/{run.run_id}: no run, kernel or time of which results are known"
+        "2023-01-01: there are no results of such a run, kernel or date",
+        f"../runs/{run.run_id}: there are no results of such a run, kernel or date"
         f"; did you mean {run.run_id}?",
     ]
 

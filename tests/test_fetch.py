@@ -251,7 +251,7 @@ def test_truncated_tarball(archive: Path, store: Store, progress: QuietProgress)
 
 @pytest.fixture
 def keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A key of somebody's, in the agent's home of this test."""
+    """A signing key, in the GnuPG home of this test."""
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
     monkeypatch.setenv("GNUPGHOME", str(home))

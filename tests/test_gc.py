@@ -48,7 +48,7 @@ def test_what_was_not_used_for_longest_goes_first(filled: Store) -> None:
     assert abs(measure(filled.root) - found.after) < MIB // 10
 
 
-def test_results_and_commits_stay_whatever_the_limit(filled: Store) -> None:
+def test_results_and_commits_are_always_kept(filled: Store) -> None:
     collect(filled, 0)
     assert left(filled) == "fgh"
     assert not list(filled.root.glob("*/.*"))
@@ -106,7 +106,7 @@ def test_remains_of_a_killed_collection_go(filled: Store) -> None:
 
 
 def test_lock_of_a_worktree_tells_its_last_use(filled: Store) -> None:
-    """A worktree has no time stamp of its own: whoever builds from it takes its lock."""
+    """A worktree has no time stamp: each build takes its lock, which has one."""
     with filled.lock("worktree-e"):
         pass
     lock = filled.path("locks", "worktree-e")

@@ -49,7 +49,7 @@ def make(
     times: Mapping[tuple[str, str], float] | None = None,
     **setup: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
-    made = make_pipeline(jobs, Setup(**{"words": {}, "share_s": 900, **setup}), times or {}, TODAY)
+    made = make_pipeline(jobs, Setup(**{"words": {}, "shard_s": 900, **setup}), times or {}, TODAY)
     assert check_pipeline(render(made, "a test"), "pipeline") == []
     return made
 
@@ -102,7 +102,7 @@ def test_what_is_so_for_every_job() -> None:
         assert job["artifacts"]["when"] == "always"
         assert job["artifacts"]["expire_in"]
         assert job["timeout"].endswith(" minutes")
-    # the host's trouble is no red test, and the report is red for what is missing
+    # an infrastructure error is only a warning; the report fails for missing results
     assert {str(job.get("allow_failure")) for job in jobs} == {"{'exit_codes': [3]}", "None"}
     assert "allow_failure" not in made["report"]
     # what failed to build is a result as well
@@ -245,7 +245,7 @@ def test_a_long_row_is_divided_and_nothing_is_lost() -> None:
 
 
 def test_a_hundred_rows() -> None:
-    """More than GitLab takes as needs of one job, with as many configs as there are."""
+    """More build jobs than GitLab allows in needs: of one job."""
     row = DECLARED.rows["demo"]
     fragments = {f"own{n}": replace(DECLARED.fragments["cow"], name=f"own{n}") for n in range(50)}
     rows = {
@@ -257,7 +257,7 @@ def test_a_hundred_rows() -> None:
 
 
 def test_no_row_is_a_pipeline_too() -> None:
-    """GitLab takes none without a job."""
+    """GitLab rejects a pipeline without jobs."""
     made = make([])
     assert names(made, "report") == ["nothing"]
 
@@ -269,9 +269,9 @@ def test_no_row_is_a_pipeline_too() -> None:
     st.lists(st.floats(0.01, 10_000), min_size=1, max_size=60),
     st.floats(1, 5_000),
 )
-def test_shares_are_whole_and_even(seconds: list[float], share_s: float) -> None:
+def test_shares_are_whole_and_even(seconds: list[float], shard_s: float) -> None:
     tests = [make_test(f"a.test{n}") for n in range(len(seconds))]
-    shares = divide(tests, seconds, share_s)
+    shares = divide(tests, seconds, shard_s)
     assert sorted(test.id for share in shares for test in share) == sorted(test.id for test in tests)
     times = dict(zip((test.id for test in tests), seconds, strict=True))
     lengths = [sum(times[test.id] for test in share) for share in shares]
@@ -279,7 +279,7 @@ def test_shares_are_whole_and_even(seconds: list[float], share_s: float) -> None
     assert max(lengths) <= sum(seconds) / len(shares) + max(seconds) + 1e-6
     assert all([*share] == sorted(share, key=tests.index) for share in shares)
     assert 1 <= len(shares) <= len(tests)
-    assert divide(tests, seconds, share_s) == shares
+    assert divide(tests, seconds, shard_s) == shares
 
 
 def test_the_time_of_a_test_is_that_of_all_its_kernels() -> None:
@@ -307,7 +307,7 @@ def test_the_time_of_a_test_is_that_of_all_its_kernels() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project in git with two rows of its own, a series, a fragment and a test."""
+    """An overlay in git with two rows, a series, a fragment and a test."""
     folder = tmp_path / "project"
     for name in ("kconfigs", "patches/cow", "guest-tests/odirect", "ci"):
         (folder / name).mkdir(parents=True)
@@ -424,7 +424,7 @@ def test_what_can_not_be_read_any_more(project: Path) -> None:
     commit(project)
     rows, why = find_touched(project, before)
     assert rows == ["one", "two"]
-    assert "can not be read any more" in why
+    assert "cannot be read by this version" in why
 
 
 def test_a_commit_that_is_nowhere(project: Path) -> None:
@@ -490,21 +490,21 @@ def test_a_good_pipeline() -> None:
     [
         ("needs: [first]", "needs: [furst]", "ci.yml:8: second.needs: there is no job furst; did you"),
         ("needs: [first]", "dependencies: [furst]", "ci.yml:8: second.dependencies: there is no job furst"),
-        ("  script: [make]\n  art", "  needs: [second]\n  script: [make]\n  art", "needs: go in a circle: "),
-        ("  script: [make]\n  art", "  needs: [second]\n  script: [make]\n  art", "second is of a later"),
+        ("  script: [make]\n  art", "  needs: [second]\n  script: [make]\n  art", "needs: is a cycle: "),
+        ("  script: [make]\n  art", "  needs: [second]\n  script: [make]\n  art", "second is in a later"),
         ("stage: two", "stage: tow", "ci.yml:7: second.stage: there is no stage tow; did you mean two?"),
-        ("[out/]", "[/tmp/out]", "ci.yml:5: first.artifacts: /tmp/out is not in the project's folder"),
-        ("[out/]", "[../out]", "ci.yml:5: first.artifacts: ../out is not in the project's folder"),
-        ("[out/]", "[$HOME/out]", "ci.yml:5: first.artifacts: $HOME/out is not in the project's folder"),
+        ("[out/]", "[/tmp/out]", "ci.yml:5: first.artifacts: /tmp/out is not in the project folder"),
+        ("[out/]", "[../out]", "ci.yml:5: first.artifacts: ../out is not in the project folder"),
+        ("[out/]", "[$HOME/out]", "ci.yml:5: first.artifacts: $HOME/out is not in the project folder"),
         ("needs:", "cache: {paths: [~/.ccache]}\n  needs:", "second.cache: ~/.ccache is not in the"),
-        ("second:", f"{'s' * 256}:", "has 256 letters, GitLab takes 255"),
+        ("second:", f"{'s' * 256}:", "the name has 256 characters, GitLab's limit is 255"),
         ("needs:", "retry: {max: 9}\n  needs:", "ci.yml:8: second.retry.max: 9 is greater than the max"),
         ("needs:", "scripts: a\n  needs:", "'scripts' was unexpected"),
-        ("stages: [one, two]", "stages: [one, two", "ci.yml:2: is no YAML: "),
-        (GOOD, "- a\n", "ci.yml: is no pipeline: expected a mapping"),
+        ("stages: [one, two]", "stages: [one, two", "ci.yml:2: is not YAML: "),
+        (GOOD, "- a\n", "ci.yml: is not a pipeline: expected a mapping"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_line(old: str, new: str, what: str) -> None:
+def test_errors_are_reported_with_their_line(old: str, new: str, what: str) -> None:
     assert old in GOOD
     lines = told(GOOD.replace(old, new, 1))
     assert any(what in line for line in lines), lines
@@ -517,27 +517,27 @@ def test_a_path_of_the_project_is_in_its_folder() -> None:
 def test_more_needs_than_gitlab_takes() -> None:
     jobs = "".join(f"job{n}: {{stage: one, script: [make]}}\n" for n in range(51))
     many = GOOD.replace("needs: [first]", f"needs: [{', '.join(f'job{n}' for n in range(51))}]") + jobs
-    assert told(many) == ["ci.yml:8: second.needs: has 51, GitLab takes 50"]
+    assert told(many) == ["ci.yml:8: second.needs: has 51 entries, GitLab's limit is 50"]
 
 
 def test_inputs_of_a_template() -> None:
     template = "spec:\n  inputs:\n    stage: {default: two}\n    unused: {}\n---\n" + GOOD
     template = template.replace("stage: two", "stage: $[[ inputs.stage ]]")
-    assert told(template) == ["ci.yml:4: spec.inputs.unused: is declared, and not used"]
+    assert told(template) == ["ci.yml:4: spec.inputs.unused: is declared but not used"]
     wrong = template.replace("inputs.stage", "inputs.stages").replace("    unused: {}\n", "")
-    assert any("inputs.stages is used, and not declared; did you mean stage?" in line for line in told(wrong))
+    assert any("inputs.stages is used but not declared; did you mean stage?" in line for line in told(wrong))
 
 
 def test_what_is_shipped() -> None:
     for name in ("ci/gitlab-ci.yml", ".gitlab-ci.yml"):
         assert check_file(ROOT / name) == []
     (error,) = check_file(ROOT / "nowhere.yml")
-    assert "can not be read" in str(error)
+    assert "cannot be read" in str(error)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InfraError, match="there is no check-jsonschema") as raised:
+    with pytest.raises(InfraError, match="check-jsonschema is not installed") as raised:
         told(GOOD)
     assert raised.value.hint == "pip install 'cowbell[ci]'"
 
@@ -587,7 +587,7 @@ def test_history_divides(store: Store) -> None:
     [
         (("ROW=dmo",), "there is no row dmo; did you mean demo?"),
         (("SHARD=5",), "SHARD: "),
-        (("TESTS=upstream/*",), "is compiled from the kernel's source"),
+        (("TESTS=upstream/*",), "is compiled from the kernel source"),
         (("KERNEL=debian-5.11",), "there is no kernel debian-5.11"),
         (("SINCE=no-such-commit",), "there is no commit no-such-commit"),
         (("some.yml",), "takes the file some.yml only with --check"),

@@ -157,7 +157,7 @@ def find_job(folder: Path) -> int:
 
 
 def test_a_job_that_is_killed_costs_nobody_else_a_result(project: Project) -> None:
-    """And is not passed over: the report has its row, as one of which nothing is known."""
+    """The report has its row, without results."""
     runner = project.start()
     folder = project.folder / ".gitlab-ci-local" / "builds" / "testIAbad"
 
@@ -175,7 +175,7 @@ def test_a_job_that_is_killed_costs_nobody_else_a_result(project: Project) -> No
     suites = project.find_suites()
     assert set(suites["good/cow"].values()) == {"passed"}
     assert len(suites["good/plain"]) == 7
-    # what it had earned is there, and what it had not is the test's own trouble
+    # finished results are there, the others are BROKEN
     assert suites["bad/plain"] == {"iouring.fixed-mprotect": "failure", "odirect.rd-control": "error"}
     record = project.job_folder("report") / "merged/runs/latest/record.json"
     assert [len(job.results) for job in load_run(record).jobs] == [2, 2, 1]

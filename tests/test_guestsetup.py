@@ -111,7 +111,7 @@ def test_swap_in_one_word(tmp_path: Path, kind: str) -> None:
         ("swap: ramdisk", ["3: swap: expected one of none, disk, zram, brd, integrity, raid5, got ramdisk"]),
         ("swap: {zram: {disks: 3}}", ["3: swap.zram: unknown key disks"]),
         ("swap: {zram: {}, disk: {}}", ["3: swap: expected one kind of swap"]),
-        ("swap: {raid5: {disks: 2}}", ["3: swap: raid5 is of 3 to 8 disks, got 2"]),
+        ("swap: {raid5: {disks: 2}}", ["3: swap: raid5 needs 3 to 8 disks, got 2"]),
         (
             "swap: {raid5: {skip_copy: yes}}",
             ["3: swap.raid5.skip_copy: expected one of true, false, got yes"],
@@ -120,7 +120,7 @@ def test_swap_in_one_word(tmp_path: Path, kind: str) -> None:
             "disks: [{sector: 1024}]",
             ["3: disks[0]: missing size", "3: disks[0].sector: expected one of 512, 4096"],
         ),
-        ("disks: [{size: 64M, format: xfs}]", ["3: disks: disk 0: xfs wants 300M at least, got 64M"]),
+        ("disks: [{size: 64M, format: xfs}]", ["3: disks: disk 0: xfs needs at least 300M, got 64M"]),
         ("hugepages: {2MB: 4}", ["3: hugepages: expected size like 2M, got 2MB"]),
         (
             "hugepages: {2M: 400}\nswap: brd",
@@ -128,9 +128,12 @@ def test_swap_in_one_word(tmp_path: Path, kind: str) -> None:
         ),
         ("thp: on", ["3: thp: expected one of always, madvise, never, got on"]),
         ("io: {delay: 5s}\ndisks: [{size: 64M}]", ["3: io.delay: expected time like 5ms, got 5s"]),
-        ("io: {iops: 10}\nswap: zram", ["3: io: there is no disk to be slowed down"]),
-        ("io: {iops: 10}\nswap: integrity", ["3: io: swap: integrity alone can be delayed, not throttled"]),
-        ("append: quiet init=/bin/sh", ["3: append: --, root= and init= are not the row's"]),
+        ("io: {iops: 10}\nswap: zram", ["3: io: there is no disk to limit"]),
+        (
+            "io: {iops: 10}\nswap: integrity",
+            ["3: io: swap: integrity supports only delay, not iops and bandwidth"],
+        ),
+        ("append: quiet init=/bin/sh", ["3: append: --, root= and init= are reserved"]),
         (
             "numa: [{cpus: 2, memory: 512M}, {cpus: 1, memory: 256M}]\nksm: maybe",
             ["4: ksm: expected one of on, off, got maybe"],
@@ -138,21 +141,21 @@ def test_swap_in_one_word(tmp_path: Path, kind: str) -> None:
         (
             "# two sums\nnuma: [{cpus: 2, memory: 512M}, {cpus: 1, memory: 256M}]\nswap: {raid5: {disks: 9}}",
             [
-                "4: numa: the nodes have 3 of cpus in all, the guest 2",
-                "4: numa: the nodes have 768M of memory in all, the guest 1024M",
-                "5: swap: raid5 is of 3 to 8 disks, got 9",
+                "4: numa: the nodes have 3 of cpus in total, the guest has 2",
+                "4: numa: the nodes have 768M of memory in total, the guest has 1024M",
+                "5: swap: raid5 needs 3 to 8 disks, got 9",
             ],
         ),
         (
             "numa: [{cpus: 1, memory: 512M, distances: [10, 10]}, {cpus: 1, memory: 512M}]",
             [
                 "3: numa: node 0: expected distance 10 to itself and 11 to 254 to others",
-                "3: numa: node 1 has 0 distances to 2 nodes",
+                "3: numa: node 1 has 0 distances, expected 2",
             ],
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, errors: list[str]) -> None:
+def test_errors_are_reported_with_their_line(tmp_path: Path, text: str, errors: list[str]) -> None:
     found = told(tmp_path, f"{PLAIN}{text}\n")
     assert len(found) == len(errors)
     for one, expected in zip(found, errors, strict=True):
@@ -177,7 +180,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, errors: 
             "aarch64 with 64K pages has no huge pages of 1G: 2M, 512M, 16G",
         ),
         (GuestShape(2, 5120, hugepages=((1048576, 2),)), "x86_64", {}, ""),
-        (GuestShape(2, 4096, hugepages=((1048576, 2),)), "x86_64", {}, "memory: 5G at least, got 4096M"),
+        (GuestShape(2, 4096, hugepages=((1048576, 2),)), "x86_64", {}, "need at least memory: 5G on x86_64"),
         (GuestShape(2, 1024, thp="madvise"), "aarch64", {}, ""),
         (GuestShape(2, 1024, thp="madvise"), "aarch64", {"ARM64_16K_PAGES": "y"}, ""),
         (GuestShape(2, 1024, thp="madvise"), "aarch64", {"ARM64_64K_PAGES": "y"}, "a huge page is 512M"),
@@ -336,13 +339,13 @@ def test_a_guest_that_is_as_asked_for() -> None:
         (("nodes", 0, "cpus"), 2, r"numa\[0\]"),
         (("nodes", 0, "distances"), [10, 10], r"numa\[0\]: requested distances \[10, 20\]"),
         (("disks", 0, "block"), 512, r"in blocks of 4096 bytes, got ext4, 512"),
-        (("disks", 0, "block"), 0, r"got ext4, no direct I/O at all"),
+        (("disks", 0, "block"), 0, r"got ext4, no direct I/O"),
         (("disks", 0, "format"), "tmpfs", r"disks\[0\]"),
-        (("swaps",), [], "swap: requested raid5, active is: none"),
-        (("swaps", 0, "stable"), False, "to be stable, they are not stable"),
+        (("swaps",), [], "swap: requested raid5, got none"),
+        (("swaps", 0, "stable"), False, "requested stable pages under writeback, got unstable ones"),
         (("swaps", 0, "size_mib"), 12, "swap: requested 256 MiB, got 12"),
-        (("swaps", 0, "degraded"), 1, "whole RAID5"),
-        (("swaps", 0, "mdstat"), "md0 : active linear vde[0]", "whole RAID5"),
+        (("swaps", 0, "degraded"), 1, "complete RAID5"),
+        (("swaps", 0, "mdstat"), "md0 : active linear vde[0]", "complete RAID5"),
         (("hugepages",), {2048: 7}, "hugepages: requested 8 of 2M, got 7"),
         (("hugepages",), {2048: 8, 1048576: 1}, "hugepages: requested 0 of 1G, got 1"),
         (("thp",), "never", "thp: requested madvise, got never"),
@@ -416,11 +419,11 @@ def test_set_up_that_comes_up_leaves_its_readings(guest_says: Say, tmp_path: Pat
     [
         ("{'error': 'mdadm: no such device'}\n", "mdadm: no such device"),
         ("rubbish\n", "no such program"),
-        (repr({**GOT, "swaps": [], "thp": "never"}), "active is: none\n  thp: requested madvise, got never"),
+        (repr({**GOT, "swaps": [], "thp": "never"}), "got none\n  thp: requested madvise, got never"),
     ],
 )
-def test_set_up_that_does_not_is_no_fault_of_the_kernel(guest_says: Say, said: str, hint: str) -> None:
-    with pytest.raises(StageFailure, match="not the one that the row asks for") as raised:
+def test_failed_setup_is_not_a_kernel_failure(guest_says: Say, said: str, hint: str) -> None:
+    with pytest.raises(StageFailure, match="does not match its row") as raised:
         guest_says(said)
     assert raised.value.stage == "setup"
     assert raised.value.hint.endswith(hint)
@@ -469,10 +472,10 @@ def test_the_guest_s_program_needs_no_module_that_must_be_compiled() -> None:
     assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
 
 
-def test_swap_that_nobody_asked_for() -> None:
+def test_swap_that_was_not_requested() -> None:
     got = {**GOT, "nodes": [{"memory_mib": 1023}], "disks": [], "hugepages": {}}
     (found,) = find_differences(GuestShape(2, 1024), got)
-    assert found == "swap: requested none, active is: /dev/md0"
+    assert found == "swap: requested none, got /dev/md0"
 
 
 def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: Path) -> None:
@@ -485,10 +488,12 @@ def test_results_are_of_the_whole_guest(kernel: Kernel, store: Store, tmp_path: 
 
 
 @pytest.fixture(scope="session")
-def lab_kernel(kernel_store: Store, lab_kconfig: tuple[str, ...]) -> Kernel:
-    """The one that all rows of x86_64's laboratory share, made for vng as well."""
+def setup_kernel(kernel_store: Store, setup_kconfig: tuple[str, ...]) -> Kernel:
+    """The kernel that all x86_64 rows with a guest setup share, also built for vng."""
     declared = load_declarations(ROOT)
-    jobs = plan.make_plan(plan.Request(rows=("x86_64-swap",), series=("none",), config=lab_kconfig), declared)
+    jobs = plan.make_plan(
+        plan.Request(rows=("x86_64-swap",), series=("none",), config=setup_kconfig), declared
+    )
     place = Workspace(ROOT, kernel_store, QuietProgress())
     return steps.build_job(jobs[0], declared, place)
 
@@ -497,13 +502,13 @@ Boot = Callable[[str], contextlib.AbstractContextManager[Guest]]
 
 
 @pytest.fixture
-def lab(lab_kernel: Kernel, kernel_store: Store, tmp_path: Path) -> Boot:
-    """``lab(text)``: a guest with what the text asks for, beside two CPUs and 1 GiB."""
+def boot_with(setup_kernel: Kernel, kernel_store: Store, tmp_path: Path) -> Boot:
+    """``boot_with(text)``: a guest with 2 CPUs, 1 GiB and the given settings."""
     image = make_rootfs(ARCHES["x86_64"], kernel_store, QuietProgress())
 
     def start(text: str) -> contextlib.AbstractContextManager[Guest]:
         shape = read(tmp_path, PLAIN + text).shape
-        return boot_guest(Machine(lab_kernel, image, shape, "tcg", 20), tmp_path / "boot")
+        return boot_guest(Machine(setup_kernel, image, shape, "tcg", 20), tmp_path / "boot")
 
     return start
 
@@ -516,8 +521,8 @@ def ask(guest: Guest, line: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("skip_copy", [True, False])
-def test_array_keeps_pages_stable_only_when_told_to(lab: Boot, *, skip_copy: bool) -> None:
-    with lab(f"swap: {{raid5: {{disks: 3, size: 64M, skip_copy: {str(skip_copy).lower()}}}}}") as guest:
+def test_array_keeps_pages_stable_only_with_skip_copy(boot_with: Boot, *, skip_copy: bool) -> None:
+    with boot_with(f"swap: {{raid5: {{disks: 3, size: 64M, skip_copy: {str(skip_copy).lower()}}}}}") as guest:
         assert ask(guest, "cat /sys/block/md0/queue/stable_writes") == str(int(skip_copy))
         assert re.search(
             r"md0 : active raid5 .*\n.* level 5, .*\[3/3\] \[UUU\]", ask(guest, "cat /proc/mdstat")
@@ -527,8 +532,8 @@ def test_array_keeps_pages_stable_only_when_told_to(lab: Boot, *, skip_copy: boo
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(("kind", "device"), [("zram", "zram0"), ("brd", "ram0"), ("integrity", "sda")])
-def test_swap_without_a_disk_of_qemu_s(lab: Boot, kind: str, device: str) -> None:
-    with lab(f"swap: {{{kind}: {{size: 64M}}}}") as guest:
+def test_swap_without_a_disk_of_qemu_s(boot_with: Boot, kind: str, device: str) -> None:
+    with boot_with(f"swap: {{{kind}: {{size: 64M}}}}") as guest:
         assert ask(guest, "tail -n +2 /proc/swaps | cut -d' ' -f1") == f"/dev/{device}"
         # what goes out comes back as it was: 21 is MADV_PAGEOUT
         words = (
@@ -539,9 +544,9 @@ def test_swap_without_a_disk_of_qemu_s(lab: Boot, kind: str, device: str) -> Non
 
 
 @pytest.mark.kernel
-def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
+def test_disks_are_as_requested(boot_with: Boot, tmp_path: Path) -> None:
     disks = "disks: [{size: 512M, sector: 4096}, {size: 64M, format: none}]"
-    with lab(f"{disks}\nswap: disk\nio: {{delay: 20ms, iops: 400}}\n") as guest:
+    with boot_with(f"{disks}\nswap: disk\nio: {{delay: 20ms, iops: 400}}\n") as guest:
         assert ask(
             guest, "stat -f -c %T /work/tmp; for i in 0 1; do blockdev --getss /dev/cowbell/disk$i; done"
         ) == ("ext2/ext3\n4096\n512")
@@ -553,20 +558,20 @@ def test_disks_are_the_ones_asked_for(lab: Boot, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-def test_nodes_huge_pages_and_merging(lab: Boot) -> None:
+def test_nodes_huge_pages_and_merging(boot_with: Boot) -> None:
     nodes = "[{cpus: 1, memory: 640M, distances: [10, 30]}, {cpus: 1, memory: 384M, distances: [30, 10]}]"
-    with lab(f"numa: {nodes}\nhugepages: {{2M: 8}}\nthp: never\nksm: on\nappend: lab=1\n") as guest:
+    with boot_with(f"numa: {nodes}\nhugepages: {{2M: 8}}\nthp: never\nksm: on\nappend: setup=1\n") as guest:
         assert ask(
             guest, "cat /sys/devices/system/node/node1/distance /sys/devices/system/node/node*/cpulist"
         ) == ("30 10\n0\n1")
         assert "HugePages_Free:        8" in ask(guest, "cat /proc/meminfo")
         assert "[never]" in ask(guest, "cat /sys/kernel/mm/transparent_hugepage/enabled")
         assert ask(guest, "cat /sys/kernel/mm/ksm/run") == "1"
-        assert " lab=1 " in ask(guest, "cat /proc/cmdline")
+        assert " setup=1 " in ask(guest, "cat /proc/cmdline")
 
 
 @pytest.mark.kernel
-def test_what_does_not_come_up_fails_the_boot(lab: Boot) -> None:
-    with pytest.raises(StageFailure) as raised, lab("swap: zram\nappend: mem=512M"):
+def test_failed_setup_fails_the_boot(boot_with: Boot) -> None:
+    with pytest.raises(StageFailure) as raised, boot_with("swap: zram\nappend: mem=512M"):
         pytest.fail("a guest with half of its memory is taken for the whole one")
     assert re.fullmatch(r"memory: requested 1024 MiB, got 51\d", raised.value.hint)

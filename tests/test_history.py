@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history: what is entered once stays, whatever is killed, full, read-only or damaged."""
+"""The history: entries survive kills, full and read-only disks, and damaged files."""
 
 import os
 import random
@@ -138,7 +138,7 @@ def test_what_is_taken_from_the_store_again_is_not_new(store: Store) -> None:
     save(store, 1, replace(JOB, results=(RESULT,)))
     save(store, 2, replace(JOB, row="other", results=(RESULT,)))
     assert [entry.row for entry in read(store)] == ["demo"]
-    # the same result once more is another one when it was earned later
+    # the same result at a later time is another one
     earn(store, replace(RESULT, started=FAILED.started))
     assert len(read(store)) == 2
 
@@ -165,7 +165,7 @@ def test_a_result_between_file_and_history_is_not_lost(store: Store) -> None:
     assert [entry.raw for entry in read(store)] == [Status.PASS, Status.FAIL]
 
 
-def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None:
+def test_an_old_result_without_a_job_is_shown(store: Store) -> None:
     """A run that was killed before there was a history: neither record nor variant.json."""
     path = store.path("results", VARIANT) / "fork.basic-cow.0.json"
     save_result(replace(PAIRED, stdout=PAIR), path)
@@ -201,7 +201,7 @@ def test_what_is_no_result_is_passed_over(store: Store) -> None:
     assert len(read(store)) == 1
 
 
-def test_a_damaged_file_is_set_aside_and_made_again(store: Store) -> None:
+def test_a_damaged_file_is_moved_away_and_made_again(store: Store) -> None:
     earn(store, RESULT)
     for path in store.root.glob(f"{FILE}-*"):
         path.unlink()
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_set_aside_and_made_again(store: Store) -> None:
     with open_history(store, notes.append) as db:
         assert len(find_entries(db)) == 1
     assert len(notes) == 1
-    assert f"{FILE}: file is not a database; set aside as {FILE}.damaged" in notes[0]
+    assert f"{FILE}: file is not a database; moved to {FILE}.damaged" in notes[0]
     assert (store.root / f"{FILE}.damaged").read_bytes().startswith(b"no database")
     assert len(read(store)) == 1
 
@@ -233,14 +233,14 @@ def test_a_damaged_page_is_found(store: Store) -> None:
     with open_history(store, notes.append):
         pass
     assert len(notes) == 1
-    assert "set aside" in notes[0]
+    assert "moved to" in notes[0]
 
 
 @pytest.mark.parametrize("trouble", ["damaged", "folder"])
 def test_a_run_goes_on_without_its_history(
     store: Store, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_told", set())
+    monkeypatch.setattr(database, "_reported", set())
     where = store.path(FILE)
     if trouble == "folder":
         where.mkdir()
@@ -255,14 +255,14 @@ def test_a_run_goes_on_without_its_history(
     # once, not once a test
     assert len(progress.notes) == 1
     assert str(where) in progress.notes[0]
-    assert "nothing is lost" in progress.notes[0]
+    assert "no result is lost" in progress.notes[0]
     notes: list[str] = []
     with open_history(store, notes.append) as db:
         assert len(find_entries(db)) == 3
     assert len(notes) == 1
 
 
-# a disk that is full for whatever is larger than a result
+# a disk that is full for anything larger than a result
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -289,7 +289,7 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
         [sys.executable, "-c", FULL, store.root], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(f"1 {store.root / FILE}: ")
-    # and when there is room again
+    # and when there is space again
     assert len(read(store)) == 3
 
 
@@ -322,7 +322,7 @@ def test_an_older_file_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_told", set())
+    monkeypatch.setattr(database, "_reported", set())
     earn(store, RESULT)
     db = sqlite3.connect(store.root / FILE)
     db.execute("PRAGMA user_version = 99")
@@ -390,7 +390,7 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         db.close()
     assert len(announced) > 12
-    # with those that were saved and not entered any more
+    # with the results that were saved, but not added
     results = {path.name for path in (store.root / "results" / VARIANT).glob("odirect.*.json")}
     assert len(read(store)) == len(results) >= len(announced)
 
@@ -404,7 +404,7 @@ def test_two_write_at_once(store: Store) -> None:
 
 
 def test_many_come_first_at_once(tmp_path: Path) -> None:
-    """The file is made once, whoever else wants to make it."""
+    """The file is created once, even by concurrent processes."""
     results = [replace(RESULT, content_id=str(number)) for number in range(8)]
     with ThreadPoolExecutor(len(results)) as pool:
         for attempt in range(20):
@@ -446,9 +446,9 @@ def test_what_is_chosen(store: Store) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             count("odirect.rd-mprotec", rows=("numb",), kernel="7")
     assert [str(error) for error in caught.value.exceptions] == [
-        "history: no result is known of test odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
-        "ROW: no result is known of row numb; did you mean numa?",
-        "KERNEL: no result is known of kernel 7",
+        "history: there is no result of test odirect.rd-mprotec; did you mean odirect.rd-mprotect?",
+        "ROW: there is no result of row numb; did you mean numa?",
+        "KERNEL: there is no result of kernel 7",
     ]
 
 

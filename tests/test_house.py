@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules of the house, as tests: linters, types, licences, who may import whom, who may print."""
+"""The rules of the code as tests: linters, types, licences, imports between layers, printing."""
 
 import ast
 import graphlib
@@ -34,9 +34,9 @@ def find_path(name: str) -> Path:
 def imports_of(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "orchestrator":
-            room = (node.module or "").removeprefix("orchestrator").removeprefix(".")
-            names = [f"{room}.{alias.name}".removeprefix(".") for alias in node.names]
-            yield from ((name if name in MODULES else room, node.lineno) for name in names)
+            package = (node.module or "").removeprefix("orchestrator").removeprefix(".")
+            names = [f"{package}.{alias.name}".removeprefix(".") for alias in node.names]
+            yield from ((name if name in MODULES else package, node.lineno) for name in names)
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["mypy"]], ids=["ruff", "mypy"])

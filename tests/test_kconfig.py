@@ -88,7 +88,7 @@ def test_wrong_condition_is_told_with_its_line(tmp_path: Path) -> None:
     assert told(raised)[0].startswith(f"{tmp_path}/a.config:3: ")
 
 
-def test_fragment_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_fragment_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_bytes(b"#: about caf\xe9\n")
     with pytest.raises((UsageError, ExceptionGroup)):
         load_fragments(tmp_path)
@@ -119,12 +119,12 @@ def test_override_works_in_the_later_one_only(tmp_path: Path) -> None:
 
 
 def test_fragment_that_does_not_hold_is_an_error(tmp_path: Path) -> None:
-    """A row that asks for 64 KiB pages must not be run without them in silence."""
+    """A row that requests 64 KiB pages must not run without them silently."""
     with pytest.raises(ExceptionGroup) as raised:
         merge(tmp_path, a="CONFIG_SWAP=y\n", b="#: when kernel>=6.0\n", c="#: when arch=aarch64\n")
     assert told(raised) == [
-        "kconfig: fragment b is for kernel>=6.0, this is x86_64, 5.10.0",
-        "kconfig: fragment c is for arch=aarch64, this is x86_64, 5.10.0",
+        "kconfig: fragment b needs kernel>=6.0, this is x86_64, 5.10.0",
+        "kconfig: fragment c needs arch=aarch64, this is x86_64, 5.10.0",
     ]
 
 
@@ -169,9 +169,9 @@ def test_faulty_bounds_at_once(tmp_path: Path) -> None:
     assert seen == [
         "2: expected conditions, symbols and a reason",
         "3: expected conditions, symbols and a reason",
-        "3: SWAP is bounded twice",
+        "3: SWAP has two 'only' lines for the same architecture",
         "4: expected conditions, symbols and a reason",
-        "5: there is no architecture z80, there are: " + ", ".join(ARCHES),
+        "5: there is no architecture z80, expected one of " + ", ".join(ARCHES),
         "6: only KMS: not requested by this fragment; did you mean KSM?",
         "7: override FROB: not requested by this fragment",
     ]

@@ -151,7 +151,7 @@ def explain(tmp_path: Path) -> Explain:
         ),
         ("HAVE_SOFT_DIRTY", "y", [], "it has no prompt, so it cannot be set: its default applies"),
         ("ARCH_HAS_DMA", "n", [], "it has no prompt, so it cannot be unset: its default applies"),
-        ("MMU_NOTIFIER", "n", ["CONFIG_KVM=y"], "it is selected by KVM: leave that out"),
+        ("MMU_NOTIFIER", "n", ["CONFIG_KVM=y"], "it is selected by KVM: remove that"),
         ("PAGES_64K", "y", [], "its choice selected PAGES_4K: request only one of PAGES_4K, PAGES_64K"),
         ("PAGES_4K", "n", [], "it is selected by its choice: request another one of PAGES_4K, PAGES_64K"),
         ("NR_CPUS", "9999", [], "out of range: 2 to 512 is allowed"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known of a kernel and passed over, what is expected only for a time, and what is neither."""
+"""Known issues, expectations with an end date, and invalid ones of both."""
 
 import datetime
 from dataclasses import replace
@@ -27,7 +27,7 @@ FINGERPRINT = "warning:handle_mm_fault"
 KNOWN = Known("warning:handle_mm_fault*", "seen on every kernel of the kind, and harmless")
 
 
-def test_a_known_splat_is_passed_over_and_told() -> None:
+def test_a_known_splat_is_ignored_and_reported() -> None:
     (verdict,) = judge(COMPLAINS)
     assert (verdict.status, verdict.fingerprint) == (Status.CRASH, FINGERPRINT)
     (verdict,) = judge(COMPLAINS, known=(KNOWN,))
@@ -38,7 +38,7 @@ def test_a_known_splat_is_passed_over_and_told() -> None:
     tests = {GOOD.test: (GOOD.test,)}
     job = JobRecord("row", "plain", "x86_64", "t", "", tests, known=(KNOWN,), results=(COMPLAINS,))
     explained = dict(list_explanations(Judged(RunRecord("row-1", "cowbell", "2024-01-15", (job,)))))
-    assert any("passed over: WARNING at" in text for text in explained.values())
+    assert any("known issue: WARNING at" in text for text in explained.values())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_nothing_else_is_passed_over_with_it(result: TrialResult) -> None:
 
 
 def test_a_known_splat_is_no_answer() -> None:
-    """Neither to how often a race fails, nor where the test had trouble of its own."""
+    """Neither in the rate of a race, nor for BROKEN results."""
     race = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
     auto = Repeat(AUTO, {GOOD.test: TargetRate(0.5, "known")})
     assert not auto.wants_more(race, [COMPLAINS])
@@ -80,7 +80,7 @@ def test_an_expected_crash_is_the_one_with_its_fingerprint() -> None:
     assert verdict.status is Status.XFAIL
     (verdict,) = judge(COMPLAINS, expect=(replace(expected, fingerprint="oops:*"),))
     assert verdict.status is Status.CRASH
-    assert f"another crash, oops:*, and this is {FINGERPRINT}" in verdict.why_expected
+    assert f"expected another crash, oops:*, got {FINGERPRINT}" in verdict.why_expected
 
 
 def test_an_expectation_ends() -> None:
@@ -90,7 +90,7 @@ def test_an_expectation_ends() -> None:
     assert (verdict.status, verdict.why_expected) == (Status.XFAIL, "until 2027-03-01: a patch is on its way")
     (verdict,) = judge(failed, expect=(replace(expected, is_over=True),))
     assert verdict.status is Status.FAIL
-    assert verdict.why_expected == "not any more: to fail until 2027-03-01: a patch is on its way"
+    assert verdict.why_expected == "expectation ended: fail until 2027-03-01: a patch is on its way"
     (verdict,) = judge(GOOD, expect=(replace(expected, is_over=True),))
     assert verdict.status is Status.PASS
 
@@ -129,7 +129,7 @@ def test_the_list_is_read(tmp_path: Path) -> None:
     assert load_known_issues(tmp_path / "none.yaml") == ()
 
 
-def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_the_list_is_reported(tmp_path: Path) -> None:
     file = write(
         tmp_path / "known-splats.yaml",
         "splats:\n  - {fingerprint: '*', why: all of them}\n  - {fingerprint: 'oom:a', why: no fault}\n"
@@ -147,10 +147,10 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
     ("words", "told"),
     [
         ("status: fail, until: 1.3.2027", "expected a day like 2027-03-01, got 1.3.2027"),
-        ("status: fail, fingerprint: 'bug:a'", "only a crash has one, and fail is expected"),
+        ("status: fail, fingerprint: 'bug:a'", "only valid with status: crash, got fail"),
     ],
 )
-def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
+def test_what_is_wrong_with_an_expectation_is_reported(tmp_path: Path, words: str, told: str) -> None:
     text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
     first = '- {test: "fork.basic-cow", status: fail, why: injected bug}'
     assert first in text

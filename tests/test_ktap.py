@@ -146,8 +146,8 @@ def test_all_skipped() -> None:
         (["1..1", "ok 1"], "no version line"),
         (["KTAP version 9", "1..1", "ok 1"], "unknown version: KTAP version 9"),
         (["KTAP version 1", "ok 1"], "no plan"),
-        (["KTAP version 1", "1..0"], "plan says 0 and not why"),
-        (["KTAP version 1", "1..3", "ok 1", "ok 2"], "plan says 3, 2 results came"),
+        (["KTAP version 1", "1..0"], "plan 1..0 without a reason"),
+        (["KTAP version 1", "1..3", "ok 1", "ok 2"], "plan says 3, got 2 results"),
         (["KTAP version 1", "1..2", "ok 1", "ok 1"], "line 4: duplicate test number 1"),
         (["KTAP version 1", "1..2", "not ok 1 a", "ok 2 a"], "line 4: duplicate test name a"),
         (["KTAP version 1", "1..1", "ok 1", "ok 2"], "line 4: result after end: number 2, plan 1..1"),
@@ -155,8 +155,8 @@ def test_all_skipped() -> None:
         (["KTAP version 1", "1..1", "1..2", "ok 1"], "line 3: second plan"),
         (["KTAP version 1", "1..1", "ok 1", "KTAP version 1"], "line 4: second version line"),
         (["KTAP version 1", "1..2", "ok 1", "Bail out! no memory"], "Bail out! no memory"),
-        (["KTAP version 1", "1..1", "  1..2", "  ok 1", "ok 1 a"], "plan says 2, 1 results came"),
-        (["KTAP version 1", "1..1", "  1..1", "  not ok 1", "ok 1"], "says ok, a subtest of it failed"),
+        (["KTAP version 1", "1..1", "  1..2", "  ok 1", "ok 1 a"], "plan says 2, got 1 results"),
+        (["KTAP version 1", "1..1", "  1..1", "  not ok 1", "ok 1"], "is ok, but one of its subtests failed"),
         (["KTAP version 1", "1..1", "  # Subtest: a", "  1..1", "  ok 1 b"], "subtests of a without"),
     ],
 )  # fmt: skip
@@ -173,7 +173,7 @@ def test_subtests_cut_off_are_kept() -> None:
 
 def test_a_line_without_its_end_is_not_believed() -> None:
     ktap = parse_ktap("KTAP version 1\n1..1\nok 1 - x # SK")
-    assert ktap.problems == ("last line is cut off",)
+    assert ktap.problems == ("the last line is truncated",)
 
 
 def test_unknown_lines_are_diagnostics() -> None:

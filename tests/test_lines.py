@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lines that lead to a guest: a console that stays bounded, and QEMU's monitor, without any guest."""
+"""The channels to a guest: a console of limited size, and QEMU's monitor, without a guest."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def test_console_comes_whole(make_line: MakeLine) -> None:
     guest.close()
     line.finish(5)
     assert line.log.read_bytes() == b"caf\xe9 \x1b[2J\r\n"
-    assert (line.dropped, line.panicked_at, line.trouble) == (0, None, None)
+    assert (line.dropped, line.panicked_at, line.error) == (0, None, None)
     assert line.read_from(4) == " \x1b[2J\r\n"
 
 
@@ -68,12 +68,12 @@ def test_panic_is_noticed_across_blocks_and_beyond_the_limit(make_line: MakeLine
 def test_full_disk_does_not_stop_the_reading(make_line: MakeLine) -> None:
     line, guest = make_line(log=Path("/dev/full"))
     guest.sendall(b"one")
-    wait_for(lambda: line.trouble is not None)
+    wait_for(lambda: line.error is not None)
     guest.setblocking(False)
     wait_for(lambda: guest.send(bytes(1 << 12)))
     guest.close()
     line.finish(5)
-    assert line.trouble and line.trouble.strerror == "No space left on device"
+    assert line.error and line.error.strerror == "No space left on device"
 
 
 def test_what_is_typed_arrives(make_line: MakeLine) -> None:
@@ -85,7 +85,7 @@ def test_what_is_typed_arrives(make_line: MakeLine) -> None:
 
 
 class Qemu(threading.Thread):
-    """QEMU's end of the monitor: answers from a table, and is mute for what is not there."""
+    """QEMU's end of the monitor: answers from a table, and does not answer other commands."""
 
     def __init__(self, channel: socket.socket, answers: dict[str, object]) -> None:
         super().__init__(daemon=True)
@@ -146,7 +146,7 @@ def test_monitor_answers(make_monitor: MakeMonitor) -> None:
     assert monitor.read_ssh_port() == 35991
     monitor, _ = make_monitor(human_monitor_command=REGISTERS)
     assert monitor.read_program_counters() == [0xFFFFFFFF8126F4D0, 0xFFFF800010012345]
-    with pytest.raises(MonitorGone, match="which port"):
+    with pytest.raises(MonitorGone, match="does not report the port"):
         monitor.read_ssh_port()
 
 

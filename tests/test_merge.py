@@ -128,7 +128,7 @@ def test_a_run_comes_alone(store: Store, theirs: Store) -> None:
 def cut(theirs: Store) -> str:
     path = theirs.root / "runs" / "demo-000000000001" / "record.json"
     path.write_text(path.read_text()[:-100])
-    return f"{path}: is not a run's record: "
+    return f"{path}: is not the record of a run: "
 
 
 def other_schema(theirs: Store) -> str:
@@ -140,13 +140,13 @@ def other_schema(theirs: Store) -> str:
 def cut_result(theirs: Store) -> str:
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(path.read_text()[:-100])
-    return f"{path}: is not a test's result, or is cut off"
+    return f"{path}: is not a test result, or is truncated"
 
 
 def other_name(theirs: Store) -> str:
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     moved = path.rename(path.with_name("odirect.rd-fork.0123456789ab.json"))
-    return f"{moved}: is a result of {RESULT.test}, program 0123456789abcdef, and is not named so"
+    return f"{moved}: is a result of {RESULT.test}, program 0123456789abcdef, but has another file name"
 
 
 def lead_out(theirs: Store) -> str:
@@ -170,19 +170,19 @@ def pipe(theirs: Store) -> str:
 def climb(theirs: Store) -> str:
     path = theirs.root / "runs" / "demo-000000000001" / "record.json"
     path.write_text(path.read_text().replace("demo-000000000001", "../../escaped"))
-    return f"{path}: has no usable run id: '../../escaped'"
+    return f"{path}: has an invalid run id: '../../escaped'"
 
 
 def climb_boot(theirs: Store) -> str:
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(path.read_text().replace('"boot-1"', '"../../.."'))
-    return f"{path}: has no usable name of a boot: '../../..'"
+    return f"{path}: has an invalid boot name: '../../..'"
 
 
 def cut_variant(theirs: Store) -> str:
     path = theirs.root / "results" / VARIANT / VARIANT_FILE
     path.write_text("{")
-    return f"{path}: is not a variant's record, or is cut off"
+    return f"{path}: is not the record of a variant, or is truncated"
 
 
 DAMAGES = (
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
         take(store, missing, theirs.root, store.root / "results" / VARIANT)
     # all at once
     first, second, third = map(str, caught.value.exceptions)
-    assert first == f"{missing}: can not be read: No such file or directory"
+    assert first == f"{missing}: cannot be read: No such file or directory"
     assert second.startswith(told)
     assert "is neither a store nor a run" in third
     assert list_files(store.root) == before
@@ -233,18 +233,18 @@ def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
     runs = [save(theirs, n, replace(job, results=(each,))) for n, each in enumerate((RESULT, FAILED), 1)]
     with pytest.raises(ExceptionGroup) as caught:
         take(store, *(theirs.root / "runs" / run.run_id for run in runs))
-    assert "has no usable name of a row: '../../../evil'" in str(caught.value.exceptions[0])
+    assert "has an invalid row name: '../../../evil'" in str(caught.value.exceptions[0])
     assert not [path for path in tmp_path.rglob("record.json") if theirs.root not in path.parents]
 
 
 @pytest.mark.parametrize("name", ["stdout", "duration_s", "trial", "host"])
 def test_a_result_with_a_value_of_another_type_is_refused(store: Store, theirs: Store, name: str) -> None:
-    """Taken in, it would be in the way of every later look at the history."""
+    """If imported, it would break every later use of the history."""
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: ["7"]}))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, theirs.root)
-    assert str(caught.value.exceptions[0]) == f"{path}: is not a test's result, or is cut off"
+    assert str(caught.value.exceptions[0]) == f"{path}: is not a test result, or is truncated"
     assert list_files(store.root) == {}
 
 
@@ -252,7 +252,7 @@ def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None
     save(store, 1, replace(JOB, results=(RESULT,)))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, theirs.root)
-    assert "is another run than the demo-000000000001 that is here" in str(caught.value.exceptions[0])
+    assert "differs from the run demo-000000000001 in this store" in str(caught.value.exceptions[0])
 
 
 def save_pair(theirs: Store, other: JobRecord) -> list[Path]:
@@ -280,11 +280,11 @@ def test_several_runs_become_one(store: Store, theirs: Store) -> None:
     assert "fork.basic-cow[state=thp]" in done.stdout
 
 
-def test_what_is_no_variant_of_one_kernel_is_not_made_one(store: Store, theirs: Store) -> None:
+def test_different_variants_are_not_joined(store: Store, theirs: Store) -> None:
     parts = save_pair(theirs, replace(JOB, build_id="another", results=(OTHER,)))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, *parts)
-    assert "demo/plain is not that of demo-000000000002: build_id another and b" in str(
+    assert "demo/plain differs from that of demo-000000000002: build_id another and b" in str(
         caught.value.exceptions[0]
     )
     assert not (store.root / "runs").exists()
@@ -324,7 +324,7 @@ def test_what_was_planned_and_did_not_come_is_missing(store: Store, theirs: Stor
     assert merged.missing == (f"{JOB.row}/first", f"{JOB.row}/{JOB.variant}")
     first, second = load_run(store.root / "runs" / merged.merged / "record.json").jobs
     (verdict,) = judge_job(first)
-    assert (verdict.status, verdict.reason) == (Status.BROKEN, "merge: nothing came of it")
+    assert (verdict.status, verdict.reason) == (Status.BROKEN, "merge: there are no results")
     by_name = {verdict.test: verdict for verdict in judge_job(second)}
     assert by_name[RESULT.test].status is not Status.BROKEN
     assert (by_name["odirect.lost"].status, by_name["odirect.lost"].reason) == (Status.BROKEN, "was not run")
@@ -378,7 +378,7 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
 
 def test_nothing_came_at_all(store: Store, tmp_path: Path) -> None:
     merged, notes = take_planned(store, [plan("never.run")], tmp_path / "results")
-    assert notes == [f"{tmp_path}/results: there is no such folder, so nothing came"]
+    assert notes == [f"{tmp_path}/results: there is no such folder; its results are missing"]
     assert merged.missing == (f"{JOB.row}/{JOB.variant}",)
     assert (store.root / "runs" / merged.merged / "record.json").exists()
     # that is a mistake of who says so, where nothing was planned
@@ -396,7 +396,7 @@ def test_a_row_on_the_command_line_is_planned(theirs: Store, tmp_path: Path) -> 
     ]
     merged = cowbell("merge", *words, str(theirs.root))
     assert merged.returncode == 0, merged.stderr
-    assert "missing, or not whole: demo/plain\n" in merged.stdout
+    assert "missing or incomplete: demo/plain\n" in merged.stdout
     shown = cowbell("report", f"DIR={tmp_path}/public")
     assert shown.returncode == 1
     assert re.search(r"^ odirect.rd-control +BROKEN ", shown.stdout, re.M)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a lost guest is told to have ended, by what QEMU, the network and the serial line show; without one."""
+"""The postmortem of a lost guest from QEMU, network and serial line, without a real guest."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError
-from orchestrator.guest.connection import GoneReason, Guest, Keys, Lines
+from orchestrator.guest.connection import Channels, GoneReason, Guest, Keys
 from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
 from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.rootfs import Rootfs
@@ -60,7 +60,7 @@ def make_guest(tmp_path: Path, fakes: Path) -> Iterator[MakeGuest]:
             monitor = stack.enter_context(contextlib.closing(Monitor(ends[2])))
             monitor.connect(Deadline.after(10))
             assert monitor.read_status() == "running"
-            lines = Lines(serial, monitor, port, Keys.make(), count_oom_kills())
+            lines = Channels(serial, monitor, port, Keys.make(), count_oom_kills())
             return Guest(machine, tmp_path, process, None, 1.0, 0, lines)  # type: ignore[arg-type]
 
         yield make
@@ -68,7 +68,7 @@ def make_guest(tmp_path: Path, fakes: Path) -> Iterator[MakeGuest]:
 
 @pytest.fixture
 def mute_port() -> Iterator[int]:
-    """A port on which connections are taken, and nobody says anything."""
+    """A port that accepts connections, but sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -109,16 +109,16 @@ def test_stopped_qemu_is_the_host_s(make_guest: MakeGuest) -> None:
     os.kill(guest.process.pid, signal.SIGCONT)
 
 
-def test_console_that_can_not_be_written_is_the_host_s(make_guest: MakeGuest) -> None:
+def test_unwritable_console_is_an_infrastructure_error(make_guest: MakeGuest) -> None:
     guest = make_guest("hang\n")
-    guest.lines.serial.trouble = OSError(28, "No space left on device")
+    guest.channels.serial.error = OSError(28, "No space left on device")
     with pytest.raises(InfraError, match="No space left"):
         find_ending(guest, GoneReason.TIMEOUT)
 
 
 def test_flood(make_guest: MakeGuest) -> None:
     guest = make_guest(f"print {'x' * 1000}\nhang\n")
-    wait_for(lambda: guest.lines.serial.dropped)
+    wait_for(lambda: guest.channels.serial.dropped)
     assert find_ending(guest, GoneReason.FLOOD).ended is Ended.FLOOD
 
 
@@ -146,11 +146,11 @@ def test_silent_network_is_a_hang(make_guest: MakeGuest, mute_port: int) -> None
     ending = find_ending(make_guest("silent\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.HANG
     assert ending.how == "it answers neither SSH nor network; CPU 0 in user space"
-    assert ending.asked_at == 0
+    assert ending.requested_at == 0
 
 
 def test_answer_to_sysrq_shows_that_the_kernel_lives(make_guest: MakeGuest, mute_port: int) -> None:
     ending = find_ending(make_guest("silent\nsysrq\nhang\n", mute_port), GoneReason.TIMEOUT)
     assert ending.ended is Ended.TIMEOUT
     assert "answers SysRq" in ending.how
-    assert "sysrq: w" in ending.said and "sysrq: t" in ending.said
+    assert "sysrq: w" in ending.output and "sysrq: t" in ending.output

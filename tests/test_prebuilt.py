@@ -111,12 +111,16 @@ def test_what_was_built_is_not_built_for_another_row(
     built = build()
     row = replace(declared.rows["demo"], kconfig=("base", "more"))
     taken, (job,) = take(replace(declared, rows={"demo": row}), place, built)
-    with pytest.raises(UsageError, match="the kernel of demo/plain has another config than its row") as told:
+    with pytest.raises(
+        UsageError, match="the kernel of demo/plain has a different config than its row"
+    ) as told:
         build_job(job, taken, place)
     assert f"cowbell build ROW=demo DIR={built}" in told.value.hint
 
 
-def test_modules_of_another_cowbell_are_told(build: Build, declared: Declarations, place: Workspace) -> None:
+def test_modules_of_another_cowbell_are_reported(
+    build: Build, declared: Declarations, place: Workspace
+) -> None:
     built = build()
     path = built / "demo.plain.json"
     told = json.loads(path.read_text())
@@ -210,7 +214,7 @@ def test_folders_with_nothing_or_with_something_else(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    # of a build that died: that is no fault of who calls
+    # of a build that was killed: not a usage error
     with pytest.raises(InfraError, match="there is no kernel"):
         add_inputs(declared, "", (), place, built=[empty])
     built, other = build(), tmp_path / "other"
@@ -223,7 +227,7 @@ def test_folders_with_nothing_or_with_something_else(
     with pytest.raises(ExceptionGroup) as raised:
         load_prebuilt([built, other, tmp_path / "nowhere"])
     told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
-    assert told[0] == (f"{other}/demo.plain.json: is the kernel of demo/plain, and {built} has one, too")
+    assert told[0] == (f"{other}/demo.plain.json: is a second kernel of demo/plain, the first is in {built}")
     assert told[1].startswith(f"{other}/list.json: is not a prebuilt kernel: ")
     assert told[2] == f"{other}/old.json: has schema cowbell-built-0, expected cowbell-built-1"
     assert told[-1] == f"BUILT={tmp_path}/nowhere: there is no such folder"

@@ -284,7 +284,7 @@ def test_the_own_folder_is_found_from_below_and_by_name(own: Path, tmp_path: Pat
     assert "\n* " not in cowbell("list", cwd=tmp_path).stdout
     empty = cowbell("-C", str(tmp_path), "list")
     assert empty.returncode == 2
-    assert f"{tmp_path}: has nothing of a project's" in empty.stderr
+    assert f"{tmp_path}: is not an overlay" in empty.stderr
 
 
 def test_dry_run_is_of_the_own_rows(own: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_record_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes().rstrip()
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        with pytest.raises(UsageError, match="is not a run's record"):
+        with pytest.raises(UsageError, match="is not the record of a run"):
             load_run(path)
 
 
@@ -80,6 +80,6 @@ def test_a_value_of_another_type_is_refused_with_its_place(
         parent = parent[key]
     parent[path[-1]] = value
     record.write_text(json.dumps(told))
-    with pytest.raises(UsageError, match="is not a run's record: ") as raised:
+    with pytest.raises(UsageError, match="is not the record of a run: ") as raised:
         load_run(record)
     assert f" {'.'.join(map(str, path))}" in str(raised.value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees and ranges of commits from a real git server: whole, or not at all, whatever happens on the way."""
+"""Trees and ranges of commits from a real git server: complete or not at all, also after interruptions."""
 
 import os
 import shutil
@@ -115,7 +115,7 @@ def test_offline_uses_what_is_there_and_says_so(
     server.allowed = 0
     server.connections = 1
     assert fetch_tree(tree, store, progress) == src
-    assert server.connections == 1, "nobody was asked"
+    assert server.connections == 1, "the server was not contacted"
     assert fetch_tree(tree, store, progress, redo=True) == src
     assert f"{src.commit[:12]} from an earlier fetch is used" in progress.notes[-1]
 
@@ -128,7 +128,7 @@ def test_moved_branch_is_seen_when_asked_for(
     assert fetch_tree(tree, store, progress) == old
     new = fetch_tree(tree, store, progress, redo=True)
     assert new.commit == run_git(history, "rev-parse", "stack")
-    # only what differs was asked for
+    # only the differences were fetched
     assert progress.counts[-1][1] == COMMITS
 
 

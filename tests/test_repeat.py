@@ -93,7 +93,7 @@ def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
     assert not auto.wants_more(RACE, [replace(GOOD, stdout="")])
 
 
-def test_auto_counts_trials_where_no_tries_are_told() -> None:
+def test_auto_counts_trials_where_no_tries_are_reported() -> None:
     auto = Repeat(AUTO, {GOOD.test: TargetRate(0.2, "known")})
     wanted = [auto.wants_more(RACE, [GOOD] * n) for n in range(1, 16)]
     assert wanted.index(False) == 13
@@ -149,7 +149,7 @@ def test_a_deterministic_test_that_goes_both_ways_says_how_often() -> None:
 def test_what_is_no_rate_is_not_weighed() -> None:
     assert "confidence" not in judge(tried(5, 3))[1]
     assert "confidence" not in judge(tried(0, 0))[1]
-    # it failed, and not in the way that it counts
+    # it failed, but not by a hit that it counts
     other = replace(tried(0, 300), exit_status=1)
     assert "confidence" not in judge(replace(other, stdout=other.stdout.replace("ok 1", "not ok 1")))[1]
 
@@ -178,6 +178,6 @@ def test_other_counts_are_refused(text: str) -> None:
         read_repeat(text)
 
 
-def test_a_wrong_count_is_told() -> None:
+def test_a_wrong_count_is_reported() -> None:
     done = cowbell("-n", "REPEAT=often")
     assert (done.returncode, "REPEAT: expected auto, or a number" in done.stderr) == (2, True)

@@ -110,7 +110,7 @@ def test_junit_survives_any_guest_output(judged: Judged) -> None:
     assert [plain.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "2", "2", "1"]
     assert {child.tag for test in plain for child in test} == {"failure", "error", "skipped"}
     assert (plain[1][0].text or "").endswith(
-        "again: cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.evil"
+        "repeat: cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=none TESTS=x.evil"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.project.condition import Version
 from orchestrator.source.patch import check_patch, parse_hunks
-from orchestrator.source.series import Series, find_series, load_series, make_range
+from orchestrator.source.series import Series, find_series, load_series, parse_range
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import MakeSeries, render_patch
@@ -119,13 +119,13 @@ def test_empty_series(tmp_path: Path) -> None:
     assert tell(raised) == [f"{folder}/series: lists no patches"]
 
 
-def test_folder_of_somebody_else_needs_no_series_yaml(tmp_path: Path, store: Store) -> None:
+def test_foreign_folder_needs_no_series_yaml(tmp_path: Path, store: Store) -> None:
     folder = write_folder(tmp_path / "theirs", "", series="1.patch\n", **{"1_patch": MAIL})
     (folder / "series.yaml").unlink()
     assert find_series(folder, store).patches[0].subject == "swap: one"
     with pytest.raises(ExceptionGroup) as raised:
         load_series(folder)
-    assert "series.yaml: can not be read" in tell(raised)[0]
+    assert "series.yaml: cannot be read" in tell(raised)[0]
 
 
 # --- patches
@@ -134,7 +134,7 @@ def test_folder_of_somebody_else_needs_no_series_yaml(tmp_path: Path, store: Sto
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [
-        (MAIL.replace("\n", "\r\n"), 1, "has CRLF line ends"),
+        (MAIL.replace("\n", "\r\n"), 1, "has CRLF line endings"),
         (MAIL[:-1], MAIL.count("\n"), "ends in the middle of a line"),
         ("", 1, "contains no diff"),
         ("Subject: [PATCH] x\n\nwords\n", 1, "contains no diff"),
@@ -272,7 +272,7 @@ def test_single_patches(tmp_path: Path, store: Store) -> None:
     ],
 )
 def test_ranges(word: str, parts: tuple[str, str, str] | None) -> None:
-    assert make_range(word) == parts
+    assert parse_range(word) == parts
 
 
 def test_series_of_the_helpers_is_whole(make_series: MakeSeries, tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def run_script(store: Path, script: str, *words: str) -> subprocess.CompletedPro
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("boot", ["qemu", "vng"])
-def test_commands_from_a_file(kernel_store_root: Path, lab_kconfig: tuple[str, ...], boot: str) -> None:
+def test_commands_from_a_file(kernel_store_root: Path, setup_kconfig: tuple[str, ...], boot: str) -> None:
     script = "nproc\nodirect.rd-control\necho said >&2\ncat /proc/cmdline\nexit 7\n"
-    words = (f"BOOT={boot}", f"CONFIG={','.join(lab_kconfig)}")
+    words = (f"BOOT={boot}", f"CONFIG={','.join(setup_kconfig)}")
     done = run_script(kernel_store_root, script, *words)
     assert done.returncode == 7, done.stderr
     lines = done.stdout.splitlines()

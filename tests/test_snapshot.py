@@ -45,7 +45,7 @@ def snapshot(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Snap
         run(guest, "echo root > /work/root; echo disk > /work/tmp/disk; echo memory > /dev/shm/memory")
         saved = save_snapshot(guest, folder / "saved")
         assert saved
-        # it goes on, and what it does now is its own
+        # it continues, and later changes are not part of the snapshot
         run(guest, "echo soiled > /work/root; echo soiled > /work/tmp/disk; rm /dev/shm/memory; sync")
     assert not any(path.exists() for path in list_images(machine, folder / "boot"))
     return saved
@@ -106,7 +106,7 @@ def test_another_guest_than_the_saved_one_is_refused(
     machine: Machine, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     other = replace(snapshot, boot_id="another")
-    with pytest.raises(InfraError, match="another guest"), boot_guest(machine, tmp_path / "boot", other):
+    with pytest.raises(InfraError, match="a different guest"), boot_guest(machine, tmp_path / "boot", other):
         pass
 
 

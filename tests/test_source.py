@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees fetched through apt, series applied or refused, and worktrees that somebody was killed in."""
+"""Trees fetched through apt, series that apply or do not, and worktrees after a kill."""
 
 import os
 import shutil
@@ -105,9 +105,9 @@ def test_mirror_without_the_suite(mirror: Mirror, store: Store, progress: QuietP
 
 
 def test_package_without_a_source(mirror: Mirror, store: Store, progress: QuietProgress) -> None:
-    """A package of that name which holds no archive, or one that is no kernel."""
+    """A package without an archive, or with one that is not a kernel."""
     (mirror.folder / "linux-doc_1_all.deb").symlink_to(next(mirror.folder.glob("*.deb")))
-    with pytest.raises(InfraError, match=r"linux-doc_1_all.deb holds no usr/src/linux-doc.tar"):
+    with pytest.raises(InfraError, match=r"linux-doc_1_all.deb contains no usr/src/linux-doc.tar"):
         fetch_tree(DebianTree("doc", "linux-doc", FAKE_TREE.suite), store, progress)
 
 

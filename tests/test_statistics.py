@@ -75,7 +75,7 @@ def test_at_the_ends_the_hits_are_as_rare_as_promised(tries: int) -> None:
 
 @pytest.mark.parametrize("true", [0.0002, 0.0005, 0.003, 0.02, 0.3])
 def test_the_low_end_is_rarely_above_the_true_rate(true: float) -> None:
-    """Also of races that are hit once in thousands of tries: what is sought elsewhere is that end."""
+    """Also for races that are hit once in thousands of tries: their lower bound is the target rate."""
     tries, missed = 300, 0.0
     for hits in range(1, tries + 1):
         if find_interval(Rate(hits, tries))[0] > true:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The store: entries are whole or absent, one process fills, names are stable, a full disk is told."""
+"""The store: entries are complete or absent and filled once, ids are stable, a full disk is reported."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from orchestrator.errors import InfraError
 from orchestrator.store.store import (
     Store,
-    disk_trouble,
+    convert_disk_errors,
     find_default_root,
     make_id,
     make_tree_id,
@@ -180,12 +180,12 @@ def test_store_that_can_not_be_is_told(tmp_path: Path) -> None:
 
 
 def test_other_os_errors_are_ours(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), disk_trouble(tmp_path):
+    with pytest.raises(FileNotFoundError), convert_disk_errors(tmp_path):
         (tmp_path / "absent").read_text()
 
 
 def run_on_disk(tmp_path: Path, options: str, script: str) -> str:
-    """Run a script with a file system of its own as ``root``; nobody else ever sees the mount."""
+    """Run a script with a private file system mounted at ``root``."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if (
@@ -194,7 +194,7 @@ def run_on_disk(tmp_path: Path, options: str, script: str) -> str:
             ["unshare", "-rm", "mount", "-t", "tmpfs", "none", disk], check=False, capture_output=True
         ).returncode
     ):
-        pytest.skip("this host lets nobody mount a disk in a namespace")
+        pytest.skip("this host does not allow mounts in a namespace")
     mount = f'mount -t tmpfs -o {options} none "$1" && exec "$2" -c "$3" "$1"'
     given = (
         "import sys; from pathlib import Path\n"

@@ -23,7 +23,7 @@ from tests.test_build import X86, ask
 from tests.test_verdict import CONSOLE, GOOD, WARNING
 
 FOLDER = "tools/testing/selftests"
-WHOLE = """#include <linux/fake.h>
+COMPLETE = """#include <linux/fake.h>
 #include <stdio.h>
 #include "vm_util.h"
 static void ksft_set_plan(int number) { printf("TAP version 13\\n1..%d\\n", number); }
@@ -44,7 +44,7 @@ def programs(
     mirror: Mirror, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> dict[str, Program]:
     added = {
-        f"{FOLDER}/vm/soft-dirty.c": ("", WHOLE),
+        f"{FOLDER}/vm/soft-dirty.c": ("", COMPLETE),
         f"{FOLDER}/vm/vm_util.h": ("", "const char *shared(void);\n"),
         f"{FOLDER}/vm/vm_util.c": ("", 'const char *shared(void) { return "by vm_util"; }\n'),
         f"{FOLDER}/mm/cow.c": ("", "int main(void) { ksft_set_plan(1) }\n"),
@@ -104,7 +104,7 @@ def test_what_does_not_compile_is_broken_with_the_compilers_words(programs: dict
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("gup_longterm", "this tree has no"), ("mkdirty", "does not say in TAP how many results will come")],
+    [("gup_longterm", "this tree has no"), ("mkdirty", "has no TAP plan")],
 )
 def test_what_can_not_be_run_is_a_skip(name: str, reason: str, programs: dict[str, Program]) -> None:
     (verdict,) = judge(run(programs[f"upstream/{name}"]))

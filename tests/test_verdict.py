@@ -253,7 +253,7 @@ def test_what_was_not_run() -> None:
     assert (broken.status, broken.stage) == (Status.BROKEN, "build")
     (crash,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="boot"))
     assert crash.status is Status.CRASH
-    # the guest is not the one that the row asks for
+    # the guest does not match its row
     (other,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=replace(failure, stage="setup"))
     assert other.status is Status.BROKEN
     assert judge(tests={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []

@@ -58,7 +58,7 @@ DECLARATIONS = replace(DECLARED, trees={TREE.name: TREE}, fragments={"a": EMPTY}
 
 
 class Bench:
-    """A Debian tree in several versions: what the test comes to on each, and what was run."""
+    """A Debian tree with several versions: the results of the test on each, and the runs."""
 
     def __init__(self, mirror: Mirror, place: Workspace) -> None:
         self.mirror, self.place = mirror, place
@@ -152,7 +152,7 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     assert changed == "init/main.c"
     text = render_text(outcome)
     assert f"the first version that fixes {SURE.id} (fail):\n  {first}, after {previous}\n  git -C" in text
-    assert f"it and {previous} came to the same" in " ".join(text.split())
+    assert f"it and {previous} gave the same results" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
     assert not render_mail(outcome)
     assert outcome.previous == previous
@@ -205,12 +205,12 @@ def test_what_was_fetched_is_on_the_line_though_the_mirror_has_it_no_more(bench:
 def test_dry_run_counts_versions(bench: Bench) -> None:
     told = bench.start().describe()
     assert told == (
-        f"test fake-5.10:{OLD} and fake-5.10:{NEW}, then version by version: 6 in question, about 3 steps"
+        f"test fake-5.10:{OLD} and fake-5.10:{NEW}, then version by version: 6 candidates, about 3 steps"
     )
     assert bench.fetched == set()
 
 
-# --- what is in the way
+# --- versions that cannot be tested
 
 
 def test_a_version_that_is_not_there_any_more_is_skipped(bench: Bench) -> None:
@@ -248,7 +248,7 @@ def test_the_mirror_s_trouble_ends_it_and_it_goes_on_later(bench: Bench) -> None
         ours.run()
     assert isinstance(group.value.exceptions[0], InfraError)
     ran = list(bench.ran)
-    # a new version in between is no other question
+    # a new version in between does not change the id of the bisection
     bench.mirror.add("5.10.217-1")
     again = bench.start()
     assert again.folder == ours.folder
@@ -306,7 +306,7 @@ def test_the_command(bench: Bench, tmp_path: Path) -> None:
     file.write_text(f"trees:\n  fake-5.10: {{debian: {FAKE_TREE.package}, suite: {TREE.suite}}}\n")
     words = ("-n", "bisect", "ROW=demo", "TESTS=odirect.rd-mprotect", "KERNEL=fake-5.10")
     done = cowbell(*words, f"GOOD={NEW}", f"BAD={OLD}", cwd=tmp_path / "mine")
-    assert (done.returncode, "version by version: 6 in question" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "version by version: 6 candidates" in done.stdout) == (0, True), done.stderr
     for more, status, told in (
         ((f"GOOD={NEW}", "BAD=5.10.1-1"), 2, "BAD: there is no version 5.10.1-1"),
         ((f"GOOD={NEW}", f"BAD={NEW}"), 2, "are the same version"),

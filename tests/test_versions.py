@@ -120,7 +120,7 @@ def test_what_was_fetched_needs_no_mirror(offered: Mirror, store: Store, progres
     exact = fetch_tree(TREE.at("5.10.209-2"), store, progress)
     asked = offered.asked
     with offered.unreachable():
-        # the newest by its version too, whatever suites are declared meanwhile, and also where it is redone
+        # the newest by its version too, also with other suites and with redo
         again = fetch_tree(TREE.at("5.10.227-1"), store, progress)
         assert again == replace(newest, tree="fake-5.10:5.10.227-1")
         other = replace(TREE, suite="sid")

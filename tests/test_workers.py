@@ -295,5 +295,5 @@ def test_the_options_of_the_make_that_calls_us() -> None:
     assert read_options({"MAKEFLAGS": " -j4 --jobserver-auth=3,4", "MAKELEVEL": "1"}) == []
     assert read_options({"MAKEFLAGS": "--no-print-directory", "MAKELEVEL": "1"}) == []
     assert read_options({"MAKEFLAGS": "ROW=demo", "MAKELEVEL": "1"}) == []
-    # somebody's shell, and no make
+    # a shell, not make
     assert read_options({"MAKEFLAGS": "n"}) == []

@@ -73,7 +73,7 @@ def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
     )
     assert read_errors(tmp_path / "matrix.yaml", text) == [
         "4: rows[0].arch: expected one of x86_64, aarch64, riscv64, got x86-64; did you mean x86_64?",
-        "7: rows[0].guest.cpus: expected a whole number from 1, got 0",
+        "7: rows[0].guest.cpus: expected a whole number of at least 1, got 0",
         "7: rows[0].guest.memory: expected size like 2G, got 2048",
         "8: rows[0].tests: expected a list",
         "9: rows[0].limits.build: expected time like 30s or 45m, got 45",
@@ -97,7 +97,7 @@ def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
         ("memory: 1G", "memory: 0G", ["expected size like 2G, got 0G"]),
         ("memory: 1G", "memory: 1.5G", ["expected size like 2G, got 1.5G"]),
         ("boot: 20s", "boot: 20 s", ["expected time like 30s or 45m, got 20 s"]),
-        ("cpus: 2", "cpus: two", ["expected a whole number from 1, got two"]),
+        ("cpus: 2", "cpus: two", ["expected a whole number of at least 1, got two"]),
         ("name: mended", "name: plain", ["variants: names must differ, got plain, plain"]),
         ("series: cow", "[series]: cow", ["expected a plain key"]),
     ],
@@ -145,15 +145,15 @@ def test_what_is_no_matrix(tmp_path: Path, text: str | bytes, told: str) -> None
 
 
 def test_file_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can not be read: No such file or directory"):
+    with pytest.raises(UsageError, match="cannot be read: No such file or directory"):
         load_matrix(tmp_path / "absent.yaml")
-    with pytest.raises(UsageError, match="can not be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         load_matrix(tmp_path)
 
 
 def test_two_rows_of_one_name(tmp_path: Path) -> None:
     again = ROW.removeprefix("rows:\n")
-    assert "two rows are called demo" in read_errors(tmp_path / "matrix.yaml", ROW + again)[0]
+    assert "two rows are named demo" in read_errors(tmp_path / "matrix.yaml", ROW + again)[0]
 
 
 def test_row_without_tests_is_refused(tmp_path: Path) -> None:

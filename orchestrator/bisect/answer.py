@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Maps the verdicts of a bisection step to good, bad or skip.
 
-A step is bad only if it fails in the same way as the bad end: another failure is another bug, and is skipped.
+A step is bad only if it fails in the same way as the bad end; a step that fails in another way is skipped.
 The functions are pure, so stored steps can be evaluated again.
 """
 
@@ -25,24 +25,27 @@ class Answer(StrEnum):
 
     @property
     def other(self) -> "Answer":
-        """Seen by who looks for a fix."""
+        """The opposite answer, for a search for the fix."""
         return {Answer.GOOD: Answer.BAD, Answer.BAD: Answer.GOOD, Answer.SKIP: Answer.SKIP}[self]
 
     @property
     def exit_status(self) -> int:
-        """As ``git bisect run`` reads it."""
+        """The exit status for ``git bisect run``."""
         return {Answer.GOOD: 0, Answer.BAD: 1, Answer.SKIP: 125}[self]
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
-    """How a subtest fails. ``fingerprint`` is a crash's, or a glob: None is any, empty is a mute one's."""
+class FailureMode:
+    """How a subtest fails.
+
+    ``fingerprint`` is that of a crash, or a glob; None matches any, an empty one a crash without output.
+    """
 
     status: Status
     stage: str = "run"
     fingerprint: str | None = None
 
-    def is_like(self, verdict: Verdict) -> bool:
+    def matches(self, verdict: Verdict) -> bool:
         return (
             verdict.raw is self.status
             and verdict.stage == self.stage
@@ -54,11 +57,11 @@ class Failing:
         return f"{self.status}{where}{f' {self.fingerprint}' if self.fingerprint else ''}"
 
 
-def find_failing(good: Sequence[Verdict], bad: Sequence[Verdict]) -> dict[str, Failing]:
-    """The subtests that pass at the good end and fail at the bad one, and how they do."""
+def find_failure_modes(good: Sequence[Verdict], bad: Sequence[Verdict]) -> dict[str, FailureMode]:
+    """The subtests that pass at the good end and fail at the bad one, and how they fail."""
     passing = {verdict.name for verdict in good if verdict.raw is Status.PASS}
     return {
-        verdict.name: Failing(verdict.raw, verdict.stage, verdict.fingerprint)
+        verdict.name: FailureMode(verdict.raw, verdict.stage, verdict.fingerprint)
         for verdict in bad
         if verdict.raw.is_kernel_fault and verdict.name in passing
     }
@@ -72,40 +75,40 @@ def describe(verdicts: Iterable[Verdict]) -> str:
 
 
 def find_answer(
-    verdicts: Sequence[Verdict], failing: Mapping[str, Failing], target_rates: Mapping[str, TargetRate]
+    verdicts: Sequence[Verdict], failing: Mapping[str, FailureMode], target_rates: Mapping[str, TargetRate]
 ) -> tuple[Answer, str]:
-    """The answer and the reason. Good means that all of ``failing`` pass, races often enough."""
+    """The answer and the reason. Good means that all of ``failing`` pass; races must pass often enough."""
     found = {verdict.name: verdict for verdict in verdicts}
     doubts: list[str] = []
-    told: list[str] = []
+    reasons: list[str] = []
     for name, how in failing.items():
         verdict = found.get(name)
         if verdict is None:
-            doubts.append(f"{name} is not there")
-        elif how.is_like(verdict):
+            doubts.append(f"{name} has no result")
+        elif how.matches(verdict):
             return Answer.BAD, f"{name}: {verdict.reason or verdict.raw}"
         elif verdict.raw is not Status.PASS:
             what = f"{name}: {verdict.raw}: {verdict.reason}"
-            doubts.append(f"{what}, and not {how}" if verdict.raw.is_kernel_fault else what)
+            doubts.append(f"{what}, expected {how}" if verdict.raw.is_kernel_fault else what)
         elif verdict.rate and name in target_rates and verdict.rate.tries < _find_tries(target_rates[name]):
             doubts.append(f"{name}: {verdict.reason}")
         else:
-            told.append(verdict.reason or f"{name}: {verdict.raw}")
-    return (Answer.SKIP, "; ".join(doubts)) if doubts else (Answer.GOOD, "; ".join(told))
+            reasons.append(verdict.reason or f"{name}: {verdict.raw}")
+    return (Answer.SKIP, "; ".join(doubts)) if doubts else (Answer.GOOD, "; ".join(reasons))
 
 
 def _find_tries(target: TargetRate) -> int:
     return statistics.find_tries(target.rate, target.risk)
 
 
-def make_default_failing(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, Failing]:
-    """What a step by hand calls bad: that a subtest fails, in any way; or only one crash, by its fingerprint.
+def make_default_failure_modes(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, FailureMode]:
+    """The failures that ``bisect-step`` counts as bad: any failure of a subtest, or one crash by fingerprint.
 
-    A kernel that does not boot is a skip, as it says nothing of the test.
+    A kernel that does not boot is a skip: it says nothing about the test.
     """
     if fingerprint:
-        return {verdict.name: Failing(Status.CRASH, "run", fingerprint) for verdict in verdicts}
+        return {verdict.name: FailureMode(Status.CRASH, "run", fingerprint) for verdict in verdicts}
     return {
-        verdict.name: Failing(verdict.raw if verdict.raw.is_kernel_fault else Status.FAIL)
+        verdict.name: FailureMode(verdict.raw if verdict.raw.is_kernel_fault else Status.FAIL)
         for verdict in verdicts
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.bisect import gitbisect
-from orchestrator.bisect.answer import Answer, Failing, describe, find_answer, find_failing
+from orchestrator.bisect.answer import Answer, FailureMode, describe, find_answer, find_failure_modes
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line
 from orchestrator.bisect.outcome import BisectResult, BisectStep, Role, load_steps, render_mail, render_text
@@ -34,17 +34,17 @@ from orchestrator.source.debian import UnavailableError
 from orchestrator.status import Status
 from orchestrator.store.store import make_id, make_tree_id, write_atomic, write_json
 
-# a rate is known well enough to look for once it was hit so often; by then its lower bound is a third of it
+# measure a rate until the race was hit this often; its lower bound is then a third of the rate
 _ENOUGH_HITS = 5
 _MOST_BAD_TRIALS = 10
 _MORE_TRIALS = (4, 16)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked: of which subtests of a test, along which line, how sure the answer must be (0 to 1).
+class BisectRequest:
+    """What to bisect: a test or one of its subtests (``name``), along a line of commits.
 
-    An empty ``find`` is whatever the ends show. ``name`` is the test, or one subtest of it.
+    Without ``find``, the ends decide whether to find a break or a fix. ``confidence`` is from 0 to 1.
     """
 
     name: str
@@ -55,50 +55,57 @@ class Question:
     confidence: float
 
 
-def make_bisection_id(question: Question, job: Job) -> str:
-    """Names a bisection by all that decides what its steps come to."""
-    line = question.line
-    asked = (question.name, question.find or "", question.paths, question.test.content_id)
+def make_bisection_id(request: BisectRequest, job: Job) -> str:
+    """The id of a bisection: a hash of all inputs that affect the results of its steps."""
+    line = request.line
+    wanted = (request.name, request.find or "", request.paths, request.test.content_id)
     row = (job.row.name, job.row.arch, job.row.kconfig, repr(job.row.guest), job.boot)
     patches = make_tree_id({str(i): patch.path for i, patch in enumerate(job.series.patches)})
-    # what the mirror offers in between may change while the bisection goes on
+    # the versions in between on the mirror may change during the bisection
     ends = line.names if line.kind == "version" else (line.old, line.new)
-    return make_id(line.kind, *ends, asked, row, patches)
+    return make_id(line.kind, *ends, wanted, row, patches)
 
 
 class Bisection:
-    """One bisection on its way; see ``run``."""
+    """One bisection; see ``run``."""
 
     def __init__(
-        self, question: Question, job: Job, place: Workspace, accel: str, command: str, *, redo: bool = False
+        self,
+        request: BisectRequest,
+        job: Job,
+        place: Workspace,
+        accel: str,
+        command: str,
+        *,
+        redo: bool = False,
     ) -> None:
-        self._question, self._line = question, question.line
+        self._request, self._line = request, request.line
         self._place, self._accel, self._command = place, accel, command
-        self.folder = place.store.path("bisects", make_bisection_id(question, job))
+        self.folder = place.store.path("bisects", make_bisection_id(request, job))
         self._steps: list[BisectStep] = []
-        # with redo, the jobs that have been done again, each once
+        # with redo: the jobs that were run again; each is run again once
         self._redone: set[str] | None = set() if redo else None
         known = [] if redo else load_steps(self.folder)
-        # what was tried without a commit says nothing of the commit
+        # a failure without a commit (Role.WITHOUT) says nothing about the commit
         self._failed = {step.commit: step for step in known if step.stage and step.role is Role.STEP}
-        self._failing: Mapping[str, Failing] = {}
+        self._failing: Mapping[str, FailureMode] = {}
         self._target_rates: Mapping[str, TargetRate] = {}
-        # seconds that the ends took before it was clear what they are ends of
+        # seconds spent on each end before its step is recorded
         self._spent: dict[str, float] = {}
 
     def run(self) -> BisectResult:
-        """Find it. Raises ``UsageError`` when the ends do not differ, ``InfraError`` when the host fails."""
+        """Find the change. Raises ``UsageError`` if the ends are equal, ``InfraError`` on host errors."""
         with self._place.store.lock(f"bisect-{self.folder.name}"):
-            find = self._look_at_ends()
+            find = self._test_ends()
             state = self._walk(find)
             doubts = list(self._confirm(state.suspects, find))
             outcome = BisectResult(
-                self._question.name,
+                self._request.name,
                 self._line.kind,
                 find,
                 self._line.names,
                 state.suspects,
-                self._question.confidence,
+                self._request.confidence,
                 {name: str(how) for name, how in self._failing.items()},
                 self._target_rates,
                 tuple(self._steps),
@@ -117,44 +124,44 @@ class Bisection:
         return outcome
 
     def describe(self) -> str:
-        """What ``run`` would do, for a dry run."""
-        number = self._line.count(self._question.paths)
+        """What ``run`` would do; for a dry run."""
+        number = self._line.count(self._request.paths)
         ends = " and ".join(self._line.names)
         steps = math.ceil(math.log2(number)) if number > 1 else 0
         kind = self._line.kind
-        return f"test {ends}, then {kind} by {kind}: {number} in question, about {steps} steps"
+        return f"test {ends}, then {kind} by {kind}: {number} candidates, about {steps} steps"
 
     @property
     def _is_race(self) -> bool:
-        return self._question.test.kind == "race"
+        return self._request.test.kind == "race"
 
     @property
     def _git_dir(self) -> Path:
         return self.folder / "git"
 
-    def _look_at_ends(self) -> Find:
-        """Which end fails, and how; of a race, how often. Nothing is bisected before that is known."""
+    def _test_ends(self) -> Find:
+        """Test both ends: which one fails and how, and for a race how often."""
         line = self._line
         commits = (line.old, line.new)
         self._place.progress.stage("bisect", "the ends")
-        asked = [self._question.find] if self._question.find else list(Find)
-        found: dict[Find, Mapping[str, Failing]] = {}
-        # a race may be too rare for the rate that others have, and here somebody says that it is there
+        directions = [self._request.find] if self._request.find else list(Find)
+        found: dict[Find, Mapping[str, FailureMode]] = {}
+        # the race is known to exist, but may be rarer than the default rate: run more trials
         for repeat in (self._make_repeat(), *map(Repeat, _MORE_TRIALS if self._is_race else ())):
             verdicts = {commit: self._test_end(commit, repeat) for commit in commits}
-            for find in asked:
+            for find in directions:
                 good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
-                if failing := find_failing(verdicts[good], verdicts[bad]):
+                if failing := find_failure_modes(verdicts[good], verdicts[bad]):
                     found[find] = failing
             if found or not all(v.raw is Status.PASS for each in verdicts.values() for v in each):
                 break
         if len(found) != 1:
             raise UsageError(
-                "some subtests break on the way and others are fixed"
+                "some subtests break and others are fixed between the ends"
                 if found
-                else f"{self._question.name} does not pass at the one end and fail at the other",
+                else f"{self._request.name} does not pass at one end and fail at the other",
                 where=f"{line.names[0]} .. {line.names[1]}",
-                hint="name one: TESTS=TEST[PARAMETER], or say FIND=break or FIND=fix"
+                hint="select one subtest: TESTS=TEST[PARAMETER]; or set FIND=break or FIND=fix"
                 if found
                 else "\n  ".join(
                     f"{name}: {describe(verdicts[commit])}"
@@ -168,33 +175,35 @@ class Bisection:
         for commit in commits:
             ended = self._try(commit, Role.END, self._make_repeat())
             if ended.answer is not (Answer.GOOD if commit == good else Answer.BAD):
-                raise UsageError(f"is no end: {ended.reason}", where=line.names[commits.index(commit)])
+                raise UsageError(
+                    f"cannot be used as an end: {ended.reason}", where=line.names[commits.index(commit)]
+                )
             self._keep(ended)
         return find
 
     def _test_end(self, commit: str, repeat: Repeat) -> list[Verdict]:
-        """The verdicts of an end; one that is not for testing is no end."""
+        """The verdicts of an end. Raises ``UsageError`` if its job was left out."""
         began = time.monotonic()
         _, record = self._run(self._line.make_job(commit), repeat)
         self._spent[commit] = self._spent.get(commit, 0.0) + time.monotonic() - began
         if record.left_out:
             name = self._line.names[commit == self._line.new]
-            raise UsageError(f"can not be tested: {record.left_out}", where=name)
+            raise UsageError(f"cannot be tested: {record.left_out}", where=name)
         return self._judge(record)
 
     def _measure(self, bad: str) -> dict[str, TargetRate]:
-        """At what rate, at least, the bad end fails: that is what steps are tried for."""
+        """The lower bound of the failure rate at the bad end, which is the target rate of the steps."""
         verdicts: Sequence[Verdict] = ()
         for count in range(1, _MOST_BAD_TRIALS + 1):
             verdicts = [v for v in self._test_end(bad, Repeat(count)) if v.name in self._failing]
             if all(not v.rate or v.rate.hits >= _ENOUGH_HITS for v in verdicts):
                 break
-        number = self._line.count(self._question.paths)
-        # half of what may go wrong is that the rate is lower than that, half that it is not seen in a step
-        half = (1 - self._question.confidence) / 2
+        number = self._line.count(self._request.paths)
+        # half of the risk is that the rate is below its bound, half that a step misses the race
+        half = (1 - self._request.confidence) / 2
         risk = half / (math.ceil(math.log2(number + 1)) + 2)
         return {
-            v.name: TargetRate(statistics.find_floor(v.rate, half), f"{v.rate} at the bad end", risk)
+            v.name: TargetRate(statistics.find_lower_bound(v.rate, half), f"{v.rate} at the bad end", risk)
             for v in verdicts
             if v.rate and v.rate.hits
         }
@@ -204,7 +213,7 @@ class Bisection:
 
     def _walk(self, find: Find) -> gitbisect.BisectState:
         line, began = self._line, time.monotonic()
-        state = gitbisect.start(self._git_dir, line.git_dir, line.old, line.new, self._question.paths, find)
+        state = gitbisect.start(self._git_dir, line.git_dir, line.old, line.new, self._request.paths, find)
         number = 0
         while state.next:
             number += 1
@@ -214,11 +223,11 @@ class Bisection:
             self._place.progress.note(f"step {number}, about {state.steps} after it{left}: {what}")
             step = self._try(state.next, Role.STEP, self._make_repeat())
             self._keep(step)
-            state = gitbisect.tell(self._git_dir, find, step.commit, step.answer)
+            state = gitbisect.add_answer(self._git_dir, find, step.commit, step.answer)
         return state
 
     def _confirm(self, suspects: Sequence[str], find: Find) -> Iterator[str]:
-        """Test what was found, its parent, and the new end without it; what speaks against it."""
+        """Test the found commit, its parent, and the new end without it; yields contradicting evidence."""
         if len(suspects) != 1:
             return
         old, new = find.ends
@@ -233,21 +242,21 @@ class Bisection:
         if job:
             step = self._try(found, Role.WITHOUT, self._make_repeat(), job)
             self._keep(step)
-            # what was built upon it may not stand without it, and that is no doubt
+            # later commits may depend on it, so a failure to revert it is no contradiction
             if step.answer is new:
                 yield f"without it {self._line.names[1]} is {step.answer} as well: {step.reason}"
 
     def _find_difference(self, suspects: Sequence[str]) -> tuple[str, str]:
-        """Of versions, the one before the suspect, and the command that shows the changes between them."""
+        """For versions: the one before the suspect, and the command that shows the changes between them."""
         if self._line.kind != "version" or len(suspects) != 1:
             return "", ""
         (found,) = suspects
         parent = gitbisect.find_parent(self._git_dir, found)
-        return self._line.describe(parent), self._line.tell_difference(parent, found)
+        return self._line.describe(parent), self._line.make_diff_command(parent, found)
 
     def _try_again(self, commit: str) -> BisectStep:
-        """As many trials as its answer took, once more; the ones that were there count as well."""
-        repeat, test = self._make_repeat(), self._question.test
+        """Repeat the trials that the answer took; the existing trials are counted too."""
+        repeat, test = self._make_repeat(), self._request.test
         _, record = self._run(self._line.make_job(commit), repeat)
         took = 1
         while took < len(record.results) and repeat.wants_more(test, record.results[:took], record.known):
@@ -255,7 +264,7 @@ class Bisection:
         return self._try(commit, Role.AGAIN, Repeat(2 * took))
 
     def _try(self, commit: str, role: Role, repeat: Repeat, job: Job | None = None) -> BisectStep:
-        """Build, boot, run and answer; what fails before the test has run is a skip."""
+        """Build, boot, run and answer; a failure before the test has run is a skip."""
         began = time.monotonic() - (self._spent.get(commit, 0.0) if role is Role.END else 0.0)
         step = BisectStep(commit, self._line.describe(commit), role, Answer.SKIP, "")
         if role is Role.STEP and (known := self._failed.get(commit)):
@@ -282,7 +291,7 @@ class Bisection:
         return replace(step, answer=answer, reason=reason, rates=rates, stage=stage)
 
     def _build(self, job: Job) -> tuple[str, StageFailure | None]:
-        """What was built, or why it was not; neither for a job that is left out."""
+        """The image id, or the failure; neither for a job that is left out."""
         failures: list[StageFailure] = []
         images: list[Path] = []
         try:
@@ -290,7 +299,7 @@ class Bisection:
         except* StageFailure as group:
             failures = [error for error in group.exceptions if isinstance(error, StageFailure)]
         except* (UsageError, UnavailableError) as group:
-            # a version that has left the mirror since
+            # the version was removed from the mirror
             if self._line.kind != "version":
                 raise
             failures = [
@@ -301,7 +310,7 @@ class Bisection:
         return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
 
     def _find_twin(self, image_id: str) -> BisectStep | None:
-        """A step with the same image, and an answer."""
+        """An earlier step with the same image and an answer."""
         known = (step for step in self._steps if image_id and step.image_id == image_id)
         return next((step for step in known if step.answer is not Answer.SKIP), None)
 
@@ -316,23 +325,23 @@ class Bisection:
         return run_id, record.jobs[0]
 
     def _judge(self, record: JobRecord) -> list[Verdict]:
-        name = self._question.name
+        name = self._request.name
         return [v for v in judge_job(record) if name in (v.test, v.name)]
 
     def _keep(self, step: BisectStep) -> None:
         self._steps.append(step)
-        # what failed in an earlier call and has not been come to yet is not forgotten
+        # keep the failures of an earlier call that were not reached in this one
         later = [known for known in self._failed.values() if known not in self._steps]
         kept = [dataclasses.asdict(each) for each in (*self._steps, *later)]
         write_json(self.folder / "steps.json", kept)
 
 
 def find_image_id(folder: Path) -> str:
-    """What a built kernel is, by content: image, debugging data and modules."""
-    told = json.loads((folder / "build.json").read_text())
+    """The content id of a built kernel: vmlinux and modules."""
+    build = json.loads((folder / "build.json").read_text())
     modules = {
         str(path.relative_to(folder)): path
         for name in ("modules", "guest-modules")
         for path in sorted((folder / name).rglob("*.ko"))
     }
-    return make_id(told["vmlinux_sha256"], make_tree_id(modules))
+    return make_id(build["vmlinux_sha256"], make_tree_id(modules))

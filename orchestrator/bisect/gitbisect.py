@@ -22,28 +22,28 @@ _LEFT = re.compile(r"^Bisecting: (\d+) revisions? left to test after this \(roug
 
 
 class Find(StrEnum):
-    """What is looked for: the change that broke it, or the one that fixed it."""
+    """Which change to find: the one that broke the test, or the one that fixed it."""
 
     BREAK = "break"
     FIX = "fix"
 
     @property
     def terms(self) -> tuple[str, str]:
-        """The words for old and new. git takes good for nothing but old."""
+        """git's terms for the old and the new state; git accepts "good" only for the old one."""
         return ("good", "bad") if self is Find.BREAK else ("broken", "fixed")
 
     @property
     def ends(self) -> tuple[Answer, Answer]:
-        """What the old end comes to, and the new one."""
+        """The answers at the old end and at the new end."""
         return (Answer.GOOD, Answer.BAD) if self is Find.BREAK else (Answer.BAD, Answer.GOOD)
 
 
 @dataclass(frozen=True, slots=True)
 class BisectState:
-    """Where a bisection stands: the next commit to test, or what it ended with.
+    """The state of a bisection: the next commit to test, or the result.
 
-    ``suspects`` are the commit that was found, or those among which skipped ones leave no choice, the newest
-    first. ``steps`` are about how many answers are still wanted after this one.
+    ``suspects`` is the commit that was found, or all candidates left by skipped commits, newest first.
+    ``steps`` is roughly the number of steps left after this one.
     """
 
     next: str = ""
@@ -52,9 +52,9 @@ class BisectState:
 
 
 def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str], find: Find) -> BisectState:
-    """Begin anew in a folder, whatever was there, with the history of the git directory ``borrowed``.
+    """Start a bisection in a new repository that borrows the objects of the git directory ``borrowed``.
 
-    Raises ``UsageError`` when no commit in between touches ``paths``.
+    Replaces the folder. Raises ``UsageError`` if no commit in between touches ``paths``.
     """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -68,8 +68,8 @@ def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str],
     return _bisect(place, "start", *words, new, old, *(("--", *paths) if paths else ()))
 
 
-def tell(place: Path, find: Find, commit: str, answer: Answer) -> BisectState:
-    """Say what a commit came to; where the bisection stands after that."""
+def add_answer(place: Path, find: Find, commit: str, answer: Answer) -> BisectState:
+    """Record the answer for a commit; returns the new state."""
     words = {**dict(zip(find.ends, find.terms, strict=True)), Answer.SKIP: "skip"}
     return _bisect(place, words[answer], commit)
 
@@ -85,22 +85,22 @@ def find_parent(place: Path, commit: str) -> str:
 
 def _bisect(place: Path, *words: str) -> BisectState:
     done = git(place, "bisect", *words, check=False)
-    said = f"{done.output}\n"
-    if found := _FOUND.search(said):
+    output = f"{done.output}\n"
+    if found := _FOUND.search(output):
         return BisectState(suspects=(found[1],))
-    if left := _SUSPECTS.search(said):
+    if left := _SUSPECTS.search(output):
         return BisectState(suspects=tuple(left[1].split()))
-    if "No testable commit found" in said:
-        raise UsageError("no commit in between touches them", where="PATHS")
-    if re.search(r"^The merge base \w+ is ", said, re.M):
+    if "No testable commit found" in output:
+        raise UsageError("no commit between GOOD and BAD touches these paths", where="PATHS")
+    if re.search(r"^The merge base \w+ is ", output, re.M):
         raise UsageError(
-            "neither end is in the history of the other, and what they have in common is already as the "
-            "new end is",
+            "neither end is an ancestor of the other, and their merge base gives the same result as the new "
+            "end",
             where="GOOD, BAD",
-            hint="take an end that is older, or turn the question round with FIND=",
+            hint="choose an older end, or set FIND= to search for the opposite change",
         )
     if done.returncode:
         raise InfraError(f"git bisect {words[0]} failed", where=str(place), hint=done.output)
-    counts = _LEFT.search(said)
+    counts = _LEFT.search(output)
     commit = git(place, "rev-parse", "--verify", "BISECT_HEAD").output
     return BisectState(commit, (), int(counts[2]) if counts else 0)

@@ -35,9 +35,9 @@ SYMBOLIC = ("symbol", "version")
 class Line:
     """The commits from ``old`` to ``new``, in a git directory.
 
-    ``kind`` is what one of them is, ``names`` what the user calls the ends. ``make_job`` makes the job of a
-    commit, ``leave_out`` that of the new end without it: None where that is nothing new. ``tell_difference``
-    gives the command that shows the changes between a commit and its parent, where ``git show`` does not.
+    ``kind`` is the kind of a commit, ``names`` are the user's names of the ends. ``make_job`` makes the job
+    of a commit, ``leave_out`` the job of the new end without it, or None if that is not possible.
+    ``make_diff_command`` returns the command that shows the changes of a commit if ``git show`` cannot.
     """
 
     kind: str
@@ -48,15 +48,15 @@ class Line:
     declared: Declarations
     make_job: Callable[[str], Job]
     leave_out: Callable[[str], Job | None]
-    tell_difference: Callable[[str, str], str] = lambda parent, commit: ""
+    make_diff_command: Callable[[str, str], str] = lambda parent, commit: ""
 
     @property
     def is_symbolic(self) -> bool:
-        """Whether the commits only stand for something, so that nobody knows them by their ids."""
+        """Whether the commits have no files and their ids mean nothing to users."""
         return self.kind in SYMBOLIC
 
     def count(self, paths: Sequence[str]) -> int:
-        """How many commits are in question."""
+        """The number of candidate commits."""
         return int(git(self.git_dir, "rev-list", "--count", self.new, f"^{self.old}", "--", *paths).output)
 
     def describe(self, commit: str) -> str:
@@ -64,7 +64,7 @@ class Line:
 
 
 def name_job(job: Job, variant: str) -> Job:
-    """The job with a name of its own; what its row expects is another question."""
+    """The job with another variant name and without the expectations of its row."""
     return replace(job, variant=Variant(variant, job.series.name, ()))
 
 
@@ -74,7 +74,7 @@ def name_job(job: Job, variant: str) -> Job:
 def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, place: Workspace) -> Line:
     """From one rev of the job's tree to another, the older one first.
 
-    Raises ``UsageError`` for all that is wrong with them: not of git, unknown, or on no common line.
+    Raises ``UsageError`` for a tree that is not a git tree, unknown revs, and revs without a common history.
     """
     tree = job.tree
     if isinstance(tree, LocalTree) and tree.is_checkout:
@@ -87,7 +87,9 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
         git_dir, old, new = open_repository(place.store), base.commit, tip.commit
     else:
         raise UsageError(
-            f"{tree.name} is not of git: it has no history", where="KERNEL", hint="SERIES= bisects a series"
+            f"{tree.name} is not a git tree, so it has no history",
+            where="KERNEL",
+            hint="SERIES= bisects a series",
         )
 
     def make_job(commit: str) -> Job:
@@ -107,7 +109,7 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
 
 
 def _find_local(place: Path, ends: tuple[str, str]) -> tuple[Path, list[str]]:
-    """Where a checkout of the user's has its objects, and what its revs mean; nothing there is touched."""
+    """The git directory of a user's checkout and the commits of its revs. Read-only."""
     commits = [find_commit(place, rev, is_users=True) for rev in ends]
     raise_all(
         [
@@ -116,8 +118,8 @@ def _find_local(place: Path, ends: tuple[str, str]) -> tuple[Path, list[str]]:
             if not commit
         ]
     )
-    told = git(place, "rev-parse", "--path-format=absolute", "--git-common-dir", is_users=True).output
-    return Path(told), commits
+    git_dir = git(place, "rev-parse", "--path-format=absolute", "--git-common-dir", is_users=True).output
+    return Path(git_dir), commits
 
 
 def _fetch_end(word: str, rev: str, declared: Declarations, place: Workspace) -> Source:
@@ -125,12 +127,12 @@ def _fetch_end(word: str, rev: str, declared: Declarations, place: Workspace) ->
 
 
 def _make_revert(git_dir: Path, commit: str, place: Workspace) -> Series:
-    """A series of one patch that takes a commit back."""
-    told = git(git_dir, "diff", "--binary", "--full-index", commit, f"{commit}^").output
+    """A series of one patch that reverts a commit."""
+    diff = git(git_dir, "diff", "--binary", "--full-index", commit, f"{commit}^").output
     name = f"revert-{commit[:12]}"
     with place.store.scratch(name) as scratch:
         path = scratch / f"{name}.patch"
-        path.write_bytes(make_mail(f"{told}\n".encode(), f"Revert {commit[:12]}"))
+        path.write_bytes(make_mail(f"{diff}\n".encode(), f"Revert {commit[:12]}"))
         return replace(find_series(path, place.store), name=name)
 
 
@@ -175,7 +177,7 @@ def make_prefix(job: Job, number: int) -> Job:
 
 # --- the symbols between two configs
 
-_Ask = Mapping[str, SymbolRequest | None]
+_Requests = Mapping[str, SymbolRequest | None]
 
 
 def make_config_line(
@@ -183,28 +185,30 @@ def make_config_line(
 ) -> Line:
     """From the fragments of one config to those of another, symbol by symbol.
 
-    In between a symbol may miss what it depends on, and then is as if it had not been asked for.
+    In between, a symbol whose dependencies are missing is dropped without an error.
     """
     base = fetch_tree(job.tree, place.store, place.progress)
     arch = ARCHES[job.row.arch]
     configs = [make_config(names, declared.fragments, arch, base.version) for names in (good, bad)]
-    asked: list[_Ask] = [{request.symbol: request for request in config.requests} for config in configs]
+    requested: list[_Requests] = [
+        {request.symbol: request for request in config.requests} for config in configs
+    ]
     appends = [config.append for config in configs]
-    changes = list(_list_changes(*asked))
+    changes = list(_list_changes(*requested))
     if appends[0] != appends[1]:
         changes.append(_APPEND)
     if not changes:
-        raise UsageError("ask for the same symbols", where="CONFIG_GOOD, CONFIG_BAD")
+        raise UsageError("request the same symbols", where="CONFIG_GOOD, CONFIG_BAD")
 
     family = make_id(*(config.config_id for config in configs))
 
     def make_fragment(name: str, changed: Sequence[str], *, is_end: bool) -> Fragment:
-        union = dict.fromkeys([*asked[1], *asked[0]])
-        wanted = [asked[symbol not in changes or symbol in changed].get(symbol) for symbol in union]
+        union = dict.fromkeys([*requested[1], *requested[0]])
+        wanted = [requested[symbol not in changes or symbol in changed].get(symbol) for symbol in union]
         requests = (request for request in wanted if request)
         return Fragment(
             name,
-            "some symbols of one config, the others of another",
+            "some symbols of one config and the rest of another",
             Condition(),
             tuple(
                 replace(one, is_optional=one.is_optional or not is_end, only=Condition()) for one in requests
@@ -226,7 +230,7 @@ def make_config_line(
         for symbol in changes
     }
     git_dir = open_repository(place.store)
-    messages = [f"{symbol}: {_tell(symbol, asked, appends)}" for symbol in changes]
+    messages = [f"{symbol}: {_describe_change(symbol, requested, appends)}" for symbol in changes]
     commits = list(commit_chain(git_dir, [f"{' '.join(good)}", *messages]))
     places = {commit: i for i, commit in enumerate(commits)}
 
@@ -249,27 +253,27 @@ def make_config_line(
     )
 
 
-# stands for the words of the kernel's command line, which are no symbol
+# stands for the kernel command line, which is not a symbol
 _APPEND = "append"
 
 
-def _list_changes(good: _Ask, bad: _Ask) -> Iterator[str]:
-    """The symbols that differ, in the order in which they are asked for: what others need comes first."""
+def _list_changes(good: _Requests, bad: _Requests) -> Iterator[str]:
+    """The symbols that differ, in the order of the fragments: dependencies come first."""
     for symbol in dict.fromkeys([*bad, *good]):
         one, other = good.get(symbol), bad.get(symbol)
         if (one and one.value) != (other and other.value):
             yield symbol
 
 
-def _tell(symbol: str, asked: Sequence[_Ask], appends: Sequence[str]) -> str:
+def _describe_change(symbol: str, requested: Sequence[_Requests], appends: Sequence[str]) -> str:
     if symbol == _APPEND:
         return f"{appends[0] or '-'} becomes {appends[1] or '-'}"
-    told = [request.value if (request := each.get(symbol)) else "not asked for" for each in asked]
-    return f"{told[0]} becomes {told[1]}"
+    values = [request.value if (request := each.get(symbol)) else "not requested" for each in requested]
+    return f"{values[0]} becomes {values[1]}"
 
 
 def commit_chain(git_dir: Path, messages: Sequence[str]) -> Iterator[str]:
-    """A commit for each message, one upon the other; the same messages make the same commits."""
+    """A commit per message, each the parent of the next; the same messages give the same commits."""
     tree = git(git_dir, "mktree").output
     parent: list[str] = []
     for message in messages:

@@ -21,7 +21,7 @@ from orchestrator.store.store import write_json
 
 
 class Role(StrEnum):
-    """Why a commit was tested: as an end, as a step, found (or its parent) again, or all but it."""
+    """Why a commit was tested: as an end, as a step, once more to confirm it, or the new end without it."""
 
     END = "end"
     STEP = "step"
@@ -33,9 +33,9 @@ class Role(StrEnum):
 class BisectStep:
     """One commit tested, and why.
 
-    ``rates`` are how often races were hit. ``run_id`` names the run that shows it. ``image_id`` is what was
-    booted, ``same_as`` the commit whose image that was too, so that nothing was run. ``stage`` is where it
-    failed before it could say anything of the test.
+    ``rates`` is how often races were hit, ``run_id`` the run with the results. ``image_id`` identifies the
+    image; if ``same_as`` names an earlier commit with the same image, nothing was run. ``stage`` is the stage
+    that failed before the test could run.
     """
 
     commit: str
@@ -53,11 +53,11 @@ class BisectStep:
 
 @dataclass(frozen=True, slots=True)
 class BisectResult:
-    """What came of it. ``suspects`` is the one commit, or those that skips leave in question.
+    """The result. ``suspects`` is the commit that was found, or all candidates left by skipped commits.
 
-    ``doubts`` say why it is not confirmed: there are none if it is. ``target_rates`` are the rates that races
-    were tried for, ``log`` is git bisect's, ``git_dir`` where git knows of it. For versions, ``previous``
-    comes before the suspect, and ``difference`` the command that shows the changes between them.
+    ``doubts`` are the reasons why it is not confirmed, if any. ``log`` is the log of git bisect, ``git_dir``
+    its repository. For versions, ``previous`` is the version before the suspect, and ``difference`` the
+    command that shows the changes between them.
     """
 
     name: str
@@ -81,12 +81,12 @@ class BisectResult:
 
 
 def load_steps(folder: Path) -> list[BisectStep]:
-    """What an earlier call did; nothing when it was of another version."""
+    """The steps of an earlier call; none if another version of Cowbell wrote them."""
     try:
-        told = json.loads((folder / "steps.json").read_text())
+        steps = json.loads((folder / "steps.json").read_text())
         return [
             BisectStep(**{**fields, "answer": Answer(fields["answer"]), "role": Role(fields["role"])})
-            for fields in told
+            for fields in steps
         ]
     except (OSError, ValueError, TypeError, KeyError):
         return []
@@ -94,7 +94,7 @@ def load_steps(folder: Path) -> list[BisectStep]:
 
 @contextlib.contextmanager
 def open_call(folder: Path, words: Sequence[str]) -> Iterator[None]:
-    """Keep what was typed, and where, for ``RESUME=1``, until the block has ended, if by a wrong question."""
+    """Save the command line and its folder for ``RESUME=1`` until the block ends or raises ``UsageError``."""
     path = folder / "call.json"
     write_json(path, {"folder": str(Path.cwd()), "words": list(words)})
     try:
@@ -106,19 +106,19 @@ def open_call(folder: Path, words: Sequence[str]) -> Iterator[None]:
 
 
 def find_interrupted(folder: Path) -> tuple[Path, list[str]]:
-    """Where the last bisection that was not ended was started, and with which words."""
+    """The folder and the command line of the last unfinished bisection."""
     calls = list(folder.glob("*/call.json"))
     if not calls:
-        raise UsageError("there is no bisection that was not ended", where="RESUME")
-    told = json.loads(max(calls, key=lambda path: path.stat().st_mtime).read_text())
-    return Path(told["folder"]), list(told["words"])
+        raise UsageError("there is no unfinished bisection", where="RESUME")
+    call = json.loads(max(calls, key=lambda path: path.stat().st_mtime).read_text())
+    return Path(call["folder"]), list(call["words"])
 
 
 _SHORT = 12
 
 
 def render_text(outcome: BisectResult) -> str:
-    """The answer first, then what shows it, a line a step; and where to look further."""
+    """The result, then a table of the steps and the reasons of skips, then how to find details."""
     verb = "breaks" if outcome.find is Find.BREAK else "fixes"
     what = ", ".join(f"{name} ({how})" for name, how in outcome.failing.items())
     subjects = {step.commit: step.subject for step in outcome.steps}
@@ -131,19 +131,19 @@ def render_text(outcome: BisectResult) -> str:
             f"  {_name(outcome, found, subjects)}{after}",
         ]
         lines += [outcome.difference] if outcome.difference else []
-        lines += [f"NOT CONFIRMED: {doubt}" for doubt in outcome.doubts] or [_tell_confirmed(outcome)]
+        lines += [f"NOT CONFIRMED: {doubt}" for doubt in outcome.doubts] or [_describe_confirmation(outcome)]
     else:
-        lines.append(f"one of these {len(outcome.suspects)} {verb} {what}; the others can not be tested:")
+        lines.append(f"one of these {len(outcome.suspects)} {verb} {what}; the others cannot be tested:")
         lines += [f"  {_name(outcome, one, subjects)}" for one in outcome.suspects]
     for name, target in outcome.target_rates.items():
         tries = statistics.find_tries(target.rate, target.risk)
         rate = statistics.percent(target.rate)
         lines.append(
-            f"{name} is a race, {target.origin}: no failure in {tries} tries means good, since a bad one "
+            f"{name} is a race, {target.origin}: no failure in {tries} tries means good, as a bad kernel "
             f"fails at {rate} or more; the bisection has {statistics.percent(outcome.confidence)} confidence"
         )
     text = "\n".join(
-        # a command is pasted as it is
+        # do not wrap a command
         f"  {line}" if line == outcome.difference else textwrap.fill(line, 120, subsequent_indent="    ")
         for line in lines
     )
@@ -180,20 +180,20 @@ def _name(outcome: BisectResult, commit: str, subjects: Mapping[str, str]) -> st
     return f"{short}{make_printable(subjects.get(commit, ''))}".rstrip()
 
 
-def _tell_confirmed(outcome: BisectResult) -> str:
+def _describe_confirmation(outcome: BisectResult) -> str:
     parent = outcome.previous if outcome.kind == "version" else "its parent"
-    told = f"confirmed: it and {parent} came to the same when tested again"
+    text = f"confirmed: it and {parent} gave the same results when tested again"
     without = [step for step in outcome.steps if step.role == Role.WITHOUT]
     if not without:
-        return told
+        return text
     end = outcome.names[1]
     if without[0].answer is Answer.SKIP:
-        return f"{told}; {end} without it can not be tested ({without[0].reason.splitlines()[0]})"
-    return f"{told}; {end} without it is {without[0].answer}"
+        return f"{text}; {end} without it cannot be tested ({without[0].reason.splitlines()[0]})"
+    return f"{text}; {end} without it is {without[0].answer}"
 
 
 def render_mail(outcome: BisectResult) -> str:
-    """The text for a mail about a regression, as the kernel's tracker reads it; empty where there is none.
+    """The text of a regression mail for regzbot; empty if no commit that broke the test was confirmed.
 
     Source: Documentation/admin-guide/reporting-regressions.rst.
     """
@@ -208,7 +208,7 @@ def render_mail(outcome: BisectResult) -> str:
         72,
     )
     return (
-        f"To: (those whom scripts/get_maintainer.pl names)\nCc: regressions@lists.linux.dev\n"
+        f"To: (output of scripts/get_maintainer.pl)\nCc: regressions@lists.linux.dev\n"
         f"Subject: [REGRESSION] {outcome.name} fails since {found[:_SHORT]}\n\n{body}\n\n"
         f"{make_printable(step.reason)}\n\n{render_text(outcome)}\n{outcome.log}\n"
         f"#regzbot introduced: {found[:_SHORT]}\n\nFixes: {cited}\n"

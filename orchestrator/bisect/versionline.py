@@ -18,14 +18,14 @@ from orchestrator.source.repository import make_folder, open_repository
 from orchestrator.source.tree import DebianTree
 from orchestrator.source.versions import DebianVersion, find_versions
 
-# of a version that was built again for an older release, without a change of the kernel
+# the suffix of a rebuild for another release, with the same kernel source
 _REBUILD = re.compile(r"~(deb|bpo)\d+[+u]\d+$")
 
 
 def make_version_line(job: Job, good: str, bad: str, declared: Declarations, place: Workspace) -> Line:
-    """From the older to the newer of two versions, over those that the mirror offers or that were fetched.
+    """The versions between two versions that are on the mirror or were fetched, oldest first.
 
-    Raises ``UsageError`` for versions that are not there, or are the same.
+    Raises ``UsageError`` for versions that do not exist, or are the same.
     """
     assert isinstance(job.tree, DebianTree)
     tree = replace(job.tree, name=make_folder(job.tree.name), version="")
@@ -38,7 +38,7 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
     def make_job(commit: str) -> Job:
         return name_job(replace(job, tree=tree.at(named[commit])), named[commit])
 
-    def tell_difference(parent: str, commit: str) -> str:
+    def make_diff_command(parent: str, commit: str) -> str:
         found = [find_fetched(tree.at(named[one]), place.store) for one in (parent, commit)]
         words = " ".join(src.commit[:12] for src in found if src)
         return f"git -C {git_dir} diff {words} -- mm"
@@ -53,7 +53,7 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
         declared,
         make_job,
         lambda commit: None,
-        tell_difference,
+        make_diff_command,
     )
 
 
@@ -66,7 +66,7 @@ def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequenc
         error = next(iter(found.errors.values()))
         what = f"{unknown[0][1]} cannot be looked up: {error.what}"
         raise InfraError(what, where=unknown[0][0], hint=error.hint)
-    hint = f"there are: {', '.join(known)}"
+    hint = f"known versions: {', '.join(known)}"
     errors = [
         UsageError(f"there is no version {word} of {tree.package}", where=name, hint=hint)
         for name, word in unknown
@@ -75,14 +75,14 @@ def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequenc
         errors.append(UsageError("are the same version", where="GOOD, BAD"))
     raise_all(errors)
     for error in found.errors.values():
-        place.progress.note(f"{tree.name}: {error.what}; its older list is used")
+        place.progress.note(f"{tree.name}: {error.what}; using an older list")
     return versions
 
 
 def choose_between(versions: Sequence[DebianVersion], old: str, new: str) -> list[str]:
-    """The versions between two others, the oldest first.
+    """The versions between two others, oldest first.
 
-    Of a version and its rebuilds for other releases one is enough: one that was fetched, or the original.
+    Of a version and its rebuilds for other releases only one is used: a fetched one, or else the original.
     """
     chosen: dict[str, DebianVersion] = {}
     for version in versions:

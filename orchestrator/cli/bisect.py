@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.bisect.answer import Answer, find_answer, make_default_failing
-from orchestrator.bisect.bisection import Question
+from orchestrator.bisect.answer import Answer, find_answer, make_default_failure_modes
+from orchestrator.bisect.bisection import BisectRequest
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line, make_series_line
 from orchestrator.bisect.versionline import make_version_line
@@ -77,13 +77,13 @@ def _list_rows(test: GuestTest, declared: Declarations) -> Iterator[str]:
 
 def make_question(
     asked: Asked, test: GuestTest, job: Job, declared: Declarations, place: Workspace
-) -> Question:
-    """Raises ``UsageError`` for every contradiction, and as the lines do."""
+) -> BisectRequest:
+    """Raises ``UsageError`` for all that does not go together, and as the lines do."""
     line = _make_line(asked, job, declared, place)
     find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
     if line.kind == "version":
         find = _find_direction(asked)
-    return Question(asked.test, test, line, find, asked.paths, asked.confidence)
+    return BisectRequest(asked.test, test, line, find, asked.paths, asked.confidence)
 
 
 def _find_direction(asked: Asked) -> Find:
@@ -167,5 +167,5 @@ def take_step(
         return Answer.SKIP, record.left_out, run_id
     verdicts = [v for v in judge_job(record) if name in (v.test, v.name)]
     telling = [v for v in verdicts if v.raw is not Status.SKIP] or verdicts
-    answer, why = find_answer(telling, make_default_failing(telling, fingerprint), record.target_rates)
+    answer, why = find_answer(telling, make_default_failure_modes(telling, fingerprint), record.target_rates)
     return answer, why, run_id

@@ -18,7 +18,7 @@ from orchestrator.cli.commandline import read_command_line
 from orchestrator.cli.preferences import find_path, load_preferences
 from orchestrator.cli.registry import TARGETS
 from orchestrator.errors import CowbellError
-from orchestrator.store.store import disk_trouble, find_default_root
+from orchestrator.store.store import convert_disk_errors, find_default_root
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        with disk_trouble(find_default_root()):
+        with convert_disk_errors(find_default_root()):
             status = _run(words)
     except* CowbellError as group:
         errors = list(_flatten(group))

@@ -116,7 +116,7 @@ def _relay(guest: Guest, channel: paramiko.Channel) -> int | None:
     is_open = True
     while True:
         # the kernel may say as much as it likes while somebody watches
-        guest.lines.serial.allow()
+        guest.channels.serial.allow()
         sources = [channel.fileno(), *([_IN] if is_open and not pending else [])]
         # nobody tells when there is room again to send
         ready, _, _ = select.select(sources, [], [], _ROOM_S if pending else _POLL_S)

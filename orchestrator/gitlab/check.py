@@ -21,7 +21,7 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.project.yamlfile import suggest
 
-# limits of an instance as it is installed
+# default limits of a GitLab instance
 _MOST_NEEDS = 50
 _MOST_BYTES = 2 << 20
 _MOST_LETTERS = 255
@@ -30,42 +30,42 @@ _GLOBAL = (
     "spec", "default", "include", "stages", "variables", "workflow", "image", "services", "cache",
     "before_script", "after_script",
 )  # fmt: skip
-_NO_NAMES = ("true", "false", "nil", "types")
+_RESERVED = ("true", "false", "nil", "types")
 _INPUT = re.compile(r"\$\[\[\s*inputs\.(\w+)[^\]]*\]\]")
 
 Jobs = Mapping[str, Mapping[str, Any]]
 
 
 def check_pipeline(text: str, where: str) -> list[UsageError]:
-    """Everything that is wrong with a pipeline, or with a template that is included, each with its line.
+    """All errors of a pipeline or an included template, each with its line.
 
-    Raises ``InfraError`` when there is no check-jsonschema.
+    Raises ``InfraError`` if check-jsonschema is not installed.
     """
     try:
         documents = list(yaml.safe_load_all(text))
         lines = _find_lines(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        told = f"{where}:{mark.line + 1}" if mark else where
-        return [UsageError(f"is no YAML: {getattr(error, 'problem', error)}", where=told)]
+        line = f"{where}:{mark.line + 1}" if mark else where
+        return [UsageError(f"is not YAML: {getattr(error, 'problem', error)}", where=line)]
     inputs: Mapping[str, Any] = {}
     if len(documents) == 2 and isinstance(documents[0], dict) and "spec" in documents[0]:
         inputs = documents[0]["spec"].get("inputs") or {}
     pipeline = _fill_in(documents[-1], inputs) if documents else None
     if not isinstance(pipeline, dict):
-        return [UsageError("is no pipeline: expected a mapping", where=where)]
+        return [UsageError("is not a pipeline: expected a mapping", where=where)]
 
     def place(path: str) -> str:
-        """The line of the deepest part of ``$.job.key`` that has one."""
+        """The line of ``$.job.key``, or of its deepest known parent."""
         inner = path.removeprefix("$.")
         # a job's name may have dots, too
         names = [name for name in lines if f"{inner}.".startswith(f"{name}.")]
         return f"{where}:{lines[max(names, key=len)] if names else 1}: {inner}"
 
-    found = [*_check_form(pipeline), *_check_sense(pipeline)]
+    found = [*_check_schema(pipeline), *_check_rules(pipeline)]
     found += [(f"$.spec.inputs.{name}", what) for name, what in _check_inputs(documents, inputs)]
     if len(text.encode()) > _MOST_BYTES:
-        found.append(("$", f"has {len(text.encode())} bytes, GitLab takes {_MOST_BYTES}"))
+        found.append(("$", f"has {len(text.encode())} bytes, GitLab's limit is {_MOST_BYTES}"))
     return [UsageError(what, where=place(path)) for path, what in found]
 
 
@@ -73,11 +73,11 @@ def check_file(path: Path) -> list[UsageError]:
     try:
         return check_pipeline(path.read_text(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        return [UsageError(f"can not be read: {error}", where=str(path))]
+        return [UsageError(f"cannot be read: {error}", where=str(path))]
 
 
 def _find_lines(text: str) -> dict[str, int]:
-    """Lines of keys, by ``job``, ``job.key`` and so on; of a header ``spec.inputs.name``."""
+    """The lines of keys, by ``job``, ``job.key`` and so on; in a header by ``spec.inputs.name``."""
     lines: dict[str, int] = {}
 
     def walk(node: yaml.Node, path: str, depth: int) -> None:
@@ -93,7 +93,7 @@ def _find_lines(text: str) -> dict[str, int]:
 
 
 def _fill_in(value: object, inputs: Mapping[str, Any]) -> object:
-    """A template with its inputs as they are where nobody gives any."""
+    """A template with the defaults of its inputs."""
 
     def default(name: str) -> object:
         given = inputs.get(name) or {}
@@ -113,14 +113,14 @@ def _fill_in(value: object, inputs: Mapping[str, Any]) -> object:
 def _check_inputs(documents: list[Any], inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     used = set(_INPUT.findall(json.dumps(documents[-1], default=str)))
     for name in sorted(used - set(inputs)):
-        yield name, f"inputs.{name} is used, and not declared{suggest(name, inputs)}"
+        yield name, f"inputs.{name} is used but not declared{suggest(name, inputs)}"
     for name in sorted(set(inputs) - used):
-        yield name, "is declared, and not used"
+        yield name, "is declared but not used"
 
 
-def _check_form(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _check_schema(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not importlib.util.find_spec("check_jsonschema"):
-        raise InfraError("there is no check-jsonschema", hint="pip install 'cowbell[ci]'")
+        raise InfraError("check-jsonschema is not installed", hint="pip install 'cowbell[ci]'")
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(pipeline, file, default=str)
         file.flush()
@@ -135,7 +135,7 @@ def _check_form(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield best["path"], best["message"]
 
 
-def _check_sense(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _check_rules(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     jobs: Jobs = {
         name: job for name, job in pipeline.items() if isinstance(job, dict) and name not in _GLOBAL
     }
@@ -143,19 +143,19 @@ def _check_sense(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, job in jobs.items():
         path = f"$.{name}"
         if len(name) > _MOST_LETTERS:
-            yield path, f"has {len(name)} letters, GitLab takes {_MOST_LETTERS}"
-        if name in _NO_NAMES:
-            yield path, "is no name for a job"
+            yield path, f"the name has {len(name)} characters, GitLab's limit is {_MOST_LETTERS}"
+        if name in _RESERVED:
+            yield path, "is a reserved name"
         stage = job.get("stage", "test")
         if stage not in stages and not name.startswith("."):
             yield f"{path}.stage", f"there is no stage {stage}{suggest(str(stage), stages)}"
         yield from _check_paths(path, job)
         yield from _check_needs(name, job, jobs, stages)
-    yield from _check_circles(jobs)
+    yield from _check_cycles(jobs)
 
 
 def _check_paths(path: str, job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Artifacts and caches are of the project's folder; GitLab warns of others in the log, and drops them."""
+    """Artifacts and caches must be in the project folder; GitLab only logs a warning and drops others."""
     artifacts = job.get("artifacts") or {}
     caches = job.get("cache") or []
     caches = caches if isinstance(caches, list) else [caches]
@@ -167,7 +167,7 @@ def _check_paths(path: str, job: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         for each in paths:
             inner = str(each).removeprefix("$CI_PROJECT_DIR/")
             if inner.startswith(("/", "~", "$")) or ".." in Path(inner).parts:
-                yield f"{path}.{kind}", f"{each} is not in the project's folder"
+                yield f"{path}.{kind}", f"{each} is not in the project folder"
 
 
 def _list_needs(job: Mapping[str, Any]) -> list[str]:
@@ -180,7 +180,7 @@ def _check_needs(
 ) -> Iterator[tuple[str, str]]:
     needs = _list_needs(job)
     if len(needs) > _MOST_NEEDS:
-        yield f"$.{name}.needs", f"has {len(needs)}, GitLab takes {_MOST_NEEDS}"
+        yield f"$.{name}.needs", f"has {len(needs)} entries, GitLab's limit is {_MOST_NEEDS}"
     for key, others in (("needs", needs), ("dependencies", job.get("dependencies") or [])):
         for other in others:
             if other not in jobs:
@@ -188,12 +188,12 @@ def _check_needs(
                 continue
             mine, its = (str(each.get("stage", "test")) for each in (job, jobs[other]))
             if mine in stages and its in stages and stages.index(its) > stages.index(mine):
-                yield f"$.{name}.{key}", f"{other} is of a later stage"
+                yield f"$.{name}.{key}", f"{other} is in a later stage"
 
 
-def _check_circles(jobs: Jobs) -> Iterator[tuple[str, str]]:
+def _check_cycles(jobs: Jobs) -> Iterator[tuple[str, str]]:
     try:
         graphlib.TopologicalSorter({name: _list_needs(job) for name, job in jobs.items()}).prepare()
     except graphlib.CycleError as error:
-        circle = error.args[1]
-        yield f"$.{circle[0]}.needs", f"go in a circle: {' -> '.join(reversed(circle))}"
+        cycle = error.args[1]
+        yield f"$.{cycle[0]}.needs", f"is a cycle: {' -> '.join(reversed(cycle))}"

@@ -23,27 +23,27 @@ from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import make_id
 
 Yaml = dict[str, Any]
-# what is no fault of a kernel, a test or a job: another runner may do better. Never a job that failed
+# retry only failures of runners and GitLab, never a failed script
 _RETRY = {
     "max": 2,
     "when": ["runner_system_failure", "scheduler_failure", "data_integrity_failure", "api_failure"],
 }
-# the host's trouble says nothing about the kernel: the job warns, and the report says what is missing
+# an infrastructure error is only a warning; the report lists the missing results
 _WARNS = {"exit_codes": [3]}
 _MOST_S = 24 * 3600
-# fetching, unpacking, installing
-_AROUND_S = 1200
-# what a guest leaves that may be large, or is secret
-_LEFT_OUT = ("*/results/*/saved-*/**/*", "*/results/*/*/keys.tar", "*/results/*/*/*.qcow2", "*/runs/latest")
+# time for fetching, unpacking and installing
+_OVERHEAD_S = 1200
+# files of guests that are large or secret
+_EXCLUDED = ("*/results/*/saved-*/**/*", "*/results/*/*/keys.tar", "*/results/*/*/*.qcow2", "*/runs/latest")
 _BUILT, _RESULTS, _MERGED, _PUBLIC = "built", "results", "merged", "public"
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the jobs run in. ``words`` are the ``VAR=value`` of the request, ``before`` the command that has
-    cowbell, ``store`` is below the project's folder (then GitLab caches it) or a path of the runners'.
+    """The environment of the jobs. ``words`` are the variables of the request.
 
-    ``needs_checkout`` is whether tests read anything of the project.
+    ``before`` is the command that installs cowbell. ``store`` is relative to the project folder (then GitLab
+    caches it) or a path on the runners. ``needs_checkout``: tests read files of the project.
     """
 
     words: Mapping[str, str]
@@ -52,7 +52,7 @@ class Setup:
     before: str = ""
     tags: tuple[str, ...] = ()
     store: str = ".cowbell"
-    share_s: int = 900
+    shard_s: int = 900
     needs_checkout: bool = True
 
     @property
@@ -60,7 +60,7 @@ class Setup:
         return not self.store.startswith("/")
 
     def call(self, *words: str, take: Sequence[str] = ()) -> str:
-        """A call of ours, with what the request says of some variables."""
+        """A cowbell command, with some variables of the request."""
         given = [f"{name}={self.words[name]}" for name in take if self.words.get(name)]
         return shlex.join(["cowbell", *self.options, *words, *given])
 
@@ -73,7 +73,7 @@ _OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT")
 def make_pipeline(
     jobs: Sequence[Job], setup: Setup, times: Mapping[tuple[str, str], float], today: datetime.date
 ) -> Yaml:
-    """The pipeline that builds, tests and reports jobs; one that only says so where there are none."""
+    """The pipeline that builds, tests and reports jobs; without jobs, it only prints a message."""
     where = setup.store if not setup.is_cached else f"$CI_PROJECT_DIR/{setup.store}"
     defaults: Yaml = {"interruptible": True, "retry": _RETRY}
     if setup.image:
@@ -88,7 +88,7 @@ def make_pipeline(
         "variables": {"COWBELL_STORE": where, "CCACHE_MAXSIZE": "1G"},
     }
     if not jobs:
-        return pipeline | {"nothing": {"stage": "report", "script": ["echo no row is touched"]}}
+        return pipeline | {"nothing": {"stage": "report", "script": ["echo no row has changed"]}}
     rows: dict[str, list[Job]] = {}
     for job in jobs:
         rows.setdefault(job.row.name, []).append(job)
@@ -116,14 +116,14 @@ def render(pipeline: Yaml, note: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Each job is complete when read alone."""
+    """Dumps without aliases, so that each job is complete."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def _identify_build(job: Job) -> str:
-    """Kernels that share object files: a row's, and those of rows with the same tree and config."""
+    """The id of kernels that share object files: those of rows with the same tree and config."""
     return make_id(job.tree.name, job.row.arch, job.row.kconfig)
 
 
@@ -133,7 +133,7 @@ def _make_build(jobs: Sequence[Job], rows: Sequence[str], setup: Setup, today: d
     newest = [setup.call("-B", "source", named, "SERIES=none", take=("KERNEL",))] if _may_move(tree) else []
     return {
         "stage": "build",
-        "timeout": _say_s(limit_s * len({job.series.name for job in jobs}) + _AROUND_S),
+        "timeout": _render_time(limit_s * len({job.series.name for job in jobs}) + _OVERHEAD_S),
         "script": [*newest, setup.call("-k", "build", named, f"DIR={_BUILT}", take=_OF_BUILD)],
         "allow_failure": _WARNS,
         "artifacts": {"when": "always", "expire_in": "1 week", "paths": [f"{_BUILT}/"]},
@@ -142,7 +142,7 @@ def _make_build(jobs: Sequence[Job], rows: Sequence[str], setup: Setup, today: d
 
 
 def _may_move(tree: Tree) -> bool:
-    """Whether a tree is of a server, and may have something newer than what was fetched."""
+    """Whether the ref of a tree may have moved on its server."""
     return isinstance(tree, GitTree) and not tree.commit
 
 
@@ -150,7 +150,7 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
     objects = {"key": f"cowbell-ccache-{_identify_build(job)}", "paths": [f"{setup.store}/ccache/"]}
     if isinstance(job.tree, LocalTree):
         return [objects | {"when": "always"}]
-    # a package has no name for a newer one: it is looked for each week, but for an exact version
+    # update the cache of a package or archive each week, except for an exact version
     year, week, _ = today.isocalendar()
     is_exact = isinstance(job.tree, DebianTree) and job.tree.version
     is_weekly = isinstance(job.tree, DebianTree | TarballTree) and not is_exact
@@ -165,14 +165,14 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
 def _list_tests(
     jobs: Sequence[Job], build: str, setup: Setup, times: Mapping[tuple[str, str], float]
 ) -> list[tuple[str, Yaml]]:
-    """A row's test jobs; where there are several, GitLab shows them as one by their names."""
+    """The test jobs of a row; GitLab groups several ones by their names."""
     row, tests = jobs[0].row, jobs[0].tests
-    shares = divide(tests, estimate(row.name, tests, times), setup.share_s)
+    shards = divide(tests, estimate(row.name, tests, times), setup.shard_s)
     found = []
-    for number, share in enumerate(shares, 1):
-        name = f"test {row.name}" + (f" {number}/{len(shares)}" if shares[1:] else "")
-        chosen = {"TESTS": ",".join(test.id for test in share)} if shares[1:] else {}
-        found.append((name, _make_test(row, name, build, share, chosen, len(jobs), setup)))
+    for number, shard in enumerate(shards, 1):
+        name = f"test {row.name}" + (f" {number}/{len(shards)}" if shards[1:] else "")
+        chosen = {"TESTS": ",".join(test.id for test in shard)} if shards[1:] else {}
+        found.append((name, _make_test(row, name, build, shard, chosen, len(jobs), setup)))
     return found
 
 
@@ -191,10 +191,10 @@ def _make_test(
     strategy = {} if setup.needs_checkout else {"GIT_STRATEGY": "none"}
     job: Yaml = {
         "stage": "test",
-        # a kernel that does not build is a result of its row, too
+        # a kernel that does not build is a result as well
         "when": "always",
         "needs": [build],
-        "timeout": _say_s(_AROUND_S + kernels * _limit_s(row, tests, setup)),
+        "timeout": _render_time(_OVERHEAD_S + kernels * _limit_s(row, tests, setup)),
         "variables": {"COWBELL_RESULTS": f"$CI_PROJECT_DIR/{folder}", **strategy},
         "script": [setup.call("-k", "test", f"ROW={row.name}", f"BUILT={_BUILT}", *words, take=take)],
         "allow_failure": _WARNS,
@@ -202,7 +202,7 @@ def _make_test(
             "when": "always",
             "expire_in": "1 week",
             "paths": [f"{folder}/"],
-            "exclude": [f"{_RESULTS}/{glob}" for glob in _LEFT_OUT],
+            "exclude": [f"{_RESULTS}/{glob}" for glob in _EXCLUDED],
         },
     }
     if row.runner.tags:
@@ -213,16 +213,16 @@ def _make_test(
 
 
 def _limit_s(row: Row, tests: Sequence[GuestTest], setup: Setup) -> float:
-    """What the limits of its tests allow on one kernel, emulated."""
+    """The time limit of some tests on one emulated kernel in seconds."""
     scale = max(ARCHES[row.arch].time_scale.values())
     repeat = setup.words.get("REPEAT") or "1"
-    # auto goes on for half an hour with each race
+    # auto repeats each race for up to half an hour
     times = int(repeat) if repeat.isdecimal() else 1
     races = 0 if repeat.isdecimal() else sum(test.kind == "race" for test in tests)
     return scale * (row.limits.boot_s + times * sum(test.timeout_s for test in tests)) + 1800 * races
 
 
-def _say_s(seconds: float) -> str:
+def _render_time(seconds: float) -> str:
     return f"{int(min(seconds, _MOST_S) // 60)} minutes"
 
 
@@ -230,9 +230,9 @@ def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yam
     job: Yaml = {
         "stage": "report",
         "when": "always",
-        # by the stage, not by needs: GitLab takes fifty of those
+        # ordered by stage: needs is limited to 50 entries
         "dependencies": list(tests),
-        "timeout": _say_s(_AROUND_S),
+        "timeout": _render_time(_OVERHEAD_S),
         "variables": {
             "COWBELL_RESULTS": f"$CI_PROJECT_DIR/{_MERGED}",
             **({} if setup.needs_checkout else {"GIT_STRATEGY": "none"}),
@@ -248,7 +248,7 @@ def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yam
             "paths": [f"{_PUBLIC}/"],
             "reports": {"junit": f"{_PUBLIC}/junit.xml"},
         },
-        # how long tests take, and how often races fail, is known to the next pipeline
+        # the next pipeline uses the durations of tests and the rates of races
         "cache": [{"key": "cowbell-history", "paths": [f"{_MERGED}/history.sqlite"], "when": "always"}],
     }
     return job

@@ -17,11 +17,11 @@ from orchestrator.project.guesttest import SELFTEST
 from orchestrator.project.root import IS_CHECKOUT, SHIPPED
 from orchestrator.project.yamlfile import time_s
 
-# of a request, what jobs are told again
-_PASSED_ON = (
+# variables of the request that are passed to the jobs
+_FORWARDED = (
     "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL", "BOOT", "VMCORE",
 )  # fmt: skip
-_AS_USUAL = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
+_DEFAULTS = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
 _STORE = ".cowbell"
 
 
@@ -32,18 +32,16 @@ def make_text(
     declared: Declarations,
     place: Workspace,
 ) -> str:
-    """The pipeline of the request's rows. Nothing is fetched, and no kernel's source is asked for.
+    """The pipeline of the request's rows. Nothing is fetched.
 
-    ``declared`` has the request's own tree and series by name, ``values`` are those of all variables, and
-    ``options`` go to every call. Raises ``UsageError`` for every wrong word.
+    ``declared`` includes the tree and series of the request, ``values`` are those of all variables, and
+    ``options`` are passed to every command. Raises ``UsageError`` for each invalid value.
     """
     jobs = make_plan(request, declared)
     selftests = {test.id for job in jobs for test in job.tests if test.language == SELFTEST}
     raise_all(
         [
-            UsageError(
-                f"{test} is compiled from the kernel's source, which jobs that test have not", where="ci"
-            )
+            UsageError(f"{test} is compiled from the kernel source, which test jobs do not have", where="ci")
             for test in sorted(selftests)
         ]
     )
@@ -54,13 +52,13 @@ def make_text(
     with open_history(place.store, place.progress.note) as db:
         times = find_times(find_entries(db))
     setup = Setup(
-        words={name: values[name] for name in _PASSED_ON if values[name] != _AS_USUAL.get(name, "")},
+        words={name: values[name] for name in _FORWARDED if values[name] != _DEFAULTS.get(name, "")},
         options=options,
         image=values["IMAGE"],
         before=values["SETUP"],
         tags=tuple(values["TAGS"].replace(",", " ").split()),
         store=_find_store(),
-        share_s=time_s(values["SHARD"]),
+        shard_s=time_s(values["SHARD"]),
         needs_checkout=IS_CHECKOUT or place.root != SHIPPED or bool(values["SETUP"]),
     )
     today = datetime.datetime.now(datetime.UTC).date()
@@ -68,7 +66,7 @@ def make_text(
 
 
 def _find_store() -> str:
-    """Where jobs have their store: where we have it, if that is for all of them, or below their project."""
+    """The store of the jobs: ``$COWBELL_STORE`` if it is shared, or a folder in the project."""
     chosen, project = os.environ.get("COWBELL_STORE", ""), os.environ.get("CI_PROJECT_DIR", "")
     if project and Path(chosen).is_relative_to(project):
         return str(Path(chosen).relative_to(project))

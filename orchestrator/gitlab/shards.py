@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.history.entry import Entry
 from orchestrator.project.guesttest import GuestTest
 
-# of a test that nobody has seen, where no other test is known either
+# the duration of a test if no duration is known at all
 _UNKNOWN_S = 2.0
 
 
 def find_times(entries: Iterable[Entry]) -> dict[tuple[str, str], float]:
-    """How long a test takes in a row, by (test, row): the median in seconds of each kernel, added up.
+    """The duration of each test in seconds, by (test, row): the sum of the medians of all kernels.
 
-    By (test, "") the same over all rows.
+    (test, "") is the median over all rows.
     """
     by_variant: dict[tuple[str, str, str], dict[str, float]] = {}
     for entry in entries:
-        # the subtests of a test have its time
+        # each subtest has the duration of its test
         by_variant.setdefault((entry.test, entry.row, entry.variant), {})[entry.result_id] = entry.duration_s
     times: dict[tuple[str, str], float] = {}
     for (test, row, _), seconds in by_variant.items():
@@ -29,23 +29,23 @@ def find_times(entries: Iterable[Entry]) -> dict[tuple[str, str], float]:
 
 
 def estimate(row: str, tests: Sequence[GuestTest], times: Mapping[tuple[str, str], float]) -> list[float]:
-    """How long each test will take in a row, in seconds; one that is not known is like the others."""
+    """The expected duration of each test in a row, in seconds; the median of the others if unknown."""
     known = [times.get((test.id, row), times.get((test.id, ""))) for test in tests]
     usual = statistics.median([time for time in known if time is not None] or [_UNKNOWN_S])
     return [usual if time is None else time for time in known]
 
 
 def divide(
-    tests: Sequence[GuestTest], seconds: Sequence[float], share_s: float
+    tests: Sequence[GuestTest], seconds: Sequence[float], shard_s: float
 ) -> tuple[tuple[GuestTest, ...], ...]:
-    """Shares of about ``share_s`` each: the longest test goes first, to who has least.
+    """Divide tests into shards of about ``shard_s`` each: the longest test first, to the shortest shard.
 
-    Within a share tests keep their order.
+    Within a shard, tests keep their order.
     """
-    number = min(len(tests), max(1, round(sum(seconds) / share_s)))
-    shares: list[tuple[float, list[int]]] = [(0.0, []) for _ in range(number)]
+    number = min(len(tests), max(1, round(sum(seconds) / shard_s)))
+    shards: list[tuple[float, list[int]]] = [(0.0, []) for _ in range(number)]
     for index in sorted(range(len(tests)), key=lambda index: -seconds[index]):
-        least = min(range(number), key=lambda share: shares[share][0])
-        length, members = shares[least]
-        shares[least] = (length + seconds[index], [*members, index])
-    return tuple(tuple(tests[index] for index in sorted(members)) for _, members in shares)
+        least = min(range(number), key=lambda shard: shards[shard][0])
+        length, members = shards[least]
+        shards[least] = (length + seconds[index], [*members, index])
+    return tuple(tuple(tests[index] for index in sorted(members)) for _, members in shards)

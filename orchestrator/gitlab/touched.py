@@ -24,71 +24,70 @@ from orchestrator.store.store import make_id
 _DECLARING = (
     "guest-tests", "kconfigs", "patches", "ci/matrix.yaml", "ci/expectations.yaml", "ci/known-splats.yaml",
 )  # fmt: skip
-# neither built nor run
-_ASIDE = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*")
-_OWN_ASIDE = ("tests/*", "docs/*")
-# where a thing is written is no part of what it says; a test's content has an identity
+# files that are neither built nor run
+_IGNORED = ("*.md", "*.rst", "LICENSE*", "COPYING*", ".gitignore", "Documentation/*")
+_OWN_IGNORED = ("tests/*", "docs/*")
+# fields that are ignored: locations of declarations; the content of a test has an id
 _PLACES = ("where", "place", "places", "libs")
 
 
 def choose_touched(
     jobs: Sequence[Job], declared: Declarations, request: Request, root: Path, since: str
 ) -> tuple[tuple[Job, ...], str]:
-    """The jobs of the rows that a change since a commit has touched, and why it is these.
+    """The jobs of the rows that have changed since a commit, and the reason.
 
-    ``declared`` is what files declare, with words of the request by name.
-
-    Raises ``UsageError`` when there is no such commit.
+    ``declared`` has the declarations of all files, with tree and series of the request. Raises ``UsageError``
+    if there is no such commit.
     """
     if not since.strip("0"):
-        return tuple(jobs), "every row: nothing is known of what was before"
+        return tuple(jobs), "every row: there is no earlier commit"
     commit = _find_commit(root, since)
     top = Path(git(root, "rev-parse", "--show-toplevel", is_users=True).output)
     changed = git(root, "diff", "--name-only", "-z", commit, "HEAD", is_users=True).output.split("\0")
-    aside = (*_ASIDE, *(_OWN_ASIDE if root == SHIPPED and IS_CHECKOUT else ()))
-    if others := list(_list_others(filter(None, changed), root.relative_to(top), aside)):
+    ignored = (*_IGNORED, *(_OWN_IGNORED if root == SHIPPED and IS_CHECKOUT else ()))
+    if others := list(_list_others(filter(None, changed), root.relative_to(top), ignored)):
         return tuple(jobs), f"every row: {others[0]} has changed"
     before = _identify_before(request, root, commit, top)
     if before is None:
-        return tuple(jobs), f"every row: what {commit[:12]} declares can not be read any more"
+        return tuple(jobs), f"every row: the declarations of {commit[:12]} cannot be read by this version"
     now = _identify_rows(jobs, declared)
     rows = {row for row, identity in now.items() if before.get(row) != identity}
-    told = ", ".join(sorted(rows)) or "no row"
-    why = f"declared otherwise than in {commit[:12]}: {told}"
+    names = ", ".join(sorted(rows)) or "no row"
+    why = f"changed since {commit[:12]}: {names}"
     return tuple(job for job in jobs if job.row.name in rows), why
 
 
 def _find_commit(root: Path, since: str) -> str:
     if commit := find_commit(root, since, is_users=True):
         return commit
-    # of a shallow clone; a server may have it all the same
+    # missing in a shallow clone; try the server
     git(root, "fetch", "-q", "--depth=1", "origin", since, check=False, is_users=True)
     if commit := find_commit(root, since, is_users=True):
         return commit
     raise UsageError(
-        f"there is no commit {since}, and origin has none either",
+        f"there is no commit {since}, neither here nor in origin",
         where="SINCE",
-        hint="in a shallow clone, as CI makes it, say GIT_DEPTH: 0",
+        hint="in a shallow clone of GitLab CI, set GIT_DEPTH: 0",
     )
 
 
-def _list_others(changed: Iterator[str], root: Path, aside: Sequence[str]) -> Iterator[str]:
-    """What changed that declares nothing, and may be in a kernel or a guest."""
+def _list_others(changed: Iterator[str], root: Path, ignored: Sequence[str]) -> Iterator[str]:
+    """Changed files that are not declarations and may affect a kernel or a guest."""
     for name in changed:
         path = Path(name)
         inner = str(path.relative_to(root)) if path.is_relative_to(root) else ""
         is_declaring = inner and any(f"{inner}/".startswith(f"{part}/") for part in _DECLARING)
-        if not is_declaring and not any(fnmatch.fnmatch(name, glob) for glob in aside):
+        if not is_declaring and not any(fnmatch.fnmatch(name, glob) for glob in ignored):
             yield name
 
 
 def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Mapping[str, str] | None:
-    """Each row as a commit declared it; None when that can not be read."""
+    """The ids of the rows as declared in a commit; None if they cannot be read."""
     rel = root.relative_to(top)
     tree = f"{commit}:{'' if rel == Path() else rel}"
-    # of a kernel's tree only these few, out of the folder before it is gone
+    # extract only the declarations, as a kernel tree is large
     parts = {part.partition("/")[0] for part in _DECLARING}
-    # from the top, since git takes names for those of the folder that it is called in
+    # run in the top folder, as git resolves paths relative to the current folder
     there = git(top, "ls-tree", "--name-only", tree, check=False, is_users=True).output.splitlines()
     with tempfile.TemporaryDirectory(prefix="cowbell-") as place:
         if found := sorted(parts.intersection(there)):
@@ -108,18 +107,18 @@ def _identify_before(request: Request, root: Path, commit: str, top: Path) -> Ma
 
 
 def _identify_rows(jobs: Sequence[Job], declared: Declarations) -> dict[str, str]:
-    """The identity of each row: all that is declared of its kernels, their guests and its tests."""
+    """The id of each row: a hash of the declarations of its kernels, guests and tests."""
     common = _identify((declared.fixups, declared.known_splats))
     rows: dict[str, list[object]] = {}
     for job in jobs:
         fragments = [_identify(declared.fragments[name]) for name in job.row.kconfig]
         parts = (job.row, job.variant, job.tree, job.series, job.tests, job.boot)
         rows.setdefault(job.row.name, [common]).append([fragments, *map(_identify, parts)])
-    return {row: make_id(said) for row, said in rows.items()}
+    return {row: make_id(parts) for row, parts in rows.items()}
 
 
 def _identify(value: object) -> object:
-    """A declaration as JSON, with files as what is in them."""
+    """A declaration as JSON values; files are replaced by a hash of their content."""
     match value:
         case Path():
             return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else ""]

@@ -14,14 +14,14 @@ from orchestrator.project.guest import GuestShape
 from orchestrator.store.store import Store, make_id, write_atomic
 
 _KVM = Path("/dev/kvm")
-# a guest that works is ready in a second or two; one that is stuck stays stuck
+# a working guest is ready in a second or two
 _PROBE_S = 8.0
 
 
 def choose_accel(wanted: str, machine: Machine, store: Store, progress: Progress) -> str:
     """The accelerator to use: ``wanted``, or for ``auto`` KVM when a guest has booted on it here, else TCG.
 
-    Raises ``InfraError`` when ``kvm`` was asked for by name and does not work.
+    Raises ``InfraError`` if ``kvm`` is requested by name and does not work.
     """
     known = find_accel(wanted, machine.arch, store) or _probe_kvm(machine, store, progress)
     return check_accel(wanted, known)
@@ -31,17 +31,17 @@ def check_accel(wanted: str, known: str) -> str:
     """The accelerator in an answer of ``find_accel``; raises as ``choose_accel``."""
     name, _, why = known.partition(" ")
     if wanted == "kvm" and name != "kvm":
-        raise InfraError(f"KVM does not work here: {why}", hint="ACCEL=tcg runs without it, slower")
+        raise InfraError(f"KVM does not work on this host: {why}", hint="ACCEL=tcg runs without it, slower")
     return name
 
 
 def find_accel(wanted: str, arch: Arch, store: Store) -> str:
-    """What is known without booting a guest, as ``NAME why``; empty when only a probe can tell.
+    """The accelerator and the reason, as ``NAME why``, without booting a guest; empty if a probe is needed.
 
-    A probe's outcome holds for this host, until it reboots, and this QEMU.
+    The result of a probe is valid for this QEMU until the host reboots.
     """
     if wanted == "tcg":
-        return "tcg as asked"
+        return "tcg as requested"
     if not arch.is_native:
         return f"tcg the host is not {arch.name}"
     try:
@@ -53,12 +53,12 @@ def find_accel(wanted: str, arch: Arch, store: Store) -> str:
 
 
 def _probe_kvm(machine: Machine, store: Store, progress: Progress) -> str:
-    """Boot a guest on KVM. What came of it is remembered, unless it may be the kernel's or the host's."""
+    """Boot a guest on KVM and save the result, unless the kernel or the host may be the cause."""
     trial = replace(machine, accel="kvm", shape=GuestShape(cpus=1, memory_mib=256), boot_limit_s=_PROBE_S)
     trial = replace(trial, keep_core=False)
     outcome, folder = "kvm a guest has booted", store.path("accel", "probe")
     with store.lock("accel-probe"):
-        # whoever had the lock has found out
+        # the previous holder of the lock has probed
         if known := find_accel("auto", machine.arch, store):
             return known
         progress.stage("boot", "trying KVM")

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.errors import StageFailure
-from orchestrator.guest.connection import PANIC_S, Guest, GuestGone, Keys, Lines, connect
+from orchestrator.guest.connection import PANIC_S, Channels, Guest, GuestGone, Keys, connect
 from orchestrator.guest.hang import gather_hang_diagnostics
 from orchestrator.guest.qemu import (
     Machine,
@@ -42,22 +42,22 @@ _POLL_S = 0.01
 
 
 class Phase(StrEnum):
-    """How far a boot has come; the value says it in a sentence about one that came no further."""
+    """A phase of the boot; the value describes a boot that ended in it."""
 
-    FIRMWARE = "QEMU started, the kernel said nothing"
-    KERNEL = "the kernel started, init was not reached"
-    INIT = "init started, it did not get to its end"
+    FIRMWARE = "QEMU started, but the kernel printed nothing"
+    KERNEL = "the kernel started, but did not reach init"
+    INIT = "init started, but did not finish"
     READY = "init is done"
 
 
-# what shows that a phase has begun
+# console output that marks the begin of a phase
 _SIGNS = {Phase.READY: READY.encode(), Phase.INIT: b" as init process", Phase.KERNEL: b"\n"}
-# how much of the boot's time a phase may take for itself
+# the share of the boot limit that each phase may take
 _SHARES = {Phase.FIRMWARE: 0.5, Phase.KERNEL: 0.75, Phase.INIT: 0.5, Phase.READY: 1.0}
 
 
 def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
-    """The phase that a stretch of console shows, or the one that was known before if that is later."""
+    """The phase that a part of the console shows, or ``phase`` if that is later."""
     order = list(Phase)
     shown = next((known for known, sign in _SIGNS.items() if sign in console), Phase.FIRMWARE)
     return max(shown, phase, key=order.index)
@@ -65,11 +65,11 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 
 @contextlib.contextmanager
 def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None) -> Iterator[Guest]:
-    """Boot, or go on from a saved guest of this machine; it is ready inside the block and gone after it.
+    """Boot a guest or start it from a snapshot of this machine; it ends with the block.
 
-    Raises ``StageFailure`` with the console's end when the kernel panics or hangs (of stage ``boot``) or the
-    guest is not the one that was described (``setup``), and ``InfraError`` when QEMU does not run. A QEMU
-    that crashes before the guest is ready is started once more, and ``Guest.trouble`` says so.
+    Raises ``StageFailure`` with the last console lines if the kernel panics or hangs (stage ``boot``) or the
+    guest does not match its description (``setup``), and ``InfraError`` if QEMU does not run. If QEMU crashes
+    before the guest is ready, it is started once more, and ``Guest.trouble`` has the reason.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -77,7 +77,7 @@ def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None)
         except QemuCrashed as crash:
             (folder / "qemu.log").rename(folder / "qemu.log.1")
             guest = stack.enter_context(_boot(machine, folder, snapshot))
-            guest.trouble = f"{crash.what} while the guest booted, which was booted once more: {crash.hint}"
+            guest.trouble = f"{crash.what} during the boot; the guest was booted again: {crash.hint}"
         yield guest
 
 
@@ -93,10 +93,10 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
     deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
     oom_kills = count_oom_kills()
     with contextlib.ExitStack() as stack:
-        (serial_end, serial_its), (monitor_end, monitor_its) = socket.socketpair(), socket.socketpair()
-        for end in (serial_end, serial_its, monitor_end, monitor_its):
+        (serial_end, serial_peer), (monitor_end, monitor_peer) = socket.socketpair(), socket.socketpair()
+        for end in (serial_end, serial_peer, monitor_end, monitor_peer):
             stack.callback(end.close)
-        inherited = (serial_its.fileno(), monitor_its.fileno())
+        inherited = (serial_peer.fileno(), monitor_peer.fileno())
         if machine.boot == "vng":
             argv = ask_vng(machine, qemu, make_board_argv(machine, folder, *inherited), folder)
         else:
@@ -107,9 +107,9 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
         process = stack.enter_context(
             command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
         )
-        # else its end could not be seen
-        serial_its.close()
-        monitor_its.close()
+        # otherwise the end of QEMU would not be noticed
+        serial_peer.close()
+        monitor_peer.close()
         serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
         monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
         if snapshot:
@@ -118,8 +118,8 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
             port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
         ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
         ready_at = _check_console(folder / "console.log")
-        lines = Lines(serial, monitor, port, keys, oom_kills)
-        guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, lines)
+        channels = Channels(serial, monitor, port, keys, oom_kills)
+        guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, channels)
         if snapshot:
             check_restored(guest, snapshot, deadline)
         else:
@@ -132,11 +132,11 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
 def _wait_restored(
     process: command.Process, monitor: Monitor, deadline: Deadline, oom_kills: int, folder: Path
 ) -> int:
-    """A saved guest goes on at once; the port that leads to its SSH."""
+    """Wait for a guest that is started from a snapshot; returns the host port of its SSH."""
     port = _open_monitor(process, monitor, deadline)
     check_qemu(process, folder, oom_kills)
     if not port:
-        raise StageFailure("boot", "the saved guest ended at once", log=folder / "console.log")
+        raise StageFailure("boot", "the restored guest ended at once", log=folder / "console.log")
     return port
 
 
@@ -148,7 +148,7 @@ def _wait_ready(
     deadline: Deadline,
     oom_kills: int,
 ) -> int:
-    """Follow the console through the phases to the ready marker; the port that leads to the guest's SSH."""
+    """Follow the console to the ready marker; returns the host port of the guest's SSH."""
     phase, port, seen = Phase.FIRMWARE, 0, b""
     limit = Deadline.after(_SHARES[phase] * deadline.allowed_s)
     with serial.log.open("rb") as log:
@@ -163,8 +163,8 @@ def _wait_ready(
             if phase is Phase.READY and port:
                 return port
             check_qemu(process, serial.log.parent, oom_kills)
-            mute_since = serial.panicked_at or time.monotonic()
-            is_dead = time.monotonic() - mute_since > PANIC_S * machine.time_scale
+            silent_since = serial.panicked_at or time.monotonic()
+            is_dead = time.monotonic() - silent_since > PANIC_S * machine.time_scale
             if has_ended or is_dead or limit.is_over or deadline.is_over:
                 spent_s = limit.allowed_s - limit.remaining_s()
                 raise _explain_failure(machine, serial, monitor, phase, None if has_ended else spent_s)
@@ -172,12 +172,12 @@ def _wait_ready(
 
 
 def _open_monitor(process: command.Process, monitor: Monitor, deadline: Deadline) -> int:
-    """The port that leads to the guest's SSH, 0 when QEMU has ended; ``MonitorGone`` when it only is mute."""
+    """The host port of the guest's SSH, 0 if QEMU has ended; raises ``MonitorGone`` if it does not answer."""
     try:
         monitor.connect(deadline)
         return monitor.read_ssh_port()
     except MonitorGone:
-        # the process table comes to know of an end later than the socket does
+        # the socket closes before the process is reaped
         if command.wait(process, 1.0):
             return 0
         raise
@@ -186,7 +186,7 @@ def _open_monitor(process: command.Process, monitor: Monitor, deadline: Deadline
 def _explain_failure(
     machine: Machine, serial: SerialLine, monitor: Monitor, phase: Phase, spent_s: float | None
 ) -> StageFailure:
-    """What a guest that did not become ready died of, or where it hangs, after ``spent_s`` in its phase."""
+    """Why a guest did not become ready: a panic, an early end, or a hang after ``spent_s`` in its phase."""
     text = serial.log.read_bytes().decode(errors="replace")
     panic = parse_console(text).panic
     shown = "the console's last lines:\n" + _tail(text)
@@ -197,7 +197,7 @@ def _explain_failure(
     else:
         what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
         found = gather_hang_diagnostics(machine, serial, monitor)
-        shown += f"\n{found.where}\n{_tail(found.said)}" if found.where or found.said else ""
+        shown += f"\n{found.where}\n{_tail(found.output)}" if found.where or found.output else ""
     return StageFailure(
         "boot",
         make_printable(what),
@@ -212,7 +212,7 @@ def _tail(text: str, lines: int = 12) -> str:
 
 
 def _check_console(console: Path) -> int:
-    """The console's length so far. A kernel that complained while it booted has failed already."""
+    """The length of the console so far; raises ``StageFailure`` if the kernel printed a splat."""
     text = console.read_bytes()
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:
@@ -224,22 +224,22 @@ def _check_console(console: Path) -> int:
 
 
 def _check_identity(guest: Guest, deadline: Deadline) -> None:
-    """The guest runs the kernel that was built (by its build id note), so configured, on all its CPUs."""
+    """Check the kernel's build id, config and number of CPUs."""
     kernel, shape = guest.machine.kernel, guest.machine.shape
     try:
-        seen = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
+        answer = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
     except GuestGone as gone:
         guest.check_host()
         raise StageFailure(
-            "boot", f"the guest was lost once it was ready: {gone}", log=guest.console
+            "boot", f"the guest was lost after it became ready: {gone}", log=guest.console
         ) from None
-    cpus, _, packed = seen.stdout.partition("\n")
+    cpus, _, packed = answer.stdout.partition("\n")
     config_text, notes = _unpack(base64.b64decode(packed))
     if bytes.fromhex(kernel.gnu_build_id) not in notes:
-        raise StageFailure("setup", "the guest runs another kernel than the one built", log=guest.console)
+        raise StageFailure("setup", "the guest runs a different kernel than the one built", log=guest.console)
     if cpus != str(shape.cpus):
-        raise StageFailure("setup", f"{shape.cpus} CPU(s) asked for, {cpus} up", log=guest.console)
-    # make may have changed the .config while it built; without IKCONFIG there is nothing to see
+        raise StageFailure("setup", f"{shape.cpus} CPU(s) requested, {cpus} online", log=guest.console)
+    # make may have changed the .config during the build; without IKCONFIG this cannot be checked
     outcomes = compare_config(kernel.request.config, config_text) if config_text else ()
     if wrong := [str(outcome) for outcome in outcomes if outcome.is_error]:
         what = f"{len(wrong)} requested symbol(s) are not in the running kernel"
@@ -247,7 +247,7 @@ def _check_identity(guest: Guest, deadline: Deadline) -> None:
 
 
 def _unpack(data: bytes) -> tuple[str, bytes]:
-    """A gzip stream and what comes after it; without such a stream, all is what comes after."""
+    """Unpack a leading gzip stream, if any; returns its text and the remaining data."""
     if not data.startswith(b"\x1f\x8b"):
         return "", data
     unpacker = zlib.decompressobj(wbits=31)

@@ -20,23 +20,23 @@ from orchestrator.process import command
 from orchestrator.process.command import Deadline
 
 if TYPE_CHECKING:
-    # imported where a guest is met: they cost a tenth of a second that no dry run has to wait for
+    # imported late: the import takes 0.1 s, which a dry run does not need
     import paramiko
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _POLL_S = 0.01
 # how long after its panic a guest may take to end, native seconds
 PANIC_S = 1.0
-# what QEMU's own state says of the host
+# states of QEMU that mean an infrastructure error
 _HOST_STATES = {
-    "io-error": ("the host's disk is full, or failed (QEMU)", command.MORE_SPACE),
-    "internal-error": ("the accelerator failed (QEMU)", "ACCEL=tcg runs without KVM, slower"),
+    "io-error": ("the host's disk is full or failed (reported by QEMU)", command.MORE_SPACE),
+    "internal-error": ("the accelerator failed (reported by QEMU)", "ACCEL=tcg runs without KVM, slower"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one boot: the guest's proves it to us, the client's proves us to it."""
+    """The SSH keys of one boot: the host key of the guest and the key of the client."""
 
     host: "paramiko.PKey"
     host_dropbear: bytes
@@ -57,7 +57,7 @@ class Keys:
         return cls(_for_paramiko(host), dropbear, _for_paramiko(client))
 
     def pack(self) -> bytes:
-        """What the guest unpacks onto its root: an archive, because a disk has no names."""
+        """The key files as a tar archive, which the guest unpacks onto its root."""
         client = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -82,7 +82,7 @@ def _for_paramiko(key: "Ed25519PrivateKey") -> "paramiko.PKey":
 
 
 def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> "paramiko.SSHClient":
-    """Log in; only the key made for this boot is taken for the guest's."""
+    """Log in; only the host key of this boot is accepted."""
     import paramiko
 
     client = paramiko.SSHClient()
@@ -112,10 +112,10 @@ def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> "paramik
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """What leads to a guest besides SSH: serial line, QEMU's monitor, port and keys for another login.
+class Channels:
+    """Connections to a guest besides SSH: serial line, QEMU's monitor, port and keys for another login.
 
-    ``oom_kills`` is the host's count when QEMU was started.
+    ``oom_kills`` is the host's count of OOM kills when QEMU was started.
     """
 
     serial: SerialLine
@@ -127,9 +127,9 @@ class Lines:
 
 @dataclass(slots=True)
 class Guest:
-    """A guest that has booted, at offset ``ready_at`` of its console, which lies in ``folder``.
+    """A guest that has booted, at offset ``ready_at`` of its console, a file in ``folder``.
 
-    ``trouble`` is what kept QEMU from booting it at the first try.
+    ``trouble`` is the reason why it was booted twice, if it was.
     """
 
     machine: Machine
@@ -138,7 +138,7 @@ class Guest:
     ssh: "paramiko.SSHClient"
     ready_s: float
     ready_at: int
-    lines: Lines
+    channels: Channels
     trouble: str = ""
 
     @property
@@ -147,39 +147,37 @@ class Guest:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended by itself, or QEMU did."""
-        if self.machine.keep_core and self.lines.monitor.find_shutdown():
+        """Whether the guest or QEMU has ended."""
+        if self.machine.keep_core and self.channels.monitor.find_shutdown():
             return True
         return self.process.poll() is not None
 
     def check_host(self) -> None:
-        """After the guest was lost: raise ``InfraError`` when it was QEMU or the host that failed."""
-        # SSH sees the end before the process table does
+        """After the guest was lost: raise ``InfraError`` if QEMU or the host failed."""
+        # SSH notices the end before the process is reaped
         command.wait(self.process, 0.5)
-        check_qemu(self.process, self.folder, self.lines.oom_kills)
-        if trouble := self.lines.serial.trouble:
-            raise InfraError(f"the guest's console can not be written: {trouble}", hint=command.MORE_SPACE)
+        check_qemu(self.process, self.folder, self.channels.oom_kills)
+        if error := self.channels.serial.error:
+            raise InfraError(f"the guest's console cannot be written: {error}", hint=command.MORE_SPACE)
         if self.process.poll() is not None:
             return
         if command.is_stopped(self.process):
-            raise InfraError(
-                "QEMU is stopped (SIGSTOP), and its guest with it", hint="all results are kept; run again"
-            )
+            raise InfraError("QEMU is stopped (SIGSTOP)", hint="run again; all results so far are kept")
         try:
-            state = self.lines.monitor.read_status()
+            state = self.channels.monitor.read_status()
         except MonitorGone as gone:
             if not command.wait(self.process, 0.5):
                 raise InfraError(
-                    f"QEMU runs but does not answer: {gone}", log=self.folder / "qemu.log"
+                    f"QEMU runs, but does not answer: {gone}", log=self.folder / "qemu.log"
                 ) from None
-            check_qemu(self.process, self.folder, self.lines.oom_kills)
+            check_qemu(self.process, self.folder, self.channels.oom_kills)
             return
         if state in _HOST_STATES:
             what, hint = _HOST_STATES[state]
             raise InfraError(what, hint=hint, log=self.folder / "qemu.log")
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "CommandResult":
-        """Run a shell command in the guest. Raises ``GuestGone`` when guest or deadline ends first."""
+        """Run a shell command in the guest. Raises ``GuestGone`` if the guest or the deadline ends first."""
         import paramiko
 
         transport = self.ssh.get_transport()
@@ -215,12 +213,12 @@ class Guest:
         return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def _find_reason(self, channel: "paramiko.Channel", deadline: Deadline) -> "GoneReason | None":
-        panicked_at = self.lines.serial.panicked_at
+        panicked_at = self.channels.serial.panicked_at
         if self.has_ended:
             return GoneReason.END
         if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
             return GoneReason.PANIC
-        if self.lines.serial.dropped:
+        if self.channels.serial.dropped:
             return GoneReason.FLOOD
         if channel.closed and not channel.eof_received:
             return GoneReason.CONNECTION
@@ -231,7 +229,7 @@ _OUTPUT_LIMIT = 1 << 20
 
 
 def _keep(buffer: bytearray, block: bytes) -> None:
-    """Read on, but keep no more than a MiB of what a guest says."""
+    """Keep at most 1 MiB of a guest's output; the rest is read and dropped."""
     buffer += block[: max(0, _OUTPUT_LIMIT - len(buffer))]
 
 
@@ -245,7 +243,7 @@ class CommandResult:
 
 
 class GoneReason(StrEnum):
-    """Why a command in the guest was given up."""
+    """Why a command in the guest was abandoned."""
 
     END = "the guest ended"
     PANIC = "the kernel panicked"
@@ -255,7 +253,7 @@ class GoneReason(StrEnum):
 
 
 class GuestGone(Exception):
-    """The guest was lost, or the time limit was reached, before the command ended; has the output so far."""
+    """The guest was lost, or the time limit was reached, before the command ended. Has the output so far."""
 
     def __init__(self, why: str, reason: GoneReason, stdout: str = "") -> None:
         super().__init__(why)

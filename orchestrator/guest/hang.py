@@ -16,9 +16,9 @@ from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
 from orchestrator.process import command
 
-# native seconds for the kernel to begin an answer, and for it to be over
+# native seconds until an answer begins, and without output until it is complete
 _ANSWER_S, _QUIET_S = 0.5, 0.1
-# seconds that a CPU in a panic waits for the others to stop, before it shows what it has to say
+# seconds that a panicking CPU waits for the others to stop before it prints
 _STOP_S = 2.0
 _DUMP_S = 300.0
 _USER_SPACE = 1 << 63
@@ -26,26 +26,26 @@ _USER_SPACE = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class HangDiagnostics:
-    """``where`` names the functions that the CPUs are in, ``said`` is what the kernel said when asked.
+    """``where`` names the functions that the CPUs execute, ``output`` is the output of SysRq and NMI.
 
-    ``answers_sysrq``: it took an interrupt of the serial line. ``core`` is the file with its memory.
+    ``answers_sysrq``: the kernel handles serial interrupts. ``core`` is the file with the guest's memory.
     """
 
     where: str = ""
-    said: str = ""
+    output: str = ""
     answers_sysrq: bool = False
     core: str = ""
 
 
 def gather_hang_diagnostics(machine: Machine, serial: SerialLine, monitor: Monitor) -> HangDiagnostics:
-    """Ask a mute guest, which is of no use afterwards. A QEMU that is gone has nothing to say."""
+    """Examine a guest that does not answer; it cannot be used afterwards. Empty if QEMU has ended."""
     begin = serial.log.stat().st_size
     where, core, answers_sysrq = "", "", False
     with contextlib.suppress(MonitorGone):
-        where = find_places(machine, monitor)
+        where = locate_cpus(machine, monitor)
         core = keep_core(machine, monitor, serial.log.parent)
         serial.allow()
-        # blocked tasks, then all
+        # blocked tasks, then all tasks
         answers_sysrq = all(_press_sysrq(key, machine, serial, monitor) for key in "wt")
         monitor.execute("inject-nmi")
         serial.wait_answer(_STOP_S + _ANSWER_S * machine.time_scale, _QUIET_S * machine.time_scale)
@@ -53,7 +53,7 @@ def gather_hang_diagnostics(machine: Machine, serial: SerialLine, monitor: Monit
 
 
 def _press_sysrq(key: str, machine: Machine, serial: SerialLine, monitor: Monitor) -> bool:
-    """Whether the kernel answered; one without CONFIG_MAGIC_SYSRQ_SERIAL does not."""
+    """Whether the kernel answered, which needs CONFIG_MAGIC_SYSRQ_SERIAL."""
     begin = serial.log.stat().st_size
     monitor.execute("chardev-send-break", {"id": "console"})
     serial.type(key)
@@ -62,7 +62,7 @@ def _press_sysrq(key: str, machine: Machine, serial: SerialLine, monitor: Monito
 
 
 def keep_core(machine: Machine, monitor: Monitor, folder: Path) -> str:
-    """Write the guest's memory to a file where that is wanted; its path, or why there is none."""
+    """Write the guest's memory to a file if requested; returns its path, or the reason why there is none."""
     if not machine.keep_core:
         return ""
     path = folder / "vmcore"
@@ -73,8 +73,8 @@ def keep_core(machine: Machine, monitor: Monitor, folder: Path) -> str:
     return str(path)
 
 
-def find_places(machine: Machine, monitor: Monitor) -> str:
-    """``CPU 0 in FUNCTION, ...``, by vmlinux; raises ``MonitorGone``."""
+def locate_cpus(machine: Machine, monitor: Monitor) -> str:
+    """``CPU 0 in FUNCTION, ...``, from the symbols of vmlinux. Raises ``MonitorGone``."""
     symbols = _list_functions(machine.kernel.folder / "vmlinux")
     places = [_name_place(address, symbols) for address in monitor.read_program_counters()]
     return ", ".join(f"CPU {number} in {place}" for number, place in enumerate(places))
@@ -84,15 +84,15 @@ def _name_place(address: int, symbols: list[tuple[int, str]]) -> str:
     if address < _USER_SPACE:
         return "user space"
     index = bisect.bisect(symbols, (address, "~")) - 1
-    # beyond the kernel's text are modules, and all of it moves where KASLR is on
+    # addresses of modules, and all addresses with KASLR, are unknown
     is_known = 0 <= index < len(symbols) - 1
     return symbols[index][1] if is_known else f"{address:#x}"
 
 
 def _list_functions(vmlinux: Path) -> list[tuple[int, str]]:
-    """Functions by address; none when vmlinux can not be read."""
+    """Functions by address; none if vmlinux cannot be read."""
     with contextlib.suppress(InfraError):
-        listed = command.run([command.find_tool("nm", "binutils"), str(vmlinux)]).output
-        parts = (line.split() for line in listed.splitlines())
+        symbols = command.run([command.find_tool("nm", "binutils"), str(vmlinux)]).output
+        parts = (line.split() for line in symbols.splitlines())
         return sorted((int(part[0], 16), part[2]) for part in parts if len(part) == 3 and part[1] in "tT")
     return []

@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator.process import command
 from orchestrator.project.guest import GuestShape, render_kib
 
-# beside its share of the data a member of an array has md's superblock and a gap
+# md's superblock and gap on each member of an array
 _MEMBER_EXTRA_MIB = 32
 
 
@@ -31,7 +31,7 @@ class Backing:
 
 
 def list_backings(shape: GuestShape) -> Iterator[Backing]:
-    """``cowbell-diskN`` for each scratch disk, ``cowbell-swapN`` for what swap is made of."""
+    """``cowbell-diskN`` for each scratch disk, ``cowbell-swapN`` for each disk of the swap device."""
     for i, disk in enumerate(shape.disks):
         yield Backing(f"cowbell-disk{i}", disk.size_mib, disk.sector)
     swap = shape.swap
@@ -43,13 +43,13 @@ def list_backings(shape: GuestShape) -> Iterator[Backing]:
 
 
 def make_member_mib(shape: GuestShape) -> int:
-    """What each member of the array gives to it: one of them holds parity."""
+    """The data of each array member in MiB; one member holds parity."""
     return -(-shape.swap.size_mib // (shape.swap.disks - 1))
 
 
 @contextlib.contextmanager
 def make_images(shape: GuestShape, folder: Path) -> Iterator[None]:
-    """The disks' files, all holes; removed when the block is left."""
+    """Sparse image files of the disks; removed at the end of the block."""
     paths = []
     qemu_img = command.find_tool("qemu-img", "qemu-utils")
     for backing in list_backings(shape):
@@ -64,7 +64,7 @@ def make_images(shape: GuestShape, folder: Path) -> Iterator[None]:
 
 
 def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
-    """QEMU's words for nodes and disks; the disks' images are in ``folder``."""
+    """The QEMU options for NUMA nodes and disks, whose images are in ``folder``."""
     words: list[str] = []
     ends = accumulate(node.cpus for node in shape.numa)
     for i, (node, end) in enumerate(zip(shape.numa, ends, strict=True)):
@@ -79,11 +79,11 @@ def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
     if shape.io.bandwidth_mib:
         limits += f",throttling.bps-total={shape.io.bandwidth_mib << 20}"
     if limits:
-        # one group: the limits are those of all of them together
+        # one group: the limits apply to all disks together
         limits += ",throttling.group=io"
     for backing in list_backings(shape):
         name, sector = backing.serial, backing.sector
-        # a guest's flush need not reach the host's disk: nothing outlives the boot
+        # the images are removed after the boot, so flushes need not reach the host's disk
         drive = f"file={backing.path(folder)},if=none,id={name},format=qcow2,cache=unsafe{limits}"
         words += ["-drive", drive]
         blocks = f"logical_block_size={sector},physical_block_size={sector}"
@@ -92,7 +92,7 @@ def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
 
 
 def make_hardware_append(shape: GuestShape) -> str:
-    """Words of the kernel command line: huge pages while memory is whole, devices that are built in."""
+    """The kernel command line options for huge pages, which need contiguous memory, and RAM disks."""
     words = [f"hugepagesz={render_kib(kib)} hugepages={count}" for kib, count in shape.hugepages]
     if shape.swap.kind == "brd":
         words.append(f"brd.rd_size={shape.swap.size_mib << 10}")

@@ -15,16 +15,15 @@ from orchestrator.project.arch import Arch
 from orchestrator.project.guest import GuestShape
 
 ROOT_OVERLAY = "root.qcow2"
-_LESS_MEMORY = "end other programs, or give the row's guest less memory"
+_LESS_MEMORY = "end other programs, or reduce the memory of the row's guest"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All that decides how a guest runs, apart from the keys of one boot.
+    """Everything that affects how a guest runs, except the keys of one boot.
 
-    ``boot_limit_s`` is native wall time in seconds; the accelerator stretches it. ``boot`` is who starts it:
-    ``qemu`` for us, or ``vng``. ``keep_core`` has the memory of a guest that crashes or hangs written to a
-    file.
+    ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
+    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file.
     """
 
     kernel: Kernel
@@ -45,12 +44,12 @@ class Machine:
 
     @property
     def time_scale(self) -> float:
-        """By how much every time limit is stretched: emulation is slow."""
+        """The factor for all time limits: emulation is slow."""
         return self.arch.time_scale[self.accel]
 
 
 def make_append(machine: Machine) -> str:
-    """What every guest's kernel is told: every message reaches the console, a panic ends the guest."""
+    """The options for every guest: all messages go to the console, and a panic ends the guest."""
     words = ("ignore_loglevel panic=-1", machine.arch.append.get(machine.accel, ""), machine.append)
     return " ".join((*words, make_hardware_append(machine.shape)))
 
@@ -68,7 +67,7 @@ def make_cmdline(machine: Machine) -> str:
 def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: int) -> list[str]:
     """QEMU's argv. ``folder`` has the keys; ``serial`` and ``monitor`` are descriptors of connected sockets.
 
-    The root disk's writes go to an overlay in ``folder``, which ends with the boot.
+    Writes to the root disk go to an overlay in ``folder``, which is removed after the boot.
     """
     return [
         qemu,
@@ -80,20 +79,20 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
 
 
 def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -> list[str]:
-    """The argv apart from kernel and root disk, as whoever boots the guest needs it.
+    """The options without kernel and root disk, also used with vng.
 
-    The host's kernel chooses the port that leads to the guest's SSH, and the monitor tells which. The guest
-    reaches no network and QEMU may start no program.
+    The host's kernel chooses the port of the guest's SSH, which the monitor reports. The guest has no network
+    access, and QEMU may not start programs.
     """
     arch = machine.arch
     accel = "tcg,thread=multi" if machine.accel == "tcg" else machine.accel
     return [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        # a guest that ended by itself keeps its memory until it has been written to a file
+        # keep the memory of a guest that has ended until it is written to a file
         *(("-action", "shutdown=pause") if machine.keep_core else ()),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", arch.machine, "-accel", accel, "-cpu", arch.cpus[machine.accel]),
-        # a socket a CPU: the MP table, all there is without ACPI, lists one CPU a socket
+        # one CPU per socket: the MP table, used without ACPI, lists one CPU per socket
         *("-smp", f"cpus={machine.shape.cpus},sockets={machine.shape.cpus},cores=1,threads=1"),
         *("-m", f"{machine.shape.memory_mib}M"),
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
@@ -108,11 +107,11 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
 
 
 class QemuKilled(InfraError):
-    """Somebody ended QEMU, for want of memory most likely; it did not fail by itself."""
+    """QEMU was killed, most likely because the host was out of memory."""
 
 
 class QemuCrashed(InfraError):
-    """QEMU fell over a fault of its own."""
+    """QEMU crashed."""
 
 
 def count_oom_kills() -> int:
@@ -122,14 +121,14 @@ def count_oom_kills() -> int:
 
 
 def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
-    """Raise ``InfraError`` when QEMU failed or was killed; a guest that ends makes it exit with 0.
+    """Raise ``InfraError`` if QEMU failed or was killed; it exits with 0 when its guest ends.
 
-    ``oom_kills`` is the host's count when QEMU was started.
+    ``oom_kills`` is the host's count of OOM kills when QEMU was started.
     """
     status = process.poll()
     if not status:
         return
-    said = (folder / "qemu.log").read_text(errors="replace").strip()
+    output = (folder / "qemu.log").read_text(errors="replace").strip()
     log = folder / "qemu.log"
     if status == -signal.SIGKILL and count_oom_kills() > oom_kills:
         raise QemuKilled("QEMU was killed: the host is out of memory", hint=_LESS_MEMORY, log=log)
@@ -137,7 +136,9 @@ def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
         raise QemuKilled(f"QEMU was killed by signal {-status}", hint="is the host out of memory?", log=log)
     if status < 0:
         name = signal.Signals(-status).name
-        raise QemuCrashed(f"QEMU crashed ({name})", hint=said or "it said nothing", log=log)
-    if "Cannot allocate memory" in said:
-        raise QemuKilled("the host is out of memory (QEMU)", hint=f"{said}\n  {_LESS_MEMORY}", log=log)
-    raise InfraError(f"QEMU ended with status {status}", hint=said or "it said nothing", log=log)
+        raise QemuCrashed(f"QEMU crashed ({name})", hint=output or "it printed nothing", log=log)
+    if "Cannot allocate memory" in output:
+        raise QemuKilled(
+            "the host is out of memory (reported by QEMU)", hint=f"{output}\n  {_LESS_MEMORY}", log=log
+        )
+    raise InfraError(f"QEMU ended with status {status}", hint=output or "it printed nothing", log=log)

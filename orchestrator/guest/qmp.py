@@ -19,7 +19,7 @@ from qemu.qmp import EventListener, QMPClient, QMPError
 from orchestrator.errors import InfraError
 from orchestrator.process.command import Deadline
 
-# it logs what it raises as well
+# it also logs the errors that it raises
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Monitor:
         self._client.register_listener(self._events)
 
     def connect(self, deadline: Deadline) -> None:
-        """Wait until QEMU answers; raises ``MonitorGone`` when it ends, or the deadline passes, before."""
+        """Wait until QEMU answers; raises ``MonitorGone`` if it ends or the deadline passes first."""
         self._run(self._client.connect(self._channel), deadline.remaining_s())
 
     def execute(
@@ -54,7 +54,7 @@ class Monitor:
         return self._run(self._client.execute(word, arguments), limit_s)
 
     def ask(self, line: str) -> str:
-        """The answer to a line as people type it at QEMU's prompt."""
+        """The answer to a command of QEMU's human monitor."""
         return str(self.execute("human-monitor-command", {"command-line": line}))
 
     def read_status(self) -> str:
@@ -67,13 +67,13 @@ class Monitor:
         """The port of 127.0.0.1 that the kernel chose for the guest's SSH; raises ``MonitorGone``."""
         found = _FORWARDED.search(self.ask("info usernet"))
         if not found:
-            raise MonitorGone("QEMU does not tell which port leads to the guest's SSH")
+            raise MonitorGone("QEMU does not report the port of the guest's SSH")
         return int(found[1])
 
     def find_shutdown(self) -> str:
-        """Why the guest ended (``guest-reset``, ``guest-shutdown`` ...); empty when it did not say so."""
+        """Why the guest ended (``guest-reset``, ``guest-shutdown`` ...); empty without such an event."""
         with contextlib.suppress(MonitorGone):
-            # whatever has arrived by now is taken in
+            # read the events that have arrived
             self._run(asyncio.sleep(0.01), 1.0)
         for event in self._events.history:
             if event.get("event") == "SHUTDOWN":
@@ -83,7 +83,7 @@ class Monitor:
         return ""
 
     def read_program_counters(self) -> list[int]:
-        """Where each CPU is, at this moment and whatever it does."""
+        """The program counter of each CPU."""
         return [int(found, 16) for found in _PC.findall(self.ask("info registers -a"))]
 
     def dump_memory(self, path: Path, limit_s: float) -> None:
@@ -104,6 +104,6 @@ class Monitor:
             return self._loop.run_until_complete(asyncio.wait_for(action, max(0.1, limit_s)))
         except TimeoutError:
             raise MonitorGone(f"QEMU's monitor did not answer within {limit_s:.0f} s") from None
-        # the library asserts that QEMU did not end while it connected
+        # the library raises AssertionError if QEMU ends while it connects
         except (QMPError, OSError, EOFError, ValueError, AssertionError) as error:
             raise MonitorGone(f"QEMU's monitor: {str(error) or 'the connection ended'}") from None

@@ -19,22 +19,22 @@ _PACKAGES = (
     *("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
     *("dmsetup", "e2fsprogs", "mdadm", "xfsprogs"),
 )
-_LEFT_OUT = (
+_EXCLUDED = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
-    # what these depend on and a guest has no use for; there is no udev in particular
+    # dependencies that a guest does not use, udev in particular
     *("/lib/udev/*", "/lib/systemd/*", "/usr/lib/udev/*", "/usr/lib/systemd/*", "/bin/udevadm"),
     *("/usr/lib/*/libicu*", "/usr/lib/*/perl-base/*", "/usr/share/perl*", "/usr/share/zoneinfo/*"),
 )
-# the file system is sparse on the host: room for what the tests write
+# sparse on the host; space for files of the tests
 _SIZE = "2G"
-# packages since trixie have nothing in /bin and /lib, and count on the links
+# packages since trixie have no files in /bin and /lib and need the links
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
-# what that comes to, for who may not install the package that it makes; Debian has the same
+# the same without root, with the package of Debian instead of a generated one
 _MERGED = "usr-is-merged"
 _LINKS = 'cd "$1" && for dir in bin sbin lib lib64; do mkdir -p usr/$dir && ln -s usr/$dir $dir; done'
 _INIT = Path(__file__).with_name("guest-init")
-# what an init that is not ours finds no guest without: where to mount, and what with
-_FOUND = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
+# mount points and commands that the init of vng needs
+_MOUNTS = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Rootfs:
 
 
 def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
-    """The image for an architecture, built when absent (about 15 s)."""
+    """The image for an architecture, built if absent (about 15 s)."""
 
-    # packages are unpacked, and nothing in them is run: who may not even chroot can do that, too
+    # packages are only unpacked, which works without root and chroot
     is_root = os.geteuid() == 0
     packages = _PACKAGES if is_root else (*_PACKAGES, _MERGED)
 
@@ -61,10 +61,10 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
                 "--format=ext2",
                 f"--architectures={arch.debian_arch}",
                 f"--include={','.join(packages)}",
-                *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+                *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
                 f"--setup-hook={_MERGED_USR if is_root else _LINKS}",
                 f"--extract-hook=copy-in {_INIT} /",
-                f"--extract-hook={_FOUND}",
+                f"--extract-hook={_MOUNTS}",
                 arch.debian_suite,
                 str(image),
                 debian.make_source_line(arch.debian_suite),
@@ -79,4 +79,4 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
 
 def make_rootfs_id(arch: Arch) -> str:
     links, init = str(_MERGED_USR), _INIT.read_text()
-    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _LEFT_OUT, _SIZE, links, init, _FOUND)
+    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _EXCLUDED, _SIZE, links, init, _MOUNTS)

@@ -11,23 +11,23 @@ import threading
 import time
 from pathlib import Path
 
-# how much a guest may say between two calls of ``allow``; four times what is kept of a test
+# bytes that a guest may print between two calls of ``allow``; four times the limit of a result
 LIMIT = 1 << 20
 _PANIC = b"Kernel panic - not syncing"
 
 
 class SerialLine:
-    """The line of one guest and the file that takes what it says.
+    """The serial line of one guest and the file with its output.
 
-    ``dropped`` counts the bytes that were too many, ``panicked_at`` is when a panic was first seen
-    (``time.monotonic``), ``trouble`` is why the file could not be written.
+    ``dropped`` counts the bytes beyond the limit, ``panicked_at`` is the time of the first panic message
+    (``time.monotonic``), ``error`` is why the file could not be written.
     """
 
     def __init__(self, channel: socket.socket, log: Path, limit: int = LIMIT) -> None:
         self.log = log
         self.dropped = 0
         self.panicked_at: float | None = None
-        self.trouble: OSError | None = None
+        self.error: OSError | None = None
         self._channel = channel
         self._limit = limit
         self._size = 0
@@ -36,22 +36,22 @@ class SerialLine:
         self._thread.start()
 
     def allow(self) -> None:
-        """The guest may say as much again."""
+        """Allow another ``limit`` bytes of output."""
         self._allowed = self._size + self._limit
 
     def type(self, text: str) -> None:
-        """Send input, if the guest still takes any."""
+        """Send input, if the guest still accepts any."""
         with contextlib.suppress(OSError):
             self._channel.send(text.encode(), socket.MSG_DONTWAIT)
 
     def read_from(self, begin: int) -> str:
-        """What stands in the file from an offset on."""
+        """The content of the file from an offset on."""
         with self.log.open("rb") as file:
             file.seek(begin)
             return file.read(self._limit).decode(errors="replace")
 
     def wait_answer(self, first_s: float, quiet_s: float) -> None:
-        """Wait so long for the first word, then until nothing has come for ``quiet_s``; at most a minute."""
+        """Wait ``first_s`` for output, then until there is none for ``quiet_s``; at most a minute."""
         began, size = time.monotonic(), self._size
         end = began + first_s
         while time.monotonic() < min(end, began + 60) and self._thread.is_alive():
@@ -60,7 +60,7 @@ class SerialLine:
                 size, end = self._size, time.monotonic() + quiet_s
 
     def finish(self, limit_s: float) -> None:
-        """After QEMU's end: wait until its last words are in the file."""
+        """After QEMU has ended: wait until all of its output is in the file."""
         self._thread.join(limit_s)
 
     def close(self) -> None:
@@ -88,9 +88,9 @@ class SerialLine:
         kept = block[: max(0, self._allowed - self._size)]
         self.dropped += len(block) - len(kept)
         try:
-            while kept and not self.trouble:
+            while kept and not self.error:
                 written = os.write(descriptor, kept)
                 self._size += written
                 kept = kept[written:]
         except OSError as error:
-            self.trouble = error
+            self.error = error

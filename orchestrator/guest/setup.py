@@ -22,20 +22,20 @@ from orchestrator.store.store import make_id, write_json
 
 SETUP_FILE = "setup.json"
 _SCRIPT = Path(__file__).with_name("guest-setup")
-# firmware's holes, and the rounding of a swap device to pages and stripes
+# holes of the firmware, and the rounding of a swap device to pages and stripes
 _SLACK_MIB = 4
 _STABLE = {"disk": False, "brd": False, "zram": True, "integrity": True}
-# a throttle lets a tenth of a second's worth through at once, and the measurement is a short one
+# throttling allows bursts of 0.1 s, and the measurement is short
 _BURST = 2.5
 
 
 def make_setup_id(shape: GuestShape) -> str:
-    """Identity of how the guest is set up; empty when there is nothing to set up."""
+    """The id of the setup script; empty if there is nothing to set up."""
     return "" if shape.is_plain else make_id(_SCRIPT.read_text())
 
 
 def load_setup(folder: Path) -> Mapping[str, Any]:
-    """What was read back in a boot; empty when nothing was set up."""
+    """The setup report of a boot; empty if nothing was set up."""
     path = folder / SETUP_FILE
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -48,9 +48,10 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
     shape = guest.machine.shape
     if shape.is_plain:
         return
-    asked = dataclasses.asdict(shape)
-    asked["swap"]["member_mib"] = make_member_mib(shape)
-    line = f"cat > /run/lab && exec python3 -ISB /run/lab {shlex.quote(repr(asked))}"
+    requested = dataclasses.asdict(shape)
+    requested["swap"]["member_mib"] = make_member_mib(shape)
+    script = "/run/guest-setup"
+    line = f"cat > {script} && exec python3 -ISB {script} {shlex.quote(repr(requested))}"
     try:
         answer = guest.run(line, deadline, _SCRIPT.read_bytes())
     except GuestGone as gone:
@@ -67,7 +68,7 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
     if wrong:
         raise StageFailure(
             "setup",
-            "the guest is not the one that the row asks for",
+            "the guest does not match its row",
             where=str(guest.machine.kernel.request.source.version),
             hint="\n  ".join(wrong),
             log=guest.console,
@@ -75,7 +76,7 @@ def set_up(guest: Guest, deadline: Deadline) -> None:
 
 
 def describe_setup(guest_setup: Mapping[str, Any]) -> str:
-    """What was read back, in a line for people; empty when nothing was set up."""
+    """The setup report in one line; empty if nothing was set up."""
     parts = []
     if len(nodes := guest_setup.get("nodes", ())) > 1:
         parts.append(f"NUMA nodes of {' and '.join(str(node['memory_mib']) for node in nodes)} MiB")
@@ -90,7 +91,7 @@ def describe_setup(guest_setup: Mapping[str, Any]) -> str:
         f"{count} pages of {render_kib(int(kib))}" for kib, count in guest_setup.get("hugepages", {}).items()
     ]
     parts += [f"{key}: {guest_setup[key]}" for key in ("thp", "ksm") if key in guest_setup]
-    units = {"delay_ms": "ms a transfer", "iops": "transfers a second", "bandwidth_mib": "MiB a second"}
+    units = {"delay_ms": "ms per transfer", "iops": "transfers/s", "bandwidth_mib": "MiB/s"}
     measured = guest_setup.get("io", {})
     parts += [f"{measured[key]} {unit}" for key, unit in units.items() if key in measured]
     return "; ".join(parts)
@@ -104,14 +105,14 @@ def find_differences(shape: GuestShape, guest_setup: Mapping[str, Any]) -> Itera
         if found != (disk.format, disk.sector):
             yield (
                 f"disks[{i}]: requested {disk.format} with direct I/O in blocks of {disk.sector} bytes, "
-                f"got {found[0]}, {found[1] or 'no direct I/O at all'}"
+                f"got {found[0]}, {found[1] or 'no direct I/O'}"
             )
     yield from _compare_swap(shape, guest_setup["swaps"])
-    asked_pages = dict(shape.hugepages)
-    for kib in sorted(asked_pages | guest_setup["hugepages"]):
-        asked, got = asked_pages.get(kib, 0), guest_setup["hugepages"].get(kib, 0)
-        if asked != got:
-            yield f"hugepages: requested {asked} of {render_kib(kib)}, got {got}"
+    wanted = dict(shape.hugepages)
+    for kib in sorted(wanted | guest_setup["hugepages"]):
+        count, got = wanted.get(kib, 0), guest_setup["hugepages"].get(kib, 0)
+        if count != got:
+            yield f"hugepages: requested {count} of {render_kib(kib)}, got {got}"
     for key, word in (("thp", shape.thp), ("ksm", shape.ksm)):
         if word and guest_setup[key] != word:
             yield f"{key}: requested {word}, got {guest_setup[key]}"
@@ -150,16 +151,16 @@ def _compare_swap(shape: GuestShape, swaps: list[Mapping[str, Any]]) -> Iterator
     if swap.kind == "none" or len(swaps) != 1:
         if swaps or swap.kind != "none":
             found = ", ".join(got["device"] for got in swaps) or "none"
-            yield f"swap: requested {swap.kind}, active is: {found}"
+            yield f"swap: requested {swap.kind}, got {found}"
         return
     (got,) = swaps
     if abs(got["size_mib"] - swap.size_mib) > _SLACK_MIB:
         yield f"swap: requested {swap.size_mib} MiB, got {got['size_mib']}"
     stable = _STABLE.get(swap.kind, swap.skip_copy)
     if got["stable"] != stable:
-        words = {True: "stable", False: "not stable"}
-        yield f"swap: pages under writeback are to be {words[stable]}, they are {words[got['stable']]}"
+        words = {True: "stable", False: "unstable"}
+        yield f"swap: requested {words[stable]} pages under writeback, got {words[got['stable']]} ones"
     if swap.kind == "raid5" and (" raid5 " not in got.get("mdstat", "") or got["degraded"]):
-        yield f"swap: requested a whole RAID5, /proc/mdstat says: {got.get('mdstat', 'nothing')}"
+        yield f"swap: requested a complete RAID5, /proc/mdstat has: {got.get('mdstat', 'nothing')}"
     if swap.kind == "integrity" and not got.get("integrity", "").startswith("T10-DIF"):
-        yield f"swap: requested a disk with checksums, its format is {got.get('integrity', 'none')}"
+        yield f"swap: requested a disk with checksums, got format {got.get('integrity', 'none')}"

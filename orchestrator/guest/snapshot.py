@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Snapshots: saves a guest after its setup, and starts any number of guests from it.
 
-The snapshot is QEMU's own, inside the disk images of the guest, so memory and disks are consistent. Guests
-that start from it have the same SSH keys and the same random numbers.
+QEMU stores the snapshot in the disk images of the guest, so memory and disks are consistent. Guests that
+start from it have the same SSH keys and the same random numbers.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
 
     Returns None if it cannot be saved, as with the 9p devices of vng: then the next guest has to boot.
     """
-    machine, monitor = guest.machine, guest.lines.monitor
+    machine, monitor = guest.machine, guest.channels.monitor
     if machine.boot == "vng":
         return None
     try:
@@ -84,7 +84,7 @@ def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
     except (GuestGone, MonitorGone):
         # the next use of the guest reports the reason
         return None
-    return Snapshot(folder, guest.lines.keys, boot_id)
+    return Snapshot(folder, guest.channels.keys, boot_id)
 
 
 def _copy_images(machine: Machine, source: Path, target: Path) -> None:

@@ -19,37 +19,37 @@ from orchestrator.process import command
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import Arch
 
-# the fragment that a kernel needs to boot so
+# the fragment that a kernel needs to boot with vng
 FRAGMENT = "virtme"
-# x86 and arm64 silently cut off what is longer, and vng does not look
+# x86 and arm64 silently truncate a longer command line, and vng does not check it
 _CMDLINE_LIMIT = 2047
 _SET_UP = "sh /guest-init"
-# where vng sends the console: nowhere, unless asked to send it to its own terminal
+# where vng sends the console by default
 _CONSOLE = (("-serial", "chardev:console"), ("-chardev", "file,id=console,path=/dev/null"))
 
 
 def find_reason_not(arch: Arch) -> str:
-    """Why vng boots no guest of an architecture here; empty when it does."""
-    # its init in Rust is an x86_64 program, and the other one a script for bash, which our image has not
+    """Why vng cannot boot a guest of this architecture; empty if it can."""
+    # its Rust init is for x86_64 only, and its shell init needs bash, which our image does not have
     if arch.name == "x86_64" and arch.is_native:
         return ""
-    return f"vng boots x86_64 on x86_64 only from an image without bash, this is {arch.name}"
+    return f"vng boots an image without bash only on x86_64 for x86_64, this is {arch.name}"
 
 
 def make_vng_argv(machine: Machine, vng: str, qemu: str, board: Sequence[str]) -> list[str]:
-    """The call of ``vng`` that prints QEMU's argv. ``board`` is what QEMU gets besides kernel and root disk.
+    """The ``vng`` command that prints QEMU's argv. ``board`` has the options besides kernel and root disk.
 
-    The root is our image, so of the host the guest sees the folder of vng's init alone, and has a real disk.
-    It is snapshotted like our own. 9p, because virtiofs shares memory behind the back of emulation. Never
-    KVM: vng takes it whenever it opens, ``board`` when a guest has booted on it.
+    The root is our image, so the guest has a real disk and sees only the folder of vng's init of the host.
+    9p is used because emulation does not notice changes of memory shared by virtiofs. KVM is disabled here,
+    as vng uses it without a probe; ``board`` enables it if it works.
     """
-    # what goes to vng as one word it hands to a shell as it is
+    # vng passes some arguments to a shell unquoted
     return [
         vng,
         "--dry-run",
         *("--run", shlex.quote(str(machine.kernel.image)), "--skip-modules", "--qemu", shlex.quote(qemu)),
         *("--root-disk", str(machine.rootfs.image), "--rw", "--force-9p", "--disable-kvm"),
-        # else the host's
+        # otherwise those of the host
         *("--name", "cowbell", "--cpus", str(machine.shape.cpus)),
         *("--exec", _SET_UP, f"--append={shlex.join(make_append(machine).split())}"),
         f"--qemu-opts={shlex.join(['-set', 'drive.virtme-root.snapshot=on', *board])}",
@@ -57,35 +57,34 @@ def make_vng_argv(machine: Machine, vng: str, qemu: str, board: Sequence[str]) -
 
 
 def read_argv(printed: str, qemu: str) -> list[str]:
-    """QEMU's argv of what ``vng --dry-run`` printed, with the console left to us.
+    """QEMU's argv from the output of ``vng --dry-run``, without its console options.
 
-    Raises ``InfraError`` when there is none, ``StageFailure`` when the kernel would not see all of its own
-    command line.
+    Raises ``InfraError`` if there is none, ``StageFailure`` if the kernel command line is too long.
     """
     lines = [line for line in printed.splitlines() if line.startswith(f"{shlex.quote(qemu)} ")]
     if len(lines) != 1:
-        raise InfraError("vng did not say how to boot", hint=printed or "it said nothing")
+        raise InfraError("vng printed no QEMU command", hint=printed or "it printed nothing")
     argv = shlex.split(lines[0])
     for pair in _CONSOLE:
         found = [at for at, words in enumerate(pairwise(argv)) if words == pair]
         if not found:
-            raise InfraError(f"vng does not say {' '.join(pair)} any more", hint=lines[0])
-        # ours comes later
+            raise InfraError(f"vng printed no {' '.join(pair)}; this version is not supported", hint=lines[0])
+        # the console of Cowbell follows later
         del argv[found[0] : found[0] + 2]
     cmdline = argv[argv.index("-append") + 1]
     if len(cmdline) > _CMDLINE_LIMIT:
-        what = f"the kernel command line has {len(cmdline)} characters, and only {_CMDLINE_LIMIT} are read"
+        what = f"the kernel command line has {len(cmdline)} characters, the limit is {_CMDLINE_LIMIT}"
         raise StageFailure("setup", what, hint=cmdline)
     return argv
 
 
 def ask_vng(machine: Machine, qemu: str, board: Sequence[str], folder: Path) -> list[str]:
-    """QEMU's argv for a machine that vng boots. vng's own files go to ``folder``, not to the user's home."""
+    """QEMU's argv for a machine that vng boots. Files of vng go to ``folder``, not to the user's home."""
     beside = Path(sys.executable).with_name("vng")
     vng = str(beside) if beside.exists() else command.find_tool("vng", "virtme-ng")
     done = command.run(
         make_vng_argv(machine, vng, qemu, board),
-        # it calls virtme-run by name
+        # it runs virtme-run from PATH
         env={
             "PATH": f"{Path(vng).parent}:{os.environ['PATH']}",
             "HOME": str(folder),

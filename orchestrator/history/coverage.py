@@ -27,9 +27,9 @@ _SIDES = {
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A subtest's outcome on one kernel of one row, and the run that has the evidence.
+    """A subtest's outcome on one kernel of one row, and the run with the evidence.
 
-    ``rate`` is how often a race was hit in it, where the test tells.
+    ``rate`` is how often a race was hit, if the test reports it.
     """
 
     test: str
@@ -43,7 +43,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one subtest was seen to come to: the kernels of each side, with the rate where one is told."""
+    """The kernels on which one subtest has failed and passed, with its rates if it reports them."""
 
     test: GuestTest
     name: str
@@ -56,7 +56,7 @@ class Proof:
 
 
 def load_runs(folder: Path) -> Iterator[RunRecord]:
-    """The runs below a folder that this version can read, the oldest first."""
+    """The runs below a folder that this version can read, oldest first."""
     runs = []
     for path in folder.glob("*/record.json"):
         if path.parent.is_symlink():
@@ -73,7 +73,7 @@ def find_observations(
 ) -> dict[tuple[str, str, str], Observation]:
     """The last outcome by (subtest, row, kernel).
 
-    ``current`` has the program id of each test as it is now, by (test, architecture).
+    ``current`` has the current program id of each test, by (test, architecture).
     """
     seen: dict[tuple[str, str, str], Observation] = {}
     for run in runs:
@@ -95,10 +95,10 @@ def describe_kernel(job: JobRecord) -> str:
 
 
 def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Observation]) -> tuple[Proof, ...]:
-    """A proof for every subtest there is, also those that were never seen.
+    """A proof for each subtest, also for those without results.
 
-    Of a test that does not declare its subtests they are those that were seen. Rates of several rows on one
-    kernel add up.
+    If a test does not declare its subtests, the observed ones are used. Rates of several rows on one kernel
+    are added.
     """
     sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
     names = {test.id: dict.fromkeys(test.subtests) for test in tests}
@@ -116,7 +116,7 @@ def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Observation]) -> tupl
 
 
 def render_proofs(proofs: Sequence[Proof]) -> str:
-    """The ledger, then what is missing from it."""
+    """The coverage of each subtest, then the missing parts."""
     lines = []
     for proof in proofs:
         lines.append(proof.name)
@@ -135,7 +135,7 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
 
 
 def find_target_rates(proofs: Iterable[Proof]) -> dict[str, TargetRate]:
-    """The rate at which each race is known to fail, at least: of the kernels that it failed on the lowest."""
+    """The target rate of each race: the lowest confidence bound over all kernels on which it has failed."""
     known: dict[str, TargetRate] = {}
     for proof in proofs:
         for kernel, rate in proof.failed_on.items():
@@ -167,7 +167,7 @@ def list_proofs(proofs: Sequence[Proof]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """An entry of the changelog: by test, by kernel, the different outcomes of the test's subtests."""
+    """A changelog entry: by test and kernel, the different outcomes of the test's subtests."""
 
     entry: Statement
     tests: Mapping[str, Mapping[str, tuple[Status, ...]]]
@@ -176,7 +176,7 @@ class Coverage:
 def make_coverage(
     entries: Sequence[Statement], tests: Sequence[GuestTest], seen: Sequence[Observation]
 ) -> list[Coverage]:
-    """The entries in their order, those without a test as well."""
+    """All entries in order, also those without a test."""
     states: dict[str, dict[str, tuple[Status, ...]]] = {test.id: {} for test in tests}
     for observation in seen:
         if observation.test in states:
@@ -196,8 +196,8 @@ def render_coverage(coverage: Sequence[Coverage]) -> str:
         if not covered.tests:
             lines.append(f"      {entry.uncovered or 'no test yet'}")
         for name, kernels in covered.tests.items():
-            said = (f"{kernel}: {'/'.join(found)}" for kernel, found in kernels.items())
-            lines.append(f"      {name:<24} {'; '.join(said) or 'not run'}")
+            outcomes = (f"{kernel}: {'/'.join(found)}" for kernel, found in kernels.items())
+            lines.append(f"      {name:<24} {'; '.join(outcomes) or 'not run'}")
     number = sum(bool(covered.tests) for covered in coverage)
     lines.append(f"\n{number} of {len(coverage)} entries have a test")
     return "\n".join(lines) + "\n"
@@ -208,7 +208,7 @@ def list_entries(coverage: Sequence[Coverage]) -> list[dict[str, Any]]:
 
 
 def explain_tests(tests: Sequence[GuestTest], seen: Sequence[Observation]) -> str:
-    """All that is known of the tests, for a reader who has just seen one fail."""
+    """The declarations and observed outcomes of the tests, for a reader who has just seen one fail."""
     return "\n".join(_explain_test(test, seen) for test in tests)
 
 
@@ -224,7 +224,7 @@ def _explain_test(test: GuestTest, seen: Sequence[Observation]) -> str:
         *([f"{test.cpus} CPUs"] if test.cpus > 1 else []),
         *([f"{test.memory_mib} MiB of memory"] if test.memory_mib else []),
     ]
-    told = {
+    details = {
         "contract": test.contract,
         "mechanism": test.mechanism,
         "detects": test.detects,
@@ -239,7 +239,7 @@ def _explain_test(test: GuestTest, seen: Sequence[Observation]) -> str:
     }
     lines = [
         f"{test.id}: {test.summary}",
-        *(f"    {key:<11} {value}" for key, value in told.items() if value),
+        *(f"    {key:<11} {value}" for key, value in details.items() if value),
     ]
     verdicts = [observation for observation in seen if observation.test == test.id]
     for s in verdicts:

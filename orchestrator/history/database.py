@@ -26,7 +26,7 @@ from orchestrator.store.store import Store
 FILE = "history.sqlite"
 VARIANT_FILE = "variant.json"
 _BUSY_S = 60.0
-# from each version of the file to the next; a release's step is never changed
+# migration from each schema version to the next; a released step is never changed
 _STEPS = (
     """
     CREATE TABLE entries (
@@ -43,11 +43,11 @@ _STEPS = (
     CREATE TABLE files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL);
     """,
 )
-# folders of a variant that are no results
+# folders of a variant that contain no results
 _TRACES = ("boot-", "merged-", "saved-")
-_NOBODY = JobRecord(row="", variant="", arch="", tree="", series="", tests={})
-# a trouble is told once by a process, not once a test
-_told: set[Path] = set()
+_UNKNOWN_JOB = JobRecord(row="", variant="", arch="", tree="", series="", tests={})
+# stores whose error was already reported by this process
+_reported: set[Path] = set()
 
 
 _COLUMNS = tuple(field.name for field in fields(Entry))
@@ -55,24 +55,24 @@ _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
 def add_result(store: Store, job: JobRecord, result: TrialResult, folder: Path, progress: Progress) -> None:
-    """Enter a result that is saved in ``folder``. What can not be entered is told of, and read later."""
+    """Add a result that is saved in ``folder``. If that fails, note it; the result is added later."""
     try:
         entries = make_entries(job, result, str(folder.relative_to(store.results_root)))
         with _connect(store) as db:
             _insert(db, entries)
     except (sqlite3.Error, OSError, CowbellError) as error:
-        if store.results_root not in _told:
-            _told.add(store.results_root)
+        if store.results_root not in _reported:
+            _reported.add(store.results_root)
             where = store.results_root / FILE
-            progress.note(f"{where}: {error}; nothing is lost: cowbell history reads it from the results")
+            progress.note(f"{where}: {error}; no result is lost: cowbell history reads the saved results")
 
 
 @contextlib.contextmanager
 def open_history(store: Store, note: Callable[[str], None]) -> Iterator[sqlite3.Connection]:
-    """The history with all that the store's results and runs have to add.
+    """The history, updated from the results and runs of the store.
 
-    A damaged file is set aside and made again; where nothing can be written it is made in memory. Raises
-    ``UsageError`` when a newer cowbell wrote it.
+    A damaged file is moved away and made again; if nothing can be written, it is made in memory. Raises
+    ``UsageError`` if a newer cowbell wrote it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -83,10 +83,10 @@ def open_history(store: Store, note: Callable[[str], None]) -> Iterator[sqlite3.
             stack.close()
             where = store.results_root / FILE
             if _is_damage(error) and _set_aside(store):
-                note(f"{where}: {error}; set aside as {FILE}.damaged, and made again from results and runs")
+                note(f"{where}: {error}; moved to {FILE}.damaged, and made again from results and runs")
                 db = stack.enter_context(_connect(store))
             else:
-                note(f"{where}: {error}; read from results and runs instead, and not kept")
+                note(f"{where}: {error}; read from results and runs instead, not saved")
                 db = stack.enter_context(
                     contextlib.closing(sqlite3.connect(":memory:", isolation_level=None))
                 )
@@ -101,10 +101,10 @@ def _is_damage(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _connect(store: Store) -> Iterator[sqlite3.Connection]:
-    """The file as it is, of this version's schema; closed when the block is left."""
+    """The database file, migrated to this schema; closed at the end of the block."""
     path = store.path(FILE)
     with contextlib.ExitStack() as stack:
-        # SQLite does not wait for another who changes the journal's mode
+        # SQLite does not wait while another process changes the journal mode
         with store.lock("history"):
             db = stack.enter_context(
                 contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None))
@@ -114,7 +114,7 @@ def _connect(store: Store) -> Iterator[sqlite3.Connection]:
                 raise UsageError(
                     f"has schema {version}, this version of cowbell reads up to {len(_STEPS)}",
                     where=str(path),
-                    hint="a newer cowbell wrote it: use that one, or move the file away to make it anew",
+                    hint="a newer cowbell wrote it: use that version, or move the file away to make it again",
                 )
             if version < len(_STEPS):
                 db.execute("PRAGMA journal_mode = WAL")
@@ -130,14 +130,14 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Raises ``sqlite3.DatabaseError`` when the file is not sound."""
+    """Raises ``sqlite3.DatabaseError`` if the file is damaged."""
     (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
 
 
 def _set_aside(store: Store) -> bool:
-    """Whether a damaged file is out of the way; another process may have done it."""
+    """Move a damaged file away; returns whether it is gone, perhaps moved by another process."""
     path = store.path(FILE)
     with contextlib.suppress(sqlite3.Error), _connect(store) as db:
         _check(db)
@@ -153,7 +153,7 @@ def _set_aside(store: Store) -> bool:
 
 
 def _insert(db: sqlite3.Connection, entries: Iterable[Entry], files: Iterable[tuple[str, str]] = ()) -> None:
-    """One short transaction. A known result is not entered again, however it would be judged today."""
+    """One short transaction. A known result is not added again, even if its verdict would differ today."""
     by_result: dict[str, list[Entry]] = {}
     for entry in entries:
         by_result.setdefault(entry.result_id, []).append(entry)
@@ -174,7 +174,7 @@ def _insert(db: sqlite3.Connection, entries: Iterable[Entry], files: Iterable[tu
 
 
 def catch_up(db: sqlite3.Connection, store: Store) -> None:
-    """Enter what the store's runs and results have more than the history; no file is read twice."""
+    """Add the missing runs and results of the store; a file is read again only if it changed."""
     read = set(db.execute("SELECT path, stamp FROM files"))
     known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
     runs = _stamp_new(sorted(store.results_root.glob("runs/[!.]*/record.json")), store, read)
@@ -192,13 +192,13 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
             if result_id not in known:
                 known.add(result_id)
                 entries += _make_stored(store, job, result, place, run.started)
-        # a kernel that does not boot has no results, and is no better for it
+        # a failed job has no results, but counts
         entries += [entry for job in run.jobs if job.failure for entry in list_missing(run, job)]
         _insert(db, entries, [(_name(path, store), runs[path])])
-    # those of no run: it was killed
+    # results without a run, which was killed
     for path in loose.values():
         if result := load_result(path):
-            job = load_job(find_variant(path) / VARIANT_FILE) or jobs.get(find_variant(path), _NOBODY)
+            job = load_job(find_variant(path) / VARIANT_FILE) or jobs.get(find_variant(path), _UNKNOWN_JOB)
             when = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
             _insert(db, _make_stored(store, job, result, path, when.isoformat(timespec="milliseconds")))
     _insert(db, (), [(_name(path, store), stamp) for path, stamp in files.items()])
@@ -207,14 +207,14 @@ def catch_up(db: sqlite3.Connection, store: Store) -> None:
 def _make_stored(
     store: Store, job: JobRecord, result: TrialResult, path: Path | None, started: str
 ) -> list[Entry]:
-    """Entries of a result that is also a file, perhaps with its boot under another name."""
+    """Entries of a result that is also a file, whose boot may have another name."""
     if stored := load_result(path) if path else None:
         result = replace(result, boot=stored.boot)
     return make_entries(job, result, _name(find_variant(path), store) if path else "", started)
 
 
 def _stamp_new(paths: Iterable[Path], store: Store, read: Collection[tuple[str, str]]) -> dict[Path, str]:
-    """What changes with a file's content, for the files that were not read as they are now."""
+    """The files that are new or have changed, with time stamp and size."""
     stamps: dict[Path, str] = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -230,14 +230,14 @@ def _name(path: Path, store: Store) -> str:
 
 
 def _load_runs(paths: Iterable[Path]) -> Iterator[tuple[RunRecord, Path]]:
-    """Those that this version can read; the others may be another's."""
+    """The runs that this version can read; others may be of another version."""
     for path in paths:
         with contextlib.suppress(UsageError):
             yield load_run(path), path
 
 
 def list_result_files(results: Path) -> list[Path]:
-    """The test results below the store's ``results/``, without what boots leave there."""
+    """The result files below the store's ``results/``, without the files of boots."""
     found: list[Path] = []
     for place, folders, files in os.walk(results):
         depth = len(Path(place).relative_to(results).parts)
@@ -248,12 +248,12 @@ def list_result_files(results: Path) -> list[Path]:
 
 
 def find_variant(path: Path) -> Path:
-    """The folder below ``results/`` that a result's file is in."""
+    """The folder below ``results/`` that contains a result file."""
     return next(parent for parent in path.parents if parent.parent.name == "results")
 
 
 def find_entries(db: sqlite3.Connection) -> list[Entry]:
-    """All of them, newest last."""
+    """All entries, newest last."""
     listed = db.execute(f"SELECT {_NAMES} FROM entries ORDER BY started, rowid")
     entries = (Entry(**dict(zip(_COLUMNS, values, strict=True))) for values in listed)
     return [replace(entry, raw=Status(entry.raw), expected=Status(entry.expected)) for entry in entries]
@@ -262,10 +262,10 @@ def find_entries(db: sqlite3.Connection) -> list[Entry]:
 def choose_entries(
     db: sqlite3.Connection, tests: Sequence[str], rows: Sequence[str], kernel: str
 ) -> list[Entry]:
-    """The entries of tests, of rows and of a kernel (a version, its beginning, or a tree), newest last.
+    """The entries of tests, rows and a kernel (a version, its prefix, or a tree), newest last.
 
-    ``tests`` are ids or globs, of subtests as well; empty chooses all. Raises ``UsageError`` for every word
-    that nothing is known of.
+    ``tests`` are ids or globs of tests or subtests; empty selects all. Raises ``UsageError`` for each name
+    without results.
     """
     entries = find_entries(db)
 
@@ -281,7 +281,7 @@ def choose_entries(
     known = {kind: {str(getattr(entry, kind)) for entry in entries} for kind in ("test", "row", "kernel")}
     raise_all(
         [
-            UsageError(f"no result is known of {kind} {word}{suggest(word, known[kind])}", where=where)
+            UsageError(f"there is no result of {kind} {word}{suggest(word, known[kind])}", where=where)
             for where, word, kind in wrong
         ]
     )

@@ -21,19 +21,19 @@ from orchestrator.result.verdict import WORST_FIRST
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 
-# what is slower has to be so by both
+# a test is slower only if it exceeds both
 SLOWER_TIMES = 1.5
 SLOWER_S = 1.0
 _DAY = r"\d{4}-\d\d-\d\d(?:T[\d:]+)?"
 _SPAN = re.compile(rf"(?P<day>{_DAY})|(?P<since>{_DAY})?\.\.(?P<until>{_DAY})?")
-# of a variant that is new or gone as a whole, not each
+# list at most this many subtests of a variant that is new or gone
 _LISTED = 10
 _GROUPS = ("broken", "fixed", "changed", "new", "gone", "slower")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a subtest came to on either side, empty where it did not run; of what is slower, its medians."""
+    """The outcomes of a subtest on both sides, empty if it did not run; for slower tests, the medians."""
 
     row: str
     variant: str
@@ -45,7 +45,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Changes by group; ``unchanged`` counts the subtests with the same answer on both sides."""
+    """Changes by group; ``unchanged`` counts the subtests with the same outcome on both sides."""
 
     before: str
     after: str
@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """``entries`` oldest first. ``is_kernel``: variants are told by their series, as other kernels' are."""
+    """``entries`` are oldest first. With ``is_kernel``, variants are matched by series, not by name."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -68,13 +68,13 @@ class Side:
 
 
 def find_sides(db: sqlite3.Connection, store: Store, words: Sequence[str]) -> tuple[Side, Side]:
-    """The sides that two words name: a run's id, a kernel's version or tree, ``DATE`` or ``DATE..DATE``.
+    """The sides that two words name: a run id, a kernel version or tree, ``DATE`` or ``DATE..DATE``.
 
-    Either end of the latter may be left out. Raises ``UsageError`` for each that names nothing.
+    Either end of a range may be omitted. Raises ``UsageError`` for each word that matches nothing.
     """
     if len(words) != 2:
         raise UsageError(
-            f"takes two: runs, kernels or dates; got {len(words)}",
+            f"takes two runs, kernels or dates, got {len(words)}",
             where="diff",
             hint="cowbell diff 6.1 6.12; cowbell diff 2024-05-01 2024-05-02..",
         )
@@ -95,7 +95,7 @@ def _find_side(word: str, entries: Sequence[Entry], store: Store) -> Side:
         run = load_run(path)
         return Side(run.run_id, tuple(list_outcomes(run)))
     if span := _SPAN.fullmatch(word):
-        # a day begins what has it as its beginning; "~" is after any time of it
+        # compared as text: "~" sorts after any time of the day
         since = span["day"] or span["since"] or ""
         until = f"{span['day'] or span['until'] or ''}~"
         side = Side(word, tuple(entry for entry in entries if since <= entry.started < until))
@@ -105,22 +105,22 @@ def _find_side(word: str, entries: Sequence[Entry], store: Store) -> Side:
         runs = [path.name for path in store.results_root.glob("runs/[!.]*-*")]
         known = {*runs, *(entry.kernel for entry in entries), *(entry.tree for entry in entries)}
         raise UsageError(
-            f"no run, kernel or time of which results are known{suggest(word, known)}",
+            f"there are no results of such a run, kernel or date{suggest(word, known)}",
             where=word,
-            hint="cowbell history lists what is known",
+            hint="cowbell history lists all results",
         )
     return side
 
 
 def compare(before: Side, after: Side) -> Difference:
-    """Raises ``UsageError`` when no subtest is known on both sides: then nothing can be said."""
+    """Compare two sides. Raises ``UsageError`` if they have no subtest in common."""
     by_series = before.is_kernel or after.is_kernel
     olds, news = _sort_out(before, by_series=by_series), _sort_out(after, by_series=by_series)
     if not set(olds) & set(news):
         raise UsageError(
             "have no subtest of one row and variant in common",
             where=f"{before.name} and {after.name}",
-            hint="cowbell history shows what is known of each",
+            hint="cowbell history lists the results of each",
         )
     groups: dict[str, list[Change]] = {name: [] for name in _GROUPS}
     unchanged = 0
@@ -152,7 +152,7 @@ def _sort_out(side: Side, *, by_series: bool) -> dict[_Key, list[Entry]]:
 
 
 def _choose_last(entries: Sequence[Entry]) -> Entry | None:
-    """The worst of the last set of trials."""
+    """The worst of the latest set of trials."""
     last: list[Entry] = []
     for entry in reversed(entries):
         if last and entry.trial >= last[-1].trial:
@@ -166,7 +166,7 @@ def _is_answer(entry: Entry) -> bool:
 
 
 def _find_group(old: Entry | None, new: Entry | None) -> str:
-    """Empty when nothing changed."""
+    """The group of a change; empty if nothing changed."""
     was, is_ = (entry.raw if entry and _is_answer(entry) else None for entry in (old, new))
     if was is is_:
         return ""
@@ -182,13 +182,13 @@ def _find_group(old: Entry | None, new: Entry | None) -> str:
 def _list_slower(
     olds: Mapping[_Key, Sequence[Entry]], news: Mapping[_Key, Sequence[Entry]]
 ) -> Iterator[Change]:
-    """Tests whose median is longer, once each; other accelerators have other clocks."""
-    told = set()
+    """Tests whose median duration is longer, once each; only the same accelerator is compared."""
+    listed = set()
     for key in sorted(set(olds) & set(news)):
         new = news[key][-1]
-        if (key[:3], new.test) in told:
+        if (key[:3], new.test) in listed:
             continue
-        told.add((key[:3], new.test))
+        listed.add((key[:3], new.test))
         times = [
             [entry.duration_s for entry in side[key] if entry.accel == new.accel and _is_answer(entry)]
             for side in (olds, news)
@@ -201,7 +201,7 @@ def _list_slower(
 
 
 def render(found: Difference) -> str:
-    """A paragraph for each group that is not empty, what is broken last."""
+    """A paragraph for each group that is not empty; the broken tests come last."""
     parts = []
     for name in reversed(_GROUPS):
         changes: tuple[Change, ...] = getattr(found, name)
@@ -213,7 +213,7 @@ def render(found: Difference) -> str:
 
 
 def _list_lines(group: str, changes: Sequence[Change]) -> Iterator[tuple[str, ...]]:
-    """A line each; where a whole variant came or went, one for all of it."""
+    """A line per change; one line for many new or gone subtests of a variant."""
     for variant, grouped in itertools.groupby(changes, lambda each: f"{each.row}/{each.variant}"):
         listed = list(grouped)
         if group in ("new", "gone") and len(listed) > _LISTED:

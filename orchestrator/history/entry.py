@@ -13,7 +13,7 @@ from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import make_id
 
-# what an entry needs to be found again by; a boot is renamed where it is merged, trials are numbered by run
+# the fields of a result that are part of its id; import changes names of boots and numbers of trials
 _IDENTITY = (
     "test",
     "content_id",
@@ -29,11 +29,11 @@ _IDENTITY = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A subtest's outcome. ``started`` is UTC in ISO 8601, of older results when their run was over.
+    """A subtest's outcome. ``started`` is UTC in ISO 8601; for older results it is the end of their run.
 
-    ``kernel`` is its version, ``boot`` who booted the guest. ``hits`` of ``tries`` is how often a race was
-    hit, where the test tells. ``fingerprint`` is that of the first splat of its console. ``folder`` and
-    ``console`` are below the store, empty where they are not known; ``console_at`` is a byte of that log.
+    ``kernel`` is a version, ``boot`` is ``qemu`` or ``vng``. ``hits`` of ``tries`` is how often a race was
+    hit, if the test reports it. ``fingerprint`` is that of the first fault on its console. ``folder`` and
+    ``console`` are relative to the store, empty if unknown; ``console_at`` is an offset in that log.
     """
 
     result_id: str
@@ -76,12 +76,12 @@ class Entry:
 
 
 def make_result_id(result: TrialResult) -> str:
-    """Identity of a result, wherever and in whichever run it is found."""
+    """The id of a result; it does not depend on the run or the store."""
     return make_id([getattr(result, name) for name in _IDENTITY])
 
 
 def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started: str = "") -> list[Entry]:
-    """An entry for each verdict. ``started`` is for results that do not say."""
+    """An entry for each verdict. ``started`` is used for results without a start time."""
     subtests = job.tests.get(result.test, _find_subtests(result))
     # the target rates apply to all trials together
     alone = replace(
@@ -108,7 +108,7 @@ def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started:
 
 
 def list_outcomes(run: RunRecord) -> Iterator[Entry]:
-    """A run's entries, also those of tests that never ran because their kernel did not come that far."""
+    """The entries of a run, also for tests that did not run because an earlier stage failed."""
     for job in run.jobs:
         for result in job.results:
             yield from make_entries(job, result, started=run.started)
@@ -116,7 +116,7 @@ def list_outcomes(run: RunRecord) -> Iterator[Entry]:
 
 
 def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
-    """Entries of the tests that never ran, or not once more. Their identity is that of the run."""
+    """Entries of tests, or their last trials, that did not run. Their ids depend on the run."""
     have = {result.test for result in job.results} - set(job.failure.unfinished if job.failure else ())
     missing = {test: names for test, names in job.tests.items() if test not in have}
     for verdict in judge_job(replace(job, tests=missing, results=())):
@@ -137,7 +137,7 @@ def list_missing(run: RunRecord, job: JobRecord) -> Iterator[Entry]:
 
 
 def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
-    """What an entry has of its job and its verdict."""
+    """The fields of an entry that come from its job and its verdict."""
     of_job = (
         "row",
         "variant",
@@ -161,19 +161,19 @@ def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
 
 
 def _find_subtests(result: TrialResult) -> tuple[str, ...]:
-    """What a test declared, when nobody knows any more: what it told of. The kernel's own declare nothing."""
+    """The subtests of an unknown test, from its results; kernel selftests declare none."""
     if "/" in result.test:
         return ()
     return tuple(name for name, _ in parse_ktap(result.stdout).flatten()) or (result.test,)
 
 
 def is_kernel(entry: Entry, word: str) -> bool:
-    """Whether a word is the name of an entry's tree, or its kernel's version or the beginning of it."""
+    """Whether a word is an entry's tree, kernel version, or a prefix of the version."""
     return word == entry.tree or f"{entry.kernel}.".startswith(f"{word}.")
 
 
 def describe_outcome(entry: Entry) -> str:
-    """What happened, and whether that was expected, in a word or two."""
+    """The outcome, and whether it was expected, as short text."""
     if entry.status is Status.XFAIL:
         return f"{entry.raw.upper()} (expected)"
     return "PASS (expected to fail)" if entry.status is Status.XPASS else entry.status.upper()
@@ -199,7 +199,7 @@ def render(entries: Sequence[Entry]) -> str:
 
 
 def render_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Aligned. Other machines' words are in them, too: nothing is left that a terminal would obey."""
+    """Aligned columns. Control characters are escaped, as the text may come from other machines."""
     lines = [[make_printable(text) for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (

@@ -13,20 +13,20 @@ from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResul
 from orchestrator.store.store import make_id
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
-# what is one kernel on one machine; a run has a variant once
+# fields that must be equal for results of one variant
 _SAME = (
     "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
     "left_out",
 )  # fmt: skip
-_NOTHING = Failure(
+_NO_RESULTS = Failure(
     stage="merge",
-    what="nothing came of it",
+    what="there are no results",
     where="",
-    hint="who was to run it did not end, or left nothing that could be merged",
+    hint="its job was not finished, or left nothing that could be merged",
     log="",
 )
 
-# runs by id, each with the folder that it is in
+# runs by id, each with its folder
 Runs = Mapping[str, tuple[RunRecord, Path]]
 
 
@@ -57,7 +57,7 @@ def find_killed(
 
 
 def list_missing(runs: Iterable[RunRecord], planned: Iterable[JobRecord]) -> tuple[str, ...]:
-    """The planned kernels, as ROW/VARIANT, of which not every test was run, and of which nothing says why."""
+    """The planned kernels, as ROW/VARIANT, with tests that were not run for no recorded reason."""
     ran: dict[tuple[str, str], set[str]] = {}
     for job in (job for run in runs for job in run.jobs):
         tests = set(job.tests) if job.left_out or job.failure else {result.test for result in job.results}
@@ -70,50 +70,51 @@ def list_missing(runs: Iterable[RunRecord], planned: Iterable[JobRecord]) -> tup
 
 
 def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, str], None]) -> RunRecord:
-    """One run, with the trials of a test that ran in several; the same in any order.
+    """Join runs into one, with all trials of each test; the order of the runs does not matter.
 
-    What was planned comes first, in that order. ``refuse`` is told what can not be one: the folder, what is
-    wrong, and what to do.
+    Planned jobs come first, in their order. ``refuse`` is called for runs that cannot be joined, with the
+    folder, what is wrong, and what to do.
     """
     ordered = sorted(runs.values(), key=lambda each: (each[0].started, each[0].run_id))
-    came: dict[tuple[str, str], JobRecord] = {}
+    found: dict[tuple[str, str], JobRecord] = {}
     for run, folder in ordered:
         for job in run.jobs:
             key = (job.row, job.variant)
-            known = came.get(key, job)
+            known = found.get(key, job)
             if planned and known.accel != job.accel:
                 # runners may differ, and each result says where it was produced
                 both = ", ".join(sorted({known.accel, job.accel} - {""}))
                 known, job = replace(known, accel=both), replace(job, accel=both)
             if differing := [name for name in _SAME if getattr(known, name) != getattr(job, name)]:
-                told = (
+                values = (
                     f"{name} {getattr(job, name) or 'none'} and {getattr(known, name) or 'none'}"
                     for name in differing[:2]
                 )
                 refuse(
                     folder,
-                    f"{job.row}/{job.variant} is not that of {ordered[0][0].run_id}: {', '.join(told)}",
-                    "such runs can not be one; cowbell diff compares them",
+                    f"{job.row}/{job.variant} differs from that of {ordered[0][0].run_id}: "
+                    f"{', '.join(values)}",
+                    "such runs cannot be joined; cowbell diff compares them",
                 )
-            came[key] = _join_jobs(known, job)
+            found[key] = _join_jobs(known, job)
     wanted = {(job.row, job.variant): job for job in planned}
-    joined = tuple(_fill_in(came.get(key), wanted.get(key)) for key in {**wanted, **came})
+    joined = tuple(_fill_in(found.get(key), wanted.get(key)) for key in {**wanted, **found})
     commands = "; ".join(dict.fromkeys(run.command for run, _ in ordered if run.command))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run_id = f"{joined[0].row if joined else 'empty'}-{make_id([asdict(job) for job in joined])}"
     if not NAME.fullmatch(run_id):
-        refuse(ordered[0][1], f"has no usable name of a row: {joined[0].row!r}", "")
+        refuse(ordered[0][1], f"has an invalid row name: {joined[0].row!r}", "")
     return RunRecord(run_id, commands, ordered[0][0].started if ordered else now, joined)
 
 
-def _fill_in(came: JobRecord | None, planned: JobRecord | None) -> JobRecord:
-    """What came of a kernel, with the planned tests of which nothing did."""
-    if came and planned:
-        return replace(came, tests={**planned.tests, **came.tests})
-    if came:
-        return came
+def _fill_in(found: JobRecord | None, planned: JobRecord | None) -> JobRecord:
+    """The results of a kernel, with the planned tests that have none."""
+    if found and planned:
+        return replace(found, tests={**planned.tests, **found.tests})
+    if found:
+        return found
     assert planned
-    return replace(planned, failure=_NOTHING)
+    return replace(planned, failure=_NO_RESULTS)
 
 
 def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Imports runs and results of other machines into the store.
 
-Everything is validated before anything is stored: it may be truncated, of another version, or crafted to
-write elsewhere. Existing results are kept, so importing twice changes nothing.
+Everything is validated before anything is stored: input may be truncated, of another version, or crafted
+to write outside the store. Existing results are kept, so importing twice changes nothing.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ _NEEDED = {each.name for each in fields(TrialResult) if each.default is MISSING}
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The ids of runs that are new here, how many results are, and how many of all there were before.
+    """The ids of new runs, the number of new results, and the number of known ones.
 
-    ``merged`` is the run made of all that were named, or that were planned, empty when there is none.
-    ``missing`` are the planned kernels (ROW/VARIANT) of which nothing came, or not all.
+    ``merged`` is the id of the joined run, empty if there is none. ``missing`` are the planned kernels
+    (ROW/VARIANT) without results for all tests.
     """
 
     runs: tuple[str, ...]
@@ -51,9 +51,9 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one or more folders have: runs, results by file, records of variants by folder.
+    """The content of one or more folders: runs, results by file, records of variants by folder.
 
-    ``named`` are the runs that are to be one. Each run is with the folder that it is in.
+    ``named`` are the runs to join. Each run comes with its folder.
     """
 
     runs: dict[str, tuple[RunRecord, Path]] = field(default_factory=dict)
@@ -74,24 +74,23 @@ def merge(
     *,
     is_dry_run: bool = False,
 ) -> Merged:
-    """Take in stores' and runs' folders. Raises ``UsageError`` for all that is wrong with any, and then does
-    nothing.
+    """Import folders of stores and runs. Raises ``UsageError`` for all errors, and then imports nothing.
 
-    Where something was ``planned``, all that came is one run of that; what did not come is in it as missing.
+    With ``planned``, everything is joined into one run of the plan, and results without files are missing.
     """
     if not folders:
-        raise UsageError("takes the folders of stores or runs", where="merge")
+        raise UsageError("takes folders of stores or runs", where="merge")
     found = _Found()
     for folder in folders:
         if planned and not folder.exists():
-            note(f"{folder}: there is no such folder, so nothing came")
+            note(f"{folder}: there is no such folder; its results are missing")
             continue
         for place in _list_stores(folder):
             _examine(place, found)
     for run_id, (run, folder) in found.runs.items():
         here = store.results_root / "runs" / run_id / "record.json"
         if here.exists() and load_run(here).jobs != run.jobs:
-            found.refuse(folder / "record.json", f"is another run than the {run_id} that is here")
+            found.refuse(folder / "record.json", f"differs from the run {run_id} in this store")
     if planned:
         found.named.update(found.runs)
         found.named.update(find_killed(found.named, found.results, found.variants, planned))
@@ -100,11 +99,11 @@ def merge(
     raise_all(found.errors)
     with open_history(store, note) as db:
         known = {result_id for (result_id,) in db.execute("SELECT DISTINCT result_id FROM entries")}
-    came = {make_result_id(result) for result in found.results.values()}
+    ids = {make_result_id(result) for result in found.results.values()}
     for run, _ in found.runs.values():
-        came |= {make_result_id(result) for job in run.jobs for result in job.results}
+        ids |= {make_result_id(result) for job in run.jobs for result in job.results}
     new = [name for name in found.runs if not (store.results_root / "runs" / name / "record.json").exists()]
-    merged = Merged(tuple(new), len(came - known), len(came & known), one.run_id if one else "", missing)
+    merged = Merged(tuple(new), len(ids - known), len(ids & known), one.run_id if one else "", missing)
     if is_dry_run:
         return merged
     with store.lock("merge"), store.scratch("merge", is_result=True) as draft:
@@ -123,11 +122,11 @@ def merge(
 
 
 def _examine(folder: Path, found: _Found) -> None:
-    """Read all that would be taken from a folder, and say what is wrong with it."""
+    """Read the runs and results of a folder and collect all errors."""
     try:
         root = folder.expanduser().resolve(strict=True)
     except OSError as error:
-        found.refuse(folder, f"can not be read: {error.strerror}")
+        found.refuse(folder, f"cannot be read: {error.strerror}")
         return
     is_run = (root / "record.json").is_file()
     parts = [root] if is_run else [root / name for name in ("runs", "results") if (root / name).is_dir()]
@@ -138,7 +137,7 @@ def _examine(folder: Path, found: _Found) -> None:
     before = len(found.errors)
     for part in parts:
         _check_files(part, root, found)
-    # what leads out is not even read
+    # do not follow links out of the folder
     if len(found.errors) > before:
         return
     records = [root / "record.json"] if is_run else sorted(root.glob("runs/[!.]*/record.json"))
@@ -152,7 +151,7 @@ def _examine(folder: Path, found: _Found) -> None:
             if job := load_job(path):
                 found.variants[path.parent] = job
             else:
-                found.refuse(path, "is not a variant's record, or is cut off")
+                found.refuse(path, "is not the record of a variant, or is truncated")
 
 
 def _check_files(part: Path, root: Path, found: _Found) -> None:
@@ -176,9 +175,9 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
         return
     other = found.runs.get(run.run_id)
     if not isinstance(run.run_id, str) or not NAME.fullmatch(run.run_id) or run.run_id == "latest":
-        found.refuse(path, f"has no usable run id: {run.run_id!r}")
+        found.refuse(path, f"has an invalid run id: {run.run_id!r}")
     elif other and other[0].jobs != run.jobs:
-        found.refuse(path, f"is another run than the {run.run_id} in {other[1]}")
+        found.refuse(path, f"differs from the run {run.run_id} in {other[1]}")
     else:
         found.runs[run.run_id] = (run, path.parent)
         if is_named:
@@ -188,30 +187,32 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
 def _examine_result(path: Path, found: _Found) -> None:
     result = load_result(path)
     if not result:
-        # those of other versions say other things, and are of no use here either
+        # ignore results of other versions
         try:
             has = json.loads(path.read_bytes()).keys()
         except (OSError, ValueError, AttributeError, RecursionError):
             has = _NEEDED
         if "test" not in has or _NEEDED <= has <= _KNOWN:
-            found.refuse(path, "is not a test's result, or is cut off")
+            found.refuse(path, "is not a test result, or is truncated")
     elif not str(path.relative_to(find_variant(path))).startswith(f"{result.test}.{result.content_id[:12]}."):
-        found.refuse(path, f"is a result of {result.test}, program {result.content_id}, and is not named so")
+        found.refuse(
+            path, f"is a result of {result.test}, program {result.content_id}, but has another file name"
+        )
     elif not NAME.fullmatch(result.boot):
-        found.refuse(path, f"has no usable name of a boot: {result.boot!r}")
+        found.refuse(path, f"has an invalid boot name: {result.boot!r}")
     else:
         found.results[path] = result
 
 
 def _list_stores(folder: Path) -> list[Path]:
-    """The folder, or the stores and runs in it where it is neither."""
+    """The folder, or the stores and runs in it if it is neither."""
     parts = ("runs", "results", "record.json")
     inner = [path for path in sorted(folder.glob("*")) if any((path / part).exists() for part in parts)]
     return [folder] if any((folder / part).exists() for part in parts) else inner or [folder]
 
 
 def _copy_results(found: _Found, store: Store, draft: Path) -> None:
-    """Each under its own name, or beside the one that has it; the traces of its boot with it."""
+    """Copy each result, under another name if its own is taken, and the files of its boot."""
     for path, result in found.results.items():
         variant = find_variant(path)
         name = Path("results", variant.name, path.relative_to(variant))
@@ -224,7 +225,7 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
         is_taken = (store.results_root / name).exists() or (draft / name).exists()
         place = draft / (beside if is_taken else name)
         save_result(replace(result, boot=boot), place)
-        # the time of the result, if it has none
+        # the file time is used for results without a start time
         shutil.copystat(path, place)
         is_known = (store.results_root / "results" / variant.name / VARIANT_FILE).exists()
         if (variant / VARIANT_FILE).exists() and not is_known:
@@ -232,7 +233,7 @@ def _copy_results(found: _Found, store: Store, draft: Path) -> None:
 
 
 def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
-    """The name of a boot's traces here, as machines number theirs alike. Guests' keys stay behind."""
+    """Copy the files of a boot without keys and images; returns its name, which is unique across machines."""
     if not (boot / "console.log").is_file():
         return boot.name
     with (boot / "console.log").open("rb") as file:
@@ -245,7 +246,7 @@ def _copy_boot(boot: Path, store: Store, draft: Path) -> str:
 
 
 def _move_in(draft: Path, root: Path) -> None:
-    """By renames alone, each of a whole thing. A result comes after its boot, a run after its results."""
+    """Move everything by rename. A result is moved after its boot, a run after its results."""
     boots = [path for path in draft.glob("results/*/merged-*") if path.is_dir()]
     files = list_result_files(draft / "results") + list(draft.glob(f"results/*/{VARIANT_FILE}"))
     for path in [*boots, *files, *draft.glob("runs/*")]:
@@ -259,6 +260,6 @@ def render(merged: Merged) -> str:
         *merged.runs,
         f"{len(merged.runs)} runs and {merged.results} results are new, {merged.known} were known",
     ]
-    lines += [f"missing, or not whole: {name}" for name in merged.missing]
-    lines += [f"one run of them: {merged.merged}"] if merged.merged else []
+    lines += [f"missing or incomplete: {name}" for name in merged.missing]
+    lines += [f"joined run: {merged.merged}"] if merged.merged else []
     return "\n".join(lines) + "\n"

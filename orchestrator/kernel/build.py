@@ -20,7 +20,7 @@ from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
 from orchestrator.kernel.kconfig import Config
 from orchestrator.kernel.newwarnings import find_new_warnings
 from orchestrator.process import command
-from orchestrator.process.budget import WHOLE, Budget, MakeShare
+from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch, Image
 from orchestrator.source.repository import Source, checkout
@@ -30,12 +30,12 @@ _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(
     r"(?:^|\s)(?:fatal )?error:|undefined reference|\*\*\* .*(?:Error|No rule|Stop|not clean)"
 )
-# the same input gives the same bytes, whoever builds it and when
+# identical input gives identical bytes, independent of user, host and time
 _REPRODUCIBLE = (
     "KBUILD_BUILD_TIMESTAMP=2000-01-01",
     "KBUILD_BUILD_USER=cowbell",
     "KBUILD_BUILD_HOST=cowbell",
-    # else it counts the links in a build folder
+    # the default counts the links in a build folder
     "KBUILD_BUILD_VERSION=1",
     "LOCALVERSION=",
 )
@@ -55,10 +55,10 @@ class Toolchain:
 
 
 def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
-    """The compiler for an architecture; raises ``InfraError`` naming the package when it is missing.
+    """The compiler for an architecture; raises ``InfraError`` with the package name if it is missing.
 
-    ``cc`` is a kernel compiler other than GNU's newest, ``use_llvm`` means clang and LLVM's tools. Guest
-    tests are always compiled by GNU's, which brings the C library of every architecture.
+    ``cc`` selects another kernel compiler than the default gcc, ``use_llvm`` clang and the LLVM tools. Guest
+    tests are always compiled with gcc, whose packages include the C library of every architecture.
     """
     prefix = "" if arch.is_native else arch.cross_prefix
     package = "gcc" if arch.is_native else arch.cross_packages
@@ -105,12 +105,13 @@ class BuildRequest:
 
     @property
     def has_modules(self) -> bool:
-        return any((asked.symbol, asked.value) == ("MODULES", "y") for asked in self.config.requests)
+        return any((request.symbol, request.value) == ("MODULES", "y") for request in self.config.requests)
 
     @property
     def folder_id(self) -> str:
-        """Names the build folder, which goes from commit to commit of one tree, and from config to config
-        of a family: Kbuild builds what a symbol changes.
+        """The id of the build folder, which is shared by the commits of one tree and the configs of a family.
+
+        Kbuild rebuilds only what changed.
         """
         config = self.config.family or self.config.config_id
         return make_id(self.source.folder, config, self.toolchain.identity)
@@ -145,15 +146,15 @@ def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     folder = store.use("kernels", request.build_id)
     if not folder.is_dir():
         return None
-    told = json.loads((folder / "build.json").read_text())
-    return Kernel(request, folder, folder / told["image"], told["gnu_build_id"])
+    build = json.loads((folder / "build.json").read_text())
+    return Kernel(request, folder, folder / build["image"], build["gnu_build_id"])
 
 
 def build_kernel(
     request: BuildRequest,
     store: Store,
     progress: Progress,
-    budget: Budget = WHOLE,
+    budget: Budget = WHOLE_HOST,
     *,
     limit_s: float,
     redo: bool = False,
@@ -217,7 +218,9 @@ def _build(
     _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
 
 
-def check_config(request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE) -> None:
+def check_config(
+    request: BuildRequest, store: Store, progress: Progress, budget: Budget = WHOLE_HOST
+) -> None:
     """Check by Kconfig, before anything is compiled, that each requested symbol gets its value.
 
     Raises ``StageFailure`` as ``configure`` does. Kernels that are already built are not checked again.
@@ -257,7 +260,7 @@ def _make_ccache_env(store: Store) -> dict[str, str]:
 def _prepare_make(
     request: BuildRequest, worktree: Path, store: Store, share: MakeShare, build_dir: Path
 ) -> "_Make":
-    """How make is called in a build folder, which is there after that."""
+    """Create a build folder and return how make is called for it."""
     build_dir.mkdir(exist_ok=True)
     env = {**_make_ccache_env(store), "CCACHE_STATSLOG": str(build_dir / _STATISTICS)}
     return _Make((*_list_make_words(request), f"O={build_dir}"), worktree, env, share)
@@ -265,7 +268,7 @@ def _prepare_make(
 
 @dataclass(frozen=True, slots=True)
 class _Make:
-    """How make is called for one kernel: the words that all targets share, where, and with what."""
+    """The make command for one kernel: common arguments, worktree, environment, and share of cores."""
 
     argv: tuple[str, ...]
     worktree: Path
@@ -295,7 +298,7 @@ class _Make:
 
 
 def _install_modules(make: _Make, log: Path, root: Path) -> None:
-    """Put the modules below a folder, without the links into this machine's folders."""
+    """Install the modules below a folder, without symbolic links to folders of this machine."""
     words = [f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"]
     make.run(words, log)
     for link in root.glob("lib/modules/*/*"):
@@ -304,7 +307,7 @@ def _install_modules(make: _Make, log: Path, root: Path) -> None:
 
 
 def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, target: Path) -> None:
-    """Build the modules that guest tests bring, against this very kernel."""
+    """Build the modules of the guest tests for this kernel."""
     target.mkdir()
     if not request.guest_modules:
         return
@@ -317,8 +320,8 @@ def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, ta
     done = make.run([f"M={folder}", "modules"], log, check=False)
     if done.returncode:
         words = log.read_text(errors="replace").splitlines()
-        raise command.find_host_trouble(done, words) or InfraError(
-            "the modules of the guest tests do not build for this kernel",
+        raise command.find_host_error(done, words) or InfraError(
+            "the modules of the guest tests do not compile for this kernel",
             where=request.subject,
             hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
         )
@@ -334,14 +337,14 @@ def _find_new_warnings(request: BuildRequest, worktree: Path, build_dir: Path) -
 
 
 def _choose_image(arch: Arch, config_text: str) -> Image:
-    """The first image that a kernel of this config can be booted from."""
+    """The first image of the architecture that this config supports."""
     return next(i for i in arch.images if not i.needs or f"\nCONFIG_{i.needs}=y\n" in config_text)
 
 
 def _describe(
     draft: Path, image: str, build_dir: Path, done: command.Completed, new_warnings: list[str]
 ) -> None:
-    """Put what is known of a build beside its image."""
+    """Write ``build.json`` and the log of a build beside its image."""
     log = build_dir / "build.log"
     shutil.copyfile(log, draft / "build.log")
     lines = log.read_text(errors="replace").splitlines()
@@ -364,7 +367,7 @@ def _describe(
 
 
 def _count_ccache(statistics: Path) -> dict[str, int]:
-    """How many compilations of a build were answered from the cache, and how many were done."""
+    """The cache hits and misses of a build."""
     lines = statistics.read_text().splitlines() if statistics.exists() else []
     return {
         "hits": sum(lines.count(f"{mode}_cache_hit") for mode in ("direct", "preprocessed")),
@@ -394,20 +397,20 @@ def _compile(
 
 
 def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> StageFailure | InfraError:
-    """The first error of the log with its source lines; an ``InfraError`` for a full disk."""
+    """The first error of the log with its source lines; an ``InfraError`` if the host failed."""
     assert done.log
     kept = store.path("logs", f"build-{make_id(done.line, done.wall_s)}.log")
     shutil.copyfile(done.log, kept)
     lines = kept.read_text(errors="replace").splitlines()
-    if trouble := command.find_host_trouble(done, lines):
-        return trouble
+    if error := command.find_host_error(done, lines):
+        return error
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
-    told = lines[first : first + 6] + _quote_source(lines[first], worktree)
-    return StageFailure("build", "the kernel does not build", hint="\n  ".join(told), log=kept)
+    excerpt = lines[first : first + 6] + _quote_source(lines[first], worktree)
+    return StageFailure("build", "the kernel does not build", hint="\n  ".join(excerpt), log=kept)
 
 
 def _quote_source(line: str, worktree: Path) -> list[str]:
-    """The lines around the place that a compiler's message names, as ``number: text``."""
+    """The source lines around the location in a compiler message, as ``number: text``."""
     place = re.match(r"(\S+?):(\d+):", line)
     file = worktree / place[1] if place else None
     if not place or not file or not file.is_file():
@@ -419,7 +422,7 @@ def _quote_source(line: str, worktree: Path) -> list[str]:
 
 
 def read_gnu_build_id(vmlinux: Path) -> str:
-    """The build id note that the linker wrote, in hex; the guest shows it in ``/sys/kernel/notes``."""
+    """The GNU build id in hex; in the guest it is in ``/sys/kernel/notes``."""
     notes = command.run([command.find_tool("readelf", "binutils"), "-n", str(vmlinux)]).output
     match = re.search(r"Build ID: ([0-9a-f]+)", notes)
     if not match:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes the ``.config`` of a source before anything is compiled, and without a worktree.
 
-Kconfig reads a small part of a tree, and runs on a copy of that part. A worktree that moves to another commit
-and back would give its files new time stamps, and everything that includes them would be rebuilt.
+Kconfig reads a small part of a tree, and runs on a copy of that part. Switching a worktree to another
+commit and back would change time stamps, and everything that includes the files would be rebuilt.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from orchestrator.kernel.kconfig import Config, configure
 from orchestrator.source.repository import Source, checkout, export_files, list_files
 from orchestrator.store.store import Store, make_id
 
-# the Kconfig files, and what they and the makefiles that run Kconfig call
+# the Kconfig files, and the scripts and makefiles that run Kconfig or are run by it
 _PART = re.compile(
     r"[^/]+|(.*/)?Kconfig[^/]*|scripts/.*|arch/(.*/)?Makefile[^/]*|arch/[^/]+/tools/.*", re.DOTALL
 )
@@ -24,7 +24,7 @@ _PART = re.compile(
 
 @contextlib.contextmanager
 def open_kconfig_tree(source: Source, store: Store) -> Iterator[Path]:
-    """A folder with the part of a source that Kconfig reads, gone when the block is left."""
+    """A folder with the part of a source that Kconfig reads; removed at the end of the block."""
     with _open_part(_list_part(source, store), store) as folder:
         yield folder
 
@@ -47,11 +47,11 @@ def make_dotconfig(
     env: Mapping[str, str],
     run: Callable[[Callable[[], str]], str],
 ) -> str:
-    """The ``.config``; made once for all sources whose Kconfig files are the same.
+    """The ``.config``; made once for all sources with the same Kconfig files.
 
-    ``words`` are make's, beginning with the tool, and ``identity`` says which compiler they mean. ``run`` is
-    called with what runs Kconfig, where that is needed. Raises ``StageFailure`` naming every requested symbol
-    that did not survive, with the reason.
+    ``words`` is the make command, ``identity`` the versions of the compiler. ``run`` is called with a
+    function that runs Kconfig, if needed. Raises ``StageFailure`` naming every requested symbol that was
+    dropped or changed, with the reason.
     """
     part = _list_part(source, store)
     key = _make_key(config, part, words, identity)
@@ -65,7 +65,7 @@ def make_dotconfig(
                 with _open_part(part, store) as tree:
                     text = make(tree, folder)
             except StageFailure as error:
-                # Kconfig itself failed, perhaps for a file that is not in the part
+                # Kconfig itself failed, perhaps because of a file that was not copied
                 if not error.log:
                     raise
                 with checkout(source, store) as tree, _keep_log(store.path("logs", f"kconfig-{key}.log")):
@@ -77,7 +77,7 @@ def make_dotconfig(
 
 @contextlib.contextmanager
 def _keep_log(place: Path) -> Iterator[None]:
-    """Keep the log that an error names: its folder goes."""
+    """Copy the log of an error, because its folder is removed."""
     try:
         yield
     except StageFailure as error:

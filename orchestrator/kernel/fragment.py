@@ -32,10 +32,10 @@ _MISSPELT = re.compile(r"#\s*CONFIG_\S+\s+(is\s*)?(not|un)\s*set\W*", re.I)
 
 @dataclass(frozen=True, slots=True)
 class SymbolRequest:
-    """One symbol, the value it must have (``n`` for not set), and the line that says so.
+    """One symbol, its requested value (``n`` for not set), and the line that requests it.
 
-    ``alternatives`` are taken in their order where the kernel does not offer this one. ``gone`` says since
-    when newer kernels have it no more, on a kernel that is one of those.
+    ``alternatives`` are tried in order if the kernel does not have the symbol. ``gone`` says which version
+    removed the symbol, if the kernel is newer.
     """
 
     symbol: str
@@ -55,9 +55,9 @@ class SymbolRequest:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A ``kconfigs/*.config`` file. ``append`` goes onto the guest's kernel command line.
+    """A ``kconfigs/*.config`` file. ``append`` is added to the guest's kernel command line.
 
-    Configs that differ in little may share a build folder, if their fragments have the same ``family``.
+    Similar configs share a build folder if their fragments have the same ``family``.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Fragment:
 
 
 def load_fragments(folder: Path) -> dict[str, Fragment]:
-    """Every fragment of a folder by name; raises ``UsageError`` for each faulty line, all at once."""
+    """The fragments of a folder by name; raises all errors at once as ``UsageError``."""
     errors: list[UsageError] = []
     found = {path.stem: _load_fragment(path, errors) for path in sorted(folder.glob("*.config"))}
     raise_all(errors)
@@ -90,7 +90,7 @@ def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
 
 
 class _Reader:
-    """Reads a fragment line by line and keeps what is wrong with it."""
+    """Reads a fragment line by line and collects its errors."""
 
     def __init__(self, path: Path, errors: list[UsageError]) -> None:
         self.path = path
@@ -110,11 +110,11 @@ class _Reader:
             self.requests.append(SymbolRequest(match[1] or match[3], match[2] or "n", where))
         elif line.strip() and (not line.startswith("#") or _MISSPELT.fullmatch(line)):
             hint = "write CONFIG_NAME=value, '# CONFIG_NAME is not set', or a '#:' header line"
-            self._blame(f"not understood: {line}", where, hint)
+            self._add_error(f"not understood: {line}", where, hint)
 
     def _read_header(self, key: str, value: str, why: str, where: str) -> None:
         if key not in _KEYS:
-            self._blame(f"unknown header {key!r}{suggest(key, _KEYS)}", where)
+            self._add_error(f"unknown header {key!r}{suggest(key, _KEYS)}", where)
         self.values.setdefault(key, []).append(value)
         if key == "when":
             self.when = self._read_condition(" ".join(self.values["when"]), where)
@@ -131,7 +131,7 @@ class _Reader:
 
     def _read_alternatives(self, symbols: list[str], where: str) -> None:
         if len(symbols) < 2:
-            self._blame("expected at least two symbols", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
+            self._add_error("expected at least two symbols", where, "as in '#: one-of PREEMPT PREEMPT_LAZY'")
             return
         first, *others = (SymbolRequest(symbol, "y", where) for symbol in symbols)
         self.requests.append(replace(first, alternatives=tuple(others)))
@@ -141,13 +141,17 @@ class _Reader:
         symbols = [word for word in value.split() if not _CONDITION.match(word)]
         if not conditions or not symbols or not why:
             example = "#: only arch=x86_64 kernel>=5.13 SYMBOL  # why"
-            self._blame("expected conditions, symbols and a reason", where, f"as in '{example}'")
+            self._add_error("expected conditions, symbols and a reason", where, f"as in '{example}'")
         condition = self._read_condition(" ".join(conditions), where)
         for symbol in symbols:
             bounds = self.bounds.setdefault(symbol, [])
             for other, _, first in bounds:
                 if other.arches & condition.arches:
-                    self._blame(f"{symbol} is bounded twice", where, f"first in {first}")
+                    self._add_error(
+                        f"{symbol} has two 'only' lines for the same architecture",
+                        where,
+                        f"the first is {first}",
+                    )
             bounds.append((condition, why, where))
             self.named.append((symbol, "only", where))
 
@@ -155,10 +159,10 @@ class _Reader:
         try:
             return Condition.parse(text)
         except ValueError as error:
-            self._blame(str(error), where)
+            self._add_error(str(error), where)
         return Condition()
 
-    def _blame(self, what: str, where: str, hint: str = "") -> None:
+    def _add_error(self, what: str, where: str, hint: str = "") -> None:
         self.errors.append(UsageError(what, where=where, hint=hint))
 
     def _words(self, key: str) -> frozenset[str]:
@@ -166,12 +170,12 @@ class _Reader:
 
     def finish(self) -> Fragment:
         if not self._words("about"):
-            self._blame("missing '#: about' header", f"{self.path}:1", "add '#: about ...'")
-        asked = {one.symbol for request in self.requests for one in request.candidates}
+            self._add_error("missing '#: about' header", f"{self.path}:1", "add '#: about ...'")
+        requested = {one.symbol for request in self.requests for one in request.candidates}
         for symbol, key, where in self.named:
-            if symbol not in asked:
+            if symbol not in requested:
                 what = f"{key} {symbol}: not requested by this fragment"
-                self._blame(what + suggest(symbol, asked), where)
+                self._add_error(what + suggest(symbol, requested), where)
         optional = self._words("optional")
         return Fragment(
             self.path.stem,

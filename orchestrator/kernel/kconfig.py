@@ -25,9 +25,9 @@ _MADE = ".config.made"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What is asked of Kconfig: the merged requests and the command line that goes with them.
+    """The merged requests of all fragments and their kernel command line.
 
-    ``unsupported`` are the requests that are not for this architecture or version, as their fragment says.
+    ``unsupported`` are the requests that their fragment does not make for this architecture or version.
     """
 
     config_id: str
@@ -37,13 +37,13 @@ class Config:
     unsupported: tuple[SymbolRequest, ...] = ()
     family: str = ""
 
-    def render(self, passed_over: Set[str] = frozenset()) -> str:
+    def render(self, excluded: Set[str] = frozenset()) -> str:
         """The file that ``KCONFIG_ALLCONFIG`` reads. ``expect`` lines are checked, not set.
 
-        Of alternatives it has the first that is not ``passed_over``.
+        Of alternatives, it contains the first one that is not in ``excluded``.
         """
         chosen = [
-            next((one for one in r.candidates if one.symbol not in passed_over), r.candidates[-1])
+            next((one for one in r.candidates if one.symbol not in excluded), r.candidates[-1])
             for r in self.requests
             if r.is_set
         ]
@@ -55,7 +55,7 @@ class Config:
 
 
 class SymbolState(StrEnum):
-    """What became of a requested symbol; ``unknown`` is one to be unset that the tree does not have."""
+    """The state of a requested symbol; ``unknown`` is a symbol to unset that the tree does not have."""
 
     SURVIVED = "survived"
     CHANGED = "changed"
@@ -70,9 +70,9 @@ _LOST = (SymbolState.CHANGED, SymbolState.DROPPED, SymbolState.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class SymbolOutcome:
-    """A requested symbol and what it came to in a ``.config``; ``reason`` where it is not as requested.
+    """A requested symbol and its value in a ``.config``; ``reason`` says why it is not as requested.
 
-    ``taken`` is the symbol that has the value: of alternatives, the one that the kernel offers.
+    ``taken`` is the symbol that has the value: of alternatives, the first one that the kernel has.
     """
 
     request: SymbolRequest
@@ -86,9 +86,9 @@ class SymbolOutcome:
         return self.state in _LOST and not self.request.is_optional
 
     def __str__(self) -> str:
-        asked = self.request
-        names = " or ".join(one.symbol for one in asked.candidates)
-        text = f"{asked.where}: {names}: requested {asked.value}, got {self.got}"
+        request = self.request
+        names = " or ".join(one.symbol for one in request.candidates)
+        text = f"{request.where}: {names}: requested {request.value}, got {self.got}"
         return f"{text}: {self.reason}" if self.reason else text
 
 
@@ -97,8 +97,9 @@ def make_config(
 ) -> Config:
     """Merge fragments in the order given; raises ``UsageError`` for unknown names and conflicts.
 
-    ``base`` brings the architecture's fragment along. A later fragment wins only where it says
-    ``#: override SYMBOL``. One that does not hold here is an error, unless it is another architecture's own.
+    ``base`` implies the fragment of the architecture. A later fragment replaces a value only with
+    ``#: override SYMBOL``. A fragment that does not apply here is an error, unless it belongs to another
+    architecture.
     """
     used = choose_fragments(names, fragments, arch, version)
     merged: dict[str, SymbolRequest] = {}
@@ -108,7 +109,7 @@ def make_config(
         for written in fragment.requests:
             offered = [one for one in written.candidates if one.only.holds(arch.name, version)]
             unsupported += [
-                replace(one, gone=one.only.tell_end(arch.name, version))
+                replace(one, gone=one.only.describe_end(arch.name, version))
                 for one in written.candidates
                 if one not in offered
             ]
@@ -122,25 +123,25 @@ def make_config(
                     UsageError(
                         f"{request.symbol}={request.value} contradicts {old.value} in {old.where}",
                         where=request.where,
-                        hint=f"drop one, or say '#: override {request.symbol}' in the later fragment",
+                        hint=f"remove one, or add '#: override {request.symbol}' to the later fragment",
                     )
                 )
             merged[request.symbol] = _merge(old, request) if old else request
     raise_all(errors)
     append = " ".join(fragment.append for fragment in used if fragment.append)
     requests = tuple(merged.values())
-    asked = [
+    identity = [
         (r.symbol, r.value, r.is_optional, r.is_set, *(one.symbol for one in r.alternatives))
         for r in requests
     ]
     family = "".join(fragment.family for fragment in used)
-    return Config(make_id(arch.name, asked), arch.name, requests, append, tuple(unsupported), family)
+    return Config(make_id(arch.name, identity), arch.name, requests, append, tuple(unsupported), family)
 
 
 def choose_fragments(
     names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch, version: Version
 ) -> list[Fragment]:
-    """The fragments named, the architecture's own right after base. One that is for others is an error."""
+    """The named fragments, and that of the architecture after ``base``. Raises ``UsageError`` if unusable."""
     names = [name for name in names if name == arch.name or name not in ARCHES]
     if "base" in names and arch.name in fragments and arch.name not in names:
         names.insert(names.index("base") + 1, arch.name)
@@ -150,14 +151,14 @@ def choose_fragments(
             what = f"there is no fragment {name}{suggest(name, fragments)}"
             errors.append(UsageError(what, where="kconfig"))
         elif not fragments[name].when.holds(arch.name, version):
-            what = f"fragment {name} is for {fragments[name].when.text}, this is {arch.name}, {version}"
+            what = f"fragment {name} needs {fragments[name].when.text}, this is {arch.name}, {version}"
             errors.append(UsageError(what, where="kconfig"))
     raise_all(errors)
     return [fragments[name] for name in names]
 
 
 def _merge(old: SymbolRequest, new: SymbolRequest) -> SymbolRequest:
-    """What two fragments request together: set if either sets it, optional only if both say so."""
+    """Merge the requests of two fragments: set if either sets it, optional only if both are."""
     return replace(
         new,
         is_set=old.is_set or new.is_set,
@@ -171,16 +172,16 @@ def configure(
 ) -> str:
     """Let Kconfig make the ``.config`` of a build folder, and return it.
 
-    Raises ``StageFailure`` naming every requested symbol that did not survive, with the reason.
+    Raises ``StageFailure`` naming every requested symbol that was dropped or changed, with the reason.
     """
     text = _run_kconfig(config, worktree, build_dir, make, env)
     outcomes = find_unknown(compare_config(config, text), text, worktree)
     if wrong := [outcome for outcome in outcomes if outcome.is_error]:
-        told = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
+        explained = explain_outcomes(wrong, worktree, build_dir / _MADE, make)
         raise StageFailure(
             "kconfig",
-            f"{len(told)} requested symbol(s) were dropped or changed",
-            hint="\n  ".join(map(str, told)),
+            f"{len(explained)} requested symbol(s) were dropped or changed",
+            hint="\n  ".join(map(str, explained)),
         )
     return text
 
@@ -188,9 +189,9 @@ def configure(
 def report_config(
     config: Config, worktree: Path, build_dir: Path, words: Sequence[str]
 ) -> tuple[SymbolOutcome, ...]:
-    """What would become of every requested symbol, with reasons, in an empty ``build_dir``.
+    """The outcome of every requested symbol, with reasons, in an empty ``build_dir``.
 
-    ``words`` are the toolchain's for make. Raises ``StageFailure`` only when Kconfig itself fails.
+    ``words`` are the make variables of the toolchain. Raises ``StageFailure`` only if Kconfig itself fails.
     """
     make = [command.find_tool("make", "make"), *words, f"O={build_dir}"]
     text = _run_kconfig(config, worktree, build_dir, make, {})
@@ -201,33 +202,33 @@ def report_config(
 def _run_kconfig(
     config: Config, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
 ) -> str:
-    """The ``.config`` that Kconfig makes; it is run again where it took none of a request's alternatives."""
-    passed_over: set[str] = set()
+    """The ``.config`` that Kconfig makes; runs again with the next alternative if one was not taken."""
+    excluded: set[str] = set()
     while True:
-        text = _run_allnoconfig(config.render(passed_over), worktree, build_dir, make, env)
+        text = _run_allnoconfig(config.render(excluded), worktree, build_dir, make, env)
         lost = [
             request
             for request in config.requests
             if request.alternatives and not _find_taken(request, parse_config(text))
         ]
         more = {
-            next((one.symbol for one in request.candidates[:-1] if one.symbol not in passed_over), "")
+            next((one.symbol for one in request.candidates[:-1] if one.symbol not in excluded), "")
             for request in lost
         } - {""}
         if not more:
             return text
-        passed_over |= more
+        excluded |= more
 
 
 def _run_allnoconfig(
     requests: str, worktree: Path, build_dir: Path, make: Sequence[str], env: Mapping[str, str]
 ) -> str:
-    asked, made, log = build_dir / ".config.asked", build_dir / _MADE, build_dir / "kconfig.log"
-    write_atomic(asked, requests)
+    requested, made, log = build_dir / ".config.requested", build_dir / _MADE, build_dir / "kconfig.log"
+    write_atomic(requested, requests)
     for stale in (made, log):
         stale.unlink(missing_ok=True)
     done = command.run(
-        [*make, f"KCONFIG_ALLCONFIG={asked}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
+        [*make, f"KCONFIG_ALLCONFIG={requested}", f"KCONFIG_CONFIG={made}", "allnoconfig"],
         cwd=worktree,
         env=env,
         deadline=command.Deadline.after(300),
@@ -236,45 +237,45 @@ def _run_allnoconfig(
     )
     if done.returncode:
         words = done.output.splitlines()
-        raise command.find_host_trouble(done, words) or StageFailure(
+        raise command.find_host_error(done, words) or StageFailure(
             "kconfig", "Kconfig failed on this tree", hint="\n  ".join(words[-6:]), log=log
         )
     return made.read_text()
 
 
 def parse_config(text: str) -> dict[str, str]:
-    """Symbols of a ``.config`` and their values; what is not set is ``n``."""
+    """The symbols of a ``.config`` and their values, ``n`` if not set."""
     found = (SETTING.fullmatch(line) for line in text.splitlines())
     return {match[1] or match[3]: match[2] or "n" for match in found if match}
 
 
 def compare_config(config: Config, text: str) -> tuple[SymbolOutcome, ...]:
-    """What every request came to in a ``.config``; a symbol that it does not name is ``n``."""
+    """The outcome of every request in a ``.config``; a missing symbol is ``n``."""
     found = parse_config(text)
     outcomes = []
     for request in config.requests:
         if taken := _find_taken(request, found):
             names = ", ".join(one.symbol for one in request.candidates)
-            reason = "" if taken == request.symbol else f"the first of {names} that this kernel offers"
+            reason = "" if taken == request.symbol else f"the first of {names} that this kernel has"
             outcomes.append(SymbolOutcome(request, request.value, SymbolState.SURVIVED, reason, taken))
             continue
         got = found.get(request.symbol, "n")
         outcomes.append(
             SymbolOutcome(request, got, SymbolState.DROPPED if got == "n" else SymbolState.CHANGED)
         )
-    outcomes += [_tell_unsupported(request, found) for request in config.unsupported]
+    outcomes += [_make_unsupported(request, found) for request in config.unsupported]
     return tuple(outcomes)
 
 
 def _find_taken(request: SymbolRequest, found: Mapping[str, str]) -> str:
-    """The first of a request's alternatives that has the value in a ``.config``, or an empty string."""
+    """The first alternative of a request with its value in a ``.config``, or an empty string."""
     return next(
         (one.symbol for one in request.candidates if _is_same(found.get(one.symbol, "n"), one.value)), ""
     )
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two values are the same text or number: Kconfig keeps ``0x01000`` as it was written."""
+    """Whether two values are equal as text or number; Kconfig keeps ``0x01000`` as written."""
     if one == other:
         return True
     base = 16 if any(value[:2].lower() == "0x" for value in (one, other)) else 10
@@ -284,7 +285,7 @@ def _is_same(one: str, other: str) -> bool:
         return False
 
 
-def _tell_unsupported(request: SymbolRequest, found: Mapping[str, str]) -> SymbolOutcome:
+def _make_unsupported(request: SymbolRequest, found: Mapping[str, str]) -> SymbolOutcome:
     got = found.get(request.symbol, "n")
     if request.gone:
         return SymbolOutcome(request, got, SymbolState.GONE, f"gone {request.gone}: {request.why_only}")
@@ -294,7 +295,7 @@ def _tell_unsupported(request: SymbolRequest, found: Mapping[str, str]) -> Symbo
 
 
 def find_unknown(outcomes: Sequence[SymbolOutcome], text: str, worktree: Path) -> tuple[SymbolOutcome, ...]:
-    """The outcomes, with those marked as unknown that unset a symbol which the tree does not have: a typo."""
+    """Mark requests to unset a symbol that the tree does not have as unknown: probably a typo."""
     named = parse_config(text)
     unnamed = {
         o.taken for o in outcomes if o.state is SymbolState.SURVIVED and o.got == "n" and o.taken not in named
@@ -306,7 +307,7 @@ def find_unknown(outcomes: Sequence[SymbolOutcome], text: str, worktree: Path) -
 def explain_outcomes(
     outcomes: Sequence[SymbolOutcome], worktree: Path, made: Path, make: Sequence[str]
 ) -> tuple[SymbolOutcome, ...]:
-    """The outcomes with the reason of each that is not as requested, as Kconfig has it."""
+    """The outcomes, with the reason from Kconfig for each that is not as requested."""
     wanted = {one.symbol: one.value for o in outcomes if o.state in _LOST for one in o.request.candidates}
     if not wanted:
         return tuple(outcomes)
@@ -314,9 +315,9 @@ def explain_outcomes(
     environment = make_environment(worktree, head[1] if head else "this kernel", make)
     reasons = explain_symbols(wanted, made, environment)
 
-    def tell(request: SymbolRequest) -> str:
+    def explain(request: SymbolRequest) -> str:
         if not request.alternatives:
             return reasons.get(request.symbol, "")
         return "; ".join(f"{one.symbol}: {reasons[one.symbol]}" for one in request.candidates)
 
-    return tuple(replace(o, reason=tell(o.request)) if o.state in _LOST else o for o in outcomes)
+    return tuple(replace(o, reason=explain(o.request)) if o.state in _LOST else o for o in outcomes)

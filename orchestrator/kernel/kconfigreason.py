@@ -32,10 +32,10 @@ _QUOTED = 16
 
 
 class _Kconfig(kconfiglib.Kconfig):  # type: ignore[misc]
-    """Kconfiglib, and what Kconfig has learned since.
+    """Kconfiglib with the syntax that Kconfig has added since its last release.
 
-    Since Linux 5.13 a line ``modules``; since 6.18 ``transitional`` for a symbol that is read from an old
-    ``.config`` and does nothing else; since 7.0 conditions of a dependency, ``depends on X if Y``.
+    Since Linux 5.13 a line ``modules``; since 6.18 ``transitional`` for a symbol that is only read from old
+    ``.config`` files; since 7.0 conditional dependencies, ``depends on X if Y``.
     """
 
     def _tokenize(self, s: str) -> object:
@@ -77,7 +77,7 @@ class KconfigEntry:
 
 
 def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[KconfigEntry]]:
-    """The definitions of symbols, by a search in all Kconfig files, which nothing has to understand."""
+    """The definitions of symbols, by a text search in all Kconfig files."""
     names = "|".join(map(re.escape, symbols))
     if not names:
         return {}
@@ -85,7 +85,7 @@ def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[Kconf
     pattern = re.compile(rf"^[ \t]*(?:menu)?config[ \t]+({names})[ \t]*(?:#.*)?${body}", re.M)
     found: dict[str, list[KconfigEntry]] = {}
     for folder, folders, files in os.walk(worktree):
-        # Kconfig's own tests are among the scripts
+        # scripts/ contains the tests of Kconfig itself
         folders[:] = [name for name in folders if name not in (".git", "Documentation", "scripts")]
         for name in files:
             if name.startswith("Kconfig"):
@@ -99,7 +99,7 @@ def find_entries(symbols: Iterable[str], worktree: Path) -> dict[str, list[Kconf
 
 
 def make_environment(worktree: Path, version: str, words: Sequence[str]) -> dict[str, str]:
-    """The variables that Kbuild gives to Kconfig, from the ``words`` that make was given."""
+    """The environment that Kbuild sets for Kconfig, derived from the arguments of make."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     arch, prefix = given.get("ARCH", ""), given.get("CROSS_COMPILE", "")
     names = ("LD", "AR", "NM", "OBJCOPY", "OBJDUMP", "READELF", "STRIP")
@@ -130,9 +130,9 @@ def make_environment(worktree: Path, version: str, words: Sequence[str]) -> dict
 def explain_symbols(
     wanted: Mapping[str, str], config: Path, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Why each symbol does not have the value ``wanted`` in ``config``, and what would give it.
+    """Why each symbol does not have the value ``wanted`` in ``config``, and what to change.
 
-    Where Kconfiglib can not read the tree, the reasons quote what its Kconfig files say of each symbol.
+    If Kconfiglib cannot read the tree, the reasons quote the definition of each symbol.
     """
     with _environment(environment):
         try:
@@ -145,7 +145,7 @@ def explain_symbols(
 
 
 def _quote_entries(wanted: Iterable[str], environment: Mapping[str, str], why: str) -> dict[str, str]:
-    """Each symbol's definitions, those of other architectures left out where there are others."""
+    """Quote the definitions of each symbol, without those of other architectures."""
     own = f"arch/{environment['SRCARCH']}/"
     found = find_entries(wanted, Path(environment["srctree"]))
     reasons: dict[str, str] = {}
@@ -173,7 +173,7 @@ def _quote_entries(wanted: Iterable[str], environment: Mapping[str, str], why: s
 
 @contextlib.contextmanager
 def _environment(added: Mapping[str, str]) -> Iterator[None]:
-    """Kconfiglib takes variables from our own environment, and gives it to the commands in Kconfig files."""
+    """Set the environment for Kconfiglib, which also passes it to the commands in Kconfig files."""
     before = dict(os.environ)
     os.environ.update(added)
     try:
@@ -186,14 +186,14 @@ def _environment(added: Mapping[str, str]) -> Iterator[None]:
 class _Explainer:
     """The reasons for one ``.config``, which Kconfiglib has loaded."""
 
-    def __init__(self, kconf: _Kconfig, environment: Mapping[str, str], asked: frozenset[str]) -> None:
+    def __init__(self, kconf: _Kconfig, environment: Mapping[str, str], requested: frozenset[str]) -> None:
         self.kconf = kconf
-        self.asked = asked
+        self.requested = requested
         self.worktree = Path(environment["srctree"])
         self.version = environment["KERNELVERSION"]
 
     def symbol(self, name: str, wanted: str) -> str:
-        """One symbol's reason."""
+        """The reason for one symbol."""
         symbol = self.kconf.syms.get(name)
         if symbol is None or not symbol.nodes:
             return self._explain_unknown(name)
@@ -220,20 +220,20 @@ class _Explainer:
         return f"there is no such symbol in {self.version}{near}"
 
     def _explain_value(self, symbol: kconfiglib.Symbol, wanted: str) -> str:
-        """Why a number or text is another."""
+        """Why a number or string has another value."""
         base = _BASES.get(symbol.orig_type, 0)
         for low, high, condition in symbol.ranges:
             if kconfiglib.expr_value(condition):
                 if not int(low.str_value, base) <= int(wanted, base) <= int(high.str_value, base):
                     return f"out of range: {low.str_value} to {high.str_value} is allowed"
-                # the first that holds is the one
+                # only the first range whose condition holds applies
                 break
         return self._explain_dropped(symbol, wanted, 1)
 
     def _explain_set(self, symbol: kconfiglib.Symbol) -> str:
-        """Why a symbol is set that should not be."""
+        """Why a symbol is set although it should not be."""
         if by := self._list_selectors(symbol, is_set=True):
-            return f"it is selected by {', '.join(by[:_SHOWN])}: leave that out"
+            return f"it is selected by {', '.join(by[:_SHOWN])}: remove that"
         if symbol.choice and symbol.choice.selection is symbol:
             return "it is selected by its choice: request another one of " + self._list_choices(symbol)
         if not _prompts(symbol):
@@ -241,7 +241,7 @@ class _Explainer:
         return f"add '# CONFIG_{symbol.name} is not set'"
 
     def _explain_dropped(self, symbol: kconfiglib.Symbol, value: str, wanted: int) -> str:
-        """Why a symbol is not set, or not as far as ``wanted``, which its dependencies must allow."""
+        """Why a symbol is not set, or only to m; ``wanted`` is the value that its dependencies must allow."""
         prompts = _prompts(symbol)
         if not prompts:
             by = self._list_selectors(symbol, is_set=False)
@@ -256,7 +256,7 @@ class _Explainer:
         return f"add CONFIG_{symbol.name}={value}, nothing else sets it"
 
     def _explain_unmet(self, expr: _Expr, wanted: int, depth: int, seen: set[kconfiglib.Symbol]) -> str:
-        """The parts of a dependency that are not met, and what each needs in turn."""
+        """The parts of a dependency that are not met, and their own dependencies."""
         parts = [
             self._explain_part(part, wanted, depth, seen)
             for part in kconfiglib.split_expr(expr, kconfiglib.AND)
@@ -272,7 +272,7 @@ class _Explainer:
             return "support by the compiler or host"
         if not part.nodes:
             return f"{text}, which is not a symbol of this architecture"
-        if part.name in self.asked:
+        if part.name in self.requested:
             return f"{text}, which is requested too"
         if part in seen or not depth:
             return text
@@ -294,7 +294,7 @@ class _Explainer:
         return f"{text} (add CONFIG_{text}={value}; {text} {inner})"
 
     def _explain_term(self, term: _Expr, wanted: int) -> str:
-        """A part of a dependency that is no single symbol."""
+        """The reason for a part of a dependency that is not a single symbol."""
         text = _render(term)
         if isinstance(term, tuple) and term[0] is kconfiglib.NOT and isinstance(term[1], kconfiglib.Symbol):
             return f"{term[1].name} unset (it is {term[1].str_value})"
@@ -305,7 +305,7 @@ class _Explainer:
         return f"{text}, which does not hold"
 
     def _list_selectors(self, symbol: kconfiglib.Symbol, *, is_set: bool) -> list[str]:
-        """Who selects a symbol; those that do now, or those that could."""
+        """The symbols that select a symbol (``is_set``), or that could."""
         names: dict[str, bool] = {}
         for term in kconfiglib.split_expr(symbol.rev_dep, kconfiglib.OR):
             by, *conditions = kconfiglib.split_expr(term, kconfiglib.AND)
@@ -314,10 +314,10 @@ class _Explainer:
             if is_set and kconfiglib.expr_value(term):
                 names[by.name] = True
             elif not is_set:
-                # one that is set already has a condition that is not met
+                # a selector that is already set has an unmet condition
                 unmet = [_render(condition) for condition in conditions if by.tri_value]
                 names[" if ".join([by.name, " && ".join(unmet)]) if unmet else by.name] = bool(_prompts(by))
-        # the ones that can be asked for directly come first
+        # symbols with a prompt come first
         return sorted(names, key=lambda name: not names[name])
 
     def _list_choices(self, symbol: kconfiglib.Symbol) -> str:
@@ -325,7 +325,7 @@ class _Explainer:
 
 
 def _is_value(symbol: kconfiglib.Symbol, text: str) -> bool:
-    """Whether a text can be a symbol's value at all."""
+    """Whether a text is a valid value for the type of a symbol."""
     if symbol.orig_type in _BASES:
         try:
             int(text, _BASES[symbol.orig_type])
@@ -338,7 +338,7 @@ def _is_value(symbol: kconfiglib.Symbol, text: str) -> bool:
 
 
 def _prompts(symbol: kconfiglib.Symbol) -> list[_Expr]:
-    """The conditions under which a symbol can be set, one for each place that defines it with a prompt."""
+    """The conditions under which a symbol can be set, one for each definition with a prompt."""
     return [node.prompt[1] for node in symbol.nodes if node.prompt]
 
 

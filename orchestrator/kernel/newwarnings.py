@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.process import command
 
-# the tree's own flags, found the way that its top Makefile finds them
+# computes the W=1 flags as the top Makefile of the tree does
 _FLAGS = """\
 KBUILD_CFLAGS :=
 KBUILD_CPPFLAGS :=
@@ -31,10 +31,10 @@ _LIMIT_S = 300
 def find_new_warnings(
     worktree: Path, base: str, commit: str, build_dir: Path, make_words: Sequence[str]
 ) -> list[str]:
-    """Warnings in the C files that differ between two commits, the later one checked out and built.
+    """New warnings in the C files that differ between two commits; the later one is checked out and built.
 
-    A warning that is there without the series, on whatever line, is not new. ``make_words`` choose the
-    toolchain. A file that this config does not compile has none.
+    A warning that also occurs without the series, on any line, is not new. ``make_words`` select the
+    toolchain. Files that this config does not compile are skipped.
     """
     git = [command.find_tool("git", "git"), "-C", str(worktree)]
     listed = command.run([*git, "diff", "--name-only", "--diff-filter=d", base, commit, "--", "*.c"])
@@ -61,7 +61,7 @@ def find_new_warnings(
 
 
 def _find_command(build_dir: Path, name: str) -> list[str]:
-    """How a file was compiled, without its input and output; empty when it was not."""
+    """The compiler command of a file, without input and output; empty if it was not compiled."""
     path = build_dir / Path(name).parent / f".{Path(name).stem}.o.cmd"
     match = _COMPILED_BY.search(path.read_text()) if path.exists() else None
     if not match:
@@ -80,7 +80,7 @@ def _find_flags(worktree: Path, build_dir: Path, make_words: Sequence[str]) -> l
 
 
 def _compile(name: str, text: bytes, argv: Sequence[str], worktree: Path, build_dir: Path) -> list[str]:
-    """The warnings of a file with this text."""
+    """The warnings for a file with the given content."""
     folder = worktree / Path(name).parent
     done = command.run(
         [*argv, "-iquote", str(folder), "-x", "c", "-c", "-o", "/dev/null", "-"],

@@ -40,10 +40,9 @@ class BuildFailure:
 class Prebuilt:
     """A prebuilt kernel of a row, or the reason why there is none.
 
-    ``base`` is the tree's own commit, ``source`` what was built.
-
-    ``toolchain`` is the compiler's identity. Without a kernel, ``left_out`` or ``trouble`` says why.
-    ``folder`` is where it was read from.
+    ``base`` is the commit of the tree, ``source`` the source that was built. ``toolchain`` has the versions
+    of the compiler. Without a kernel, ``left_out`` or ``trouble`` has the reason. ``folder`` is where it was
+    read from.
     """
 
     row: str
@@ -64,7 +63,7 @@ class Prebuilt:
         return f"{self.row}/{self.variant}"
 
     def find_source(self) -> Source:
-        """Raises ``StageFailure`` when it could not be built, as it did where it was tried."""
+        """The built source; raises the ``StageFailure`` of the build if it failed."""
         if self.trouble:
             raise StageFailure(
                 self.trouble.stage, self.trouble.what, where=self.trouble.where, hint=self.trouble.hint
@@ -76,16 +75,16 @@ class Prebuilt:
         """Raise ``UsageError`` for a kernel of another request, ``InfraError`` for a damaged one."""
         folder = Path(self.folder) / self.build_id
         if request.build_id != self.build_id:
-            what = "has another config than its row" if request.config.config_id != self.config_id else (
-                "was built by another version of cowbell, or with other test modules"
+            what = "has a different config than its row" if request.config.config_id != self.config_id else (
+                "was built by another version of cowbell, or with different test modules"
             )  # fmt: skip
             hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it again"
             raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
         try:
-            told = json.loads((folder / "build.json").read_text())
+            build = json.loads((folder / "build.json").read_text())
             with (folder / "vmlinux").open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            is_whole = digest == told["vmlinux_sha256"] and (folder / told["image"]).is_file()
+            is_whole = digest == build["vmlinux_sha256"] and (folder / build["image"]).is_file()
         except (OSError, ValueError, KeyError):
             is_whole = False
         if not is_whole:
@@ -107,7 +106,7 @@ _PREBUILT = TypeAdapter(Prebuilt)
 
 
 def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
-    """Put a kernel, or why there is none, into a folder, in place of what was told of it before."""
+    """Write a kernel, or the reason why there is none, to a folder; replaces an earlier export."""
     target.mkdir(parents=True, exist_ok=True)
     if kernel:
         request = kernel.request
@@ -131,7 +130,7 @@ def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store
 
 
 def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
-    """What folders have, by ``ROW/VARIANT``; raises ``UsageError`` for all that is wrong, at once."""
+    """The prebuilt kernels of folders, by ``ROW/VARIANT``; raises all errors at once as ``UsageError``."""
     found: dict[str, Prebuilt] = {}
     errors: list[UsageError] = []
     for folder in folders:
@@ -141,13 +140,13 @@ def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:
             try:
                 prebuilt = _PREBUILT.validate_python(json.loads(path.read_bytes()), extra="forbid")
             except (OSError, ValueError, ValidationError) as error:
-                told = str(error).splitlines()[0]
-                errors.append(UsageError(f"is not a prebuilt kernel: {told}", where=str(path)))
+                reason = str(error).splitlines()[0]
+                errors.append(UsageError(f"is not a prebuilt kernel: {reason}", where=str(path)))
                 continue
             if prebuilt.schema != SCHEMA:
                 errors.append(UsageError(f"has schema {prebuilt.schema}, expected {SCHEMA}", where=str(path)))
             if other := found.get(prebuilt.name):
-                what = f"is the kernel of {prebuilt.name}, and {other.folder} has one, too"
+                what = f"is a second kernel of {prebuilt.name}, the first is in {other.folder}"
                 errors.append(UsageError(what, where=str(path)))
             found[prebuilt.name] = replace(prebuilt, folder=str(folder.resolve()))
     raise_all(errors)

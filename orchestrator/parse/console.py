@@ -20,7 +20,7 @@ MAX_EXCERPT_LINES = 120
 MAX_FRAMES = 64
 MAX_OPEN = 32
 
-# lines without anything of a report in them after which it is over: before its trace, and after
+# a report ends after this many unrelated lines: before its trace, and after it
 _PATIENCE_BEFORE_TRACE = 80
 _PATIENCE = 30
 _CUT_PATIENCE = 20
@@ -47,8 +47,8 @@ class Milestone:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLog:
-    """What a log says. ``panic`` is the message of the first panic; ``dropped`` counts the splats beyond
-    what is kept of each kind; ``lines`` is 0 for a mute guest.
+    """A parsed log. ``panic`` is the message of the first panic; ``dropped`` counts the splats of each kind
+    beyond the limit; ``lines`` is 0 if there was no output.
     """
 
     lines: int
@@ -82,7 +82,7 @@ _MILESTONE_GATE = re.compile("Run |VFS: M|reboot: |Rebooting ")
 
 
 def parse_console(text: str | Iterable[str]) -> ConsoleLog:
-    """Parses a whole log, or its lines."""
+    """Parse a whole log, or its lines."""
     parser = ConsoleParser()
     for line in text.split("\n") if isinstance(text, str) else text:
         parser.feed(line)
@@ -131,7 +131,7 @@ class _Open:
 
 
 class ConsoleParser:
-    """Feed lines as they come, then ask for the log with :meth:`end`."""
+    """Feed lines with :meth:`feed`, then get the result with :meth:`end`."""
 
     def __init__(self) -> None:
         self._lines = 0
@@ -152,14 +152,14 @@ class ConsoleParser:
         self._has_trace_reason = False
 
     def feed(self, line: str) -> None:
-        """Takes one line, with or without its line end, decoded with ``errors="replace"``."""
+        """Add one line, with or without its line end, decoded with ``errors="replace"``."""
         self._lines += 1
         self._has_text = self._has_text or bool(line.strip())
         for piece in split_line(line):
             self._on_line(piece)
 
     def end(self) -> ConsoleLog:
-        """Ends the log; reports that are still open count as they are. Feed nothing afterwards."""
+        """End the log and close open reports. Feed nothing afterwards."""
         self._close_all()
         return ConsoleLog(
             self._lines if self._has_text else 0,
@@ -196,8 +196,8 @@ class ConsoleParser:
                 self._flush_cut(line.caller)
         elif report := self._find_open(line):
             self._on_continued(report, line)
-        elif self._is_kernels(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
-            # whatever it is about: a healthy kernel shows no stack that nobody asked for
+        elif self._is_from_kernel(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
+            # a healthy kernel prints no stack trace without a request
             self._open_report(SplatKind.TRACE, line)
             self._open[line.caller].title = "a stack without a report"
             self._on_continued(self._open[line.caller], line)
@@ -230,14 +230,14 @@ class ConsoleParser:
     def _find_report(self, line: KernelLine) -> SplatKind | None:
         if kind := splat.find_kind(line.text):
             return kind
-        return SplatKind.BUG if self._is_kernels(line) and line.text.startswith("BUG: ") else None
+        return SplatKind.BUG if self._is_from_kernel(line) and line.text.startswith("BUG: ") else None
 
-    def _is_kernels(self, line: KernelLine) -> bool:
-        """What has no kind of its own is taken from the kernel only: user space prints such lines as well."""
+    def _is_from_kernel(self, line: KernelLine) -> bool:
+        """Whether a line is from the kernel. User space may print lines that look like generic reports."""
         return line.uptime_s is not None or self._uptime_s is None
 
     def _on_report(self, kind: SplatKind, line: KernelLine) -> bool:
-        """Open a report, unless the line only continues the one that is open; True when it is dealt with."""
+        """Open a report, unless the line continues the open one; returns whether the line was consumed."""
         report = self._find_open(line)
         match kind:
             case SplatKind.PANIC:
@@ -328,7 +328,7 @@ class ConsoleParser:
 
     @staticmethod
     def _read_trace(report: _Open, text: str) -> bool:
-        """Take a frame, or notice where the first trace begins and ends; whether the line is of a trace."""
+        """Add a frame, or detect begin and end of the first trace; returns whether the line is in a trace."""
         if splat.TRACE_BEGIN.match(text):
             report.is_tracing, report.is_traced = not report.frames, True
             return True
@@ -352,7 +352,7 @@ class ConsoleParser:
         return False
 
     def _flush_cut(self, caller: str) -> None:
-        """``cut here`` was printed and no known report came: it is one all the same."""
+        """``cut here`` without a known report counts as a report."""
         held = self._cut.pop(caller, None)
         if not held:
             return

@@ -93,7 +93,7 @@ class KtapResult:
 
     @property
     def status(self) -> Status:
-        """What the line says. ``XFAIL`` is the expected failure whether reported as ``ok``, as kselftest
+        """The status on the line. ``XFAIL`` is the expected failure whether reported as ``ok``, as kselftest
         does, or as ``not ok``; ``ok # TODO`` is an unexpected pass (TAP 14, "TODO tests")."""
         match self.directive, self.ok:
             case "SKIP", _:
@@ -113,13 +113,13 @@ class KtapResult:
 
     @property
     def rate(self) -> Rate | None:
-        """What the last diagnostic ``rate: HITS of TRIES tries`` says; None when there is none."""
+        """The rate in the last diagnostic ``rate: HITS of TRIES tries``; None if there is none."""
         found = [match for text in self.diagnostics if (match := _RATE.fullmatch(text))]
         return Rate(int(found[-1][1]), int(found[-1][2])) if found else None
 
     def flatten(self, prefix: str = "") -> Iterator[tuple[str, "KtapResult"]]:
-        """Leaves under their full names, ``suite/test``; also this result itself when it is not a pass and no
-        leaf below explains why."""
+        """The leaves with their full names, ``suite/test``; also this result itself if it did not pass and no
+        leaf explains why."""
         name = f"{prefix}{self.name or self.number}"
         leaves = [leaf for child in self.subtests for leaf in child.flatten(f"{name}/")]
         yield from leaves
@@ -141,7 +141,7 @@ class Ktap:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned result came, once and in order, and nothing contradicts it."""
+        """Whether each planned result occurred once and in order, and there are no contradictions."""
         return not self.problems
 
     def flatten(self) -> Iterator[tuple[str, KtapResult]]:
@@ -150,7 +150,7 @@ class Ktap:
 
 
 def parse_line(line: str) -> tuple[int, Event]:
-    """The indentation in columns, and what the line is. Anything unknown is a diagnostic, as KTAP asks."""
+    """The indentation in columns and the parsed line. Unknown lines are diagnostics, as KTAP requires."""
     text = line.rstrip()
     body = text.lstrip(" \t")
     indent = len(text[: len(text) - len(body)].expandtabs(4))
@@ -172,9 +172,9 @@ def parse_line(line: str) -> tuple[int, Event]:
 
 
 def parse_ktap(text: str, *, is_foreign: bool = False) -> Ktap:
-    """Parses a stream as it was received; a last line without its newline counts as cut off.
+    """Parse a stream as received; a last line without newline is truncated.
 
-    In a foreign stream several results may have one name, as in those of the kernel's own selftests.
+    In a foreign stream, such as that of a kernel selftest, several results may have the same name.
     """
     parser = KtapParser(is_foreign=is_foreign)
     lines = text.split("\n")
@@ -199,7 +199,7 @@ class _Level:
     numbers: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     last_number: int = 0
-    came: int = 0
+    count: int = 0
     diagnostics: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_DIAGNOSTICS))
     subtests: list[KtapResult] = field(default_factory=list)
     subtest_name: str = ""
@@ -215,7 +215,7 @@ class _Level:
 
 
 class KtapParser:
-    """Feed lines, then ask for the tree with :meth:`end`."""
+    """Feed lines with :meth:`feed`, then get the result with :meth:`end`."""
 
     def __init__(self, *, is_foreign: bool = False) -> None:
         self._is_foreign = is_foreign
@@ -225,7 +225,7 @@ class KtapParser:
         self._line = 0
 
     def feed(self, line: str) -> None:
-        """Takes one line, with or without its line end."""
+        """Add one line, with or without its line end."""
         self._line += 1
         indent, event = parse_line(line.strip("\r\n")[:MAX_LINE])
         if len(self._levels) == MAX_DEPTH and indent > self._levels[-1].indent:
@@ -250,7 +250,7 @@ class KtapParser:
                 self._on_result(self._level_at(indent), event)
 
     def end(self, *, is_cut: bool = False) -> Ktap:
-        """Ends the stream; ``is_cut`` says that its last line had no line end. Feed nothing afterwards."""
+        """End the stream; with ``is_cut``, its last line had no line end. Feed nothing afterwards."""
         top = self._level_at(0)
         if top.subtests:
             self._abandon_subtests(top)
@@ -261,13 +261,13 @@ class KtapParser:
         if top.plan is None:
             self._problems.append("no plan")
         else:
-            self._check_count("", top.plan, top.came)
+            self._check_count("", top.plan, top.count)
             if top.plan == 0 and top.skip is None:
-                self._problems.append("plan says 0 and not why")
+                self._problems.append("plan 1..0 without a reason")
         if self._bail_out is not None:
             self._problems.append(f"Bail out! {self._bail_out}".rstrip())
         if is_cut:
-            self._problems.append("last line is cut off")
+            self._problems.append("the last line is truncated")
         return Ktap(
             top.version,
             top.plan,
@@ -279,7 +279,7 @@ class KtapParser:
         )
 
     def _level_at(self, indent: int) -> _Level:
-        """The level a structural line at this indentation belongs to, closing deeper ones or opening one."""
+        """The level of a structural line at this indentation; closes deeper levels or opens a new one."""
         while len(self._levels) > 1 and self._levels[-1].indent > indent:
             self._close_level()
         top = self._levels[-1]
@@ -299,7 +299,7 @@ class KtapParser:
         if closed.subtests:
             self._abandon_subtests(closed)
         if closed.plan is not None:
-            self._check_count(f"subtests of {closed.name or 'unnamed'}: ", closed.plan, closed.came)
+            self._check_count(f"subtests of {closed.name or 'unnamed'}: ", closed.plan, closed.count)
         parent.diagnostics.extend(closed.take_diagnostics())
         if parent.subtests:
             self._abandon_subtests(parent)
@@ -307,7 +307,7 @@ class KtapParser:
         parent.subtest_name = closed.name
 
     def _abandon_subtests(self, level: _Level) -> None:
-        """Subtests whose own result line never came are kept under a result that says so."""
+        """Keep subtests without a result line of their parent below an ERROR result."""
         name = level.subtest_name
         self._add_problem(f"subtests of {name or 'unnamed'} without a result line")
         level.last_number += 1
@@ -330,52 +330,52 @@ class KtapParser:
             self._close_level()
             level = self._level_at(indent)
         if level.version is not None:
-            self._complain("second version line")
+            self._add_line_problem("second version line")
         elif not level.is_fresh:
-            self._complain("line out of sequence: version after the first result or plan")
+            self._add_line_problem("line out of sequence: version after the first result or plan")
         level.version = level.version or text
 
     def _on_plan(self, level: _Level, plan: Plan) -> None:
         if level.plan is not None:
-            self._complain("second plan")
+            self._add_line_problem("second plan")
             return
         level.plan, level.skip = plan.count, plan.skip
         if level.results:
             level.has_late_plan = True
             if not (level.version or self._levels[0].version or "").startswith("TAP"):
-                self._complain("line out of sequence: plan after the first result")
+                self._add_line_problem("line out of sequence: plan after the first result")
 
     def _on_result(self, level: _Level, line: TestLine) -> None:
         expected = level.last_number + 1
         number = expected if line.number is None else line.number
         if self._bail_out is not None or level.has_late_plan:
-            self._complain("result after end")
+            self._add_line_problem("result after end")
         elif number in level.numbers:
-            self._complain(f"duplicate test number {number}")
+            self._add_line_problem(f"duplicate test number {number}")
         elif level.plan is not None and number > level.plan:
-            self._complain(f"result after end: number {number}, plan 1..{level.plan}")
+            self._add_line_problem(f"result after end: number {number}, plan 1..{level.plan}")
         elif number != expected:
-            self._complain(f"line out of sequence: number {number}, expected {expected}")
+            self._add_line_problem(f"line out of sequence: number {number}, expected {expected}")
         elif line.name in level.names and not self._is_foreign:
-            self._complain(f"duplicate test name {line.name}")
+            self._add_line_problem(f"duplicate test name {line.name}")
         level.numbers.add(number)
         if line.name:
             level.names.add(line.name)
         level.last_number = number
-        level.came += 1
+        level.count += 1
         subtests, level.subtests, level.subtest_name = tuple(level.subtests), [], ""
         result = KtapResult(
             number, line.name, line.ok, line.directive, line.reason, level.take_diagnostics(), subtests
         )
         if result.status is Status.PASS and any(_is_failure(child.status) for child in subtests):
-            self._complain(f"result {number} says ok, a subtest of it failed")
+            self._add_line_problem(f"result {number} is ok, but one of its subtests failed")
         level.results.append(result)
 
-    def _check_count(self, prefix: str, planned: int, came: int) -> None:
-        if planned != came:
-            self._add_problem(f"{prefix}plan says {planned}, {came} results came")
+    def _check_count(self, prefix: str, planned: int, got: int) -> None:
+        if planned != got:
+            self._add_problem(f"{prefix}plan says {planned}, got {got} results")
 
-    def _complain(self, text: str) -> None:
+    def _add_line_problem(self, text: str) -> None:
         self._add_problem(f"line {self._line}: {text}")
 
     def _add_problem(self, text: str) -> None:

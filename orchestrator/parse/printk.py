@@ -18,21 +18,21 @@ class KernelLine:
     caller: str
 
 
-_OBEYED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t\r"} | {
-    ord("\r"): ""
-}
+_CONTROL = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t\r"
+} | {ord("\r"): ""}
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cDEHM])")
 _STAMP = re.compile(r"(?:<[0-9]{1,3}>)?\[ *([0-9]{1,9}\.[0-9]{6})\](?:\[ *([TC][0-9]+)\])? ?")
 _UNSTAMPED = re.compile(r"(?:<[0-9]{1,3}>)?(?:\[ *([TC][0-9]+)\] ?)?")
 
 
 def make_printable(text: str) -> str:
-    """A guest's words as they may be shown: nothing is left in them that a terminal would obey."""
-    return text.translate(_OBEYED)
+    """Guest output with its control characters escaped."""
+    return text.translate(_CONTROL)
 
 
 def split_line(line: str) -> Iterator[KernelLine]:
-    """The printk lines in one line of console: none starts in the middle unless user space left it open."""
+    """Split a console line at time stamps: a printk line can follow unterminated output of user space."""
     if "\x1b" in line:
         line = _ANSI.sub("", line)
     line = line.strip("\r\n")[: MAX_LINE * 4]

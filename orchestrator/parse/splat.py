@@ -12,7 +12,7 @@ MAX_LINE = 1000
 
 
 class SplatKind(StrEnum):
-    """What the kernel complained of."""
+    """The kind of a kernel report."""
 
     PANIC = "panic"
     OOPS = "oops"
@@ -42,12 +42,12 @@ class SplatKind(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the kernel is at fault; running out of memory is not by itself."""
+        """Whether the report is evidence against the kernel; running out of memory is not."""
         return self not in (SplatKind.OOM, SplatKind.PAGE_ALLOC)
 
     @property
     def is_stall(self) -> bool:
-        """Whether the report interrupts the code that it is about."""
+        """Whether the report interrupts the code that stalls."""
         return self in (
             SplatKind.RCU_STALL,
             SplatKind.SOFT_LOCKUP,
@@ -59,7 +59,7 @@ class SplatKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Splat:
     """One report. ``frames`` are the functions of its first trace, innermost first; ``fingerprint`` is the
-    same for the same fault; ``taint`` is its letters, empty when not tainted, None when not said.
+    same for the same fault; ``taint`` has the taint letters, empty if not tainted, None if unknown.
     """
 
     kind: SplatKind
@@ -120,7 +120,7 @@ _REPORTS: tuple[tuple[SplatKind, str], ...] = (
     (SplatKind.WARNING, r"WARNING: CPU: \d+ PID: |WARNING: \S+:\d+ (?:at|in) .+"),
 )
 _REPORT = [(kind, re.compile(pattern)) for kind, pattern in _REPORTS]
-# a first look that spares the table above for nearly every line
+# a fast check that excludes nearly all lines
 _GATE = re.compile(
     "BUG|WARNING|INFO:|UBSAN|LOCKUP|panic|PANIC|rror|Oops|fault|opcode|segment|overflow|bounds|check|int3|TSS"
     "|Unable|refcount_t|corruption|kmemleak|oom-killer|f memory|allocation|pagetable|CSD"
@@ -131,7 +131,7 @@ FRAME = re.compile(rf"\s*(?:\[<[0-9a-fx]+>\]\s*)?(\? )?{_SYMBOL}(?:\s.*)?")
 POINTER = re.compile(rf"(?:RIP: [0-9a-f]+:|RIP: |IP: |E?IP is at |pc : )(?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
 _TITLE_PLACE = re.compile(r"\bat \S+:\d+ ([A-Za-z_]\w*)|\bin ([a-z_]\w*_\w*)|\bat (\S+\.[chS]):\d+")
 CALL_TRACE = re.compile(r"\s*Call [Tt]race:\s*$")
-# stacks that somebody asked for follow
+# requested stack traces follow
 SYSRQ = re.compile(r"sysrq: (?:Show|HELP)|NMI backtrace for cpu")
 TRACE_BEGIN = re.compile(r"\s*(?:Call [Tt]race:|backtrace)")
 PLAIN_TRACE_KINDS = (SplatKind.KFENCE, SplatKind.KCSAN, SplatKind.KMSAN)
@@ -152,7 +152,7 @@ _TITLE_TASK = re.compile(
     r"|while atomic: (.+?)/\d+/|Killed? process \d+ \((.+?)\)|^(.+?) invoked oom-killer|by task (.+)/\d+"
 )
 
-# a panic that only says that a report before it is fatal
+# a panic that is only the consequence of an earlier report
 CONSEQUENCE = re.compile(
     r"Fatal exception|panic_on_warn|panic_on_stackoverflow|hung_task: blocked|softlockup: hung|RCU [Ss]tall"
     r"|[Hh]ard LOCKUP|Oops|scheduling while atomic|stack overflow|kasan\.fault|BUG!|NMI"
@@ -188,15 +188,15 @@ _SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv)(?:\.\d+)*
 
 
 def find_kind(text: str) -> SplatKind | None:
-    """The kind of report that a line begins; the first pattern that matches decides."""
+    """The kind of report that starts with this line; the first matching pattern wins."""
     if not _GATE.search(text):
         return None
     return next((kind for kind, pattern in _REPORT if pattern.match(text)), None)
 
 
 def make_fingerprint(kind: SplatKind, frames: tuple[str, ...], title: str) -> str:
-    """``kind:func1/func2/func3`` of the innermost functions that mean something; without any, the function
-    in the title or its words, numbers left out."""
+    """``kind:func1/func2/func3`` from the innermost relevant functions; without any, from the function or the
+    words of the title, without numbers."""
     names = [strip_suffix(frame) for frame in frames]
     if kind.is_stall:
         interrupts = [index for index, name in enumerate(names) if _INTERRUPT.fullmatch(name)]
@@ -215,7 +215,7 @@ def make_fingerprint(kind: SplatKind, frames: tuple[str, ...], title: str) -> st
 
 
 def strip_suffix(function: str) -> str:
-    """The function as written in the source: without what the compiler added."""
+    """The function name without suffixes of the compiler."""
     return _SUFFIX.sub("", function)
 
 

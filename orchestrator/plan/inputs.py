@@ -12,7 +12,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.source.fetch import check_local, fetch_tree
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import open_repository
-from orchestrator.source.series import Series, export_range, find_local_range, find_series, make_range
+from orchestrator.source.series import Series, export_range, find_local_range, find_series, parse_range
 from orchestrator.source.tree import GitTree, LocalTree, Tree, find_tree, is_path
 
 
@@ -58,7 +58,7 @@ def add_inputs(
         errors.append(error)
     for word in series:
         try:
-            if parts := make_range(word):
+            if parts := parse_range(word):
                 known[word] = _load_range(word, *parts, declared, place, redo=redo)
             elif _is_brought(word, declared):
                 known[word] = find_series(Path(word).expanduser(), place.store)
@@ -83,7 +83,7 @@ def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Dec
 
 def _is_brought(word: str, declared: Declarations) -> bool:
     """Whether a word of ``SERIES=`` is no name, but brings a series along."""
-    return word not in declared.series and (bool(make_range(word)) or "/" in word or Path(word).is_file())
+    return word not in declared.series and (bool(parse_range(word)) or "/" in word or Path(word).is_file())
 
 
 def _load_range(

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import InfraError
 from orchestrator.kernel.build import BuildRequest, Toolchain, find_toolchain
 from orchestrator.kernel.kconfig import Config
-from orchestrator.process.budget import WHOLE, Budget
+from orchestrator.process.budget import WHOLE_HOST, Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits
 from orchestrator.project.arch import ARCHES, Arch
@@ -38,7 +38,7 @@ class Workspace:
     cc: str = ""
     use_llvm: bool = False
     keep_core: bool = False
-    budget: Budget = WHOLE
+    budget: Budget = WHOLE_HOST
     limits: Limits = Limits()
     what_if: tuple[str, ...] = ()
     repeat: Repeat = Repeat()

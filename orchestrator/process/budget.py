@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class MakeShare:
-    """How many compilers a make may start: words for it, its environment, descriptors that it inherits."""
+    """The cores that a make may use, as arguments, environment, and inherited file descriptors."""
 
     words: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -20,18 +20,18 @@ class MakeShare:
 
 class Budget(Protocol):
     def build(self) -> AbstractContextManager[MakeShare]:
-        """Held while a kernel is built; waits until a core is free."""
+        """Hold this while a kernel is built; waits until a core is free."""
 
     def guest(self, cpus: int, memory_mib: int) -> AbstractContextManager[None]:
-        """Held while guests of this size run, one at a time; waits until there is room for one."""
+        """Hold this while a guest of this size runs; waits until cores and memory are free."""
 
 
-class Whole:
-    """The budget of who is alone: all the cores, and nothing to wait for."""
+class WholeHost:
+    """The budget of a single task: all cores, without waiting."""
 
     @contextlib.contextmanager
     def build(self) -> Iterator[MakeShare]:
-        # one more than there are cores: somebody always waits for the disk
+        # one more than the number of cores, as some compilers wait for the disk
         yield MakeShare((f"-j{(os.cpu_count() or 1) + 1}",))
 
     @contextlib.contextmanager
@@ -39,4 +39,4 @@ class Whole:
         yield
 
 
-WHOLE = Whole()
+WHOLE_HOST = WholeHost()

@@ -27,23 +27,23 @@ TAIL_LINES = 20
 _LINE_LIMIT = 1 << 14
 MORE_SPACE = "free some space, or set COWBELL_STORE to a folder on another disk"
 GRACE_S = 2.0
-_HOST_TROUBLE = (
+_HOST_ERRORS = (
     ("No space left on device", "no space left on device", MORE_SPACE),
     ("Killed signal terminated program", "the compiler was killed", "is the host out of memory?"),
     ("Cannot allocate memory", "the host is out of memory", ""),
 )
-# all that a child sees of our environment: ARCH or MAKEFLAGS of a caller must not change what is built
+# the variables that a child inherits: ARCH or MAKEFLAGS of a caller must not affect the build
 _INHERITED = re.compile(r"PATH|HOME|USER|TMPDIR|CCACHE_\w+|\w+_proxy|\w+_PROXY|SSL_CERT_\w+")
 
 Process = subprocess.Popen[bytes]
 
 
-def _tell_nobody(line: str) -> None:
+def _ignore(line: str) -> None:
     pass
 
 
-# who wants to know every command line
-tell: Callable[[str], None] = _tell_nobody
+# called with every command line
+on_command: Callable[[str], None] = _ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A command that has ended. ``output`` holds the last lines when a log took the whole."""
+    """A command that has ended. ``output`` has only the last lines if there is a log."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -78,24 +78,24 @@ class Completed:
 
     @property
     def line(self) -> str:
-        """The command as it can be pasted into a shell."""
+        """The command, quoted for a shell."""
         return shlex.join(self.argv)
 
 
 def make_failure(done: Completed) -> InfraError:
-    """The error of a command that failed, with its last words."""
+    """The error of a command that failed, with its last lines."""
     tail = done.output.splitlines()[-TAIL_LINES:]
-    return find_host_trouble(done, tail) or InfraError(
+    return find_host_error(done, tail) or InfraError(
         f"{Path(done.argv[0]).name} ended with status {done.returncode}",
         hint=f"{done.line}\n" + _indent(tail),
         log=done.log,
     )
 
 
-def find_host_trouble(done: Completed, lines: Sequence[str]) -> InfraError | None:
-    """Why a failure is the host's and says nothing of the input: a full disk, no memory, a signal."""
+def find_host_error(done: Completed, lines: Sequence[str]) -> InfraError | None:
+    """The infrastructure error that caused a failure, if any: a full disk, no memory, a signal."""
     name = Path(done.argv[0]).name
-    for words, what, hint in _HOST_TROUBLE:
+    for words, what, hint in _HOST_ERRORS:
         if any(words in line for line in lines):
             return InfraError(f"{what} ({name})", hint=hint, log=done.log)
     if done.returncode < 0:
@@ -104,7 +104,7 @@ def find_host_trouble(done: Completed, lines: Sequence[str]) -> InfraError | Non
 
 
 def find_tool(name: str, package: str) -> str:
-    """Absolute path of a program; raises ``InfraError`` naming the Debian package that has it."""
+    """The absolute path of a program; raises ``InfraError`` with its Debian package if it is missing."""
     path = shutil.which(name)
     if path is None:
         raise InfraError(f"{name} is not installed", hint=f"apt-get install {package}")
@@ -129,14 +129,15 @@ def run(
 ) -> Completed:
     """Run a command to its end and return its output (stdout and stderr together, UTF-8 with replacement).
 
-    ``env`` is added to ours. ``log`` receives everything and then only the tail is kept in memory. Raises
-    ``InfraError`` with the tail when it can not be started, runs past ``deadline``, or (``check``) fails.
+    ``env`` is added to the environment. With ``log``, all output goes to the log and only the tail is kept.
+    Raises ``InfraError`` with the tail if the command cannot be started, exceeds ``deadline``, or (``check``)
+    fails.
     """
     before = _children_cpu_s()
     began = time.monotonic()
     kept: list[str] = []
     with contextlib.ExitStack() as stack:
-        # unbuffered: a log can be watched, and a kill loses nothing of it
+        # unbuffered, so that the log can be watched and is complete after a kill
         sink = stack.enter_context(log.open("ab", buffering=0)) if log else None
         process = stack.enter_context(start(argv, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds))
         assert process.stdout
@@ -178,14 +179,14 @@ def start(
     death_signal: str = "TERM",
     pass_fds: Sequence[int] = (),
 ) -> Iterator[Process]:
-    """Start a command; on leaving, end its process group: ``SIGTERM``, two seconds, ``SIGKILL``.
+    """Start a command; at the end of the block, end its process group: SIGTERM, two seconds, SIGKILL.
 
-    ``death_signal`` is what the command itself gets when we die: TERM lets make remove half-written
-    targets, KILL ends a QEMU that is stopped or stuck. ``output`` takes stdout and stderr instead of a pipe.
-    ``pass_fds`` are descriptors that it inherits under the same numbers.
+    ``death_signal`` is sent to the command if this process dies: TERM lets make remove half-written targets,
+    KILL also ends a QEMU that is stopped or stuck. ``output`` receives stdout and stderr instead of a pipe.
+    ``pass_fds`` are file descriptors that it inherits under the same numbers.
     """
     with contextlib.ExitStack() as stack:
-        tell(shlex.join(argv))
+        on_command(shlex.join(argv))
         target = stack.enter_context(output.open("ab")) if output else subprocess.PIPE
         source = subprocess.DEVNULL if stdin is None else stack.enter_context(_file_of(stdin))
         try:
@@ -201,7 +202,7 @@ def start(
             )
         except OSError as error:
             raise InfraError(
-                f"{argv[0]} can not be started: {error.strerror}", where=str(cwd or "")
+                f"{argv[0]} cannot be started: {error.strerror}", where=str(cwd or "")
             ) from error
         try:
             yield process
@@ -212,31 +213,31 @@ def start(
 
 
 def make_env(added: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a child: the few names it may inherit, the C locale, and what is added."""
+    """The environment of a child: a few inherited variables, the C locale, and ``added``."""
     kept = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     return kept | {"LC_ALL": "C"} | dict(added or {})
 
 
 def wait(process: Process, seconds: float) -> bool:
-    """Whether a process ends within so many seconds."""
+    """Wait for a process; returns whether it ended within ``seconds``."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     return process.returncode is not None
 
 
 def is_stopped(process: Process) -> bool:
-    """Whether a process was stopped by a signal and not continued since."""
+    """Whether a process is stopped by a signal."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
     return False
 
 
 def end_group(process: Process) -> None:
-    """End a process and all that it started; return when it is reaped."""
+    """End a process and its process group; returns when the process is reaped."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     wait(process, GRACE_S)
-    # also when the leader has ended: what it started may ignore SIGTERM
+    # even if the leader has ended: its children may ignore SIGTERM
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

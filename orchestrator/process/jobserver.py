@@ -18,12 +18,12 @@ _JOBS = re.compile(r"(?:^|\s)-j\s*(\d+)")
 
 
 class Jobserver:
-    """``cores`` are all that there are to share, with the one that we have anyway."""
+    """``cores`` is the total number of cores, including the one of this process."""
 
     def __init__(self, read: int, write: int, cores: int) -> None:
         self.cores = cores
         self._read, self._write = read, write
-        # a description of our own: others must not find theirs nonblocking
+        # a separate open file description, so that O_NONBLOCK does not affect other processes
         self._look = os.open(f"/proc/self/fd/{read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_own_free = True
         self._taken: list[bytes] = []
@@ -36,7 +36,7 @@ class Jobserver:
 
     @classmethod
     def inherit(cls, environ: Mapping[str, str]) -> "Jobserver | None":
-        """The one of the make that called us; None when there is none, or it keeps it from us."""
+        """The jobserver of the calling make; None if there is none or it is not inherited."""
         flags = environ.get("MAKEFLAGS", "")
         if not (found := _AUTH.search(flags)):
             return None
@@ -47,13 +47,13 @@ class Jobserver:
                 fd = os.open(found["fifo"], os.O_RDWR | os.O_CLOEXEC)
                 return cls(fd, fd, cores)
             read, write = int(found["read"]), int(found["write"])
-            # a recipe without + gets no pipe, and the numbers may be of something else
+            # without + in the recipe the pipe is not inherited, and the numbers may be other files
             if all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (read, write)):
                 return cls(read, write, cores)
         return None
 
     def try_take(self, count: int) -> bool:
-        """Take so many cores if they are free at once, else none."""
+        """Take ``count`` cores if all of them are free, or none."""
         taken: list[bytes] = []
         own = self._is_own_free
         with contextlib.suppress(BlockingIOError):
@@ -77,7 +77,7 @@ class Jobserver:
             self._is_own_free = True
 
     def share(self) -> MakeShare:
-        """What a make needs to take its further cores from here, when one has been taken for it."""
+        """The settings for a make that takes further cores from here; its first core must be taken before."""
         flags = f" -j{self.cores} --jobserver-auth={self._read},{self._write}"
         return MakeShare((), {"MAKEFLAGS": flags}, tuple({self._read, self._write}))
 
@@ -93,7 +93,7 @@ class Jobserver:
 
 
 def read_options(environ: Mapping[str, str]) -> list[str]:
-    """The options that the make that called us has in common with us."""
+    """The options of the calling make that Cowbell has as well."""
     flags = environ.get("MAKEFLAGS", "")
     # single letters come first, without a dash
     letters = flags.split(" ")[0] if environ.get("MAKELEVEL") and not flags.startswith(("-", " ")) else ""

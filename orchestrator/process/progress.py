@@ -9,26 +9,26 @@ class Progress(Protocol):
         """A stage begins: its name (source, kconfig, build ...) and what it works on."""
 
     def count(self, done: int, about: int | None) -> None:
-        """Pieces of the current stage done, of about how many in all."""
+        """The progress of the current stage: steps done, and their approximate total."""
 
     def note(self, text: str) -> None:
-        """Something a person wants to know, once."""
+        """A message for the user."""
 
     def detail(self, text: str) -> None:
-        """Something that only a person who asked for everything wants to know."""
+        """A message that is shown only in verbose mode."""
 
     def expect(self, seconds: float) -> None:
-        """About how long the job will take from here, from how long it took before."""
+        """The expected remaining time of the job, from earlier runs."""
 
 
 class Board(Progress, Protocol):
-    """The progress of several jobs at a time; its own is that of no job."""
+    """The progress of several jobs; its own messages belong to no job."""
 
     def for_job(self, name: str) -> Progress:
-        """Where one job tells of itself."""
+        """The progress of one job."""
 
     def end_job(self, name: str, outcome: str) -> None:
-        """A job is over; ``outcome`` in a few words."""
+        """A job has ended; ``outcome`` is a short text."""
 
     def overall(self, done: int, total: int, left_s: float | None) -> None:
-        """Jobs done of all, and about how long the rest will take. Called some times a second."""
+        """The number of finished jobs, and the expected time for the rest. Called several times a second."""

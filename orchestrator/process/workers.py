@@ -22,26 +22,26 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from orchestrator.errors import CowbellError, InfraError
-from orchestrator.process.budget import WHOLE, Budget, MakeShare
+from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.process.progress import Board
 
 T = TypeVar("T")
 _fork = multiprocessing.get_context("fork")
-# how long workers have to end cleanly when we are interrupted
+# time for workers to end cleanly after an interrupt
 _GRACE_S = 2.5
 _TICK_S = 0.25
 _PR_SET_PDEATHSIG = 1
-# what QEMU takes beside its guest's memory
+# memory of QEMU in addition to that of its guest
 _QEMU_MIB = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may run at a time.
+    """The limits for concurrent tasks.
 
-    Without ``cores`` one task at a time has the whole host. ``load`` is the load average above which nothing
-    more is started. With ``is_keeping_going``, what fails does not keep the others from starting.
+    Without ``cores``, one task at a time uses the whole host. No task is started while the load average is
+    above ``load``. With ``is_keeping_going``, tasks are started even after another one failed.
     """
 
     cores: Jobserver | None = None
@@ -51,9 +51,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[T]):
-    """``call`` gets where to tell of progress, and the budget; what it returns must be picklable.
+    """``call`` gets the progress board and the budget; its result must be picklable.
 
-    ``group`` names what only one task at a time can prepare. ``expected_s`` is how long it took before.
+    Only one task of a ``group`` prepares at a time. ``expected_s`` is the duration of an earlier run.
     """
 
     name: str
@@ -76,60 +76,60 @@ class _Worker(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """For a build, or for a guest when it has ``cpus``."""
+class _ResourceRequest:
+    """A request of a worker: for a guest if it has ``cpus``, otherwise for a build."""
 
     cpus: int
     memory_mib: int
 
 
 def work(tasks: Sequence[Task[T]], limits: Limits, board: Board) -> list[T | None]:
-    """Do every task. Returns what each came to, in their order; None for those that were not done.
+    """Run all tasks. Returns their results in order, None for tasks that were not run.
 
-    After an error nothing more is started (unless ``is_keeping_going``), what runs is finished, and
-    ``Stopped`` is raised with the results and the errors. When interrupted, ends every worker within three
+    After an error no further task is started (unless ``is_keeping_going``), running tasks finish, and
+    ``Stopped`` is raised with the results and the errors. After an interrupt, all workers end within three
     seconds.
     """
-    crew = _Crew(tasks, limits, board)
+    pool = _Pool(tasks, limits, board)
     try:
-        while crew.pending or crew.active:
-            crew.start_some()
-            crew.answer_some()
-            crew.listen()
+        while pool.pending or pool.active:
+            pool.start_tasks()
+            pool.grant_requests()
+            pool.handle_messages()
     finally:
-        crew.end()
-    if crew.errors:
-        raise Stopped(crew.results, crew.errors)
-    return crew.results
+        pool.end()
+    if pool.errors:
+        raise Stopped(pool.results, pool.errors)
+    return pool.results
 
 
 class Stopped(Exception):  # noqa: N818
-    """Some tasks failed: what the others came to, and the errors."""
+    """Some tasks failed: the results of the others, and the errors."""
 
     def __init__(self, results: Sequence[Any], errors: Sequence[CowbellError]) -> None:
         super().__init__(f"{len(errors)} error(s)")
         self.results, self.errors = list(results), list(errors)
 
 
-class _Crew(Generic[T]):
+class _Pool(Generic[T]):
     def __init__(self, tasks: Sequence[Task[T]], limits: Limits, board: Board) -> None:
         self.limits, self.board = limits, board
         self.pending = list(enumerate(tasks))
         self.active: list[_Worker[T]] = []
-        self.waiting: deque[tuple[_Worker[T], _Ask]] = deque()
+        self.waiting: deque[tuple[_Worker[T], _ResourceRequest]] = deque()
         self.results: list[T | None] = [None] * len(tasks)
         self.errors: list[CowbellError] = []
         self.total = len(tasks)
         self.memory_mib = _read_available_mib()
 
-    def start_some(self) -> None:
-        """Start the tasks that may be started now, in their order."""
+    def start_tasks(self) -> None:
+        """Start the tasks that may start now, in order."""
         if self.errors and not self.limits.is_keeping_going and self.pending:
             if self.active:
-                self.board.note(f"{len(self.pending)} job(s) not started; waiting for those that run")
+                self.board.note(f"{len(self.pending)} job(s) not started; waiting for the running ones")
             self.pending.clear()
         for entry in list(self.pending):
-            # more than these would only wait
+            # more workers would only wait
             if len(self.active) >= (2 * self.limits.cores.cores if self.limits.cores else 1):
                 return
             number, task = entry
@@ -140,7 +140,7 @@ class _Crew(Generic[T]):
 
     @property
     def _is_loaded(self) -> bool:
-        # as make: one job always runs
+        # like make -l: one job always runs
         return bool(self.active) and self.limits.load is not None and os.getloadavg()[0] > self.limits.load
 
     def _start(self, number: int, task: Task[T]) -> _Worker[T]:
@@ -150,8 +150,8 @@ class _Crew(Generic[T]):
         theirs.close()
         return _Worker(task, number, process, ours, expected_s=task.expected_s)
 
-    def answer_some(self) -> None:
-        """Grant what was asked for, first come, first served: who needs much is not overtaken."""
+    def grant_requests(self) -> None:
+        """Grant requests in order; a large request is not overtaken by smaller ones."""
         while self.waiting:
             worker, ask = self.waiting[0]
             if not self._grant(worker, ask):
@@ -160,12 +160,12 @@ class _Crew(Generic[T]):
             with contextlib.suppress(OSError):
                 worker.connection.send(None)
 
-    def _grant(self, worker: _Worker[T], ask: _Ask) -> bool:
+    def _grant(self, worker: _Worker[T], ask: _ResourceRequest) -> bool:
         server = self.limits.cores
         assert server
         used = sum(other.memory_mib for other in self.active)
         needed = ask.memory_mib + _QEMU_MIB if ask.cpus else 0
-        # what is larger than the host is tried alone
+        # a guest that is larger than the host runs alone
         if needed and used and used + needed > self.memory_mib:
             return False
         cores = max(1, min(ask.cpus, server.cores))
@@ -176,36 +176,36 @@ class _Crew(Generic[T]):
         worker.cores, worker.memory_mib = cores, needed
         return True
 
-    def listen(self) -> None:
-        """Wait for what the workers tell, for a moment."""
+    def handle_messages(self) -> None:
+        """Wait a moment for messages of the workers and handle them."""
         connections = {worker.connection: worker for worker in self.active}
         for ready in wait(list(connections), _TICK_S):
             worker = connections[ready]  # type: ignore[index]
             try:
-                kind, *told = worker.connection.recv()
+                kind, *args = worker.connection.recv()
             except (EOFError, OSError):
                 worker.process.join(1)
                 status = worker.process.exitcode
-                self._finish(worker, InfraError(f"its process ended with status {status}"))
+                self._finish(worker, InfraError(f"the worker process ended with status {status}"))
             else:
-                self._hear(worker, kind, told)
-        self._tell_overall()
+                self._handle(worker, kind, args)
+        self._report_overall()
 
-    def _hear(self, worker: _Worker[T], kind: str, told: list[Any]) -> None:
+    def _handle(self, worker: _Worker[T], kind: str, args: list[Any]) -> None:
         if kind == "ask":
-            worker.is_preparing = worker.is_preparing and not told[0].cpus
-            self.waiting.append((worker, told[0]))
+            worker.is_preparing = worker.is_preparing and not args[0].cpus
+            self.waiting.append((worker, args[0]))
         elif kind == "give":
             self._take_back(worker)
         elif kind == "result":
-            self.results[worker.number] = told[0]
+            self.results[worker.number] = args[0]
             self._finish(worker)
         elif kind == "error":
-            self._finish(worker, *told[0])
+            self._finish(worker, *args[0])
         elif kind == "expect":
-            worker.expected_s, worker.expected_at = told[0], time.monotonic()
+            worker.expected_s, worker.expected_at = args[0], time.monotonic()
         else:
-            getattr(self.board.for_job(worker.task.name), kind)(*told)
+            getattr(self.board.for_job(worker.task.name), kind)(*args)
 
     def _take_back(self, worker: _Worker[T]) -> None:
         if worker.cores:
@@ -224,7 +224,7 @@ class _Crew(Generic[T]):
         self.errors += errors
         self.board.end_job(worker.task.name, "failed" if errors else "done")
 
-    def _tell_overall(self) -> None:
+    def _report_overall(self) -> None:
         done = self.total - len(self.pending) - len(self.active)
         now = time.monotonic()
         running = [
@@ -236,7 +236,7 @@ class _Crew(Generic[T]):
         self.board.overall(done, self.total, sum(known) if len(known) == len(times) else None)
 
     def end(self) -> None:
-        """End what still runs: asked first, then not."""
+        """End the running workers: SIGTERM, then SIGKILL."""
         for worker in self.active:
             _send_signal(worker.process, signal.SIGTERM)
         try:
@@ -256,8 +256,8 @@ def _send_signal(process: ForkProcess, number: int) -> None:
             os.kill(process.pid, number)
 
 
-class _Reporter:
-    """A worker's ``Board``, which has one job: tells the parent."""
+class _WorkerBoard:
+    """The ``Board`` of a worker, which has one job: sends everything to the parent."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -277,7 +277,7 @@ class _Reporter:
     def expect(self, seconds: float) -> None:
         self._connection.send(("expect", seconds))
 
-    def for_job(self, name: str) -> "_Reporter":
+    def for_job(self, name: str) -> "_WorkerBoard":
         return self
 
     def end_job(self, name: str, outcome: str) -> None:
@@ -287,24 +287,24 @@ class _Reporter:
         pass
 
 
-class _Dealt:
-    """A worker's ``Budget``: asks the parent."""
+class _WorkerBudget:
+    """The ``Budget`` of a worker: sends requests to the parent."""
 
     def __init__(self, connection: Connection, server: Jobserver) -> None:
         self._connection, self._server = connection, server
 
     @contextlib.contextmanager
     def build(self) -> Iterator[MakeShare]:
-        with self._hold(_Ask(0, 0)):
+        with self._hold(_ResourceRequest(0, 0)):
             yield self._server.share()
 
     @contextlib.contextmanager
     def guest(self, cpus: int, memory_mib: int) -> Iterator[None]:
-        with self._hold(_Ask(cpus, memory_mib)):
+        with self._hold(_ResourceRequest(cpus, memory_mib)):
             yield
 
     @contextlib.contextmanager
-    def _hold(self, ask: _Ask) -> Iterator[None]:
+    def _hold(self, ask: _ResourceRequest) -> Iterator[None]:
         self._connection.send(("ask", ask))
         self._connection.recv()
         try:
@@ -315,8 +315,8 @@ class _Dealt:
 
 
 def _run(task: Task[T], connection: Connection, server: Jobserver | None, parent: int) -> None:
-    """The life of a worker."""
-    # a terminal's Ctrl-C is the parent's to hear
+    """The main function of a worker."""
+    # only the parent handles Ctrl-C of a terminal
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -325,7 +325,9 @@ def _run(task: Task[T], connection: Connection, server: Jobserver | None, parent
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        result = task.call(_Reporter(connection), _Dealt(connection, server) if server else WHOLE)
+        result = task.call(
+            _WorkerBoard(connection), _WorkerBudget(connection, server) if server else WHOLE_HOST
+        )
         connection.send(("result", result))
     except* CowbellError as group:
         connection.send(("error", list(_flatten(group))))

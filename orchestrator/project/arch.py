@@ -18,12 +18,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Arch:
-    """One architecture, in the words of Kbuild, QEMU and Debian.
+    """One architecture, with its names in Kbuild, QEMU and Debian.
 
-    ``images`` are what can be booted, the best first. ``cpus`` maps an accelerator to QEMU's ``-cpu``.
-    ``cross_packages`` hold the compiler and the C library for hosts of another kind. The guest's packages are
-    of ``debian_suite``. ``time_scale`` is how much slower than native emulation is allowed to be, and
-    ``append`` what the kernel must be told, both by accelerator.
+    ``images`` are the boot images in order of preference. ``cpus`` maps an accelerator to QEMU's ``-cpu``.
+    ``cross_packages`` are the compiler and C library for other hosts. The guest's packages come from
+    ``debian_suite``. ``time_scale`` is the factor for time limits, and ``append`` has kernel command line
+    options, both by accelerator.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Arch:
     append: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __reduce__(self) -> tuple[Callable[[str], "Arch"], tuple[str]]:
-        """A worker hands it on by its name: read-only mappings cannot be pickled."""
+        """Pickle by name, as read-only mappings cannot be pickled."""
         return _find_arch, (self.name,)
 
     @property
@@ -71,13 +71,13 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 cpus=MappingProxyType({"kvm": "host", "tcg": "max"}),
                 console="ttyS0",
                 earlycon="earlyprintk=ttyS0",
-                # the ELF image boots by PVH and saves the decompression, 0.2 s under TCG
+                # the ELF image boots with PVH, without decompression: 0.2 s faster under TCG
                 images=(Image("vmlinux", "vmlinux", "PVH"), Image("arch/x86/boot/bzImage", "bzImage")),
                 cross_prefix="x86_64-linux-gnu-",
                 cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
-                # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may take another's access to
-                # its local APIC for one to a window, and abort or lose it: PCI first, then the other CPUs.
-                # An NMI from us has a mute kernel say where it is, in a panic.
+                # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may mistake another CPU's
+                # access to its local APIC for one to a window: initialize PCI first, then start other CPUs.
+                # With unknown_nmi_panic, an NMI makes a hanging kernel print its stack.
                 append=MappingProxyType({"tcg": "maxcpus=1 unknown_nmi_panic", "kvm": "unknown_nmi_panic"}),
             ),
             Arch(
@@ -87,7 +87,7 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 qemu="qemu-system-aarch64",
                 qemu_package="qemu-system-arm",
                 machine="virt,gic-version=max",
-                # QEMU's own pointer authentication: the architected one halves the speed of emulation
+                # QEMU's own algorithm for pointer authentication: the architected one halves the speed
                 cpus=MappingProxyType({"kvm": "host", "tcg": "max,pauth-impdef=on"}),
                 console="ttyAMA0",
                 earlycon="earlycon=pl011,0x9000000",

@@ -12,7 +12,7 @@ from orchestrator.project.guesttest import GuestTest
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement. ``uncovered`` says why there can be no test for it; empty when there can."""
+    """One statement of the changelog. ``uncovered`` is the reason why it cannot be tested, if it cannot."""
 
     id: str
     says: str
@@ -20,9 +20,9 @@ class Statement:
 
 
 def load_changelog(files: Sequence[Path], tests: Sequence[GuestTest]) -> tuple[Statement, ...]:
-    """Every entry of the files that there are, in order; a later file's takes the place of its number.
+    """The entries of all existing files, in order; a later file replaces entries by number.
 
-    Raises ``UsageError`` for each thing wrong with a file and for each test that names an unknown entry.
+    Raises ``UsageError`` for each error of a file and for each test that names an unknown entry.
     """
     text = doc.scalar(doc.text)
     entry = doc.record(
@@ -40,7 +40,7 @@ def load_changelog(files: Sequence[Path], tests: Sequence[GuestTest]) -> tuple[S
         places: dict[str, doc.Place] = {}
         for place, one in doc.load_document(file, shape):
             if places.setdefault(one.id, place) is not place:
-                what = f"an entry is numbered {one.id} already, in line {places[one.id].line}"
+                what = f"duplicate entry {one.id}, the first is in line {places[one.id].line}"
                 errors.append(UsageError(what, where=f"{file}:{place.line}"))
             found[one.id] = one
     for test in tests if present else ():

@@ -9,13 +9,13 @@ from orchestrator.project.arch import ARCHES
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """A kernel version as Makefile states it; ``5.19`` is ``5.19.0``."""
+    """A kernel version as in the Makefile; ``5.19`` is ``5.19.0``."""
 
     numbers: tuple[int, int, int]
 
     @classmethod
     def parse(cls, text: str) -> "Version":
-        """Raises ``ValueError`` on anything but ``5.10`` or ``v5.10.262`` and the like."""
+        """Parse ``5.10`` or ``v5.10.262``; raises ``ValueError`` for anything else."""
         match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
         if not match:
             raise ValueError(f"expected a kernel version like 5.15 or 5.15.138, got {text!r}")
@@ -27,7 +27,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """All words must hold, or one of ``others``; no word always holds. ``text`` is as written, for people."""
+    """Holds if all bounds hold, or one of ``others``; an empty one always holds. ``text`` is its source."""
 
     text: str = ""
     arches: frozenset[str] = frozenset(ARCHES)
@@ -36,7 +36,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Raises ``ValueError`` naming the word that is not understood."""
+        """Parse a condition; raises ``ValueError`` naming the invalid word."""
         arches = frozenset(ARCHES)
         bounds: list[tuple[str, Version]] = []
         for word in text.split():
@@ -46,7 +46,9 @@ class Condition:
             if match[1] == "arch":
                 named = match[3].split(",")
                 if unknown := [name for name in named if name not in ARCHES]:
-                    raise ValueError(f"there is no architecture {unknown[0]}, there are: {', '.join(ARCHES)}")
+                    raise ValueError(
+                        f"there is no architecture {unknown[0]}, expected one of {', '.join(ARCHES)}"
+                    )
                 arches &= frozenset(named)
             else:
                 bounds.append((match[2], Version.parse(match[3])))
@@ -61,7 +63,7 @@ class Condition:
         return is_own or any(other.holds(arch, version) for other in self.others)
 
     def either(self, other: "Condition") -> "Condition":
-        """It or another condition."""
+        """The condition that holds if this or another one holds."""
         return replace(self, text=f"{self.text} or {other.text}", others=(*self.others, other))
 
     def holds_for(self, version: Version) -> bool:
@@ -71,8 +73,8 @@ class Condition:
             for sign, bound in self.bounds
         )
 
-    def tell_end(self, arch: str, version: Version) -> str:
-        """``since 7.0`` for a version past an upper bound of an architecture, else an empty string."""
+    def describe_end(self, arch: str, version: Version) -> str:
+        """``since 7.0`` if the version is beyond an upper bound for an architecture, else an empty string."""
         for condition in (self, *self.others):
             for sign, bound in condition.bounds:
                 is_past = version >= bound if sign == "<" else version > bound

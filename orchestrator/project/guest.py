@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import yaml
 
 from orchestrator.project import yamlfile as doc
-from orchestrator.project.yamlfile import Faulty, Place, Reading, Shape
+from orchestrator.project.yamlfile import Invalid, Place, Reading, Shape
 
-# what a guest needs beside the memory that a row gives away
+# memory that a guest needs in addition to huge pages and RAM disks
 _RESERVE_MIB = 256
 _GIB = 1024 * 1024
 _KIB = {"K": 1, "M": 1024, "G": _GIB}
@@ -28,13 +28,13 @@ _HUGE_PAGES = {
     ("aarch64", 64): (2048, 524288, 16777216),
     ("riscv64", 4): (64, 2048, 1048576),
 }
-# what a huge page table entry maps: a page of page table entries
+# a PMD maps as many pages as fit entries into one page
 _ENTRY_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A NUMA node. ``distances`` are those to every node in order, its own (10) too; empty for QEMU's."""
+    """A NUMA node. ``distances`` to all nodes in order, including itself (10); empty for QEMU's default."""
 
     cpus: int
     memory_mib: int
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A scratch disk: ``sector`` bytes a logical block; ``format`` is ``none`` for a raw one."""
+    """A scratch disk. ``sector`` is the logical block size in bytes; a raw disk has ``format`` ``none``."""
 
     size_mib: int
     sector: int = 512
@@ -52,7 +52,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The swap device. ``disks`` and ``skip_copy`` are RAID5's; the latter keeps pages stable."""
+    """The swap device. ``disks`` and ``skip_copy`` are for RAID5; the latter needs stable pages."""
 
     kind: str = "none"
     size_mib: int = _SWAP_MIB
@@ -62,7 +62,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Io:
-    """How slow all disks but the root are together; 0 is unlimited. ``delay_ms`` is that of one transfer."""
+    """Limits for all disks except the root disk together; 0 is unlimited. ``delay_ms`` is per transfer."""
 
     iops: int = 0
     bandwidth_mib: int = 0
@@ -71,7 +71,7 @@ class Io:
 
 @dataclass(frozen=True, slots=True)
 class GuestShape:
-    """The machine that a row's tests run on. ``hugepages`` is how many there are, by their size in KiB."""
+    """The guest of a row. ``hugepages`` are pairs of page size in KiB and number."""
 
     cpus: int
     memory_mib: int
@@ -86,7 +86,7 @@ class GuestShape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to set up in the guest, and nothing to read back."""
+        """Whether there is nothing to set up or check in the guest."""
         return self == GuestShape(self.cpus, self.memory_mib, append=self.append)
 
     @property
@@ -96,7 +96,7 @@ class GuestShape:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A description and where each of its keys stands; the key ``""`` is the whole."""
+    """A guest definition and the places of its keys; the key ``""`` is the whole definition."""
 
     shape: GuestShape
     places: Mapping[str, Place]
@@ -104,14 +104,14 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A kernel symbol that ``key`` of a description needs."""
+    """A kernel symbol that ``key`` of a guest definition needs."""
 
     key: str
     symbol: str
 
 
 def list_needs(shape: GuestShape) -> Iterator[Need]:
-    """What the kernel must have for it."""
+    """The kernel symbols that a guest needs."""
     symbols = {
         "numa": ["NUMA"] if shape.numa else [],
         "disks": [f"{disk.format.upper()}_FS" for disk in shape.disks if disk.format != "none"],
@@ -132,22 +132,22 @@ def list_needs(shape: GuestShape) -> Iterator[Need]:
 
 
 def find_misfits(shape: GuestShape, arch: str, symbols: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Key and complaint of what is not for pages of the size that the config makes."""
+    """Key and error of each setting that does not fit the page size of the config."""
     page_kib = next((kib for symbol, kib in _PAGES.items() if symbols.get(symbol) == "y"), 4)
     sizes = _HUGE_PAGES.get((arch, page_kib), ())
     for kib, count in shape.hugepages:
         if kib not in sizes:
-            known = ", ".join(map(render_kib, sizes)) or "none is known"
+            known = ", ".join(map(render_kib, sizes)) or "none"
             yield (
                 "hugepages",
                 f"{arch} with {page_kib}K pages has no huge pages of {render_kib(kib)}: {known}",
             )
         if kib == _GIB and arch == "x86_64" and shape.memory_mib < (count + 3) * 1024:
-            # the first has the kernel, the second ends at the gap below 4 GiB, the last has the memory map
+            # the first contains the kernel, the second the gap below 4 GiB, the last the memory map
             yield (
                 "hugepages",
-                f"{count} of 1G: three stretches of that size are never whole on {arch}, so memory: "
-                f"{count + 3}G at least, got {shape.memory_mib}M",
+                f"{count} of 1G need at least memory: {count + 3}G on {arch}, where three aligned 1G ranges "
+                f"are never free, got {shape.memory_mib}M",
             )
     entry_mib = page_kib * (page_kib * 1024 // _ENTRY_BYTES) // 1024
     if shape.thp in ("always", "madvise") and shape.memory_mib < 2 * entry_mib + _RESERVE_MIB:
@@ -159,20 +159,20 @@ def find_misfits(shape: GuestShape, arch: str, symbols: Mapping[str, str]) -> It
 
 
 def _find_contradictions(shape: GuestShape) -> Iterator[tuple[str, str]]:
-    """Key and complaint of what is wrong on every architecture."""
+    """Key and error of each inconsistency that does not depend on the architecture."""
     if nodes := shape.numa:
-        for name, asked, given in (
+        for name, total, given in (
             ("cpus", shape.cpus, sum(node.cpus for node in nodes)),
             ("memory", shape.memory_mib, sum(node.memory_mib for node in nodes)),
         ):
             unit = "M" if name == "memory" else ""
-            if asked != given:
-                yield "numa", f"the nodes have {given}{unit} of {name} in all, the guest {asked}{unit}"
+            if total != given:
+                yield "numa", f"the nodes have {given}{unit} of {name} in total, the guest has {total}{unit}"
         if any(node.distances for node in nodes):
             for i, node in enumerate(nodes):
                 far = [distance for j, distance in enumerate(node.distances) if j != i]
                 if len(node.distances) != len(nodes):
-                    yield "numa", f"node {i} has {len(node.distances)} distances to {len(nodes)} nodes"
+                    yield "numa", f"node {i} has {len(node.distances)} distances, expected {len(nodes)}"
                 elif node.distances[i] != 10 or not all(10 < distance < 255 for distance in far):
                     yield "numa", f"node {i}: expected distance 10 to itself and 11 to 254 to others"
     taken = {f"{count} of {render_kib(kib)}": kib * count // 1024 for kib, count in shape.hugepages}
@@ -187,18 +187,18 @@ def _find_contradictions(shape: GuestShape) -> Iterator[tuple[str, str]]:
         )
     for i, disk in enumerate(shape.disks):
         if disk.format == "xfs" and disk.size_mib < _XFS_MIB:
-            yield "disks", f"disk {i}: xfs wants {_XFS_MIB}M at least, got {disk.size_mib}M"
+            yield "disks", f"disk {i}: xfs needs at least {_XFS_MIB}M, got {disk.size_mib}M"
     if shape.swap.kind == "raid5" and not 3 <= shape.swap.disks <= 8:
-        yield "swap", f"raid5 is of 3 to 8 disks, got {shape.swap.disks}"
+        yield "swap", f"raid5 needs 3 to 8 disks, got {shape.swap.disks}"
     if shape.io != Io() and not shape.has_virtio_disks:
         if shape.swap.kind != "integrity":
-            yield "io", "there is no disk to be slowed down: disks, swap: disk, raid5 or integrity"
+            yield "io", "there is no disk to limit: add disks, or swap: disk, raid5 or integrity"
         elif shape.io != Io(delay_ms=shape.io.delay_ms):
-            yield "io", "swap: integrity alone can be delayed, not throttled"
+            yield "io", "swap: integrity supports only delay, not iops and bandwidth"
     if shape.io.delay_ms >= 1000:
         yield "io", f"expected a delay below 1000ms, got {shape.io.delay_ms}ms"
     if {"--", "root=", "init=", "rdinit="} & {re.sub("=.*", "=", word) for word in shape.append.split()}:
-        yield "append", "--, root= and init= are not the row's"
+        yield "append", "--, root= and init= are reserved"
 
 
 def render_kib(kib: int) -> str:
@@ -307,6 +307,6 @@ def guest(reading: Reading, node: yaml.Node, path: str) -> Declared:
     for key, what in wrong:
         reading.refuse(nodes.get(key, node), f"{path}.{key}".lstrip("."), what)
     if wrong:
-        raise Faulty
+        raise Invalid
     places = {key: reading.place(value, f"{path}.{key}") for key, value in nodes.items()}
     return Declared(shape, {"": reading.place(node, path), **places})

@@ -21,9 +21,9 @@ Literal = str | int | bool
 
 KINDS = ("deterministic", "race")
 LANGUAGES: Mapping[str, str] = {".c": "c", ".py": "python"}
-# the language of a test that is not ours, but of the tree under test: what it will say is not declared
+# the language of kernel selftests, whose subtests are not declared
 SELFTEST = "selftest"
-# What guesttest.h and guesttest.py reserve room for.
+# the limits of guesttest.h and guesttest.py
 MAX_PARAMS, MAX_VALUES = 4, 12
 
 _NAME = r"[a-z0-9]+(?:-[a-z0-9]+)*"
@@ -36,16 +36,16 @@ _INCLUDES: Mapping[str, re.Pattern[str]] = {
     ".py": re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE),
 }
 _HINTS: Mapping[str, str] = {
-    ".c": "one `.field = literal,` a line between `GUEST_TEST = {` and `};`",
-    ".py": "the file ends in TEST = GuestTest(field=literal, ..., run=run) and the call of TEST.main()",
+    ".c": "one `.field = literal,` per line between `GUEST_TEST = {` and `};`",
+    ".py": "the file must end with TEST = GuestTest(field=literal, ..., run=run) and a call of TEST.main()",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class GuestTest:
-    """One test as declared. ``path`` is its source; an empty text means nothing was declared.
+    """One declared test. ``path`` is its source; empty strings are fields that were not declared.
 
-    ``libs`` are where it finds what it includes: a user's own library before the one that is shipped.
+    ``libs`` are its include folders: the library of a user overlay before the built-in one.
     """
 
     id: str
@@ -85,7 +85,7 @@ class GuestTest:
 
     @property
     def subtests(self) -> tuple[str, ...]:
-        """The names on the test's result lines, in the order of its plan; none when they are not declared."""
+        """The names on the result lines, in the order of the plan; none if they are not declared."""
         if self.language == SELFTEST:
             return ()
         groups = parse_params(self.params)
@@ -95,7 +95,7 @@ class GuestTest:
         return tuple(f"{self.id}[{','.join(words)}]" for words in chosen)
 
     def describe(self) -> dict[str, Literal]:
-        """What the compiled test prints when asked to ``--describe`` itself."""
+        """The fields that the compiled test prints for ``--describe``."""
         return {"id": self.id, **{name: getattr(self, name) for name in _FIELDS}}
 
 
@@ -108,7 +108,7 @@ _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
 
 @dataclass(frozen=True, slots=True)
 class _Declaration:
-    """The fields with their lines, every name that was written, and the line of the whole."""
+    """The fields with their lines, all field names, and the line of the declaration."""
 
     values: Mapping[str, tuple[Literal, int]]
     names: frozenset[str]
@@ -116,7 +116,7 @@ class _Declaration:
 
 
 class _FieldReader:
-    """Takes fields as they come, in either language; ``run`` alone is a name and no literal."""
+    """Collects the fields of either language; only ``run`` is a name instead of a literal."""
 
     def __init__(self, found: list[tuple[int, str]]) -> None:
         self._found = found
@@ -145,7 +145,7 @@ class _FieldReader:
 
 
 def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """``when: pre post; page: small thp``. Raises ``ValueError`` on anything else."""
+    """Parse ``when: pre post; page: small thp``; raises ``ValueError`` for anything else."""
     groups: list[tuple[str, tuple[str, ...]]] = []
     for group in text.split(";") if text.strip() else ():
         name, colon, values = (part.strip() for part in group.partition(":"))
@@ -161,9 +161,9 @@ def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, ...]:
-    """Every test under ``root``, by id. Raises an ``ExceptionGroup`` of ``UsageError``, all files at once.
+    """The tests below ``root``, sorted by id. Raises the errors of all files at once as ``UsageError``.
 
-    ``shipped_lib`` is where they find what is not in the ``lib`` of ``root``.
+    ``shipped_lib`` is searched for includes that are not in the ``lib`` of ``root``.
     """
     own_lib = root / "lib"
     is_own = shipped_lib and shipped_lib != own_lib
@@ -177,7 +177,11 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
             continue
         test_id = f"{path.parent.name}.{path.stem}"
         if not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
-            errors.append(UsageError(f"{test_id} is no test id: lower test, digits and -", where=str(path)))
+            errors.append(
+                UsageError(
+                    f"{test_id} is not a test id: use lower case letters, digits and -", where=str(path)
+                )
+            )
         elif test_id in tests:
             errors.append(UsageError(f"{test_id} is also {tests[test_id].path.name}", where=str(path)))
         elif test := _load_test(path, test_id, libs, errors):
@@ -189,7 +193,7 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
 def select_tests(
     tests: Iterable[GuestTest], globs: Sequence[str], where: str = "TESTS"
 ) -> tuple[GuestTest, ...]:
-    """The tests any glob matches, in their order; a glob must match something, and ``*`` alone is ours."""
+    """The tests that match any glob, in order; each glob must match. ``*`` does not match selftests."""
     known = tuple(tests)
     errors: list[UsageError] = []
     chosen: set[str] = set()
@@ -205,7 +209,7 @@ def select_tests(
 
 
 def is_match(glob: str, name: str) -> bool:
-    """Whether a glob is the whole name of a test or subtest: ``*`` and ``?``, neither for a ``/``."""
+    """Whether a glob matches the whole name of a test or subtest; ``*`` and ``?`` do not match ``/``."""
     is_glob = "*" in glob or "?" in glob
     return _make_pattern(glob).fullmatch(name) is not None if is_glob else glob == name
 
@@ -217,14 +221,14 @@ def _make_pattern(glob: str) -> re.Pattern[str]:
 
 
 def find_imports(test: GuestTest) -> set[str]:
-    """The modules that a Python test imports by itself, ours and the language's; none for others."""
+    """The modules that a Python test imports; none for other languages."""
     if test.language != "python":
         return set()
     return set(_INCLUDES[".py"].findall(test.path.read_text(encoding="utf-8")))
 
 
 def compile_command(test: GuestTest, cc: str, lib_dir: Path, out: Path) -> list[str]:
-    """The argv that builds a C test: static, as the guest owes it no library."""
+    """The compiler command for a C test, which is linked statically."""
     return [
         cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
         f'-DGT_ID="{test.id}"', *([f"-I{test.own_lib}"] if test.own_lib else []), f"-I{lib_dir}",
@@ -268,12 +272,12 @@ def _make_test(
 
 
 def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
-    """What a program is made of, each with the words that include it: its file, and those of the libraries.
+    """The source files of a program: its own, and the included ones, each with the name in the include.
 
-    Without ``libs`` it is the one beside the families.
+    The default of ``libs`` is the folder ``lib`` beside the families.
     """
     libs = libs or (path.parent.parent / "lib",)
-    # by the words as well: lib/ and module/ may have files of one name
+    # with the include name, as lib/ and module/ may have files of the same name
     files = {(path.name, path)}
     waiting = [path]
     while waiting:
@@ -287,7 +291,7 @@ def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
 
 
 def _content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
-    """Of the files by name and content; where they lie is no part of it."""
+    """The hash of all source files by name and content, without their paths."""
     digest = hashlib.sha256()
     parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
     for name, data in ((test_id, b""), *parts):
@@ -297,7 +301,7 @@ def _content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
 
 
 def _find_include(name: str, includer: Path, libs: Sequence[Path]) -> Path | None:
-    """The file that an include means: gcc looks beside the includer first, Python in the libraries only."""
+    """The file of an include: gcc searches the folder of the includer first, Python only the libraries."""
     if includer.suffix == ".py":
         places = [lib / f"{name}.py" for lib in libs]
     else:
@@ -320,7 +324,7 @@ def _check_declaration(declaration: _Declaration) -> Iterator[tuple[int, str]]:
 
 
 def _check_value(name: str, value: Literal) -> str:
-    """What is wrong with a value of the right type, or an empty text."""
+    """The error of a value of the right type, or an empty string."""
     if isinstance(value, str):
         if not value.isprintable():
             return "expected one line of text"
@@ -342,12 +346,12 @@ def _check_value(name: str, value: Literal) -> str:
     elif name in ("timeout_s", "cpus") and value < 1:
         return f"expected at least 1, got {value}"
     elif value < 0:
-        return f"expected no negative number, got {value}"
+        return f"expected at least 0, got {value}"
     return ""
 
 
 def _parse_c(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
-    """The GUEST_TEST block; what cannot be read goes to ``found`` as (line, what)."""
+    """Parse the GUEST_TEST block; errors are added to ``found`` as (line, message)."""
     code = _C_TOKENS.sub(_blank_comment, text)
     starts = list(_C_START.finditer(code))
     if len(starts) != 1:
@@ -360,7 +364,7 @@ def _parse_c(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
     for number, line in enumerate(lines, first + 1):
         if re.fullmatch(r"\};\s*", line):
             if any(rest.strip() for rest in lines[number - first :]):
-                found.append((number + 1, "the declaration stands last in the file"))
+                found.append((number + 1, "the declaration must be last in the file"))
             return reader.declaration(first)
         if match := _C_FIELD.fullmatch(line):
             reader.add(match[1], match[2], number, _c_literal, is_name=_is_c_name(match[2]))
@@ -371,7 +375,7 @@ def _parse_c(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
 
 
 def _blank_comment(token: re.Match[str]) -> str:
-    """Comments become line ends, strings stay."""
+    """Replace comments by their newlines, keep strings."""
     return token[0] if token[0][0] in "\"'" else "\n" * token[0].count("\n")
 
 
@@ -386,15 +390,15 @@ def _c_literal(text: str) -> Literal:
         return text == "true"
     if re.fullmatch(r"-?(0|[1-9]\d*)", text):
         return int(text)
-    raise ValueError(f"no string, decimal number, true or false: {text}")
+    raise ValueError(f"expected a string, decimal number, true or false, got {text}")
 
 
 def _parse_python(text: str, found: list[tuple[int, str]]) -> _Declaration | None:
-    """The module-level TEST; what cannot be read goes to ``found`` as (line, what)."""
+    """Parse the module-level TEST; errors are added to ``found`` as (line, message)."""
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError) as error:
-        found.append((getattr(error, "lineno", None) or 1, f"no Python: {getattr(error, 'msg', error)}"))
+        found.append((getattr(error, "lineno", None) or 1, f"not Python: {getattr(error, 'msg', error)}"))
         return None
     calls: list[ast.Call] = []
     for statement in module.body:
@@ -407,9 +411,9 @@ def _parse_python(text: str, found: list[tuple[int, str]]) -> _Declaration | Non
         return None
     (call,) = calls
     if ast.unparse(module.body[-1]) != "if __name__ == '__main__':\n    TEST.main()":
-        found.append((module.body[-1].lineno, 'not last: if __name__ == "__main__": TEST.main()'))
+        found.append((module.body[-1].lineno, 'expected at the end: if __name__ == "__main__": TEST.main()'))
     reader = _FieldReader(found)
-    found += [(argument.lineno, "fields are given by name") for argument in call.args]
+    found += [(argument.lineno, "fields must be keyword arguments") for argument in call.args]
     for keyword in call.keywords:
         source = ast.unparse(keyword.value)
         is_name = isinstance(keyword.value, ast.Name)
@@ -423,5 +427,5 @@ def _python_literal(source: str) -> Literal:
     except ValueError:
         value = None
     if not isinstance(value, str | int):
-        raise ValueError(f"no string, number, True or False: {source}")
+        raise ValueError(f"expected a string, number, True or False, got {source}")
     return value

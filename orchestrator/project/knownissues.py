@@ -15,7 +15,7 @@ from orchestrator.project.condition import Condition
 
 @dataclass(frozen=True, slots=True)
 class KnownIssue:
-    """Splats with this ``fingerprint`` (or a glob), on kernels that ``when`` holds for, until a day."""
+    """Splats with a ``fingerprint`` (or glob), on kernels that match ``when``, until a day."""
 
     fingerprint: str
     why: str
@@ -34,7 +34,7 @@ def _make(
     kind, _, names = fingerprint.partition(":")
     faults = sorted(kind for kind in SplatKind if kind.is_fault)
     if kind not in faults or not names.strip("*?/"):
-        expected = f"one of {', '.join(faults)}, then a colon and functions, as reports show it"
+        expected = f"one of {', '.join(faults)}, then a colon and functions, as in reports"
         raise ValueError(f"fingerprint: expected {expected}; got {fingerprint}")
     return KnownIssue(fingerprint, why, when or Condition(), until, f"{place.file}:{place.line}")
 
@@ -55,5 +55,5 @@ _SHAPE: doc.Shape[tuple[KnownIssue, ...]] = doc.record(
 
 
 def load_known_issues(file: Path) -> tuple[KnownIssue, ...]:
-    """None when there is no such file; raises ``UsageError`` for each thing wrong with it, all at once."""
+    """The known issues of a file, none if it does not exist; raises all errors at once as ``UsageError``."""
     return doc.load_document(file, _SHAPE) if file.exists() else ()

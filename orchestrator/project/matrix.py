@@ -23,10 +23,10 @@ _EXPECTED = (Status.FAIL, Status.TIMEOUT, Status.CRASH, Status.SKIP)
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a test (an id, or a glob with ``*`` and ``?``) comes to, and why, where ``when`` holds.
+    """The expected status of a test (an id, or a glob with ``*`` and ``?``), and why, if ``when`` holds.
 
-    ``series`` are those that it holds for, an empty name is none. After the day ``until`` it is expected no
-    longer. A crash may have to be the one with a ``fingerprint`` (or a glob). ``where`` is its line.
+    ``series`` are the series that it applies to; an empty name is the tree without series. It ends after the
+    day ``until``. With ``fingerprint`` (or a glob), only that crash is expected. ``where`` is its line.
     """
 
     test: str
@@ -41,7 +41,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One kernel of a row: the row's tree with a series, or as it is (``series`` empty)."""
+    """One variant of a row: its tree with a series, or without one (``series`` empty)."""
 
     name: str
     series: str
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Wall time in seconds on native hardware; emulation scales the guest's."""
+    """Wall time in seconds on native hardware; those of the guest are scaled for emulation."""
 
     build_s: int
     boot_s: int
@@ -58,7 +58,7 @@ class TimeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What a CI runner must have for the row's guests: ``tags``, and ``resource`` for one job at a time."""
+    """The CI runner for a row: its ``tags``, and a ``resource`` that one job at a time may use."""
 
     tags: tuple[str, ...] = ()
     resource: str = ""
@@ -66,7 +66,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``where`` is its line, ``places`` is where the keys of ``guest:`` stand."""
+    """A row. ``where`` is its line, ``places`` has the lines of the keys of ``guest:``."""
 
     name: str
     about: str
@@ -93,7 +93,7 @@ def _make_expectation(
     series: str = "none",
 ) -> Expectation:
     if fingerprint and status != Status.CRASH:
-        raise ValueError(f"fingerprint: only a crash has one, and {status} is expected")
+        raise ValueError(f"fingerprint: only valid with status: crash, got {status}")
     where = f"{place.file}:{place.line}"
     names = frozenset("" if name == "none" else name for name in series.split())
     return Expectation(test, Status(status), why, when or Condition(), where, until, fingerprint, names)
@@ -191,18 +191,18 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
 
 
 def load_matrix(file: Path) -> dict[str, Row]:
-    """Rows by name; raises ``UsageError`` for each thing wrong with the file, all at once."""
+    """The rows by name; raises all errors of the file at once as ``UsageError``."""
     rows = doc.load_document(file, _MATRIX)
     found: dict[str, Row] = {}
     errors: list[UsageError] = []
     for row in rows:
         if found.setdefault(row.name, row) is not row:
-            what = f"two rows are called {row.name}, the other is {found[row.name].where}"
+            what = f"two rows are named {row.name}, the first is {found[row.name].where}"
             errors.append(UsageError(what, where=row.where, hint="rename one of them"))
     raise_all(errors)
     return found
 
 
 def load_expectations(file: Path) -> tuple[Expectation, ...]:
-    """What is expected in every row; raises ``UsageError`` for each thing wrong with it, all at once."""
+    """The expectations for all rows; raises all errors of the file at once as ``UsageError``."""
     return doc.load_document(file, _EXPECTATIONS)

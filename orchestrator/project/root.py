@@ -6,11 +6,11 @@ from pathlib import Path
 from orchestrator.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# in an installed package the project's files are in data/, in a checkout they lie beside the package
+# in an installed package the built-in files are in data/, in a checkout beside the package
 IS_CHECKOUT = not (_PACKAGE / "data").is_dir()
 SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
 
-# a folder that has one of these is somebody's project
+# a folder with one of these is a user overlay
 _MARKS = (
     "ci/expectations.yaml",
     "ci/known-splats.yaml",
@@ -23,28 +23,28 @@ _MARKS = (
 
 
 def is_project(folder: Path) -> bool:
-    """Whether a folder has anything that Cowbell reads."""
+    """Whether a folder has any file that Cowbell reads."""
     return any(any(folder.glob(mark)) for mark in _MARKS)
 
 
 def list_layers(root: Path, shipped: Path = SHIPPED) -> tuple[Path, ...]:
-    """The folders whose files are read: what is shipped, then the user's own, whose names win."""
+    """The folders to read: the built-in files, then the user overlay, whose entries replace those."""
     return (shipped,) if root == shipped else (shipped, root)
 
 
-def find_root(asked: Path | None) -> Path:
-    """The user's own folder: ``-C``, or the first upwards from here; if there is none, what is shipped.
+def find_root(chosen: Path | None) -> Path:
+    """The user overlay: ``-C``, or the first parent folder that is one; otherwise the built-in files.
 
-    Raises ``UsageError`` when the folder that was asked for is nobody's project.
+    Raises ``UsageError`` if the folder of ``-C`` is not an overlay.
     """
-    here = asked or Path.cwd()
-    for folder in [here] if asked else [here, *here.parents]:
+    here = chosen or Path.cwd()
+    for folder in [here] if chosen else [here, *here.parents]:
         if is_project(folder):
             return folder.resolve()
-    if asked:
+    if chosen:
         raise UsageError(
-            "has nothing of a project's: no ci/matrix.yaml, guest-tests/, kconfigs/ or patches/",
+            "is not an overlay: it has no ci/matrix.yaml, guest-tests/, kconfigs/ or patches/",
             where=str(here),
-            hint="without -C it is looked for from the current folder upwards",
+            hint="without -C, the current folder and its parents are searched",
         )
     return SHIPPED

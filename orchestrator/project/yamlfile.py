@@ -27,7 +27,7 @@ _TIMES_S = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: the file, its line, its path in the document."""
+    """The place of a value: file, line, and path in the document."""
 
     file: Path
     line: int
@@ -37,8 +37,8 @@ class Place:
         return f"{self.file}:{self.line}" + (f": {self.path}" if self.path else "")
 
 
-class Faulty(Exception):
-    """A value could not be made; the reading has the reason."""
+class Invalid(Exception):
+    """A value is invalid; the error is in ``Reading.errors``."""
 
 
 @dataclass(slots=True)
@@ -51,24 +51,24 @@ class Reading:
     def place(self, node: yaml.Node, path: str) -> Place:
         return Place(self.file, node.start_mark.line + 1, path)
 
-    def refuse(self, node: yaml.Node, path: str, what: str) -> Faulty:
-        """Note an error; the caller raises what it gets, or reads on to find more."""
+    def refuse(self, node: yaml.Node, path: str, what: str) -> Invalid:
+        """Add an error; the caller raises the result, or continues to find more errors."""
         self.errors.append(UsageError(what, where=str(self.place(node, path))))
-        return Faulty()
+        return Invalid()
 
 
-# the same by libyaml, five times as fast, where PyYAML was built with it
+# five times as fast, if PyYAML was built with libyaml
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Shape = Callable[[Reading, yaml.Node, str], T]
 
 
 def load_document(file: Path, shape: Shape[T]) -> T:
-    """Read a file of one YAML document; raises ``UsageError`` for each thing wrong with it, all at once."""
+    """Read a file with one YAML document; raises all errors at once as ``UsageError``."""
     try:
         node = yaml.compose(file.read_text(), Loader=_LOADER)
     except OSError as error:
-        raise UsageError(f"can not be read: {error.strerror}", where=str(file)) from None
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from None
     except UnicodeDecodeError:
         raise UsageError("is not UTF-8 text", where=str(file)) from None
     except yaml.MarkedYAMLError as error:
@@ -79,14 +79,14 @@ def load_document(file: Path, shape: Shape[T]) -> T:
     if node is None:
         raise UsageError("is empty", where=str(file))
     reading = Reading(file, [])
-    with contextlib.suppress(Faulty):
+    with contextlib.suppress(Invalid):
         value = shape(reading, node, "")
     raise_all(reading.errors)
     return value
 
 
 def scalar(convert: Callable[[str], T]) -> Shape[T]:
-    """A shape from a function that raises ``ValueError`` with what it expected."""
+    """A shape for one value, from a function that raises ``ValueError`` for an invalid one."""
 
     def read(reading: Reading, node: yaml.Node, path: str) -> T:
         if not isinstance(node, yaml.ScalarNode):
@@ -107,7 +107,7 @@ def text(value: str) -> str:
 
 def count(value: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", value):
-        raise ValueError(f"expected a whole number from 1, got {value}")
+        raise ValueError(f"expected a whole number of at least 1, got {value}")
     return int(value)
 
 
@@ -145,7 +145,7 @@ condition = scalar(Condition.parse)
 
 
 def suggest(word: str, known: Collection[str]) -> str:
-    """``; did you mean NAME?`` when a name is near enough, else nothing."""
+    """``; did you mean NAME?`` if a known name is similar, else an empty string."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -162,7 +162,7 @@ def list_of(shape: Shape[T]) -> Shape[tuple[T, ...]]:
 
 
 def mapping_of(shape: Shape[T]) -> Shape[dict[str, T]]:
-    """Free keys, values of one shape."""
+    """Any keys, values of one shape."""
 
     def read(reading: Reading, node: yaml.Node, path: str) -> dict[str, T]:
         items = _items(reading, node, path)
@@ -177,7 +177,7 @@ def record(
     required: Mapping[str, Shape[Any]],
     optional: Mapping[str, Shape[Any]] | None = None,
 ) -> Shape[T]:
-    """Known keys; ``make`` gets them by name, and ``place`` as well. It may raise ``ValueError``."""
+    """Fixed keys, which are passed to ``make`` by name, with ``place``. It may raise ``ValueError``."""
     shapes = {**required, **(optional or {})}
 
     def read(reading: Reading, node: yaml.Node, path: str) -> T:
@@ -203,14 +203,14 @@ def record(
 def _read_all(
     reading: Reading, items: Mapping[str, tuple[Shape[T], yaml.Node]], before: int | None = None
 ) -> dict[str, T]:
-    """Read every item, also after a faulty one; raises ``Faulty`` when errors came since ``before``."""
+    """Read all items, even after an invalid one; raises ``Invalid`` if there are errors since ``before``."""
     before = len(reading.errors) if before is None else before
     values: dict[str, T] = {}
     for path, (shape, node) in items.items():
-        with contextlib.suppress(Faulty):
+        with contextlib.suppress(Invalid):
             values[path] = shape(reading, node, path)
     if len(reading.errors) > before:
-        raise Faulty
+        raise Invalid
     return values
 
 

@@ -20,15 +20,15 @@ from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_r
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
-from orchestrator.store.store import Store, disk_trouble
+from orchestrator.store.store import Store, convert_disk_errors
 
-# bytes of one piece; of what is longer, the middle is left out
-PIECE_LIMIT = 4 << 20
+# size limit of one file in bytes; the middle of a longer one is left out
+MEMBER_LIMIT = 4 << 20
 _FAILING = (Status.FAIL, Status.CRASH, Status.TIMEOUT, Status.BROKEN)
 
 
 def is_failing(verdict: Verdict) -> bool:
-    """Whether its trial leaves a bundle: also where the failure was expected."""
+    """Whether a trial gets a bundle; also if its failure was expected."""
     return verdict.raw in _FAILING
 
 
@@ -38,27 +38,27 @@ def name_bundle(job: JobRecord, result: TrialResult) -> str:
 
 
 def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
-    """Write a bundle for each failing trial below a folder; what was there under the same name is replaced.
+    """Write a bundle for each failing trial to a folder; replaces bundles of the same name.
 
-    Raises ``InfraError`` when there is no zstd.
+    Raises ``InfraError`` if zstd is not installed.
     """
     made = []
     for job in run.jobs:
         failing: dict[tuple[str, int], TrialResult] = {}
         for result in job.results:
-            # a trial is judged by itself
+            # judge each trial separately
             if any(map(is_failing, _judge_one(job, result))):
                 failing[result.test, result.trial] = result
         if not failing:
             continue
-        shared = dict(_list_job_pieces(job, store))
+        shared = dict(_list_job_members(job, store))
         for result in failing.values():
-            pieces = {**shared, **dict(_list_result_pieces(run, job, result, store))}
+            members = {**shared, **dict(_list_result_members(run, job, result, store))}
             path = folder / name_bundle(job, result)
             if path.exists() and not store.path("kernels", job.build_id or "none").is_dir():
-                # it comes from where the kernel was, and has more than could be found here
+                # it was imported and has the kernel, which is not in this store
                 continue
-            _publish(_pack(path.name.removesuffix(".tar.zst"), pieces), path)
+            _publish(_pack(path.name.removesuffix(".tar.zst"), members), path)
             made.append(path)
     return made
 
@@ -68,10 +68,10 @@ def _judge_one(job: JobRecord, result: TrialResult) -> tuple[Verdict, ...]:
     return judge_job(dataclasses.replace(job, tests=tests, results=(result,), failure=None))
 
 
-def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
-    """What all trials on one kernel have in common; None for what is not there."""
-    told = dataclasses.asdict(job)
-    yield "job.json", _as_json({key: told[key] for key in told if key not in ("results", "tests")})
+def _list_job_members(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
+    """The files that all trials on one kernel share; None for missing ones."""
+    fields = dataclasses.asdict(job)
+    yield "job.json", _as_json({key: fields[key] for key in fields if key not in ("results", "tests")})
     kernel = store.path("kernels", job.build_id or "none")
     yield "kernel/config", _read(kernel / "config")
     yield "kernel/build.json", _read(kernel / "build.json")
@@ -79,7 +79,7 @@ def _list_job_pieces(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes 
         yield PATCHES, _read(kernel / PATCHES) or export_patches(store, job.base, job.commit)
 
 
-def _list_result_pieces(
+def _list_result_members(
     run: RunRecord, job: JobRecord, result: TrialResult, store: Store
 ) -> Iterator[tuple[str, bytes | None]]:
     yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.test)}\n".encode()
@@ -95,9 +95,9 @@ def _list_result_pieces(
 
 
 def _find_boot(result: TrialResult, store: Store) -> Path | None:
-    """The folder of the boot that a result is of, by the result itself: a record does not name its variant.
+    """The folder of a result's boot, found by the stored result, as a record does not name its variant.
 
-    What came from another machine has another name here.
+    Boots of other machines have different names here.
     """
     found: dict[str, Path] = {}
     for path in sorted(
@@ -117,12 +117,12 @@ def _read(path: Path) -> bytes | None:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            if size <= PIECE_LIMIT:
-                return file.read(PIECE_LIMIT)
-            head = file.read(PIECE_LIMIT // 2)
-            file.seek(size - PIECE_LIMIT // 2)
-            left_out = f"\n[{size - PIECE_LIMIT} bytes left out]\n".encode()
-            return head + left_out + file.read(PIECE_LIMIT // 2)
+            if size <= MEMBER_LIMIT:
+                return file.read(MEMBER_LIMIT)
+            head = file.read(MEMBER_LIMIT // 2)
+            file.seek(size - MEMBER_LIMIT // 2)
+            left_out = f"\n[{size - MEMBER_LIMIT} bytes left out]\n".encode()
+            return head + left_out + file.read(MEMBER_LIMIT // 2)
     except OSError:
         return None
 
@@ -135,22 +135,22 @@ def _as_json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _pack(name: str, pieces: Mapping[str, bytes | None]) -> bytes:
+def _pack(name: str, members: Mapping[str, bytes | None]) -> bytes:
     packed = io.BytesIO()
-    missing = sorted(piece for piece, content in pieces.items() if content is None)
-    added = {"MISSING": "".join(f"{piece}\n" for piece in missing).encode()} if missing else {}
+    missing = sorted(path for path, content in members.items() if content is None)
+    added = {"MISSING": "".join(f"{path}\n" for path in missing).encode()} if missing else {}
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for piece, content in sorted({**pieces, **added}.items()):
+        for path, content in sorted({**members, **added}.items()):
             if content is not None:
-                member = tarfile.TarInfo(f"{name}/{piece}")
-                member.size, member.mode = len(content), 0o755 if piece == "REPLAY" else 0o644
+                member = tarfile.TarInfo(f"{name}/{path}")
+                member.size, member.mode = len(content), 0o755 if path == "REPLAY" else 0o644
                 archive.addfile(member, io.BytesIO(content))
     return packed.getvalue()
 
 
 def _publish(content: bytes, path: Path) -> None:
-    """Compress into place, so that nobody sees half an archive."""
-    with disk_trouble(path):
+    """Write the compressed archive atomically."""
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as draft:
             packed = Path(draft) / path.name.removesuffix(".zst")

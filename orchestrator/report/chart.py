@@ -12,36 +12,38 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 110, 44, 8, 18
 
 
 def render_rates(points: Sequence[Entry]) -> str:
-    """The failure rate of each result that told one, with its interval; empty without any."""
-    # more hits than tries are a count, not a rate
+    """The failure rates with their intervals; empty if no result has a rate."""
+    # skip invalid rates with more hits than tries
     rates = [(point, point.rate) for point in points if point.rate]
-    told = [(point, rate) for point, rate in rates if 0 <= rate.hits <= rate.tries > 0]
-    if not told:
+    shown = [(point, rate) for point, rate in rates if 0 <= rate.hits <= rate.tries > 0]
+    if not shown:
         return ""
-    bounds = [statistics.find_interval(rate) for _, rate in told]
+    bounds = [statistics.find_interval(rate) for _, rate in shown]
     top = max(high for _, high in bounds)
     marks = []
-    for number, ((point, rate), (low, high)) in enumerate(zip(told, bounds, strict=True)):
-        x, y = _place_x(number, len(told)), _place_y(rate.hits / rate.tries, top)
-        title = f"{_say_where(point)}: {rate}, {statistics.percent(low)} to {statistics.percent(high)}"
+    for number, ((point, rate), (low, high)) in enumerate(zip(shown, bounds, strict=True)):
+        x, y = _place_x(number, len(shown)), _place_y(rate.hits / rate.tries, top)
+        title = f"{_describe_point(point)}: {rate}, {statistics.percent(low)} to {statistics.percent(high)}"
         marks.append(
             f'<g><title>{escape(title)}</title><line x1="{x}" x2="{x}" y1="{_place_y(low, top)}" '
             f'y2="{_place_y(high, top)}" class="bar"/>'
             f'<circle cx="{x}" cy="{y}" r="3.5" class="{_side(point)}"/></g>'
         )
-    return _frame("failure rate, 95 % interval", statistics.percent(top), marks, [point for point, _ in told])
+    return _frame(
+        "failure rate, 95 % interval", statistics.percent(top), marks, [point for point, _ in shown]
+    )
 
 
 def render_durations(points: Sequence[Entry]) -> str:
-    """How long each result took; empty when there is only one, which tells nothing over time."""
+    """The duration of each result; empty if there is only one."""
     if len(points) < 2:
         return ""
     top = max(point.duration_s for point in points) or 1.0
     marks = []
     for number, point in enumerate(points):
         x, y = _place_x(number, len(points)), _place_y(point.duration_s, top)
-        title = f"{_say_where(point)}: {point.raw.upper()}, {point.duration_s:.3f} s"
-        # bad ones are square: the shape tells what the colour tells
+        title = f"{_describe_point(point)}: {point.raw.upper()}, {point.duration_s:.3f} s"
+        # failures are square, so that the chart does not depend on colour
         shape = (
             f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" class="bad"/>'
             if _side(point) == "bad"
@@ -51,7 +53,7 @@ def render_durations(points: Sequence[Entry]) -> str:
     return _frame("duration; squares failed", f"{top:.2f} s", marks, points)
 
 
-def _say_where(point: Entry) -> str:
+def _describe_point(point: Entry) -> str:
     return f"{point.started[:16]} {point.kernel}{f' + {point.series}' if point.series else ''}"
 
 

@@ -22,12 +22,12 @@ FILES = ("report.json", "report.ktap", "junit.xml", PAGE)
 
 
 def choose_runs(store: Store, names: str) -> list[str]:
-    """The ids of ``RUN=a,b``, or that of the latest run; raises ``UsageError`` for all that are not there."""
+    """The run ids of ``RUN=a,b``, or the latest run; raises ``UsageError`` for each unknown id."""
     runs = store.path("runs")
     if not names:
         latest = runs / "latest"
         if not latest.exists():
-            raise UsageError("there is no run yet", where=str(runs), hint="cowbell test makes one")
+            raise UsageError("there is no run yet", where=str(runs), hint="start one with cowbell test")
         return [latest.resolve().name]
     chosen = list(dict.fromkeys(filter(None, names.split(","))))
     known = [path.parent.name for path in runs.glob("*/record.json")]
@@ -46,11 +46,11 @@ def judge_runs(store: Store, run_ids: Sequence[str]) -> Judged:
     return join_runs([load_run(runs / run_id / "record.json") for run_id in run_ids])
 
 
-def write_reports(judged: Judged, store: Store, tell: Callable[[str], None], *, is_new: bool) -> None:
-    """Write what is missing of ``FILES`` and what ``latest`` points to; all of them where the run is new."""
+def write_reports(judged: Judged, store: Store, note: Callable[[str], None], *, is_new: bool) -> None:
+    """Write the missing ``FILES``, or all of them for a new run, and update ``latest``."""
 
     def render_page(judged: Judged) -> str:
-        with open_history(store, tell) as db:
+        with open_history(store, note) as db:
             return render_html(judged, find_entries(db))
 
     folder = store.path("runs") / judged.run.run_id
@@ -62,7 +62,7 @@ def write_reports(judged: Judged, store: Store, tell: Callable[[str], None], *, 
 
 
 def point_latest(store: Store, run_id: str) -> None:
-    """Make a run the one that is meant where none is named."""
+    """Make a run the latest one, the default of ``RUN=``."""
     with contextlib.suppress(FileExistsError):
         draft = store.path("runs", f".latest-{os.getpid()}")
         draft.symlink_to(run_id)
@@ -70,9 +70,9 @@ def point_latest(store: Store, run_id: str) -> None:
 
 
 def publish(judged: Judged, store: Store, target: Path) -> list[str]:
-    """Copy the reports and the evidence to a folder that a web server can show, the page as its index.
+    """Copy the reports and the evidence to a folder for a web server, with the page as ``index.html``.
 
-    Returns what is there now.
+    Returns the names of its files.
     """
     target.mkdir(parents=True, exist_ok=True)
     folder = store.path("runs") / judged.run.run_id
@@ -86,6 +86,6 @@ def publish(judged: Judged, store: Store, target: Path) -> list[str]:
 
 
 def write_bundles(judged: Judged, store: Store) -> None:
-    """The evidence of each trial that failed, beside the record of its run."""
+    """Write the evidence bundles of failing trials beside the record of their run."""
     for run in judged.parts or (judged.run,):
         make_bundles(run, store, store.path("runs") / run.run_id / "evidence")

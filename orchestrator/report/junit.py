@@ -8,7 +8,7 @@ from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_status
 from orchestrator.status import Status
 
-# characters that XML 1.0 has no way to say
+# characters that XML 1.0 cannot represent
 _NO_XML = {
     code: "\N{REPLACEMENT CHARACTER}"
     for code in (*(n for n in range(32) if n not in (9, 10, 13)), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
@@ -16,7 +16,7 @@ _NO_XML = {
 
 
 def render_junit(judged: Judged) -> str:
-    """JUnit XML: a suite a kernel. An expected failure is skipped with its reason, as GitLab shows it."""
+    """JUnit XML with a test suite per kernel. An expected failure is skipped, with its reason, for GitLab."""
     root = ET.Element("testsuites", name=judged.run.run_id)
     for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
         counts = Counter(_junit_kind(verdict.status) for verdict in verdicts)
@@ -41,13 +41,13 @@ def render_junit(judged: Judged) -> str:
                 time=f"{verdict.duration_s:.3f}",
             )
             if kind := _junit_kind(verdict.status):
-                said = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
-                element = ET.SubElement(test, kind, message=said)
+                message = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
+                element = ET.SubElement(test, kind, message=message)
                 if kind != "skipped":
                     element.set("type", verdict.status.upper())
-                again = "" if kind == "skipped" else f"again: {make_command(run, job, verdict.test)}"
-                told = filter(None, (verdict.why_expected, verdict.evidence, again))
-                element.text = "\n".join(told).translate(_NO_XML)
+                replay = "" if kind == "skipped" else f"repeat: {make_command(run, job, verdict.test)}"
+                lines = filter(None, (verdict.why_expected, verdict.evidence, replay))
+                element.text = "\n".join(lines).translate(_NO_XML)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

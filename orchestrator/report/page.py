@@ -22,12 +22,12 @@ from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict
 from orchestrator.status import Status
 
-# lines of a console that a page shows: before and after a splat's first line, or at the end
+# console lines on the page: before and after the first line of a splat, or at the end
 _BEFORE, _AFTER, _END, _END_GOOD = 8, 60, 40, 8
 _LINE = 400
-# of a chart, the last ones
+# a chart shows the last points only
 _MOST_POINTS = 50
-# what turns the direction of the text around it, has no width, or can not be written as UTF-8
+# characters that change the text direction, have no width, or cannot be encoded as UTF-8
 _UNSEEN = {
     code: f"<U+{code:04X}>"
     for code in (
@@ -40,7 +40,7 @@ _SIGNS = {Status.PASS: "✓", Status.XFAIL: "≈", Status.SKIP: "–"}
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Lines of a console, each with whether a splat begins there, and how many there were around them."""
+    """Lines of a console, each with whether a splat starts there; the numbers of lines before and after."""
 
     lines: tuple[tuple[str, bool], ...]
     before: int
@@ -49,14 +49,14 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A verdict as the page has it. ``bundle`` is the path of its evidence, ``log`` its boot's console."""
+    """A verdict on the page. ``bundle`` is the path of its evidence, ``log`` the console of its boot."""
 
     anchor: str
     verdict: Verdict
     trial: int
     command: str
     excerpt: Excerpt
-    said: Excerpt
+    diagnostics: Excerpt
     bundle: str
     log: str
     charts: Markup
@@ -64,7 +64,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A kernel of the matrix; ``run`` is the run's id where several are shown."""
+    """A kernel of the matrix; ``run`` is its run id if several runs are shown."""
 
     name: str
     job: JobRecord
@@ -74,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """A test over all columns, None where it was not planned, and how it flips within rows, if it does."""
+    """A test over all columns, None if it was not planned, and its flips within rows."""
 
     name: str
     variants: tuple[Shown | None, ...]
@@ -82,8 +82,8 @@ class PageLine:
 
 
 def find_excerpt(console: str, *, is_good: bool = False) -> Excerpt:
-    """The lines around the first fault, else around the first splat, else the last ones."""
-    # printk's lines only: a carriage return or a form feed of the guest begins none
+    """The lines around the first fault, or around the first splat, or the last lines."""
+    # split at newlines only, not at other line ends in guest output
     lines = console.removesuffix("\n").split("\n") if console else []
     splats = parse_console(console).splats
     marked = {splat.line_number for splat in splats}
@@ -99,12 +99,12 @@ def find_excerpt(console: str, *, is_good: bool = False) -> Excerpt:
 
 
 def make_visible(text: object) -> str:
-    """A guest's words with nothing in them that a page would obey or hide."""
+    """Guest output without control and invisible characters."""
     return make_printable(str(text)).translate(_UNSEEN)
 
 
 def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
-    """The page; ``history`` is what its charts are made of, oldest first."""
+    """The page; ``history`` has the entries for its charts, oldest first."""
     columns = _make_columns(judged, history)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.report", "."),
@@ -155,10 +155,10 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
                     excerpt=find_excerpt(
                         result.console if result else "", is_good=verdict.raw is Status.PASS
                     ),
-                    said=find_excerpt(result.said if result else ""),
+                    diagnostics=find_excerpt(result.said if result else ""),
                     bundle=path + name_bundle(job, result) if result and is_kept else "",
                     log=f"{result.boot}/console.log" if result else "",
-                    # made by us, its words escaped there
+                    # generated and escaped by chart
                     charts=Markup(render_rates(points) + render_durations(points)),  # noqa: S704
                 )
             )

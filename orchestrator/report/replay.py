@@ -7,12 +7,12 @@ from pathlib import Path
 from orchestrator.result.record import JobRecord, RunRecord
 from orchestrator.source.tree import name_folder
 
-# what this job and this test say better than the whole run's command
+# variables that are replaced by the values of the job and the test
 _OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
 
 
 def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
-    """As it can be pasted into a shell, also where names have blanks or quotes."""
+    """The command, quoted for a shell."""
     words = shlex.split(run.command)
     given = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
     kept = [f"{name}={value}" for name, value in given.items() if name.isupper() and name not in _OURS]
@@ -27,20 +27,20 @@ def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
 
 
 def _find_tree(job: JobRecord) -> str:
-    """The name of a tree that is declared; a folder of the user's is known by its path."""
+    """The name of a declared tree, or the path of a local folder."""
     is_folder = job.tree.split(":")[0] == name_folder(Path(job.origin))
     return f"{job.origin}:{job.base[:12]}" if is_folder else job.tree
 
 
-def _find_series(name: str, asked: str) -> str:
-    """The word of the command that brought the series, or its name."""
+def _find_series(name: str, series: str) -> str:
+    """The value of SERIES= that selected the series, or its name."""
     if not name:
         return "none"
-    return next((word for word in asked.split(",") if Path(word).stem == name or word == name), name)
+    return next((word for word in series.split(",") if Path(word).stem == name or word == name), name)
 
 
 def _find_folder(words: list[str]) -> list[str]:
-    """The ``-C DIR`` of the command."""
+    """The ``-C DIR`` option of the command."""
     for number, word in enumerate(words):
         if word.startswith("-C") and len(word) > 2:
             return [word]

@@ -37,9 +37,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Judged:
-    """A run with its verdicts, and what the reports need to know of it.
+    """A run with its verdicts, as the reports need it.
 
-    ``parts`` are the runs that it was joined from, in the order of its jobs; empty when it is one run.
+    ``parts`` are the runs that it was joined from, in the order of its jobs; empty for a single run.
     """
 
     run: RunRecord
@@ -56,7 +56,7 @@ class Judged:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A name for each job, no two the same: row and variant, and what else tells runs apart."""
+        """A unique name for each job: row and variant, and the run id if there are several runs."""
         plain = [f"{job.row}/{job.variant}" for job in self.run.jobs]
         if not self.parts:
             return tuple(plain)
@@ -68,7 +68,7 @@ class Judged:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether there is a verdict at all, and none is bad."""
+        """Whether there are verdicts and none of them is bad."""
         statuses = [verdict.status for verdict in self.verdicts]
         return bool(statuses) and not any(status.is_bad for status in statuses)
 
@@ -86,15 +86,15 @@ class Judged:
     def summary(self) -> str:
         counts = Counter(verdict.status for verdict in self.verdicts)
         words = {Status.XFAIL: "failed as expected", Status.XPASS: "passed unexpectedly"}
-        said = ", ".join(
+        parts = ", ".join(
             f"{counts[status]} {words.get(status, status)}" for status in Status if counts[status]
         )
         ending = "every verdict is the expected one" if self.is_as_expected else "NOT as expected"
-        return f"{sum(counts.values())} verdicts: {said or 'none'}: {ending}"
+        return f"{sum(counts.values())} verdicts: {parts or 'none'}: {ending}"
 
 
 def join_runs(runs: Sequence[RunRecord]) -> Judged:
-    """Several runs as one, in the order given; one stays what it is."""
+    """Join runs in the given order; a single run is not changed."""
     if len(runs) == 1:
         return Judged(runs[0])
     names = [run.run_id for run in runs]
@@ -108,7 +108,7 @@ def join_runs(runs: Sequence[RunRecord]) -> Judged:
 
 
 def describe_status(verdict: Verdict) -> str:
-    """What happened, and whether that was expected, in a word or two."""
+    """The outcome, and whether it was expected, as short text."""
     if verdict.status is Status.XFAIL:
         return f"{verdict.raw.upper()} (expected)"
     if verdict.status is Status.XPASS:
@@ -133,9 +133,9 @@ def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobR
     if len(rates) < 2 or len(rates) < len(found) or not any(rate.hits for rate in rates):
         return ""
     low, high = statistics.find_difference(rates[0], rates[-1])
-    sure = statistics.percent(statistics.CONFIDENCE)
+    confidence = statistics.percent(statistics.CONFIDENCE)
     between = f"{statistics.percent(low)} to {statistics.percent(high)}"
-    return f"{rates[0]} less {rates[-1]}: {between} with {sure} confidence"
+    return f"{rates[0]} less {rates[-1]}: {between} with {confidence} confidence"
 
 
 def describe_kernel(job: JobRecord) -> str:
@@ -143,17 +143,17 @@ def describe_kernel(job: JobRecord) -> str:
 
 
 def describe_boot(job: JobRecord) -> str:
-    """The accelerator, and who booted the guests if it was not us."""
+    """The accelerator, and whether vng booted the guests."""
     return f"{job.accel}{', booted by vng' if job.boot == 'vng' else ''}"
 
 
 def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
-    """What the guests were found to be, from inside; each once, none for those that were given nothing."""
+    """The verified setup of the guests, each once."""
     return list(dict.fromkeys(filter(None, (describe_setup(job.guest_setup) for job in kernels))))
 
 
 def make_tables(judged: Judged) -> Iterator[Table]:
-    """One table a row: test by kernel, and what flipped."""
+    """A table per row: test by kernel, with flips."""
     for group in judged.groups:
         row, kernels, tests = group.row, group.jobs, group.tests
         accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
@@ -181,9 +181,9 @@ def make_tables(judged: Judged) -> Iterator[Table]:
 
 
 def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
-    """What ended a job early, once; for each verdict what it is, was seen, was expected.
+    """Titles and texts: failures of jobs, and for each verdict the reason, the evidence, the expectation.
 
-    A PASS is told only where there is more to it: how sure it is of a race, what was passed over.
+    A PASS is listed only if it has a rate or ignored known issues.
     """
     for job, verdicts in judged.jobs:
         if job.left_out:
@@ -196,22 +196,22 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             has_more = verdict.status is not Status.PASS or verdict.rate or verdict.known
             if not has_more or verdict.stage != "run":
                 continue
-            text = "\n".join([verdict.reason, *(f"passed over: {known}" for known in verdict.known)])
+            text = "\n".join([verdict.reason, *(f"known issue: {known}" for known in verdict.known)])
             if verdict.why_expected:
                 text += f"\nexpected {verdict.expected.upper()}: {verdict.why_expected}"
             if verdict.status.is_bad:
-                # the reason has said a part of it
+                # without the lines that are in the reason
                 rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
                 text += "\n".join(["", *rest])[:1500]
             yield f"{describe_status(verdict)} {verdict.name} on {job.variant}", text
     for group in judged.groups:
         for name, by_kernel in group.tests.items():
-            if told := describe_difference(by_kernel, group.jobs):
-                yield f"{name}, {group.jobs[0].variant} less {group.jobs[-1].variant}", told
+            if difference := describe_difference(by_kernel, group.jobs):
+                yield f"{name}, {group.jobs[0].variant} less {group.jobs[-1].variant}", difference
 
 
 def make_report(judged: Judged) -> dict[str, object]:
-    """The report as plain data: what ``--json`` prints and what the page is made of."""
+    """The report as plain data, as printed by ``--json``."""
     jobs = [
         {
             **{
@@ -239,7 +239,7 @@ def render_json(judged: Judged) -> str:
 
 
 def render_ktap(judged: Judged) -> str:
-    """KTAP version 1: a subtest a kernel, with the verdicts as its tests."""
+    """KTAP version 1: a subtest per kernel, with its verdicts as tests."""
     lines = ["KTAP version 1", f"1..{len(judged.jobs)}"]
     for number, ((job, verdicts), name) in enumerate(zip(judged.jobs, judged.names, strict=True), 1):
         lines += [

@@ -14,7 +14,7 @@ from orchestrator.store.store import Store, make_id
 
 
 def find_results_dir(machine: Machine, store: Store) -> Path:
-    """Where results of one kernel on one machine live."""
+    """The folder of the results of one kernel on one machine."""
     shape = dataclasses.asdict(machine.shape)
     return store.path(
         "results",
@@ -38,7 +38,10 @@ def _result_path(folder: Path, test: str, content_id: str, trial: int = 1) -> Pa
 def find_results(
     folder: Path, test: GuestTest, program_id: str, splats: tuple[Known, ...]
 ) -> list[TrialResult]:
-    """What the test came to before, trial by trial, up to one that was no answer; ``splats`` are none."""
+    """The stored results of a test, trial by trial, up to the first inconclusive one.
+
+    ``splats`` are the known issues.
+    """
     found: list[TrialResult] = []
     while known := load_result(_result_path(folder, test.id, program_id, len(found) + 1)):
         if not is_conclusive(known, test.subtests, splats):
@@ -52,8 +55,8 @@ def keep_result(folder: Path, result: TrialResult) -> None:
 
 
 def forget_results(folder: Path, test: GuestTest, program_id: str) -> None:
-    """All trials, so that the next one is the first. What came from another machine stays."""
+    """Delete the results of all trials of a test; imported results are kept."""
     paths = (_result_path(folder, test.id, program_id, trial) for trial in itertools.count(1))
-    # the last one first: a kill on the way must leave no old one to follow a new one
+    # the last one first: if this is killed, no old trial may follow a new one
     for path in reversed(list(itertools.takewhile(Path.exists, paths))):
         path.unlink()

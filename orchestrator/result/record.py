@@ -19,7 +19,7 @@ from orchestrator.status import Status
 from orchestrator.store.store import write_json
 
 SCHEMA = 6
-# what SQLite can keep
+# the integers that SQLite can store
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
@@ -41,15 +41,15 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One test as it ran. ``console`` is the kernel's log from the end of the test before to its own end.
+    """One trial of a test. ``console`` is the kernel log from the end of the previous test to its own end.
 
-    Of a guest's last test it goes on until the guest has ended. ``console_lost`` is how many bytes of it
-    were too many to keep. ``exit_status`` is None when the guest was gone before the end was marked, -1 for a
-    signal. ``taint`` is ``/proc/sys/kernel/tainted`` before and after, None when it could not be read.
-    ``how`` is what showed that the guest was lost, ``said`` what its kernel then said when it was asked,
-    ``core`` the file with its memory. ``boot_trouble`` is why the guest had to be booted twice.
-    ``trial`` counts from 1 where a test is run again. ``started`` is UTC in ISO 8601, ``console_at`` the byte
-    of the boot's console log where ``console`` begins, ``host`` the machine's name; older records do not say.
+    For the last test of a guest it includes the shutdown. ``console_lost`` is the number of bytes beyond the
+    limit. ``exit_status`` is None if the guest was lost before the end marker, -1 for a signal. ``taint`` is
+    ``/proc/sys/kernel/tainted`` before and after, None if it could not be read. If the guest was lost,
+    ``how`` is the evidence, ``said`` the output of the hang diagnostics, and ``core`` the file with its
+    memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
+    UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
+    name of the machine; older records lack these.
     """
 
     test: str
@@ -84,8 +84,8 @@ class TrialResult:
 class Expected:
     """An expectation for a test of this job: an id or glob, a status, and the reason.
 
-    ``until`` is the last day (ISO 8601) that it holds, ``is_over`` whether that had passed when it was run;
-    ``fingerprint`` (or a glob) is that of the crash.
+    ``until`` is the last day (ISO 8601) on which it holds, ``is_over`` whether it had passed at the time of
+    the run. ``fingerprint`` is that of the crash, or a glob.
     """
 
     test: str
@@ -135,10 +135,9 @@ class Failure:
 class JobRecord:
     """One variant of a row. Fields are filled as stages end; ``left_out`` says why nothing ran.
 
-    ``origin`` is where ``base``, the tree's own commit, came from. ``commit`` and ``tree_id`` are what was
-    built, with ``fixups`` and series.
-    ``boot`` is who booted the guests, ``qemu`` for us or ``vng``.
-    ``tests`` are the planned tests with the names of their subtests, ``races`` those that are races,
+    ``base`` is the commit of the tree and ``origin`` where it came from; ``commit`` and ``tree_id`` are those
+    of the built source, with ``fixups`` and series. ``boot`` is ``qemu`` or ``vng``.
+    ``tests`` are the planned tests with the names of their subtests, ``races`` the races among them,
     ``target_rates`` the rates for which they were repeated, by subtest. ``known`` are the known issues.
     ``results`` has the trials of a test in order. ``guest_setup`` is the verified state of the guest, if its
     row requests more than CPUs and memory.
@@ -183,7 +182,7 @@ class RunRecord:
     schema: int = SCHEMA
 
 
-# records of other machines are imported: the type of each value is checked
+# check the type of each value, as records of other machines are imported
 _RUN = TypeAdapter(RunRecord)
 _JOB = TypeAdapter(JobRecord)
 _RESULT = TypeAdapter(TrialResult)
@@ -196,7 +195,7 @@ def save_run(run: RunRecord, folder: Path) -> Path:
 
 
 def load_run(path: Path) -> RunRecord:
-    """Raises ``UsageError`` when the file is no record of this schema."""
+    """Raises ``UsageError`` if the file is not a record of this schema."""
     try:
         fields = json.loads(path.read_bytes())
         if fields.get("schema") != SCHEMA:
@@ -210,13 +209,13 @@ def load_run(path: Path) -> RunRecord:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except ValidationError as error:
         wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
-        raise UsageError(f"is not a run's record: {'; '.join(wrong)}", where=str(path)) from None
+        raise UsageError(f"is not the record of a run: {'; '.join(wrong)}", where=str(path)) from None
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UsageError(f"is not a run's record: {error}", where=str(path)) from None
+        raise UsageError(f"is not the record of a run: {error}", where=str(path)) from None
 
 
 def load_result(path: Path) -> TrialResult | None:
-    """A test result of the store; None when there is none, or it is not whole."""
+    """A test result of the store; None if there is none or it is incomplete."""
     try:
         return _RESULT.validate_python(json.loads(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):
@@ -228,12 +227,12 @@ def save_result(result: TrialResult, path: Path) -> None:
 
 
 def save_job(job: JobRecord, path: Path) -> None:
-    """Save the job of the results beside it, in case the run is killed before it has a record."""
+    """Save a job beside its results, in case the run is killed before it has a record."""
     write_json(path, dataclasses.asdict(dataclasses.replace(job, results=())))
 
 
 def load_job(path: Path) -> JobRecord | None:
-    """None when there is none, or it is not whole."""
+    """The job of a folder of results; None if there is none or it is incomplete."""
     try:
         return _JOB.validate_python(json.loads(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):

@@ -11,15 +11,15 @@ import math
 from orchestrator.parse.ktap import Rate
 
 CONFIDENCE = 0.95
-# the standard normal's quantile of 97.5 %
+# the 97.5 % quantile of the standard normal distribution
 _Z = 1.959964
 
 
 def find_interval(rate: Rate) -> tuple[float, float]:
-    """Between which rates the true one lies; of a race that was never hit, 0 and the rate it is below.
+    """The confidence interval of a rate.
 
-    That bound is one-sided: at any higher rate, as many misses in a row come in less than 5 % of the times.
-    More hits than tries are no rate, and nothing is known.
+    For a race that was never hit the upper bound is one-sided: at any higher rate, so many misses in a row
+    have a probability below 5 %. Without tries, or with more hits than tries, it is 0 to 1.
     """
     if not rate.tries or rate.hits > rate.tries:
         return 0.0, 1.0
@@ -27,24 +27,24 @@ def find_interval(rate: Rate) -> tuple[float, float]:
         return 0.0, -math.expm1(math.log(1 - CONFIDENCE) / rate.tries)
     risk = (1 - CONFIDENCE) / 2
     misses = Rate(rate.tries - rate.hits, rate.tries)
-    return find_floor(rate, risk), 1 - find_floor(misses, risk)
+    return find_lower_bound(rate, risk), 1 - find_lower_bound(misses, risk)
 
 
-def find_floor(rate: Rate, risk: float) -> float:
-    """What the true rate is at least: below it, that many hits or more come more rarely than ``risk``."""
+def find_lower_bound(rate: Rate, risk: float) -> float:
+    """The lower confidence bound: below it, so many hits or more have a probability below ``risk``."""
     low, high = 0.0, rate.hits / rate.tries
-    # as fine as a float is, also where the rate is small
+    # to the precision of a float, also for small rates
     for _ in range(60):
         middle = (low + high) / 2
-        if _reach(rate.hits, rate.tries, middle) < risk:
+        if _find_tail(rate.hits, rate.tries, middle) < risk:
             low = middle
         else:
             high = middle
     return low
 
 
-def _reach(hits: int, tries: int, rate: float) -> float:
-    """How probable that many hits or more are, at a rate below theirs: so the terms only become smaller."""
+def _find_tail(hits: int, tries: int, rate: float) -> float:
+    """The probability of so many hits or more at a rate below the observed one, where the terms decrease."""
     if not 0 < rate < 1:
         return rate
     ways = math.lgamma(tries + 1) - math.lgamma(hits + 1) - math.lgamma(tries - hits + 1)
@@ -58,20 +58,20 @@ def _reach(hits: int, tries: int, rate: float) -> float:
 def _find_wilson(rate: Rate) -> tuple[float, float]:
     share, z2 = rate.hits / rate.tries, _Z * _Z / rate.tries
     middle = (share + z2 / 2) / (1 + z2)
-    reach = _Z * math.sqrt(share * (1 - share) / rate.tries + z2 / (4 * rate.tries)) / (1 + z2)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    half_width = _Z * math.sqrt(share * (1 - share) / rate.tries + z2 / (4 * rate.tries)) / (1 + z2)
+    return max(0.0, middle - half_width), min(1.0, middle + half_width)
 
 
 def find_tries(floor: float, risk: float = 1 - CONFIDENCE) -> int:
-    """How many misses in a row say that a race is hit more rarely than ``floor`` (0 to 1).
+    """How many misses in a row show that a failure rate is below ``floor`` (0 to 1).
 
-    At that rate, so many come with a probability of at most ``risk``.
+    At that rate, so many misses have a probability of at most ``risk``.
     """
     return math.ceil(math.log(risk) / math.log1p(-floor)) if floor < 1 else 1
 
 
 def find_difference(one: Rate, other: Rate) -> tuple[float, float]:
-    """Between what the first rate less the second lies."""
+    """The confidence interval of the first rate minus the second."""
     a, b = one.hits / one.tries, other.hits / other.tries
     (a_low, a_high), (b_low, b_high) = _find_wilson(one), _find_wilson(other)
     return (
@@ -90,5 +90,5 @@ def describe(rate: Rate) -> str:
 
 
 def percent(share: float) -> str:
-    """Two digits that mean something."""
+    """Two significant digits."""
     return f"{100 * share:.0f} %" if abs(share) >= 0.095 else f"{100 * share:.2g} %"

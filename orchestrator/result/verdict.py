@@ -17,7 +17,7 @@ from orchestrator.result.finding import Finding, judge_result, list_known
 from orchestrator.result.record import Expected, Failure, JobRecord, Known, TargetRate, TrialResult
 from orchestrator.status import Status
 
-# of several trials, the first of these that came decides
+# the verdict of several trials is the first of these that occurs
 WORST_FIRST = (
     Status.CRASH,
     Status.FAIL,
@@ -32,14 +32,14 @@ WORST_FIRST = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one subtest came to on one kernel. ``name`` is the test's id, with parameters if it has any.
+    """The verdict on one subtest on one kernel. ``name`` is the test's id with its parameters, if any.
 
-    ``raw`` is what happened, ``status`` that seen through the expectation. ``reason`` says why in one line,
-    ``evidence`` shows it, ``stage`` is where it was decided. ``rate`` is how often a race was hit, and
-    ``interval`` (0 to 1) where its true rate lies; a race that tells no tries has its trials for them.
-    ``trial`` is the number of the trial that decided, of ``trials``; one more where it never came to it.
-    ``fingerprint`` is that of the kernel's first complaint if it is a CRASH, ``known`` are complaints that
-    were passed over, each with why.
+    ``raw`` is the outcome, ``status`` the outcome given the expectation. ``reason`` is one line, ``evidence``
+    an excerpt of the output, ``stage`` the stage that decided. ``rate`` is how often a race was hit, and
+    ``interval`` (0 to 1) its confidence interval; without tries of its own, a trial counts as one try.
+    ``trial`` is the trial that decided, of ``trials``; one more if that trial could not run.
+    ``fingerprint`` is that of the first splat of a CRASH, ``known`` are the known issues that were ignored,
+    each with its reason.
     """
 
     test: str
@@ -61,7 +61,7 @@ class Verdict:
 
 
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
-    """A verdict for every subtest that was planned, in that order; none for a job that was left out."""
+    """A verdict for each planned subtest, in order; none for a job that was left out."""
     results: dict[str, list[TrialResult]] = {}
     for result in job.results:
         results.setdefault(result.test, []).append(result)
@@ -79,14 +79,14 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
             )
             finding = lost or finding
             expected = find_expected(job.expect, test, finding.name)
-            foreseen, why = _foresee(expected, finding)
+            wanted, why = _apply_expectation(expected, finding)
             verdicts.append(
                 Verdict(
                     test=test,
                     name=make_printable(finding.name),
                     raw=finding.status,
-                    status=finding.status.against(foreseen),
-                    expected=foreseen,
+                    status=finding.status.against(wanted),
+                    expected=wanted,
                     why_expected=why,
                     stage=job.failure.stage if job.failure and (lost or not trials) else "run",
                     reason=make_printable(finding.reason),
@@ -103,26 +103,26 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def _foresee(expected: Expected | None, finding: Finding) -> tuple[Status, str]:
-    """What is expected of a subtest, and why; what is over, or is another crash, is told and not expected."""
+def _apply_expectation(expected: Expected | None, finding: Finding) -> tuple[Status, str]:
+    """The expected status and the reason; PASS if the expectation is over or is for another crash."""
     if not expected:
         return Status.PASS, ""
     if expected.is_over:
-        return Status.PASS, f"not any more: to {expected.status} until {expected.until}: {expected.why}"
+        return Status.PASS, f"expectation ended: {expected.status} until {expected.until}: {expected.why}"
     if (
         expected.fingerprint
         and finding.status is Status.CRASH
         and not fnmatch.fnmatchcase(finding.fingerprint, expected.fingerprint)
     ):
-        this = finding.fingerprint or "without a word"
-        return Status.PASS, f"another crash, {expected.fingerprint}, and this is {this}: {expected.why}"
+        this = finding.fingerprint or "no console output"
+        return Status.PASS, f"expected another crash, {expected.fingerprint}, got {this}: {expected.why}"
     return expected.status, f"until {expected.until}: {expected.why}" if expected.until else expected.why
 
 
 def is_conclusive(result: TrialResult, subtests: tuple[str, ...], splats: tuple[Known, ...] = ()) -> bool:
     """Whether a stored result answers the question, so that the test need not run again.
 
-    ``splats`` are the known ones, that are no answer.
+    ``splats`` are the known issues, which are ignored.
     """
     return all(finding.status is not Status.BROKEN for finding in judge_result(result, subtests, splats))
 
@@ -133,8 +133,8 @@ def is_answered(
     target_rates: Mapping[str, TargetRate],
     splats: tuple[Known, ...] = (),
 ) -> bool:
-    """Whether a race need not be tried once more: each of its subtests has failed, or says nothing, or was
-    missed so often that its rate is below its target rate. ``splats`` are the known issues.
+    """Whether a race needs no more trials: each subtest has failed, has no rate, or has so many misses that
+    its rate is below its target rate. ``splats`` are the known issues.
     """
     return all(
         finding.status is not Status.PASS
@@ -145,7 +145,7 @@ def is_answered(
 
 
 def find_expected(expect: tuple[Expected, ...], test: str, name: str) -> Expected | None:
-    """The first expectation whose id or glob is the test's, or the subtest's with its parameters."""
+    """The first expectation whose id or glob matches the test, or the subtest with its parameters."""
     for expected in expect:
         if is_match(expected.test, test) or is_match(expected.test, name):
             return expected
@@ -169,7 +169,7 @@ def _judge_trials(
 
 
 def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
-    """How often it was hit in all; a trial that tells no tries is one itself, if it says anything."""
+    """The sum of the rates; a conclusive trial of a race without a rate counts as one try."""
     rates = [
         finding.rate or Rate(int(finding.status.is_kernel_fault), 1)
         for finding in findings
@@ -183,7 +183,7 @@ def _weigh(finding: Finding, target: TargetRate | None) -> Finding:
     if not finding.rate or not finding.rate.hits <= finding.rate.tries > 0:
         return finding
     if not finding.rate.hits and finding.status.is_kernel_fault:
-        # it failed in another way than the one that it counts
+        # it failed, but not by a hit that it counts
         return finding
     text = statistics.describe(finding.rate)
     if target and finding.status is Status.PASS:
@@ -201,8 +201,8 @@ def _find_tries(target: TargetRate) -> int:
 def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Finding]:
     for name in subtests:
         if job.failure:
-            said = f"{job.failure.stage}: {job.failure.what}"
-            yield Finding(name, _find_status(job.failure), said, job.failure.hint)
+            reason = f"{job.failure.stage}: {job.failure.what}"
+            yield Finding(name, _find_status(job.failure), reason, job.failure.hint)
         else:
             yield Finding(name, Status.BROKEN, "was not run")
 
@@ -213,8 +213,8 @@ def _judge_lost(failure: Failure, finding: Finding, trials: int) -> Finding | No
     if status is finding.status:
         return None
     text = f"{failure.stage}, for trial {trials + 1}: {failure.what}"
-    said = f"{text}; before: {finding.reason}" if finding.reason else text
-    return replace(finding, status=status, reason=said, evidence=failure.hint, trial=trials + 1)
+    reason = f"{text}; before: {finding.reason}" if finding.reason else text
+    return replace(finding, status=status, reason=reason, evidence=failure.hint, trial=trials + 1)
 
 
 def _find_status(failure: Failure) -> Status:

@@ -20,7 +20,7 @@ from orchestrator.result.record import Ended
 # native seconds for the guest's network to take a connection, and for SSH to log in on it
 _ACCEPT_S, _LOGIN_S = 1.0, 2.0
 _WORDS = {
-    "answers": "its SSH answers but lets nobody in",
+    "answers": "its SSH answers, but the login fails",
     "refuses": "its network refuses SSH",
     "accepts": "its network answers, its SSH server does not",
     "is silent": "it answers neither SSH nor network",
@@ -31,13 +31,13 @@ _WORDS = {
 class Ending:
     """How a guest ended, one line of evidence, and the kernel's answers to SysRq.
 
-    ``asked_at`` is the offset of the console at which the first request was sent; None if there was none.
+    ``requested_at`` is the offset of the console at which the first request was sent; None if there was none.
     """
 
     ended: Ended
     how: str
-    said: str = ""
-    asked_at: int | None = None
+    output: str = ""
+    requested_at: int | None = None
     core: str = ""
 
 
@@ -47,15 +47,15 @@ def find_ending(guest: Guest, reason: GoneReason) -> Ending:
     The guest cannot be used afterwards.
     """
     guest.check_host()
-    monitor = guest.lines.monitor
+    monitor = guest.channels.monitor
     shutdown = monitor.find_shutdown()
     if guest.has_ended:
         core = keep_core(guest.machine, monitor, guest.folder) if guest.process.poll() is None else ""
-        guest.lines.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
+        guest.channels.serial.finish(1.0 if guest.process.poll() is not None else 0.0)
         ended = Ended.POWER_OFF if shutdown == "guest-shutdown" else Ended.RESET
         return Ending(ended, f"QEMU reports {shutdown}" if shutdown else "QEMU ended", core=core)
     if reason is GoneReason.FLOOD:
-        return Ending(Ended.FLOOD, f"console limit exceeded by {guest.lines.serial.dropped} bytes")
+        return Ending(Ended.FLOOD, f"console limit exceeded by {guest.channels.serial.dropped} bytes")
     if reason is GoneReason.PANIC:
         return Ending(Ended.HANG, "it did not end after its panic", core=_keep_core(guest))
     return _try_other_ways(guest, reason)
@@ -63,20 +63,22 @@ def find_ending(guest: Guest, reason: GoneReason) -> Ending:
 
 def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
     """Examine a guest that runs and does not answer on its SSH connection."""
-    network, asked_at = probe_network(guest), guest.console.stat().st_size
+    network, requested_at = probe_network(guest), guest.console.stat().st_size
     # if the kernel answers, the test did not end, or SSH was lost
     is_lost = reason is GoneReason.CONNECTION
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
-    if network == "answers" and (said := _ask_anew(guest)) is not None:
+    if network == "answers" and (output := _show_tasks(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
-        return Ending(ended, how, said, asked_at, _keep_core(guest))
-    found = gather_hang_diagnostics(guest.machine, guest.lines.serial, guest.lines.monitor)
+        return Ending(ended, how, output, requested_at, _keep_core(guest))
+    found = gather_hang_diagnostics(guest.machine, guest.channels.serial, guest.channels.monitor)
     how = _WORDS[network]
     if network == "is silent" and found.answers_sysrq:
         how = "it answers SysRq, but neither SSH nor network"
     elif network == "is silent":
         ended = Ended.HANG
-    return Ending(ended, f"{how}; {found.where}" if found.where else how, found.said, asked_at, found.core)
+    return Ending(
+        ended, f"{how}; {found.where}" if found.where else how, found.output, requested_at, found.core
+    )
 
 
 def probe_network(guest: Guest) -> str:
@@ -87,12 +89,12 @@ def probe_network(guest: Guest) -> str:
     """
     scale = guest.machine.time_scale
     try:
-        with socket.create_connection(("127.0.0.1", guest.lines.port), timeout=_ACCEPT_S * scale) as probe:
+        with socket.create_connection(("127.0.0.1", guest.channels.port), timeout=_ACCEPT_S * scale) as probe:
             try:
                 return "answers" if probe.recv(1) else "refuses"
             except TimeoutError:
                 # QEMU itself always accepts; check whether it still waits for the guest
-                if "TCP[SYN_SENT]" in guest.lines.monitor.ask("info usernet"):
+                if "TCP[SYN_SENT]" in guest.channels.monitor.ask("info usernet"):
                     return "is silent"
             probe.settimeout(_LOGIN_S * scale)
             try:
@@ -103,15 +105,17 @@ def probe_network(guest: Guest) -> str:
         return "refuses" if guest.process.poll() is None else "is silent"
 
 
-def _ask_anew(guest: Guest) -> str | None:
+def _show_tasks(guest: Guest) -> str | None:
     """Log in again and let the kernel print its tasks; returns its output, None if the login failed."""
     deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
-    serial = guest.lines.serial
+    serial = guest.channels.serial
     serial.allow()
     begin = serial.log.stat().st_size
     show = "echo w > /proc/sysrq-trigger; echo t > /proc/sysrq-trigger"
     try:
-        with contextlib.closing(connect(guest.lines.port, guest.lines.keys, guest.folder, deadline)) as ssh:
+        with contextlib.closing(
+            connect(guest.channels.port, guest.channels.keys, guest.folder, deadline)
+        ) as ssh:
             guest.ssh.close()
             guest.ssh = ssh
             guest.run(show, deadline)
@@ -128,13 +132,13 @@ def end_guest(guest: Guest, limit_s: float = 1.0) -> None:
     native seconds.
     """
     deadline = Deadline.after(limit_s * guest.machine.time_scale)
-    guest.lines.serial.allow()
+    guest.channels.serial.allow()
     with contextlib.suppress(GuestGone):
         guest.run("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.1; reboot -nf", deadline)
     while not guest.has_ended and not deadline.is_over:
         time.sleep(0.01)
-    guest.lines.serial.finish(deadline.remaining_s() if guest.process.poll() is not None else 0.0)
+    guest.channels.serial.finish(deadline.remaining_s() if guest.process.poll() is not None else 0.0)
 
 
 def _keep_core(guest: Guest) -> str:
-    return keep_core(guest.machine, guest.lines.monitor, guest.folder)
+    return keep_core(guest.machine, guest.channels.monitor, guest.folder)

@@ -34,16 +34,16 @@ from orchestrator.result.record import Ended, TrialResult
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
 from orchestrator.store.store import Store, make_id
 
-# how long after its own limit a test may still end by itself, native seconds
+# extra time for a test to end by itself after its limit, native seconds
 _GRACE_S = 2.0
 _CONSOLE_LIMIT = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A test ready to be pushed, and how often it has been run before.
+    """A compiled test, and the number of its next trial.
 
-    ``program_id`` changes with its source, its library and the compiler.
+    ``program_id`` depends on the source, its libraries and the compiler.
     """
 
     test: GuestTest
@@ -53,14 +53,14 @@ class Program:
 
 
 def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
-    """Identity of what is pushed for a test."""
+    """The id of the program that is copied to the guest for a test."""
     return make_id(test.content_id, "" if test.language == "python" else toolchain.identity)
 
 
 def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
-    """Compile a C test statically, once; a Python test is taken as it is.
+    """Compile a C test statically, once; a Python test is used unchanged.
 
-    Raises ``UsageError`` with the compiler's words where the test is wrong, ``InfraError`` where the host is.
+    Raises ``UsageError`` with the output of the compiler for errors of the test, ``InfraError`` for others.
     """
     program_id = make_program_id(test, toolchain)
     if test.language == "python":
@@ -77,8 +77,8 @@ def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: St
 def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     for line in done.output.splitlines():
         if match := re.match(r"(\S+:\d+):\d+: (?:fatal )?error: (.*)", line):
-            told = "\n  ".join(done.output.splitlines()[:12])
-            return UsageError(f"{test.id} does not compile: {match[2]}", where=match[1], hint=told)
+            output = "\n  ".join(done.output.splitlines()[:12])
+            return UsageError(f"{test.id} does not compile: {match[2]}", where=match[1], hint=output)
     return command.make_failure(done)
 
 
@@ -94,12 +94,12 @@ def run_tests(
     progress: Progress,
     is_wanted_again: Callable[[TrialResult], bool] = _once,
 ) -> Iterator[TrialResult]:
-    """Run every program, in guests as fresh as needed, yielding each result as soon as it is complete.
+    """Run all programs, in a new guest where needed, and yield each result when it is complete.
 
-    A test is run again as long as ``is_wanted_again`` of its last result. Raises ``StageFailure`` when a
-    guest does not boot and ``InfraError`` when QEMU is killed; what was yielded before stands.
+    A test is repeated as long as ``is_wanted_again`` is true for its last result. Raises ``StageFailure`` if
+    a guest does not boot and ``InfraError`` if QEMU is killed; results that were yielded remain valid.
     """
-    _remove_left(folder)
+    _remove_stale_images(folder)
     pending = list(programs)
     saved: Snapshot | None = None
     with contextlib.ExitStack() as stack:
@@ -112,7 +112,7 @@ def run_tests(
                 progress.stage("run", f"{len(pending)} test(s)")
                 if not saved:
                     push_tests(guest, pending, lib_dir)
-                    # the next guest that must be a fresh one starts from here
+                    # the next guest starts from this snapshot
                     if len(pending) > 1 or is_wanted_again is not _once:
                         compile_imports(guest, pending)
                         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
@@ -123,7 +123,7 @@ def run_tests(
 def _run_in_guest(
     guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[TrialResult], bool]
 ) -> Iterator[TrialResult]:
-    """Run what may run in one guest, and take it off the list."""
+    """Run the tests that can share one guest, and remove them from ``pending``."""
     read_to, count = guest.ready_at, len(pending)
     while pending:
         progress.count(max(0, count - len(pending)), count)
@@ -137,7 +137,7 @@ def _run_in_guest(
             try:
                 end_guest(guest)
             finally:
-                # also on an interrupt: the result is complete
+                # even after an interrupt, as the result is complete
                 console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
                 yield replace(
                     result, console=result.console + console, console_lost=result.console_lost + lost
@@ -148,8 +148,8 @@ def _run_in_guest(
             return
 
 
-def _remove_left(folder: Path) -> None:
-    """Images that a killed run could not remove; a guest that runs on one has it open and keeps it."""
+def _remove_stale_images(folder: Path) -> None:
+    """Remove the images of a killed run; a running guest keeps its open files."""
     for image in folder.glob("boot-*/*.qcow2"):
         image.unlink(missing_ok=True)
     for left in folder.glob("saved-*"):
@@ -157,7 +157,7 @@ def _remove_left(folder: Path) -> None:
 
 
 def make_boot_dir(folder: Path) -> Path:
-    """A new folder for the traces of one boot."""
+    """A new folder for the files of one boot."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         numbers = [int(path.name.removeprefix("boot-")) for path in folder.glob("boot-*")]
@@ -168,12 +168,12 @@ def make_boot_dir(folder: Path) -> Path:
 
 
 def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = str) -> str:
-    """The shell command that runs a pushed test in the guest, with its time limits stretched.
+    """The shell command that runs a test in the guest, with scaled time limits.
 
     ``wrap`` changes the part that starts the program itself.
     """
     if test.language == SELFTEST:
-        # some start themselves anew by their name, and write files where there must be fallocate
+        # some execute themselves by name, and need a file system with fallocate
         prepare = f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} ."
         return f"{prepare} && {wrap(f'exec ./{test.path.stem}')}"
     how = f"python3 -B ../tests/{test.id}" if test.language == "python" else f"../tests/{test.id}"
@@ -183,9 +183,9 @@ def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = s
 
 
 def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
-    """Put the tests into the guest, and for people a command for each into /work/bin.
+    """Copy the tests to the guest, with a command for each in /work/bin for interactive use.
 
-    Raises ``StageFailure`` when the guest is lost or has no room.
+    Raises ``StageFailure`` if the guest is lost or has no space.
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -207,19 +207,19 @@ def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None
         answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
     except GuestGone as gone:
         guest.check_host()
-        # no test has had a part in it: this is still the boot
+        # no test has run yet, so this is a boot failure
         raise StageFailure(
-            "boot", f"the guest was lost while tests were pushed: {gone}", log=guest.console
+            "boot", f"the guest was lost while tests were copied to it: {gone}", log=guest.console
         ) from None
     if answer.status:
-        said = make_printable(answer.stderr)
-        raise StageFailure("run", f"tests could not be unpacked: {said}", log=guest.console)
+        output = make_printable(answer.stderr)
+        raise StageFailure("run", f"the tests cannot be unpacked in the guest: {output}", log=guest.console)
 
 
 def compile_imports(guest: Guest, programs: Sequence[Program]) -> None:
-    """Have the guest's Python keep what the tests import as bytecode: no package was installed that did.
+    """Compile the modules that the tests import to bytecode in the guest; saves 0.5 s or more per test.
 
-    It is half a second or more for each of the tests. Whoever uses the guest next finds out if it was lost.
+    If the guest is lost, the next command in it reports that.
     """
     names = sorted(set().union(*(find_imports(program.test) for program in programs)))
     if names:
@@ -237,13 +237,13 @@ def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def run_test(
     guest: Guest, program: Program, begin: int, wrap: Callable[[str], str] = str, limit_s: float = 0.0
 ) -> tuple[TrialResult, int]:
-    """Run one test; its share of the console begins at offset ``begin``, and where it ends is returned too.
+    """Run one test. Its console part begins at offset ``begin``; returns the result and the end offset.
 
-    So what the kernel says between two tests is the later one's, and never lost. ``wrap`` changes how the
+    Kernel messages between two tests belong to the later one. ``wrap`` changes how the
     program is started, ``limit_s`` (host seconds) replaces the test's own limit.
     """
     test, scale = program.test, guest.machine.time_scale
-    guest.lines.serial.allow()
+    guest.channels.serial.allow()
     line = make_test_line(test, scale, wrap)
     limit_s = limit_s or (test.timeout_s + _GRACE_S) * scale
     answer, before, after = CommandResult(-1, "", ""), None, None
@@ -262,7 +262,7 @@ def run_test(
         # the output so far is the test's, not that of a marker
         answer = replace(answer, stdout=answer.stdout or gone.stdout)
         ending = find_ending(guest, gone.reason)
-        end = guest.console.stat().st_size if ending.asked_at is None else ending.asked_at
+        end = guest.console.stat().st_size if ending.requested_at is None else ending.requested_at
     console, lost = _read_console(guest, begin, end)
     result = TrialResult(
         test=test.id,
@@ -272,14 +272,14 @@ def run_test(
         stdout=answer.stdout,
         stderr=answer.stderr,
         console=console,
-        console_lost=lost + guest.lines.serial.dropped,
+        console_lost=lost + guest.channels.serial.dropped,
         taint_before=before,
         taint_after=after,
         duration_s=round(duration_s, 3),
         accel=guest.machine.accel,
         boot=guest.folder.name,
         how=ending.how,
-        said=ending.said[-_CONSOLE_LIMIT:],
+        said=ending.output[-_CONSOLE_LIMIT:],
         core=ending.core,
         boot_trouble=guest.trouble,
         trial=program.trial,
@@ -291,7 +291,7 @@ def run_test(
 
 
 def _mark(guest: Guest, text: str) -> int | None:
-    """Write a marker to the kernel log, wait until the console shows it; the taint, None when not told.
+    """Write a marker to the kernel log, and wait until the console shows it; returns the taint, if known.
 
     Raises ``GuestGone``.
     """
@@ -308,7 +308,7 @@ def _mark(guest: Guest, text: str) -> int | None:
 
 
 def _read_console(guest: Guest, begin: int, end: int) -> tuple[str, int]:
-    """A stretch of the console, and how many bytes of it were left out: of a flood, the middle."""
+    """A part of the console, and the number of bytes left out in the middle if it is too long."""
     half = _CONSOLE_LIMIT // 2
     lost = max(0, end - begin - _CONSOLE_LIMIT)
     with guest.console.open("rb") as file:

@@ -23,9 +23,9 @@ from orchestrator.store.store import Store, make_id
 def compile_selftests(
     tests: Sequence[GuestTest], request: BuildRequest, store: Store, progress: Progress
 ) -> list[Program]:
-    """A program for each test, compiled once from a kernel's source, with all that are known (about 15 s).
+    """The programs of some tests; all selftests of a source are compiled once, which takes about 15 s.
 
-    Raises ``InfraError`` when the headers that the kernel shows to programs can not be made.
+    Raises ``InfraError`` if the UAPI headers of the kernel cannot be installed.
     """
     if not tests:
         return []
@@ -50,36 +50,38 @@ def _compile_all(worktree: Path, request: BuildRequest, draft: Path) -> None:
     for test in TESTS:
         target = draft / test.path.stem
         if words := _compile(test.path.name, worktree, scratch, request.toolchain.compiler, target):
-            target.write_text(render_stand_in(words))
+            target.write_text(render_stub(words))
     shutil.rmtree(scratch)
 
 
 def _compile(name: str, worktree: Path, scratch: Path, compiler: str, target: Path) -> list[str]:
-    """Compile a selftest; the lines of TAP that stand for it when there is nothing to run."""
+    """Compile a selftest; returns the TAP lines of its stub if there is nothing to run, else none."""
     found = [place for place in (worktree / folder / name for folder in FOLDERS) if place.is_file()]
     if not found:
         return [f"1..0 # SKIP this tree has no {FOLDERS[0]}/{name}"]
     source = found[0]
     if "ksft_set_plan(" not in source.read_text(errors="replace"):
-        return [f"1..0 # SKIP {source.relative_to(worktree)} does not say in TAP how many results will come"]
+        return [f"1..0 # SKIP {source.relative_to(worktree)} has no TAP plan"]
     argv = [
         compiler, *FLAGS, f"-I{scratch}", f"-I{worktree}", f"-isystem{scratch}/usr/include",
         f"-isystem{worktree}/tools/include/uapi", "-o", str(target), name, str(scratch / "unbuffer.c"),
         *(shared for shared in SHARED if source.with_name(shared).is_file()),
         "-lrt", "-lm",
     ]  # fmt: skip
-    # from its folder: some name their files after __FILE__
+    # in its folder: some derive file names from __FILE__
     done = command.run(argv, cwd=source.parent, check=False)
     if not done.returncode:
         return []
-    said = done.output.replace(f"{worktree}/", "").splitlines()
-    if trouble := command.find_host_trouble(done, said):
-        raise trouble
-    told = [f"# {line}" for line in said[:20]]
-    return [*told, f"Bail out! {source.relative_to(worktree)} does not compile"]
+    output = done.output.replace(f"{worktree}/", "").splitlines()
+    if error := command.find_host_error(done, output):
+        raise error
+    return [
+        *(f"# {line}" for line in output[:20]),
+        f"Bail out! {source.relative_to(worktree)} does not compile",
+    ]
 
 
-def render_stand_in(words: Sequence[str]) -> str:
-    """A program that says these lines of TAP, and ends as a selftest does that was skipped or is broken."""
+def render_stub(words: Sequence[str]) -> str:
+    """A program that prints these TAP lines and exits like a skipped or broken selftest."""
     lines = "\n".join(("TAP version 13", *words))
-    return f"#!/bin/sh\ncat <<'END-OF-WORDS'\n{lines}\nEND-OF-WORDS\nexit {4 if '# SKIP' in lines else 1}\n"
+    return f"#!/bin/sh\ncat <<'END-OF-TAP'\n{lines}\nEND-OF-TAP\nexit {4 if '# SKIP' in lines else 1}\n"

@@ -67,7 +67,7 @@ def apply_series(
 
 
 def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: Store) -> Source | None:
-    """What an earlier ``apply_series`` made."""
+    """The result of an earlier ``apply_series``, if any."""
     chosen = choose_fixups(fixups, base.version)
     made = replace(
         base,
@@ -86,7 +86,7 @@ def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: St
 
 
 def list_patches(base: Source, series: Series, fixups: Sequence[Fixup]) -> tuple[Path, ...]:
-    """All patches in their order: fixups come first, so that a series need not know of them."""
+    """All patches in their order: fixups come first, so that a series does not depend on them."""
     chosen = choose_fixups(fixups, base.version)
     return (*(fixup.patch for fixup in chosen if fixup.patch), *series.choose(base.version))
 
@@ -130,7 +130,7 @@ def _write_mail(patch: Path, target: Path) -> Path:
     return target
 
 
-# CRs that a patch carries in its text are the tree's own; check_patch refuses those of a mailer
+# keep CRs, which are part of the tree; check_patch rejects those added by a mailer
 AM = ("am", "--3way", "--keep-cr", "--no-gpg-sign", "--no-scissors")
 
 
@@ -150,14 +150,14 @@ def _apply(
 
     done = git(place, *AM, *map(str, mails), check=False)
     while True:
-        heard = done.output.split("Applying: ")[1:]
-        for said in heard[: len(heard) - bool(done.returncode)]:
-            # git am passes over such a patch and calls it a success
-            is_present = re.search(r"^No changes -- Patch already applied", said, re.M)
+        applied = done.output.split("Applying: ")[1:]
+        for output in applied[: len(applied) - bool(done.returncode)]:
+            # git am skips such a patch without an error
+            is_present = re.search(r"^No changes -- Patch already applied", output, re.M)
             note(PatchState.PRESENT if is_present else PatchState.APPLIES)
         if done.returncode == 0:
             break
-        if not heard or not (repository.find_git_dir(place) / "rebase-apply").is_dir():
+        if not applied or not (repository.find_git_dir(place) / "rebase-apply").is_dir():
             raise InfraError("git am failed", where=str(place), hint=done.output)
         reject = explain_reject(place, mails[len(outcomes)], history)
         note(PatchState.PRESENT if reject.present_as else PatchState.REJECTED, reject)

@@ -27,7 +27,7 @@ _DOWNLOAD_S = 900.0
 
 
 class UnavailableError(InfraError):
-    """The mirror has not got a package, or a file that it lists."""
+    """The mirror does not have a package, or a file that it lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Offers:
 
 
 def find_mirror(suite: str) -> str:
-    """URI of the machine's mirror for a suite; security suites have a mirror of their own."""
+    """The URI of the host's mirror for a suite; security suites have a separate mirror."""
     label, folder = ("Debian-Security", "debian-security") if "-security" in suite else ("Debian", "debian")
     listed = command.run(
         [command.find_tool("apt-get", "apt"), "indextargets", "Created-By: Packages"], check=False
@@ -61,16 +61,16 @@ def find_mirror(suite: str) -> str:
     for block in listed.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
         uri = fields.get("Repo-URI", "")
-        # before the first apt-get update apt knows no label, and the mirror's folder has to do
+        # before the first apt-get update there is no label: use the folder name of the mirror
         if fields.get("Label") == label or ("Label" not in fields and Path(uri).name == folder):
             return uri
-    # where its lists were removed, as in a container's image, it tells only what it would ask for
-    asked = command.run([command.find_tool("apt-get", "apt"), "--print-uris", "update"], check=False).output
-    for uri in re.findall(r"^'(\S+)/dists/[^/]+/InRelease'", asked, re.M):
+    # without package lists, as in container images, apt only prints the URIs it would fetch
+    printed = command.run([command.find_tool("apt-get", "apt"), "--print-uris", "update"], check=False).output
+    for uri in re.findall(r"^'(\S+)/dists/[^/]+/InRelease'", printed, re.M):
         if Path(uri).name == folder:
             return str(uri)
     raise InfraError(
-        f"apt of this host has no {label} mirror, so {suite} is not available",
+        f"apt on this host has no {label} mirror, so {suite} is not available",
         hint="add one to /etc/apt/sources.list.d, or choose another KERNEL=",
     )
 
@@ -90,7 +90,7 @@ def make_key(version: str) -> tuple[object, ...]:
 
 
 def _make_part_key(text: str) -> tuple[object, ...]:
-    """Text and numbers by turns. ``~`` sorts before the end of the text, letters sort before all else."""
+    """Alternating text and numbers. ``~`` sorts before the end of the text, letters before the rest."""
 
     def weigh(character: str) -> int:
         return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)
@@ -114,7 +114,7 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
     deadline = command.Deadline.after(_UPDATE_S)
     started: dict[str, tuple[list[str], command.Process]] = {}
     with contextlib.ExitStack() as stack:
-        # in one order for all processes: they wait for each other's locks
+        # lock in the same order in all processes to avoid deadlocks
         for suite in sorted(set(suites)):
             root = _find_root(store, suite)
             if _is_fresh(root, max_age_s):
@@ -142,8 +142,8 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
             lines = text.splitlines()[-command.TAIL_LINES :]
             done = command.Completed(tuple(argv), process.returncode or 0, text, 0.0, 0.0)
             what = f"the package lists of {suite} cannot be updated from this host's mirror"
-            why = "what apt said" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
-            errors[suite] = command.find_host_trouble(done, lines) or InfraError(
+            why = "output of apt" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
+            errors[suite] = command.find_host_error(done, lines) or InfraError(
                 what, hint="\n    ".join([f"{why}:", *lines])
             )
     return errors
@@ -171,7 +171,7 @@ def read_offers(store: Store, package: str, suites: Iterable[str]) -> tuple[Offe
 def download_package(store: Store, package: str, offer: Offer, target: Path) -> Path:
     """Download a version of a package into ``target``; returns the ``.deb``.
 
-    Raises ``UnavailableError`` when the mirror has not got the file, ``InfraError`` when it can not be had.
+    Raises ``UnavailableError`` if the mirror does not have the file, ``InfraError`` if the download fails.
     """
     argv = _make_argv("apt-get", _find_root(store, offer.suites[0]))
     deadline = command.Deadline.after(_DOWNLOAD_S)
@@ -181,7 +181,7 @@ def download_package(store: Store, package: str, offer: Offer, target: Path) -> 
         kind = UnavailableError if "404  Not Found" in error.hint else InfraError
         raise kind(
             f"{package} {offer.version} cannot be downloaded from this host's mirror ({offer.suites[0]})",
-            hint=f"what apt said:\n{error.hint}",
+            hint=f"output of apt:\n{error.hint}",
         ) from error
     return next(target.glob(f"{make_file_name(package, offer.version)}_*.deb"))
 
@@ -208,7 +208,7 @@ def _make_root(root: Path, suite: str) -> None:
 
 
 def _make_argv(tool: str, root: Path) -> list[str]:
-    """An apt program that knows of nothing but a root of ours."""
+    """An apt command that uses only a private root."""
     return [
         command.find_tool(tool, "apt"),
         f"-o=Dir::Etc::sourcelist={root}/sources.list",

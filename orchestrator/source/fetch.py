@@ -2,7 +2,7 @@
 """Fetches trees, as commits of the store's repository.
 
 A tree is fetched once its ref exists, which is written after all objects. An interrupted fetch is resumed:
-git servers are asked for commit and directories first and then for the missing files; downloads of archives
+from git servers, commit and directories are fetched first and then the missing files; downloads of archives
 continue where they stopped.
 """
 
@@ -20,12 +20,12 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.source import debian, repository
-from orchestrator.source.remote import fetch_git, fetch_objects, find_last_words, is_whole
+from orchestrator.source.remote import fetch_git, fetch_objects, find_git_errors, is_whole
 from orchestrator.source.repository import Source, find_commit, git, open_repository
 from orchestrator.source.tree import AbsentTree, DebianTree, GitTree, LocalTree, TarballTree, Tree
 from orchestrator.store.store import Store, make_id
 
-# package or pack, files, and the pack that git makes of them
+# space for the download, the files, and the pack of git
 _NEEDED_MIB = 3072
 # a server that sends nothing for this long counts as unreachable
 _STALL_S = 60
@@ -191,7 +191,7 @@ def _import_package(tree: DebianTree, offer: debian.Offer, store: Store) -> tupl
         command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(scratch)])
         archive = next(scratch.glob(f"usr/src/{tree.package}.tar.*"), None)
         if archive is None:
-            raise InfraError(f"{package.name} holds no usr/src/{tree.package}.tar.*", where=tree.name)
+            raise InfraError(f"{package.name} contains no usr/src/{tree.package}.tar.*", where=tree.name)
         return _import_archive(archive, tree, store, package.stem), package.stem
 
 
@@ -280,7 +280,7 @@ def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> st
         tar = [command.find_tool("tar", "tar"), "-xf", str(archive), "-C", str(place)]
         done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
         if done.returncode:
-            raise command.find_host_trouble(done, done.output.splitlines()) or UsageError(
+            raise command.find_host_error(done, done.output.splitlines()) or UsageError(
                 "is not a complete archive", where=str(archive), hint=done.output
             )
         return _commit_files(place, f"{name}: {message}", "--force")
@@ -310,8 +310,8 @@ def check_local(tree: LocalTree) -> None:
             )
         return
     if not _find_head(tree):
-        told = git(path, "rev-parse", f"{tree.ref or 'HEAD'}^{{commit}}", check=False, is_users=True)
-        raise UsageError(f"has no commit {tree.ref or 'at HEAD'}: {find_last_words(told)}", where=tree.path)
+        done = git(path, "rev-parse", f"{tree.ref or 'HEAD'}^{{commit}}", check=False, is_users=True)
+        raise UsageError(f"has no commit {tree.ref or 'at HEAD'}: {find_git_errors(done)}", where=tree.path)
     if tree.ref or tree.is_dirty:
         return
     changed = git(path, "status", "--porcelain", "--untracked-files=no", is_users=True).output.splitlines()
@@ -324,7 +324,7 @@ def check_local(tree: LocalTree) -> None:
 
 
 def _find_local_commit(tree: LocalTree, store: Store) -> str:
-    """The commit of a folder's present content, which is added to the store if it is not committed."""
+    """The commit of the current content of a folder; uncommitted content is added to the store."""
     if tree.is_checkout and not tree.is_dirty:
         return _find_head(tree)
     return _fetch_local(tree, store)

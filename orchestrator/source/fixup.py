@@ -18,7 +18,7 @@ from orchestrator.source.patch import check_patch
 
 @dataclass(frozen=True, slots=True)
 class Fixup:
-    """Applied to every kernel that ``when`` holds for. ``make_words`` go to make as they are."""
+    """A fixup for kernels that match ``when``. ``make_words`` are passed to make."""
 
     name: str
     when: Condition
@@ -28,9 +28,9 @@ class Fixup:
 
 
 def load_fixups(file: Path) -> tuple[Fixup, ...]:
-    """Every fixup; raises ``UsageError`` for each thing wrong with the file or a patch, all at once.
+    """The fixups of a file, none if it does not exist.
 
-    No file, no fixups.
+    Raises all errors of the file and its patches at once as ``UsageError``.
     """
     if not file.exists():
         return ()

@@ -17,7 +17,7 @@ _DIFF = re.compile(rb"^(?:diff --git |--- )", re.M)
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """One ``@@`` of a patch: the file it changes, the line it is meant for, its lines with their signs."""
+    """One ``@@`` of a patch: file, line number, header, and lines with their signs."""
 
     file: str
     line: int
@@ -26,7 +26,7 @@ class Hunk:
 
 
 def make_mail(mail: bytes, title: str) -> bytes:
-    """Give a bare diff the headers that ``git am`` wants; what stands before the diff is its description."""
+    """Add mail headers for ``git am`` to a plain diff; text before the diff becomes the description."""
     if _SUBJECT.search(mail.split(b"\ndiff --git ")[0]):
         return mail
     found = _DIFF.search(mail)
@@ -41,7 +41,7 @@ def read_subject(path: Path) -> str:
 
 
 def parse_subject(mail: bytes, *, keep_tags: bool = False) -> str:
-    """The title of a mail, in one line; an empty one when it has none."""
+    """The subject of a mail in one line, empty if it has none."""
     match = _SUBJECT.search(mail)
     text = " ".join(match[1].decode(errors="replace").split()) if match else ""
     return text if keep_tags else _TAG.sub("", text)
@@ -52,23 +52,23 @@ def has_diff(mail: bytes) -> bool:
 
 
 def check_patch(path: Path) -> list[UsageError]:
-    """Errors that show that a patch was damaged, with file and line."""
+    """Check a patch for damage; returns errors with file and line."""
     return check_mail(path.read_bytes(), str(path), 1)
 
 
 def check_mail(mail: bytes, where: str, first: int) -> list[UsageError]:
-    """As ``check_patch``, for a mail that begins at line ``first`` of a file."""
+    """Like ``check_patch``, for a mail that starts at line ``first`` of a file."""
     if mail.strip() and not mail.endswith(b"\n"):
         last = first + mail.count(b"\n")
         return [UsageError("ends in the middle of a line: truncated?", where=f"{where}:{last}")]
     lines = mail.split(b"\n")[:-1]
     marks = (b"diff --git ", b"--- a/", b"+++ b/", b"@@ -", b"Subject:", b"From ")
-    carried = next(
+    first_crlf = next(
         (n for n, line in enumerate(lines) if line.endswith(b"\r") and line.startswith(marks)), None
     )
-    if carried is not None:
+    if first_crlf is not None:
         hint = "convert it with dos2unix"
-        return [UsageError("has CRLF line ends", where=f"{where}:{first + carried}", hint=hint)]
+        return [UsageError("has CRLF line endings", where=f"{where}:{first + first_crlf}", hint=hint)]
     hunks = 0
     for number, line in enumerate(lines):
         if not (match := _HUNK.match(line)):
@@ -89,7 +89,7 @@ def check_mail(mail: bytes, where: str, first: int) -> list[UsageError]:
 
 
 def parse_hunks(patch: bytes) -> dict[str, list[Hunk]]:
-    """Hunks by file, in the order of a patch that ``check_patch`` found whole."""
+    """Hunks by file, in order; the patch must be valid (``check_patch``)."""
     hunks: dict[str, list[Hunk]] = {}
     lines = patch.split(b"\n")
     file = ""
@@ -106,9 +106,9 @@ def parse_hunks(patch: bytes) -> dict[str, list[Hunk]]:
 
 
 def _read_hunk(lines: Sequence[bytes], start: int, old: int, new: int) -> Iterator[bytes]:
-    """The lines of a hunk, as many as its header promises or there are."""
+    """The lines of a hunk, at most as many as its header says."""
     for number, line in enumerate(lines[start:], start):
-        # the signature that ends a mail looks like a line that goes
+        # the signature of a mail looks like a removed line
         if (old <= 0 and new <= 0) or (line == b"-- " and len(lines) - number <= 4):
             return
         sign = line[:1] or b" "
@@ -120,8 +120,8 @@ def _read_hunk(lines: Sequence[bytes], start: int, old: int, new: int) -> Iterat
 
 
 def export_commit(repo: Path, commit: str, folder: Path, number: int) -> Path:
-    """Write a commit as a patch. The same commit gives the same bytes, whatever git writes it."""
-    # without its version, abbreviations that grow with the repository, what a user configures
+    """Write a commit as a patch. The bytes do not depend on the version and configuration of git."""
+    # exclude the git version, abbreviations that depend on the repository, and user configuration
     stable = (
         "--zero-commit",
         "--no-signature",

@@ -25,7 +25,7 @@ from orchestrator.source.repository import (
     save_ref,
 )
 from orchestrator.source.series import Patch, Series
-from orchestrator.store.store import Store, disk_trouble, make_id, write_atomic
+from orchestrator.store.store import Store, convert_disk_errors, make_id, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,11 @@ def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) 
     if (opened.place / ".git").exists():
         return False
     if opened.place.exists() and any(opened.place.iterdir()):
-        raise UsageError("exists already with other content", where=str(opened.place), hint="DIR=another")
+        raise UsageError(
+            "exists already with other content",
+            where=str(opened.place),
+            hint="choose another folder with DIR=",
+        )
     repository = open_repository(store)
     git(repository, "worktree", "prune")
     git(repository, "worktree", "add", "-q", "-B", opened.branch, str(opened.place), base.commit)
@@ -81,8 +85,8 @@ def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) 
 def refresh_series(
     folder: Path, series: Series, opened: Worktree, store: Store, *, is_dry: bool = False
 ) -> list[Path]:
-    """Write the worktree's commits into the series; returns the files that changed, or went
-    (``is_dry``: would).
+    """Write the worktree's commits to the series; returns the files that were changed or removed
+    (``is_dry``: would be).
 
     Raises ``UsageError`` if a git operation is in progress or changes are uncommitted. ``series.yaml`` keeps
     the entry of a patch as long as a commit has its title.
@@ -93,11 +97,11 @@ def refresh_series(
         raise UsageError(
             what, where=str(opened.place), hint=f"cowbell worktree SERIES={folder.name} KERNEL=..."
         )
-    strange = [patch for patch in series.patches if patch.path.resolve().parent != folder.resolve()]
+    foreign = [patch for patch in series.patches if patch.path.resolve().parent != folder.resolve()]
     raise_all(
         [
             UsageError("belongs to another folder: edit that series", where=str(patch.path))
-            for patch in strange
+            for patch in foreign
         ]
     )
     commits = _list_commits(opened.place, base)
@@ -150,7 +154,7 @@ def _place_files(
     version: Version,
     is_same: Callable[[Path, Path], bool],
 ) -> dict[Path, tuple[str, bytes]]:
-    """For each file of the series to be: the title it has in the old one, and its bytes."""
+    """The files of the new series, each with its old file name, if any, and its content."""
     wanted: dict[Path, tuple[str, bytes]] = {}
     for number, (path, known) in enumerate(_merge(exported, series, version), 1):
         made = folder / re.sub(r"^\d+", f"{number:04}", path.name)
@@ -162,14 +166,14 @@ def _place_files(
         for file in dict.fromkeys([known.path, *(backport.path for backport in known.backports)]):
             renamed = made if file == known.path else folder / _rename(file.name, known, made)
             old = file.read_bytes()
-            # the same change at other lines of another kernel, or with less context, is no edit
+            # different line numbers or less context are not an edit
             is_edited = chosen and chosen.path == file and not is_same(path, file)
             wanted[renamed] = (file.name, data if is_edited else old)
     return wanted
 
 
 def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[tuple[Path, Patch | None]]:
-    """The new series in order, with the old patch of each: those for other kernels keep their predecessor."""
+    """The new series with the old patches; patches for other kernels stay after their predecessor."""
     old = {patch.subject: patch for patch in series.patches}
     merged: list[tuple[Path, Patch | None]] = [(path, old.get(read_subject(path))) for path in exported]
     before: list[Patch] = []
@@ -182,14 +186,14 @@ def _merge(exported: Sequence[Path], series: Series, version: Version) -> list[t
 
 
 def _is_same(place: Path, commit: str, made: Path, old: Path, index: Path) -> bool:
-    """Whether ``old`` makes the commit that ``made`` was exported from, whatever context its hunks have."""
+    """Whether ``old`` gives the same commit as ``made``; the context of hunks is ignored."""
     new_mail, old_mail = _strip(made.read_bytes()), _strip(old.read_bytes())
     if new_mail == old_mail:
         return True
     if new_mail.split(b"\n---\n")[0] != old_mail.split(b"\n---\n")[0]:
         return False
     if new_mail.count(b"\nindex\n") != old_mail.count(b"\nindex\n"):
-        return False  # a three-way merge needs them
+        return False  # a three-way merge needs the index lines
     env = {"GIT_INDEX_FILE": str(index)}
     git(place, "read-tree", f"{commit}^", env=env)
     if git(place, "apply", "--cached", str(old.resolve()), env=env, check=False).returncode:
@@ -203,7 +207,7 @@ def _strip(mail: bytes) -> bytes:
 
 
 def _rename(backport: str, known: Patch, path: Path) -> str:
-    """``0001-old.5.10.patch`` follows its patch to ``0002-new.5.10.patch``."""
+    """Rename a backport with its patch: ``0001-old.5.10.patch`` to ``0002-new.5.10.patch``."""
     stem = known.path.stem
     return path.stem + backport.removeprefix(stem) if backport.startswith(stem) else backport
 
@@ -213,7 +217,7 @@ def _write_changes(
 ) -> list[Path]:
     listing, claims = folder / "series", folder / "series.yaml"
     backports = {backport.path.name for patch in series.patches for backport in patch.backports}
-    # for some kernels a patch may be the same file as for others
+    # a backport may be the patch file of another entry
     backports -= {patch.name for patch in series.patches}
     names = [path.name for path, (old, _) in wanted.items() if old not in backports]
     heading = [line for line in listing.read_text().splitlines() if line.startswith("#")]
@@ -233,7 +237,7 @@ def _write_changes(
     changed = [path for path, data in texts.items() if not path.exists() or path.read_bytes() != data]
     removed = sorted(gone - texts.keys())
     if not is_dry:
-        with disk_trouble(folder):
+        with convert_disk_errors(folder):
             for path in changed:
                 write_atomic(path, texts[path])
             for path in removed:

@@ -18,7 +18,9 @@ _LOG_LIMIT_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """``where`` is ``file:line`` in the tree; ``present_as`` says that the patch is already in the tree."""
+    """``where`` is ``file:line`` in the tree. ``present_as`` names the commit or place of a patch that is
+    already in the tree.
+    """
 
     where: str
     text: str
@@ -26,9 +28,9 @@ class Reject:
 
 
 def explain_reject(place: Path, mail: Path, history: Sequence[tuple[Path, str]]) -> Reject:
-    """Why a patch does not apply to the HEAD of a worktree, which is left as it was at HEAD.
+    """Why a patch does not apply to the HEAD of a worktree, which is reset to HEAD.
 
-    ``history`` is where the commit that it may be in the tree as is looked for: repositories and commits.
+    ``history`` are repositories and commits that are searched for a commit of the same title.
     """
     git(place, "reset", "-q", "--hard")
     hunks = parse_hunks(mail.read_bytes())
@@ -45,7 +47,7 @@ def explain_reject(place: Path, mail: Path, history: Sequence[tuple[Path, str]])
 
 
 def _describe_rejects(place: Path, hunks: dict[str, list[Hunk]], tried: str) -> Reject:
-    """From what ``git apply --reject --verbose`` said."""
+    """Parse the output of ``git apply --reject --verbose``."""
     where: list[str] = []
     parts: list[str] = []
     file = ""
@@ -63,14 +65,14 @@ def _describe_rejects(place: Path, hunks: dict[str, list[Hunk]], tried: str) -> 
             parts += nearest
         elif match := re.match(r"error: (\S+): (No such file|already exists|does not exist)", line):
             where.append(match[1])
-            parts.append(f"{match[1]}: {_say_missing(place, match[1], match[2])}")
+            parts.append(f"{match[1]}: {_explain_missing(place, match[1], match[2])}")
     if not parts:
-        parts = ["git said:", *_indent(tried.splitlines()[-_SHOWN_LINES:])]
+        parts = ["output of git:", *_indent(tried.splitlines()[-_SHOWN_LINES:])]
     return Reject(where[0] if where else "", "\n".join(parts))
 
 
-def _say_missing(place: Path, file: str, said: str) -> str:
-    if said == "already exists":
+def _explain_missing(place: Path, file: str, message: str) -> str:
+    if message == "already exists":
         return "the patch creates this file, but it exists in the tree"
     moved = git(place, "ls-files", f":(glob)**/{Path(file).name}", check=False).output.splitlines()
     near = (
@@ -82,7 +84,7 @@ def _say_missing(place: Path, file: str, said: str) -> str:
 
 
 def _show_nearest(lines: Sequence[str], hunk: Hunk) -> tuple[int, list[str]]:
-    """The place in a file that looks most like what a hunk expects: its line, and its text."""
+    """The place in a file that is most similar to the lines a hunk expects: its line and its text."""
     expected = [text[1:] for text in hunk.text if text[:1] in (" ", "-", "")]
     start = _find_nearest(lines, expected, hunk.line)
     if start is None:
@@ -98,7 +100,7 @@ def _show_nearest(lines: Sequence[str], hunk: Hunk) -> tuple[int, list[str]]:
 
 
 def _find_nearest(lines: Sequence[str], expected: Sequence[str], near: int) -> int | None:
-    """Where a block begins, as 0-based index: every line votes for a start, the rarer the more."""
+    """The 0-based index of the most similar block: each line votes for a start, rare lines count more."""
     counts = Counter(lines)
     places: dict[str, list[int]] = {}
     wanted = set(expected)
@@ -116,7 +118,7 @@ def _find_nearest(lines: Sequence[str], expected: Sequence[str], near: int) -> i
 
 
 def _find_place(place: Path, hunk: Hunk) -> str:
-    """Where what a hunk adds stands in the tree."""
+    """The place in the tree of the lines that a hunk adds."""
     added = [text[1:] for text in hunk.text if text[:1] in (" ", "+", "")]
     start = _find_nearest(_read_lines(place, hunk.file), added, hunk.line)
     return hunk.file if start is None else f"{hunk.file}:{start + 1}"
@@ -128,7 +130,7 @@ def _read_lines(place: Path, file: str) -> list[str]:
 
 
 def _find_in_history(subject: str, history: Sequence[tuple[Path, str]]) -> str:
-    """The commit of that title, as far back as there is history here."""
+    """The commit with this title in the available history, or an empty string."""
     for repo, commit in history:
         words = ("log", "-1", '--format=%h ("%s")', "--fixed-strings", f"--grep={subject}", commit)
         try:

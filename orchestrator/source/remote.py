@@ -18,15 +18,15 @@ from orchestrator.source.tree import GitTree
 from orchestrator.store.store import Store
 
 _FILES_A_FETCH = 8192
-# how far back a commit is looked for, in steps, before all of history is asked for
+# search depths for a commit; the last one is the full history
 _DEPTHS = (256, 4096, 65536, 2147483647)
-# a server that says nothing for this long is one that cannot be reached
+# a server that sends nothing for this long counts as unreachable
 _STALL_S = 60
 _STALL = ("-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={_STALL_S}")
 
 
 def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str]:
-    """The first mirror that has it."""
+    """Fetch from the first mirror that has the commit; returns the commit and the URL."""
     repo = open_repository(store)
     unreachable: list[str] = []
     unknown: list[str] = []
@@ -40,7 +40,7 @@ def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str
             unknown.append(f"{url}: {error.what}")
         except InfraError as error:
             if error.where != url:
-                # the disk's trouble, say, which no other mirror mends
+                # not an error of the mirror, for example a full disk
                 raise
             unreachable.append(f"{url}: {error.hint}")
     hint = "\n  ".join([*unknown, *unreachable])
@@ -50,12 +50,12 @@ def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str
 
 
 def _find_remote(repo: Path, url: str, ref: str) -> str | dict[str, str]:
-    """The commit of a ref at a server; when it has none of that name, its branches and tags."""
+    """The commit of a ref on a server; if there is no such ref, all branches and tags."""
     if len(ref) == 40 and not ref.strip("0123456789abcdef"):
         return ref
     listed = git(repo, *_STALL, "ls-remote", "-q", url, is_users=True, check=False, limit_s=2 * _STALL_S)
     if listed.returncode:
-        raise InfraError("cannot be reached", where=url, hint=find_last_words(listed))
+        raise InfraError("cannot be reached", where=url, hint=find_git_errors(listed))
     refs: dict[str, str] = {}
     for line in listed.output.splitlines():
         commit, _, name = line.partition("\t")
@@ -63,13 +63,13 @@ def _find_remote(repo: Path, url: str, ref: str) -> str | dict[str, str]:
     for prefix in ("", "refs/", "refs/tags/", "refs/heads/"):
         name = f"{prefix}{ref}"
         if name in refs:
-            # an annotated tag is listed a second time, as what it names
+            # an annotated tag is also listed with the commit that it points to
             return refs.get(f"{name}^{{}}", refs[name])
     return {name.removeprefix("refs/").partition("/")[2]: commit for name, commit in refs.items()}
 
 
 def _fetch_at(repo: Path, url: str, tip: str, commit: str, store: Store, progress: Progress) -> str:
-    """One commit with all its files: the tip, or the one in its history."""
+    """Fetch one commit with all files: the tip, or ``commit`` in its history."""
     if not commit:
         fetch_objects(repo, url, tip, store, progress=progress)
         return tip
@@ -82,9 +82,9 @@ def _fetch_at(repo: Path, url: str, tip: str, commit: str, store: Store, progres
 
 
 def fetch_range(base: Source, tip: Source, store: Store, progress: Progress) -> None:
-    """All commits from ``base`` to ``tip``, two commits that were fetched of one git tree.
+    """Fetch all commits from ``base`` to ``tip``, two fetched commits of the same git tree.
 
-    Raises ``UsageError`` when ``base`` is not in the history of ``tip``.
+    Raises ``UsageError`` if ``base`` is not in the history of ``tip``.
     """
     repo = open_repository(store)
     if _is_ancestor(repo, base.commit, tip.commit):
@@ -98,7 +98,7 @@ def fetch_range(base: Source, tip: Source, store: Store, progress: Progress) -> 
 
 
 def _deepen(repo: Path, url: str, tip: str, store: Store) -> Iterator[None]:
-    """Yield after each step further back in history, without its files."""
+    """Fetch history without files, deeper in each step; yields after each step."""
     for depth in _DEPTHS:
         _fetch_history(repo, url, tip, depth, store)
         yield
@@ -110,7 +110,7 @@ def _is_ancestor(repo: Path, old: str, new: str) -> bool:
 
 def fetch_objects(repo: Path, url: str, commit: str, store: Store, progress: Progress | None = None) -> None:
     if not is_whole(repo, commit):
-        # to ask for a known commit alone would cut it from the history that is known of it
+        # fetching a known commit with --depth=1 would remove its known history
         if not find_commit(repo, commit):
             _fetch_history(repo, url, commit, 1, store)
         _fill(repo, url, ("--no-walk", commit), store, progress)
@@ -122,7 +122,7 @@ def _fetch_history(repo: Path, url: str, commit: str, depth: int, store: Store) 
 
 
 def _fill(repo: Path, url: str, revs: tuple[str, ...], store: Store, progress: Progress | None) -> None:
-    """Fetch the files that commits name and the repository lacks."""
+    """Fetch the files of commits that the repository lacks."""
     missing = _list_missing(repo, revs)
     for start in range(0, len(missing), _FILES_A_FETCH):
         if progress:
@@ -146,19 +146,19 @@ def is_whole(repo: Path, commit: str) -> bool:
 
 
 def _fetch_from(repo: Path, url: str, *words: str, stdin: str = "") -> None:
-    """Fetch without files, but for those that are asked for by name.
+    """Fetch without files, except those requested by name.
 
-    The server is known as one with the rest only to this one command, so nothing is ever fetched unasked.
+    The server is configured as promisor remote for this command only, so git never fetches on demand.
     """
     remote = ("url=" + url, "promisor=true", "partialclonefilter=blob:none")
-    told = [word for setting in remote for word in ("-c", f"remote.cowbell.{setting}")]
+    config = [word for setting in remote for word in ("-c", f"remote.cowbell.{setting}")]
     quiet = ("-q", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
-    done = git(repo, *_STALL, *told, "fetch", *quiet, *words, is_users=True, check=False, stdin=stdin)
+    done = git(repo, *_STALL, *config, "fetch", *quiet, *words, is_users=True, check=False, stdin=stdin)
     if done.returncode:
-        trouble = command.find_host_trouble(done, done.output.splitlines())
-        raise trouble or InfraError("fetch failed", where=url, hint=find_last_words(done))
+        error = command.find_host_error(done, done.output.splitlines())
+        raise error or InfraError("fetch failed", where=url, hint=find_git_errors(done))
 
 
-def find_last_words(done: command.Completed) -> str:
-    said = [line for line in done.output.splitlines() if line.startswith(("fatal:", "error:", "ssh:"))]
-    return "; ".join(said[:2]) or done.output.strip() or f"git ended with status {done.returncode}"
+def find_git_errors(done: command.Completed) -> str:
+    lines = [line for line in done.output.splitlines() if line.startswith(("fatal:", "error:", "ssh:"))]
+    return "; ".join(lines[:2]) or done.output.strip() or f"git exited with status {done.returncode}"

@@ -17,17 +17,17 @@ from orchestrator.process import command
 from orchestrator.project.condition import Version
 from orchestrator.store.store import Store
 
-# the same input makes the same commit, whoever makes it and when
+# identical input gives identical commits, independent of user, host and time
 _OWN_CONFIG = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
-    # a checkout that the user names may be somebody else's
+    # a checkout may belong to another user
     "GIT_CONFIG_COUNT": "1",
     "GIT_CONFIG_KEY_0": "safe.directory",
     "GIT_CONFIG_VALUE_0": "*",
 }
 _ENV = {
-    # nobody is there to be asked for a password
+    # never prompt for a password
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_AUTHOR_NAME": "Cowbell",
     "GIT_AUTHOR_EMAIL": "cowbell",
@@ -40,10 +40,10 @@ _ENV = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A commit to build from. ``base`` is the tree's own commit, before fixups and series.
+    """A commit to build from. ``base`` is the commit of the tree, before fixups and series.
 
-    ``tree`` is the name it was asked for by, ``origin`` the mirror, folder or package it came from.
-    ``make_words`` are what its fixups say to make.
+    ``tree`` is the requested name, ``origin`` the mirror, folder or package. ``make_words`` are the make
+    variables of its fixups.
     """
 
     source_id: str
@@ -59,12 +59,12 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """Names the worktree and the build folder, which go from ref to ref of a tree."""
+        """The name of the worktree and the build folder, shared by all refs of a tree."""
         return make_folder(self.tree)
 
 
 def make_folder(tree: str) -> str:
-    """The folder of a tree's name: ``stable-5.15:v5.15.100`` shares that of ``stable-5.15``."""
+    """The folder name of a tree: ``stable-5.15:v5.15.100`` shares that of ``stable-5.15``."""
     return tree.split(":")[0]
 
 
@@ -78,10 +78,10 @@ def git(
     on_line: Callable[[str], None] | None = None,
     limit_s: float | None = None,
 ) -> command.Completed:
-    """Run git in a folder; ``stdin`` is what it reads.
+    """Run git in a folder.
 
-    The user's configuration counts only where ``is_users``: in checkouts of theirs, and on the network, which
-    their proxies, credentials and ``insteadOf`` lead to.
+    The user's configuration is used only with ``is_users``: in checkouts of the user, and on the network for
+    proxies, credentials and ``insteadOf``.
     """
     tool = command.find_tool("git", "git")
     try:
@@ -102,7 +102,7 @@ def git(
 
 
 def open_repository(store: Store) -> Path:
-    """The bare repository; made when there is none."""
+    """The bare repository; created if it does not exist."""
 
     def fill(folder: Path) -> None:
         git(folder, "init", "-q", "--bare", ".")
@@ -112,13 +112,13 @@ def open_repository(store: Store) -> Path:
 
 
 def find_commit(place: Path, name: str, *, is_users: bool = False) -> str:
-    """The commit a ref or an id names in a repository, or an empty string."""
+    """The commit of a ref or an id in a repository, or an empty string."""
     done = git(place, "rev-parse", "-q", "--verify", f"{name}^{{commit}}", check=False, is_users=is_users)
     return done.output if done.returncode == 0 else ""
 
 
 def save_ref(store: Store, ref: str, commit: str, note: str) -> None:
-    """Point a ref of ours at a commit, with a one-line note of where that came from."""
+    """Set a ref below ``refs/cowbell`` to a commit, with a one-line note of its origin."""
     repository = open_repository(store)
     tag = f"object {commit}\ntype commit\ntag cowbell\ntagger Cowbell <cowbell> 1000000000 +0000\n\n{note}\n"
     made = git(repository, "mktag", stdin=tag).output
@@ -126,7 +126,7 @@ def save_ref(store: Store, ref: str, commit: str, note: str) -> None:
 
 
 def read_note(store: Store, ref: str) -> str:
-    """The note that ``save_ref`` left, or an empty string."""
+    """The note that ``save_ref`` saved, or an empty string."""
     return git(open_repository(store), "for-each-ref", "--format=%(contents:subject)", ref).output
 
 
@@ -138,7 +138,7 @@ def list_notes(store: Store, prefix: str) -> dict[str, str]:
 
 
 def read_version(store: Store, commit: str, tree: str) -> Version:
-    """The version that a commit's Makefile states; raises ``UsageError`` when it states none."""
+    """The version in a commit's Makefile; raises ``UsageError`` if there is none."""
     makefile = git(open_repository(store), "cat-file", "blob", f"{commit}:Makefile", check=False).output
     numbers = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) *= *(\d+)$", makefile, re.M))
     try:
@@ -148,7 +148,7 @@ def read_version(store: Store, commit: str, tree: str) -> Version:
 
 
 def export_patches(store: Store, base: str, commit: str) -> bytes | None:
-    """Series and fixups as they were applied, as an mbox; None when the commits are not here."""
+    """The applied series and fixups as an mbox; None if the commits are not in the store."""
     repository = store.path("git", "kernels.git")
     if not repository.is_dir():
         return None
@@ -161,12 +161,12 @@ def read_tree_id(store: Store, commit: str) -> str:
 
 
 def list_files(store: Store, commit: str) -> str:
-    """The files of a commit, a line each, as ``git ls-tree`` has them."""
+    """The files of a commit, in the format of ``git ls-tree``."""
     return git(open_repository(store), "ls-tree", "-r", "--full-tree", commit).output
 
 
 def export_files(store: Store, listing: str, folder: Path) -> None:
-    """Write the files of some lines of ``list_files`` into an empty folder."""
+    """Write some files of ``list_files`` to an empty folder."""
     env = {"GIT_INDEX_FILE": str(folder / ".index")}
     repository = open_repository(store)
     git(repository, "update-index", "--index-info", env=env, stdin=f"{listing}\n")
@@ -176,7 +176,7 @@ def export_files(store: Store, listing: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def checkout(source: Source, store: Store) -> Iterator[Path]:
-    """The worktree at this commit, ours alone meanwhile. Only files that differ get a new time stamp."""
+    """The locked worktree at this commit. Only files that differ get a new time stamp."""
     with worktree(store, source.folder) as place:
         move_worktree(place, source.commit)
         yield place
@@ -184,7 +184,7 @@ def checkout(source: Source, store: Store) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def worktree(store: Store, folder: str) -> Iterator[Path]:
-    """A tree's worktree, whatever it holds, under its lock."""
+    """The locked worktree of a tree, at any commit."""
     place = store.path("worktrees", folder)
     with store.lock(f"worktree-{folder}"):
         if not _clear_remains(store, place):
@@ -193,7 +193,7 @@ def worktree(store: Store, folder: str) -> Iterator[Path]:
 
 
 def move_worktree(place: Path, commit: str) -> None:
-    """Take a worktree to a commit, whatever is in it."""
+    """Check out a commit in a worktree; all changes are discarded."""
     git(place, "checkout", "-q", "--force", "--detach", commit)
     git(place, "clean", "-q", "-ffdx")
 
@@ -203,9 +203,9 @@ def find_git_dir(place: Path) -> Path:
 
 
 def _clear_remains(store: Store, place: Path) -> bool:
-    """Clear what a killed git left in a worktree; whether git takes it now.
+    """Remove lock files of a killed git; returns whether the worktree is usable.
 
-    In a store that was copied or moved, a worktree still names the repository of the first one.
+    In a store that was copied or moved, a worktree still refers to the old repository.
     """
     try:
         git_dir = Path((place / ".git").read_text().removeprefix("gitdir:").strip())
@@ -220,11 +220,11 @@ def _clear_remains(store: Store, place: Path) -> bool:
 
 
 def _add_worktree(store: Store, place: Path) -> None:
-    """Make a worktree of no files, in place of whatever is there."""
+    """Create an empty worktree; replaces the folder."""
     repository = open_repository(store)
     shutil.rmtree(place, ignore_errors=True)
     for made in (repository / "worktrees").glob("*/gitdir"):
-        # a half-made one is locked, and prune passes over it
+        # prune skips a partly created worktree, which is locked
         if made.read_text().strip() in (f"{place}/.git", ""):
             shutil.rmtree(made.parent)
     git(repository, "worktree", "prune")

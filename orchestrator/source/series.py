@@ -32,7 +32,7 @@ _ALWAYS = Condition()
 
 @dataclass(frozen=True, slots=True)
 class Backport:
-    """Another file of a patch, for the kernels where ``when`` holds, and what it flips besides."""
+    """Another version of a patch, for kernels that match ``when``, and the additional tests it flips."""
 
     when: Condition
     path: Path
@@ -41,9 +41,10 @@ class Backport:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One patch: a file as ``git am`` takes it, and the tests it should flip to a status.
+    """One patch: a file for ``git am``, and the tests it should flip to a status.
 
-    ``when`` are the kernels it is for, besides those of its backports; ``where`` is the line that claims so.
+    ``when`` matches the kernels it applies to, in addition to those of its backports; ``where`` is the line
+    of its entry.
     """
 
     path: Path
@@ -79,7 +80,7 @@ class Series:
         return tuple(path for p in self.patches for path in (p.path, *(one.path for one in p.backports)))
 
     def choose(self, version: Version) -> tuple[Path, ...]:
-        """The files to apply to a kernel."""
+        """The patch files for a kernel."""
         return tuple(chosen.path for patch in self.patches if (chosen := patch.choose(version)))
 
 
@@ -121,25 +122,25 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
             for name, patch in about.patches.items()
             if name not in names
         ]
-    claims = {name: about.patches.get(name, _Claim("", Condition(), {}, ())) for name in names}
+    entries = {name: about.patches.get(name, _Entry("", Condition(), {}, ())) for name in names}
     files = [
         path
-        for name, claim in claims.items()
-        for path in (folder / name, *(backport.path for backport in claim.backports))
+        for name, entry in entries.items()
+        for path in (folder / name, *(backport.path for backport in entry.backports))
     ]
     errors += [error for path in files if path.is_file() for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
         Patch(
-            folder / name, read_subject(folder / name), claim.flips, claim.backports, claim.when, claim.where
+            folder / name, read_subject(folder / name), entry.flips, entry.backports, entry.when, entry.where
         )
-        for name, claim in claims.items()
+        for name, entry in entries.items()
     )
     return Series(about.name, about.title, about.when, patches)
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _Entry:
     where: str
     when: Condition
     flips: Mapping[str, Status]
@@ -151,7 +152,7 @@ class _About:
     name: str
     title: str
     when: Condition
-    patches: Mapping[str, _Claim]
+    patches: Mapping[str, _Entry]
 
 
 def _make_shape(folder: Path) -> doc.Shape[_About]:
@@ -168,8 +169,8 @@ def _make_shape(folder: Path) -> doc.Shape[_About]:
         when: Condition = _ALWAYS,
         flips: Mapping[str, str] | None = None,
         backports: tuple[Backport, ...] = (),
-    ) -> tuple[str, _Claim]:
-        return file, _Claim(str(place), _by_kernel(when), _read_flips(flips), backports)
+    ) -> tuple[str, _Entry]:
+        return file, _Entry(str(place), _by_kernel(when), _read_flips(flips), backports)
 
     text = doc.scalar(doc.text)
     flips = doc.mapping_of(doc.scalar(doc.one_of((Status.PASS.value, Status.FAIL.value))))
@@ -199,7 +200,7 @@ def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
 
 
 def find_series(path: Path, store: Store) -> Series:
-    """The series in a folder (quilt), an mbox or a patch file, as it is given on the command line."""
+    """The series in a folder (quilt), an mbox or a patch file given on the command line."""
     if path.is_dir():
         return load_series(path, is_foreign=True)
     if not path.is_file():
@@ -267,8 +268,8 @@ def _order_mails(
             numbered[int(match["n"])] = (line, mail)
             totals.setdefault((match["version"] or "1", int(match["m"])), line)
     if len(totals) > 1:
-        said = ", ".join(f"v{version} of {total}" for version, total in totals)
-        errors.append(UsageError(f"mixes several series: {said}", where=f"{path}:{max(totals.values())}"))
+        found = ", ".join(f"v{version} of {total}" for version, total in totals)
+        errors.append(UsageError(f"mixes several series: {found}", where=f"{path}:{max(totals.values())}"))
     elif totals:
         ((_, total),) = totals
         if lacking := [str(n) for n in range(1, total + 1) if n not in numbered]:
@@ -277,7 +278,7 @@ def _order_mails(
 
 
 def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
-    """The commits after ``start`` up to ``tip``, both whole ids, as a series.
+    """The commits after ``start`` up to ``tip`` as a series; both are full commit ids.
 
     A merge is followed to the parent with the same files, as in a stack that was rebased and merged over its
     older version. Raises ``UsageError`` for any other merge, which a series of patches cannot express.
@@ -288,9 +289,7 @@ def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> S
     at = tip
     while at != start:
         if at not in known:
-            raise UsageError(
-                f"the line of {tip[:12]} does not lead to {start[:12]}, but to {at[:12]}", where=name
-            )
+            raise UsageError(f"the history of {tip[:12]} leads to {at[:12]}, not to {start[:12]}", where=name)
         files, *parents = known[at]
         if len(parents) == 1:
             commits.append(at)
@@ -318,8 +317,8 @@ def _find_files(repo: Path, commit: str) -> str:
     return git(repo, "rev-parse", f"{commit}^{{tree}}").output
 
 
-def make_range(word: str) -> tuple[str, str, str] | None:
-    """``TREE:BASE..TIP`` in its parts; None for any other word."""
+def parse_range(word: str) -> tuple[str, str, str] | None:
+    """Split ``TREE:BASE..TIP``; None for any other word."""
     match = re.fullmatch(r"([^:]+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
     return (match[1], match[2], match[3]) if match else None
 

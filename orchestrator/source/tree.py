@@ -151,7 +151,7 @@ def load_trees(file: Path) -> dict[str, Tree]:
 
 
 _KINDS = (
-    "expected {git: [URL, MIRROR...], ref: REF} (with commit: if one of its history is meant), "
+    "expected {git: [URL, MIRROR...], ref: REF} (with commit: to select one of its history), "
     "{debian: PACKAGE, suite: SUITE...}, {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
     "{dir: PATH}"
 )

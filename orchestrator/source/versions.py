@@ -22,7 +22,7 @@ class DebianVersion:
 
 @dataclass(frozen=True, slots=True)
 class DebianVersions:
-    """By tree, its versions, the newest first. ``errors`` has the suites whose lists could not be updated."""
+    """The versions by tree, newest first. ``errors`` has the suites whose lists could not be updated."""
 
     trees: Mapping[str, tuple[DebianVersion, ...]]
     errors: Mapping[str, InfraError]
@@ -40,7 +40,7 @@ def list_versions(
 
 
 def find_versions(tree: DebianTree, wanted: Sequence[str], store: Store) -> DebianVersions:
-    """The versions of a tree; where some that are wanted are not among them, from new lists."""
+    """The versions of a tree; the lists are updated if ``wanted`` versions are missing."""
     found = list_versions([tree], store)
     if {version.version for version in found.trees[tree.name]}.issuperset(wanted):
         return found

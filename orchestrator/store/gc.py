@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Deletes the least recently used artifacts until the store is below a size.
 
-Only what can be made again is deleted: worktrees, objects, kernels, root images, compiled tests. Commits,
-results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
+Only artifacts that can be made again are deleted: worktrees, objects, kernels, root images, compiled tests.
+Commits, results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
 """
 
 import os
@@ -14,13 +14,13 @@ from pathlib import Path
 from orchestrator.store.store import Store
 
 KINDS = ("build", "configs", "kernels", "rootfs", "programs", "worktrees")
-# what make clean would remove: what only makes the next build faster
+# like make clean: artifacts that only make the next build faster
 CLEANED = ("build", "programs", "worktrees")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """Something in the store that may go. ``lock`` is held by whoever uses it, ``used_at`` is Unix time."""
+    """A deletable artifact. ``lock`` is held by processes that use it, ``used_at`` is Unix time."""
 
     path: Path
     lock: str
@@ -30,9 +30,9 @@ class StoreEntry:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What was (or would be) removed, and the store's size in bytes before and after.
+    """The artifacts that were (or would be) removed, and the store's size in bytes before and after.
 
-    ``in_use`` would have gone too, had no job been using it.
+    ``in_use`` are artifacts that were skipped because a job uses them.
     """
 
     removed: tuple[StoreEntry, ...]
@@ -44,7 +44,7 @@ class Collection:
 def collect(
     store: Store, limit: int, kinds: Sequence[str] = KINDS, *, is_dry_run: bool = False
 ) -> Collection:
-    """Remove the entries not used for longest until the store has at most ``limit`` bytes."""
+    """Delete the least recently used artifacts until the store has at most ``limit`` bytes."""
     if not is_dry_run:
         for left in store.root.glob("*/.*.gone"):
             shutil.rmtree(left, ignore_errors=True)
@@ -60,7 +60,7 @@ def collect(
                 in_use.append(entry)
                 continue
             if not is_dry_run:
-                # to a name that nobody asks for first: a kill leaves no half of an entry
+                # rename first, so that a kill leaves no incomplete artifact
                 gone = entry.path.rename(entry.path.with_name(f".{entry.path.name}.gone"))
                 shutil.rmtree(gone)
         removed.append(entry)
@@ -86,7 +86,7 @@ def _make_entry(store: Store, path: Path, lock: str) -> StoreEntry:
 
 
 def measure(folder: Path) -> int:
-    """Bytes on the disk below a folder; what vanishes meanwhile counts nothing."""
+    """Disk usage below a folder in bytes; files that disappear meanwhile are ignored."""
     total = 0
     pending = [str(folder)]
     while pending:
@@ -105,6 +105,6 @@ def render_text(collection: Collection) -> str:
     large = [entry for entry in collection.removed if entry.size >> 20]
     lines = [f"{entry.size >> 20:6} MiB  {entry.path}" for entry in large]
     if small := len(collection.removed) - len(large):
-        lines.append(f"            and {small} of less than a MiB")
+        lines.append(f"            and {small} smaller than 1 MiB")
     lines += [f"    in use  {entry.path}" for entry in collection.in_use]
     return "\n".join([*lines, f"{collection.before >> 20} MiB -> {collection.after >> 20} MiB"]) + "\n"

@@ -16,7 +16,7 @@ artifact.
     rootfs/ROOTFS_ID/    guest root images
     programs/ID/         compiled guest tests
     results/VARIANT_ID/  one file per test result, and the console of every boot
-    history.sqlite       the history; made again from results and runs if it is missing
+    history.sqlite       the history; made again from results and runs if missing
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one
     objects/, accel/     number of objects per config; whether KVM works
     apt/, ccache/        caches of these tools; locks/, scratch/, logs/
@@ -79,7 +79,7 @@ def open_default() -> "Store":
 
 
 @contextlib.contextmanager
-def disk_trouble(where: Path) -> Iterator[None]:
+def convert_disk_errors(where: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into an ``InfraError`` that names the place."""
     try:
         yield
@@ -110,7 +110,7 @@ class Store:
         """The path of an entry, which need not exist; its parent folder is created."""
         root = self.results_root if kind in _RESULTS else self.root
         place = root / kind / name if name else root / kind
-        with disk_trouble(place):
+        with convert_disk_errors(place):
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
@@ -124,7 +124,7 @@ class Store:
         """
         place = self.path(kind, name)
         lock = self.path("locks", f"use-{kind}-{name}")
-        with disk_trouble(lock):
+        with convert_disk_errors(lock):
             # a process works with one store
             for other in [path for path in _HELD if path.parent != lock.parent]:
                 os.close(_HELD.pop(other))
@@ -138,7 +138,7 @@ class Store:
     def try_lock(self, name: str) -> Iterator[bool]:
         """Try to take a lock; yields whether it was taken."""
         path = self.path("locks", name)
-        with disk_trouble(path), path.open("a") as file:
+        with convert_disk_errors(path), path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -151,7 +151,7 @@ class Store:
         place = self.use(kind, name)
         if place.is_dir():
             return place
-        with self.lock(f"{kind}-{name}"), disk_trouble(place):
+        with self.lock(f"{kind}-{name}"), convert_disk_errors(place):
             if place.is_dir():
                 return place
             for left in place.parent.glob(f".{name}.*"):
@@ -168,10 +168,12 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self, name: str, *, is_result: bool = False) -> Iterator[Path]:
-        """An empty folder, of this process alone; remains of a killed process are removed. ``is_result``: on
-        the disk of the results, so that it can be renamed to there."""
+        """An empty folder for this process; remains of a killed process are removed.
+
+        With ``is_result``, it is on the disk of the results, so that files can be moved there by rename.
+        """
         place = (self.results_root if is_result else self.root) / "scratch" / name
-        with self.lock(f"scratch-{name}"), disk_trouble(place):
+        with self.lock(f"scratch-{name}"), convert_disk_errors(place):
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             try:
@@ -183,7 +185,7 @@ class Store:
     def lock(self, name: str) -> Iterator[None]:
         """Hold an exclusive lock, waiting for it if needed. The kernel releases it when the process dies."""
         path = self.path("locks", name)
-        with disk_trouble(path), path.open("w") as file:
+        with convert_disk_errors(path), path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -199,7 +201,7 @@ class Store:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file atomically: after a crash it has the old or the new content."""
-    with disk_trouble(path):
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
