@@ -21,6 +21,7 @@ from orchestrator.cli.bisect import Asked, make_question
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
@@ -77,8 +78,7 @@ class Bench:
         place: Workspace,
         accel: str,
         command: str,
-        *,
-        redo: bool,
+        goal: Goal,
     ) -> tuple[str, bool]:
         (job,) = jobs
         fetch_tree(job.tree, place.store, place.progress)
