@@ -7,10 +7,7 @@ Kernels and guests are pretended; git, its bisection, the store, trials and verd
 import contextlib
 import dataclasses
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +43,7 @@ from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
-from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
+from tests.conftest import FAKELINUX, MakeSeries, QuietProgress, cowbell
 from tests.gitserver import commit_file, run_git
 from tests.schema import read_product
 from tests.test_plan import DECLARED, ROW
@@ -660,13 +657,6 @@ def test_the_first_row_that_has_the_test_is_taken() -> None:
 
 
 # --- the commands
-
-
-def cowbell(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

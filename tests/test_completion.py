@@ -11,10 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import Mirror
-from tests.test_cli import cowbell
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT, Mirror, cowbell
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from orchestrator.history.entry import Entry, make_entries
 from orchestrator.result.record import Failure
 from orchestrator.status import Status
 from orchestrator.store.store import Store
+from tests.conftest import cowbell
 from tests.schema import read_product
-from tests.test_cli import cowbell
 from tests.test_history import FAILED, JOB, RESULT, earn, save
 
 (PLAIN,) = make_entries(JOB, RESULT)

@@ -28,9 +28,8 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
-from tests.conftest import ROOT
+from tests.conftest import ROOT, cowbell
 from tests.gitserver import run_git
-from tests.test_cli import cowbell
 from tests.test_history import JOB, RESULT
 from tests.test_plan import make_test
 

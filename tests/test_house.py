@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
+
 PACKAGE = ROOT / "orchestrator"
 # a package imports only from itself and from the layers above it in this list
 LAYERS = (

@@ -19,7 +19,7 @@ from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, Ta
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from orchestrator.status import Status
-from tests.test_console import LOGS, read_log
+from tests.conftest import LOGS, ROOT, read_log
 from tests.test_verdict import GOOD, WARNING, judge
 
 COMPLAINS = replace(GOOD, console=GOOD.console.replace("[    2.1", WARNING + "[    2.1"), taint_after=1 << 9)
@@ -151,7 +151,7 @@ def test_all_that_is_wrong_with_the_list_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
-    text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
+    text = (ROOT / "ci" / "matrix.yaml").read_text()
     first = '- {test: "fork.basic-cow", status: fail, why: injected bug}'
     assert first in text
     file = write(tmp_path / "matrix.yaml", text.replace(first, f"- {{test: a, why: b, {words}}}"))

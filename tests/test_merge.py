@@ -19,8 +19,8 @@ from orchestrator.result.record import JobRecord, load_result, load_run, save_jo
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import Store
+from tests.conftest import cowbell
 from tests.schema import read_product
-from tests.test_cli import cowbell
 from tests.test_history import FAILED, JOB, RESULT, VARIANT, earn, read, save
 from tests.test_verdict import PAIR, PAIRED
 

@@ -15,7 +15,7 @@ from orchestrator.result.record import JobRecord, RunRecord, TargetRate, TrialRe
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
-from tests.test_cli import cowbell
+from tests.conftest import cowbell
 from tests.test_verdict import GOOD, WARNING
 
 RACE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)

@@ -30,11 +30,10 @@ from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.run.runner import compile_test, run_tests
 from orchestrator.store.store import Store
-from tests.conftest import QuietProgress, find_processes, wait_for
+from tests.conftest import ROOT, QuietProgress, find_processes, wait_for
 
 pytestmark = pytest.mark.kernel
 
-ROOT = Path(__file__).parents[1]
 
 # SysRq key and handler, and the machine code that takes its place
 SABOTAGE = {

@@ -32,11 +32,10 @@ from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
 from orchestrator.source.versions import DebianVersion
 from orchestrator.store.store import Store
-from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
 from tests.schema import read_product
 from tests.test_bisect import FAIL, RACE, SURE
-from tests.test_cli import cowbell
 from tests.test_plan import DECLARED, ROW
 from tests.test_verdict import GOOD
 from tests.test_versions import TREE

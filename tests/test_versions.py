@@ -20,10 +20,9 @@ from orchestrator.source.repository import checkout, open_repository
 from orchestrator.source.tree import DebianTree, Tree, find_tree, load_trees
 from orchestrator.source.versions import DebianVersion, list_versions, read_versions
 from orchestrator.store.store import Store, make_id
-from tests.conftest import FAKE_TREE, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
 from tests.schema import read_product
-from tests.test_cli import cowbell
 
 PACKAGE = FAKE_TREE.package
 TREE = replace(FAKE_TREE, suite="bullseye-security bookworm")

@@ -18,9 +18,8 @@ from orchestrator.process.budget import Budget
 from orchestrator.process.jobserver import Jobserver, read_options
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits, Stopped, Task, work
-from tests.conftest import QuietProgress
+from tests.conftest import ROOT, QuietProgress
 
-ROOT = Path(__file__).parents[1]
 Call = Callable[[Board, Budget], object]
 
 
