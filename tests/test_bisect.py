@@ -35,32 +35,36 @@ from orchestrator.plan.plan import Declarations, Job, Request
 from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult, save_run
-from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKELINUX, MakeSeries, QuietProgress, cowbell
 from tests.gitserver import commit_file, run_git
+from tests.samples import (
+    BROKEN,
+    DECLARED,
+    DETERMINISTIC,
+    FAILED,
+    GOOD,
+    RACE,
+    ROW,
+    STDOUT,
+    WARNING,
+    judge,
+    make_rated,
+)
 from tests.schema import read_product
-from tests.test_plan import DECLARED, ROW
-from tests.test_repeat import tried
-from tests.test_verdict import GOOD, STDOUT, WARNING
 
 COMMITS = 24
-FAIL = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
 CRASH = replace(GOOD, console=WARNING.join(GOOD.console.splitlines(keepends=True)))
-BROKEN = replace(GOOD, stdout="")
 PARTLY = replace(
     GOOD,
     stdout=f"KTAP version 1\n1..2\nok 1 {GOOD.test}[a=1]\nnot ok 2 {GOOD.test}[a=2] # ERROR trouble\n",
     exit_status=1,
 )
-SURE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "it works", "deterministic", 5)
-RACE = replace(SURE, kind="race")
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +88,9 @@ class Ground:
 
     def __init__(self, commits: Sequence[str], place: Workspace) -> None:
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
-        self.test = SURE
+        self.test = DETERMINISTIC
         self.first = 13
-        self.bad, self.good = FAIL, GOOD
+        self.bad, self.good = FAILED, GOOD
         self.results: dict[str, TrialResult] = {}
         self.unbuildable: set[str] = set()
         self.unbootable: set[str] = set()
@@ -216,8 +220,8 @@ def test_git_knows_of_it(ground: Ground) -> None:
 
 
 def test_a_fix_is_found(ground: Ground) -> None:
-    ground.bad, ground.good = GOOD, FAIL
-    ground.reverted = FAIL
+    ground.bad, ground.good = GOOD, FAILED
+    ground.reverted = FAILED
     outcome = ground.bisect(Find.FIX)
     assert outcome.suspects == (ground.commits[13],)
     assert outcome.is_found
@@ -285,7 +289,7 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
 
 @pytest.mark.parametrize(
     ("good", "bad", "told"),
-    [(FAIL, FAIL, "fail"), (GOOD, GOOD, "pass"), (FAIL, GOOD, "fail"), (GOOD, BROKEN, "broken")],
+    [(FAILED, FAILED, "fail"), (GOOD, GOOD, "pass"), (FAILED, GOOD, "fail"), (GOOD, BROKEN, "broken")],
 )
 def test_ends_that_are_none_are_told_before_any_time_is_lost(
     ground: Ground, good: TrialResult, bad: TrialResult, told: str
@@ -368,7 +372,7 @@ class Chance:
     def find_result(self, commit: str) -> TrialResult:
         is_bad = commit != "without" and self.ground.number(commit) >= self.ground.first
         hits = sum(self.dice[commit].random() < self.rate for _ in range(self.tries)) if is_bad else 0
-        return tried(hits, self.tries)
+        return make_rated(hits, self.tries)
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.05])
@@ -411,7 +415,7 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
     def find(commit: str) -> TrialResult:
         # the commit before passes at first, and fails when it is asked again
         is_parent = commit == ground.commits[12]
-        return next(results, FAIL) if is_parent else real(commit)
+        return next(results, FAILED) if is_parent else real(commit)
 
     ground._find_result = find  # type: ignore[method-assign]
     outcome = ground.bisect()
@@ -421,7 +425,7 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
 
 
 def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
-    ground.reverted = FAIL
+    ground.reverted = FAILED
     outcome = ground.bisect()
     assert not outcome.is_found
     assert any("without it" in doubt for doubt in outcome.doubts)
@@ -430,21 +434,8 @@ def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
 # --- answers
 
 
-def judge(*results: TrialResult) -> list[Verdict]:
-    record = JobRecord(
-        row="r",
-        variant="c",
-        arch="x86_64",
-        tree="t",
-        series="",
-        tests={GOOD.test: (GOOD.test,)},
-        results=results,
-    )
-    return list(judge_job(record))
-
-
 def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
-    verdicts = judge(tried(0, 100))
+    verdicts = judge(make_rated(0, 100))
     failing = {GOOD.test: Failing(Status.FAIL)}
     assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
     assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.5, "x", 0.01)})[0] is Answer.GOOD
@@ -468,12 +459,12 @@ def test_a_crash_without_a_word_is_no_other_crash() -> None:
     ("result", "fingerprint", "answer"),
     [
         (GOOD, "", Answer.GOOD),
-        (FAIL, "", Answer.BAD),
+        (FAILED, "", Answer.BAD),
         (CRASH, "", Answer.BAD),
         (BROKEN, "", Answer.SKIP),
         (CRASH, "*", Answer.BAD),
         (CRASH, "warning:elsewhere*", Answer.SKIP),
-        (FAIL, "*", Answer.SKIP),
+        (FAILED, "*", Answer.SKIP),
     ],
 )
 def test_by_hand(result: TrialResult, fingerprint: str, answer: Answer) -> None:
@@ -498,7 +489,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
         },
     )
     tree = LocalTree("linux", ground.path)
-    job = Job(ROW, Variant("plain", "", ()), tree, Series(), (SURE,))
+    job = Job(ROW, Variant("plain", "", ()), tree, Series(), (DETERMINISTIC,))
     found = make_config_line(job, ["one"], ["other"], declared, ground.place)
     listed = run_git(found.git_dir, "log", "--format=%s", "--reverse", found.new).splitlines()
     assert listed == [
@@ -522,7 +513,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
 
 def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     series = make_series("three", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(3)))
-    job = Job(ROW, Variant("three", "three", ()), LocalTree("linux", ground.path), series, (SURE,))
+    job = Job(ROW, Variant("three", "three", ()), LocalTree("linux", ground.path), series, (DETERMINISTIC,))
     found = line.make_series_line(job, DECLARED, ground.place)
     commits = run_git(found.git_dir, "rev-list", "--reverse", f"{found.old}..{found.new}").split()
     assert [len(found.make_job(commit).series.patches) for commit in (found.old, *commits)] == [0, 1, 2, 3]
@@ -542,7 +533,11 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     claims = ({GOOD.test: Status.PASS}, {GOOD.test: Status.PASS})
     patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
     job = Job(
-        ROW, Variant("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,)
+        ROW,
+        Variant("two", "two", ()),
+        LocalTree("linux", "/"),
+        replace(series, patches=patches),
+        (DETERMINISTIC,),
     )
 
     def record(result: TrialResult, version: str) -> JobRecord:
@@ -563,35 +558,38 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
         records = tuple(record(result, version) for result in results)
         return render(make_matrix(job, RunRecord("r-1", "", "", records)))
 
-    said = make(FAIL, GOOD, GOOD)
+    said = make(FAILED, GOOD, GOOD)
     assert "fail -> pass  as claimed" in said
     assert "stays pass    CLAIMED: pass" in said
     assert "is NOT as series.yaml claims" in said
-    assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
+    assert "CLAIMED" not in make(FAILED, GOOD, GOOD).split("0002")[0]
     # one subtest passes, and nobody knows what another would have come to
-    assert "fail -> -" in make(FAIL, PARTLY, GOOD)
+    assert "fail -> -" in make(FAILED, PARTLY, GOOD)
     # what only the file for older kernels flips
     variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
     first = replace(series.patches[0], backports=(variant,))
     other = replace(job, series=replace(series, patches=(first, series.patches[1])))
-    assert "is as series.yaml claims" in make(FAIL, GOOD, GOOD, job=other, version="5.10.9")
-    assert "CLAIMED: nothing" in make(FAIL, GOOD, GOOD, job=other)
+    assert "is as series.yaml claims" in make(FAILED, GOOD, GOOD, job=other, version="5.10.9")
+    assert "CLAIMED: nothing" in make(FAILED, GOOD, GOOD, job=other)
     # a patch for other kernels
     later = replace(series.patches[1], when=Condition.parse("kernel>=5.15.25"), flips=claims[1])
     other = replace(job, series=replace(series, patches=(patches[0], later)))
-    said = make(FAIL, GOOD, GOOD, job=other)
+    said = make(FAILED, GOOD, GOOD, job=other)
     assert said.splitlines()[3] == "  is for kernel>=5.15.25"
     assert "is as series.yaml claims" in said
-    assert "stays pass    CLAIMED: pass" in make(FAIL, GOOD, GOOD, job=other, version="5.15.25")
+    assert "stays pass    CLAIMED: pass" in make(FAILED, GOOD, GOOD, job=other, version="5.15.25")
 
 
 def test_a_matrix_takes_the_row_that_runs_what_is_claimed(make_series: MakeSeries) -> None:
     series = make_series("one", {"new.c": ("", "int new;\n")})
-    claiming = replace(series, patches=(replace(series.patches[0], flips={SURE.id: Status.PASS}),))
+    claiming = replace(series, patches=(replace(series.patches[0], flips={DETERMINISTIC.id: Status.PASS}),))
     variant = Variant("one", "one", ())
     tree = LocalTree("linux", "/")
     rows = (replace(ROW, name="other"), ROW)
-    jobs = [Job(row, variant, tree, claiming, tests) for row, tests in zip(rows, ((), (SURE,)), strict=True)]
+    jobs = [
+        Job(row, variant, tree, claiming, tests)
+        for row, tests in zip(rows, ((), (DETERMINISTIC,)), strict=True)
+    ]
     assert {job.row.name for job in list_prefixes(jobs, is_any_row=True)} == {ROW.name}
     for refused in (jobs, [replace(job, series=series) for job in jobs]):
         with pytest.raises(UsageError, match="and 2 match"):

@@ -30,8 +30,8 @@ from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
 from tests.conftest import ROOT, cowbell
 from tests.gitserver import run_git
+from tests.samples import make_test
 from tests.test_history import JOB, RESULT
-from tests.test_plan import make_test
 
 DECLARED = load_declarations(ROOT)
 TODAY = datetime.date(2026, 3, 2)

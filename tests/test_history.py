@@ -47,8 +47,8 @@ from orchestrator.result.record import (
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, cowbell
+from tests.samples import CONSOLE, GOOD, PAIR, PAIRED, SUBTESTS, WARNING
 from tests.schema import read_product
-from tests.test_verdict import CONSOLE, GOOD, PAIR, PAIRED, SUBTESTS, WARNING
 
 STARTED = "2024-05-01T10:00:00.000+00:00"
 RESULT = replace(

@@ -20,7 +20,7 @@ from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from orchestrator.status import Status
 from tests.conftest import LOGS, ROOT, read_log
-from tests.test_verdict import GOOD, WARNING, judge
+from tests.samples import GOOD, WARNING, judge
 
 COMPLAINS = replace(GOOD, console=GOOD.console.replace("[    2.1", WARNING + "[    2.1"), taint_after=1 << 9)
 FINGERPRINT = "warning:handle_mm_fault"

@@ -20,9 +20,9 @@ from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import cowbell
+from tests.samples import PAIR, PAIRED
 from tests.schema import read_product
 from tests.test_history import FAILED, JOB, RESULT, VARIANT, earn, read, save
-from tests.test_verdict import PAIR, PAIRED
 
 OTHER = replace(PAIRED, stdout=PAIR, content_id="fork", started=RESULT.started, host="two")
 

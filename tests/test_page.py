@@ -15,8 +15,8 @@ from orchestrator.result.record import RunRecord
 from orchestrator.status import Status
 from tests.browser import Browser, open_browser
 from tests.conftest import LOGS
+from tests.samples import GOOD
 from tests.test_report import EVIL, log_of, make_run
-from tests.test_verdict import GOOD
 
 BIDI = "\u202egnp.exe\u2066 \u200b\ufeff\ud800"
 RACY = GOOD.stdout.replace("ok 1", "# rate: 3 of 1000 tries\nok 1")

@@ -26,7 +26,7 @@ from orchestrator.source.tree import GitTree, LocalTree, find_tree
 from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
-from tests.test_plan import DECLARED, ROW
+from tests.samples import DECLARED, ROW
 
 
 @pytest.fixture

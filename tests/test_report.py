@@ -17,8 +17,8 @@ from orchestrator.report.report import Judged, join_runs
 from orchestrator.result.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
 from orchestrator.status import Status
 from tests.conftest import cowbell
+from tests.samples import FAILED, GOOD
 from tests.schema import read_product
-from tests.test_verdict import FAILED, GOOD
 
 EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
 

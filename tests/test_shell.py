@@ -18,7 +18,7 @@ from orchestrator.cli.shell import choose_job
 from orchestrator.errors import UsageError
 from orchestrator.plan.plan import Request, make_plan
 from tests.conftest import ROOT, find_processes, wait_for
-from tests.test_plan import DECLARED
+from tests.samples import DECLARED
 
 WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none", "ACCEL=tcg"]
 

@@ -32,8 +32,7 @@ from orchestrator.run.runner import Program
 from orchestrator.source.series import Series
 from orchestrator.store.store import Store, make_id
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, render_patch
-from tests.test_plan import DECLARED, ROW
-from tests.test_verdict import GOOD
+from tests.samples import DECLARED, GOOD, ROW
 
 SWAP = {"mm/swap.c": ("+ 1", "+ 2")}
 TARGETS = ("source", "config", "build", "test")

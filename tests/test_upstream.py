@@ -19,8 +19,8 @@ from orchestrator.source.fetch import fetch_tree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress
+from tests.samples import CONSOLE, GOOD, WARNING
 from tests.test_build import X86, ask
-from tests.test_verdict import CONSOLE, GOOD, WARNING
 
 FOLDER = "tools/testing/selftests"
 WHOLE = """#include <linux/fake.h>

@@ -34,10 +34,8 @@ from orchestrator.source.versions import DebianVersion
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
+from tests.samples import DECLARED, DETERMINISTIC, FAILED, GOOD, RACE, ROW
 from tests.schema import read_product
-from tests.test_bisect import FAIL, RACE, SURE
-from tests.test_plan import DECLARED, ROW
-from tests.test_verdict import GOOD
 from tests.test_versions import TREE
 
 # the oldest first; one is only there as a rebuild, and one as a rebuild too
@@ -62,9 +60,9 @@ class Bench:
 
     def __init__(self, mirror: Mirror, place: Workspace) -> None:
         self.mirror, self.place = mirror, place
-        self.test = SURE
+        self.test = DETERMINISTIC
         self.first = "5.10.221-1"
-        self.older, self.newer = FAIL, GOOD
+        self.older, self.newer = FAILED, GOOD
         self.ran: list[str] = []
         self.kept: dict[str, list[TrialResult]] = {}
         self.tree: DebianTree = TREE
@@ -151,7 +149,10 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     changed = run_git(git_dir, "diff", "--name-only", *words.split())
     assert changed == "init/main.c"
     text = render_text(outcome)
-    assert f"the first version that fixes {SURE.id} (fail):\n  {first}, after {previous}\n  git -C" in text
+    assert (
+        f"the first version that fixes {DETERMINISTIC.id} (fail):\n  {first}, after {previous}\n  git -C"
+        in text
+    )
     assert f"it and {previous} came to the same" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
     assert not render_mail(outcome)
@@ -159,7 +160,7 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
 
 
 def test_the_version_with_the_break_is_found(bench: Bench) -> None:
-    bench.older, bench.newer = GOOD, FAIL
+    bench.older, bench.newer = GOOD, FAILED
     outcome = bench.bisect(good=OLD, bad=NEW)
     assert (outcome.find, outcome.is_found) == (Find.BREAK, True)
     assert "the first version that breaks" in render_text(outcome)
