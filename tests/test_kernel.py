@@ -24,6 +24,7 @@ import pexpect
 import pytest
 
 from tests.conftest import ROOT, cowbell_with_store
+from tests.guestprograms import render_test
 from tests.schema import read_product
 
 pytestmark = pytest.mark.kernel
@@ -254,6 +255,11 @@ def find_descendants(ancestor: int, name: str) -> list[int]:
     return found
 
 
+def make_fault(test: str, body: str) -> str:
+    limit_s = 3 if "hang" in test or "stuck" in test else 20
+    return render_test(body, timeout_s=limit_s, may_crash=test == "fault.panic")
+
+
 @pytest.fixture(scope="session")
 def faults(
     demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
@@ -267,7 +273,7 @@ def faults(
     shutil.copytree(ROOT / "guest-tests" / "lib", project / "guest-tests" / "lib")
     (project / "guest-tests" / "fault").mkdir()
     for test, body in FAULTS.items():
-        (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_test(test, body))
+        (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_fault(test, body))
     (project / "ci").mkdir()
     matrix = (ROOT / "ci" / "matrix.yaml").read_text()
     head = matrix[: matrix.index("    variants:")]
@@ -276,26 +282,6 @@ def faults(
     assert done.returncode == 1, done.stdout + done.stderr
     (job,) = read_product(done.stdout)["jobs"]
     yield {verdict["name"]: (verdict["status"], verdict["reason"]) for verdict in job["verdicts"]}
-
-
-def make_test(test: str, body: str) -> str:
-    limit = 3 if "hang" in test or "stuck" in test else 20
-    crash = "true" if test == "fault.panic" else "false"
-    return f"""#include "guesttest.h"
-
-static void run(void)
-{{
-	{body}
-}}
-
-GUEST_TEST = {{
-	.summary = "a fault",
-	.kind = "deterministic",
-	.timeout_s = {limit},
-	.may_crash = {crash},
-	.run = run,
-}};
-"""
 
 
 @pytest.mark.parametrize(
