@@ -36,13 +36,14 @@ from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
-from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult, save_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKELINUX, MakeSeries, QuietProgress, cowbell
 from tests.gitserver import commit_file, run_git
+from tests.records import store_trials
 from tests.samples import (
     BROKEN,
     DECLARED,
@@ -136,14 +137,9 @@ class Ground:
             self.on_run(commit)
             self.told.append(f"run {commit[:12]}")
             known.append(replace(self._find_result(commit), trial=len(known) + 1))
-        record = JobRecord(
-            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            tests={self.test.id: self.test.subtests}, results=tuple(known), failure=failure,
-            races=(self.test.id,) if self.test.kind == "race" else (),
-            target_rates=place.repeat.list_target_rates([self.test]),
-        )  # fmt: skip
         run_id = f"demo-{commit[:12]}-{len(known)}"
-        save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
+        rates = place.repeat.list_target_rates([self.test])
+        store_trials(place.store, run_id, command, job, self.test, known, failure, rates)
         return run_id, True
 
     def _find_result(self, commit: str) -> TrialResult:

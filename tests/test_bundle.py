@@ -15,8 +15,8 @@ from orchestrator.report.bundle import PIECE_LIMIT, make_bundles, name_bundle
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
+from tests.records import make_run
 from tests.samples import FAILED, GOOD
-from tests.test_report import make_run
 
 
 def read_bundle(path: Path) -> dict[str, bytes]:

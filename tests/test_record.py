@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.result.record import SCHEMA, load_result, load_run, save_result, save_run
-from tests.test_report import make_run
+from tests.records import make_run
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
+from orchestrator.result.record import TrialResult
 from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.series import Series
@@ -34,6 +34,7 @@ from orchestrator.source.versions import DebianVersion
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
+from tests.records import store_trials
 from tests.samples import DECLARED, DETERMINISTIC, FAILED, GOOD, RACE, ROW
 from tests.schema import read_product
 from tests.test_versions import TREE
@@ -86,13 +87,8 @@ class Bench:
             self.ran.append(version)
             is_older = make_key(version) < make_key(self.first)
             known.append(replace(self.older if is_older else self.newer, trial=len(known) + 1))
-        record = JobRecord(
-            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            tests={self.test.id: self.test.subtests}, results=tuple(known),
-            races=(self.test.id,) if self.test.kind == "race" else (),
-        )  # fmt: skip
         run_id = f"demo-{version}-{len(known)}"
-        save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
+        store_trials(place.store, run_id, command, job, self.test, known)
         return run_id, True
 
     def start(self, good: str = NEW, bad: str = OLD, **words: object) -> Bisection:
