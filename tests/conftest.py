@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,8 @@ import pytest
 from orchestrator.cli.variables import VARIABLES
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import DebianTree
 from orchestrator.store.store import Store
@@ -30,6 +32,7 @@ BIN = Path(__file__).with_name("bin")
 LOGS = Path(__file__).with_name("logs")
 FAKELINUX = Path(__file__).with_name("fakelinux")
 FAKE_TREE = DebianTree("fake-5.10", "linux-source-5.10", "bullseye-security")
+TWO_SUITES = replace(FAKE_TREE, suite="bullseye-security bookworm")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 # a shell that starts a test run behind its back has it ignore ^C, and all that is started would ignore it
@@ -219,6 +222,12 @@ def mirror(home: Path, fakes: Path, fake_package: Path) -> Mirror:
     folder.mkdir(parents=True)
     (folder / fake_package.name).symlink_to(fake_package)
     return Mirror(folder, home / "apt.log")
+
+
+@pytest.fixture
+def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
+    """The fetched tree of ``fake_package``, without a series."""
+    return fetch_tree(FAKE_TREE, store, progress)
 
 
 @pytest.fixture(scope="session")

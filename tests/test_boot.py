@@ -28,13 +28,11 @@ from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
-from orchestrator.source.repository import Source
 from orchestrator.store.store import Store
 from tests.conftest import LOGS, QuietProgress, find_processes
+from tests.kernels import SOURCE
 
-SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
 GCC = Toolchain("gcc", (), "gcc 12")
 PANIC = (
     "print [    0.000000] Linux version 5.10.226\n"
