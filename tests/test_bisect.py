@@ -231,7 +231,7 @@ def test_paths_narrow(ground: Ground) -> None:
     ground.first = 12
     outcome = ground.bisect(paths=("fs",))
     assert outcome.suspects == (ground.commits[12],)
-    assert all(ground.number(commit) % 3 == 0 for commit in list_steps(outcome))
+    assert {ground.number(commit) % 3 for commit in list_steps(outcome)} == {0}
     with pytest.raises(UsageError, match="no commit in between touches them"):
         ground.bisect(paths=("drivers",))
 
