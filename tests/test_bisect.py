@@ -463,7 +463,7 @@ def test_a_crash_without_a_word_is_no_other_crash() -> None:
         (FAILED, "*", Answer.SKIP),
     ],
 )
-def test_by_hand(result: TrialResult, fingerprint: str, answer: Answer) -> None:
+def test_find_answer_to_verdicts(result: TrialResult, fingerprint: str, answer: Answer) -> None:
     verdicts = judge(result)
     assert find_answer(verdicts, make_default_failing(verdicts, fingerprint), {})[0] is answer
     assert (answer.exit_status, answer.other.other) == ({"good": 0, "bad": 1, "skip": 125}[answer], answer)
@@ -681,7 +681,7 @@ def test_nothing_to_resume() -> None:
     assert (done.returncode, "no bisection that was not ended" in done.stderr) == (2, True)
 
 
-def test_reports(ground: Ground, tmp_path: Path) -> None:
+def test_reports_of_a_bisection(ground: Ground, tmp_path: Path) -> None:
     ours = ground.start()
     outcome = ours.run()
     assert (ours.folder / "report.txt").read_text() == render_text(outcome)

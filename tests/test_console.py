@@ -149,7 +149,7 @@ HEADERS = [
 @pytest.mark.parametrize(
     "prefix", ["", "[   12.345678] ", "[   12.345678][   T77] ", "<4>[   12.345678][    C1] "]
 )
-def test_kinds(header: str, kind: SplatKind, prefix: str) -> None:
+def test_splat_kinds(header: str, kind: SplatKind, prefix: str) -> None:
     splat = only(parse_console("".join(f"{prefix}{line}\n" for line in [header, *TRACE.splitlines()])))
     assert splat.kind is kind
     assert splat.is_fault == (kind not in (SplatKind.OOM, SplatKind.PAGE_ALLOC))

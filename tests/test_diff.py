@@ -42,7 +42,7 @@ def find_groups(found: Difference) -> dict[str, list[str]]:
         (PASS, PASS, ""), (FAIL, FAIL, ""), (SKIP, SKIP, ""), (SKIP, BROKEN, ""), (None, SKIP, ""),
     ],
 )  # fmt: skip
-def test_groups(was: Status | None, is_: Status | None, group: str) -> None:
+def test_diff_groups_tests_by_their_outcomes(was: Status | None, is_: Status | None, group: str) -> None:
     before, after = (side(*([replace(PLAIN, raw=raw)] if raw else [])) for raw in (was, is_))
     found = compare(before, after)
     assert find_groups(found) == ({group: [PLAIN.name]} if group else {})
@@ -103,7 +103,7 @@ def test_nothing_in_common_says_nothing() -> None:
         compare(Side("a", (PLAIN,)), Side("b", (replace(PLAIN, row="numa"),)))
 
 
-def test_what_broke_is_told_last() -> None:
+def test_render_lists_broken_tests_last() -> None:
     gone = [replace(PLAIN, name=f"gone-{number}", variant="cow") for number in range(12)]
     shown = render(
         compare(side(PLAIN, *gone), side(replace(PLAIN, raw=FAIL, expected=PASS, reason="it is lost")))

@@ -98,7 +98,7 @@ def test_what_is_taken_from_the_store_again_is_not_new(store: Store) -> None:
 
 
 @pytest.mark.parametrize("has_runs", [True, False], ids=["runs", "killed"])
-def test_it_is_made_again_from_runs_and_results(store: Store, has_runs: bool) -> None:
+def test_history_is_rebuilt_from_runs_and_results(store: Store, has_runs: bool) -> None:
     store_result(store, RESULT)
     store_result(store, FAILED_RESULT)
     if has_runs:
@@ -119,7 +119,7 @@ def test_a_result_between_file_and_history_is_not_lost(store: Store) -> None:
     assert [entry.raw for entry in read_entries(store)] == [Status.PASS, Status.FAIL]
 
 
-def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None:
+def test_a_result_without_a_run_is_entered_with_its_own_fields(store: Store) -> None:
     """A run that was killed before there was a history: neither record nor variant.json."""
     path = store.path("results", VARIANT) / "fork.basic-cow.0.json"
     save_result(replace(PAIRED, stdout=PAIR), path)
@@ -130,7 +130,7 @@ def test_an_old_result_of_nobody_is_told_with_what_it_says(store: Store) -> None
     ]
 
 
-def test_a_kernel_that_does_not_boot_is_in_it(store: Store) -> None:
+def test_a_kernel_that_does_not_boot_has_entries(store: Store) -> None:
     """Else it would only be missing, where it is compared with one that boots."""
     store_result(store, RESULT)
     failed = replace(JOB, version="6.12.3", failure=Failure("boot", "it panics", "", "", ""))
@@ -349,7 +349,7 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
     assert len(read_entries(store)) == len(results) >= len(announced)
 
 
-def test_two_write_at_once(store: Store) -> None:
+def test_two_processes_write_at_once(store: Store) -> None:
     writers = [start_writer(store, name, 40) for name in ("a", "b")]
     said = [set(writer.communicate()[0].split()) - {"begins"} for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
@@ -357,7 +357,7 @@ def test_two_write_at_once(store: Store) -> None:
     assert {result_id for result_id, _ in read_raw(store)} == said[0] | said[1]
 
 
-def test_many_come_first_at_once(tmp_path: Path) -> None:
+def test_concurrent_first_writers_create_one_file(tmp_path: Path) -> None:
     """The file is made once, whoever else wants to make it."""
     results = [replace(RESULT, content_id=str(number)) for number in range(8)]
     with ThreadPoolExecutor(len(results)) as pool:
@@ -380,7 +380,7 @@ def test_many_come_first_at_once(tmp_path: Path) -> None:
             assert len(read_raw(store)) == len(results)
 
 
-def test_what_is_chosen(store: Store) -> None:
+def test_choose_entries_by_test_row_and_kernel(store: Store) -> None:
     store_result(store, RESULT)
     store_result(
         store,

@@ -48,7 +48,7 @@ def test_summary_is_not_as_expected(judged: Judged) -> None:
     assert not Judged(replace(judged.run, jobs=())).is_as_expected
 
 
-def test_json(judged: Judged) -> None:
+def test_json_has_the_status_of_each_verdict(judged: Judged) -> None:
     told = json.loads(report.render_json(judged))
     assert told["schema"] == report.SCHEMA
     read_product(report.render_json(judged))

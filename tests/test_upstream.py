@@ -79,7 +79,7 @@ def told(stdout: str, exit_status: int) -> dict[str, Status]:
     }
 
 
-def test_a_star_alone_means_ours() -> None:
+def test_star_selects_only_own_tests() -> None:
     tests = (*load_tests(ROOT / "guest-tests"), *TESTS)
     assert not set(TESTS) & set(select_tests(tests, ["*"]))
     assert select_tests(tests, ["upstream/*"]) == TESTS

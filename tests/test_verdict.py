@@ -76,7 +76,7 @@ def test_pass_needs_everything() -> None:
         ),
     ],
 )
-def test_each_doubt(change: dict[str, object], status: Status) -> None:
+def test_verdict_of_each_defect_of_a_result(change: dict[str, object], status: Status) -> None:
     assert status_of(replace(GOOD, **change)) is status  # type: ignore[arg-type]
 
 
@@ -203,7 +203,7 @@ def test_expectation_names_a_subtest_literally() -> None:
     assert find_expected(expect, "forks.x", "forks.x") is None
 
 
-def test_what_was_not_run() -> None:
+def test_verdicts_of_tests_that_were_not_run() -> None:
     failure = Failure("build", "the kernel does not build", "", "mm/memory.c:1: error", "")
     (broken,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=failure)
     assert (broken.status, broken.stage) == (Status.BROKEN, "build")
@@ -217,7 +217,7 @@ def test_what_was_not_run() -> None:
     assert lost.status is Status.BROKEN
 
 
-def test_only_answers_are_kept() -> None:
+def test_is_conclusive() -> None:
     assert is_conclusive(GOOD, (GOOD.test,))
     assert is_conclusive(FAILED, (GOOD.test,))
     assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.test,))

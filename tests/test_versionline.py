@@ -163,7 +163,7 @@ def test_the_version_with_the_break_is_found(bench: Bench) -> None:
     assert not render_mail(outcome), "nobody upstream knows a Debian version"
 
 
-def test_a_race(bench: Bench) -> None:
+def test_a_race_is_bisected_over_versions(bench: Bench) -> None:
     bench.test = RACE
     outcome = bench.bisect()
     assert (list_steps(outcome, "again")[0], outcome.is_found) == ("5.10.221-1", True)
