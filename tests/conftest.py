@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,18 @@ import pytest
 from orchestrator.cli.variables import VARIABLES
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.plan.declarations import load_declarations
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import DebianTree
 from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(__file__).with_name("bin")
+LOGS = Path(__file__).with_name("logs")
 FAKELINUX = Path(__file__).with_name("fakelinux")
 FAKE_TREE = DebianTree("fake-5.10", "linux-source-5.10", "bullseye-security")
+TWO_SUITES = replace(FAKE_TREE, suite="bullseye-security bookworm")
 # before any test moves the home: kernels are built once, and ccache is the user's
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 # a shell that starts a test run behind its back has it ignore ^C, and all that is started would ignore it
@@ -220,6 +224,12 @@ def mirror(home: Path, fakes: Path, fake_package: Path) -> Mirror:
     return Mirror(folder, home / "apt.log")
 
 
+@pytest.fixture
+def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
+    """The fetched tree of ``fake_package``, without a series."""
+    return fetch_tree(FAKE_TREE, store, progress)
+
+
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout that ``tests/gitserver.py`` describes; to be read, and cloned to be changed."""
@@ -305,6 +315,35 @@ def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def read_log(name: str) -> str:
+    """A recorded console log of ``tests/logs``."""
+    return (LOGS / f"{name}.log").read_bytes().decode(errors="replace")
+
+
+def cowbell(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, with the variables of ``env`` added to the environment."""
+    return _run_cowbell(words, cwd, env, limit_s=60)
+
+
+def cowbell_with_store(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with a store, and with time to build kernels."""
+    return _run_cowbell(words, ROOT, {"COWBELL_STORE": str(store)}, limit_s=4000)
+
+
+def _run_cowbell(
+    words: Sequence[str], cwd: Path, env: dict[str, str], limit_s: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
 
 
 @contextlib.contextmanager

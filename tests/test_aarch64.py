@@ -2,9 +2,6 @@
 """The whole way on another architecture: the row with 64 KiB pages, cross-built and emulated."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +20,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES
 from orchestrator.store.store import Store
-from tests.conftest import ROOT, QuietProgress
+from tests.conftest import ROOT, QuietProgress, cowbell_with_store
 
 pytestmark = pytest.mark.kernel
 
@@ -79,14 +76,7 @@ def test_tests_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Sto
     direct = [f"odirect.rd-{name}" for name in ("control", "mprotect", "pageout", "softdirty")]
     tests = ",".join((*direct, "iouring.fixed-mprotect", "vmsplice.child-*", "swap.excl-cow"))
     words = [f"ROW={ROW.name}", "SERIES=none", f"TESTS={tests}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "-C", str(ROOT), "-B", "test", "--json", *words],
-        cwd=ROOT,
-        env=os.environ | {"COWBELL_STORE": str(kernel_store.root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = cowbell_with_store(kernel_store.root, "-B", "test", "--json", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     (job,) = json.loads(done.stdout)["jobs"]
     assert job["guest_setup"]["swaps"][0]["stable"] is False

@@ -7,10 +7,7 @@ Kernels and guests are pretended; git, its bisection, the store, trials and verd
 import contextlib
 import dataclasses
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,32 +35,37 @@ from orchestrator.plan.plan import Declarations, Job, Request
 from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
-from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult, save_run
-from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
-from tests.conftest import FAKELINUX, ROOT, MakeSeries, QuietProgress
+from tests.conftest import FAKELINUX, MakeSeries, QuietProgress, cowbell
 from tests.gitserver import commit_file, run_git
+from tests.records import store_trials
+from tests.samples import (
+    BROKEN,
+    DECLARED,
+    DETERMINISTIC,
+    FAILED,
+    GOOD,
+    RACE,
+    ROW,
+    STDOUT,
+    WARNING,
+    judge,
+    make_rated,
+)
 from tests.schema import read_product
-from tests.test_plan import DECLARED, ROW
-from tests.test_repeat import tried
-from tests.test_verdict import GOOD, STDOUT, WARNING
 
 COMMITS = 24
-FAIL = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
 CRASH = replace(GOOD, console=WARNING.join(GOOD.console.splitlines(keepends=True)))
-BROKEN = replace(GOOD, stdout="")
 PARTLY = replace(
     GOOD,
     stdout=f"KTAP version 1\n1..2\nok 1 {GOOD.test}[a=1]\nnot ok 2 {GOOD.test}[a=2] # ERROR trouble\n",
     exit_status=1,
 )
-SURE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "it works", "deterministic", 5)
-RACE = replace(SURE, kind="race")
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +89,9 @@ class Ground:
 
     def __init__(self, commits: Sequence[str], place: Workspace) -> None:
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
-        self.test = SURE
+        self.test = DETERMINISTIC
         self.first = 13
-        self.bad, self.good = FAIL, GOOD
+        self.bad, self.good = FAILED, GOOD
         self.results: dict[str, TrialResult] = {}
         self.unbuildable: set[str] = set()
         self.unbootable: set[str] = set()
@@ -135,14 +137,9 @@ class Ground:
             self.on_run(commit)
             self.told.append(f"run {commit[:12]}")
             known.append(replace(self._find_result(commit), trial=len(known) + 1))
-        record = JobRecord(
-            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            tests={self.test.id: self.test.subtests}, results=tuple(known), failure=failure,
-            races=(self.test.id,) if self.test.kind == "race" else (),
-            target_rates=place.repeat.list_target_rates([self.test]),
-        )  # fmt: skip
         run_id = f"demo-{commit[:12]}-{len(known)}"
-        save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
+        rates = place.repeat.list_target_rates([self.test])
+        store_trials(place.store, run_id, command, job, self.test, known, failure, rates)
         return run_id, True
 
     def _find_result(self, commit: str) -> TrialResult:
@@ -219,8 +216,8 @@ def test_git_knows_of_it(ground: Ground) -> None:
 
 
 def test_a_fix_is_found(ground: Ground) -> None:
-    ground.bad, ground.good = GOOD, FAIL
-    ground.reverted = FAIL
+    ground.bad, ground.good = GOOD, FAILED
+    ground.reverted = FAILED
     outcome = ground.bisect(Find.FIX)
     assert outcome.suspects == (ground.commits[13],)
     assert outcome.is_found
@@ -234,7 +231,7 @@ def test_paths_narrow(ground: Ground) -> None:
     ground.first = 12
     outcome = ground.bisect(paths=("fs",))
     assert outcome.suspects == (ground.commits[12],)
-    assert all(ground.number(commit) % 3 == 0 for commit in list_steps(outcome))
+    assert {ground.number(commit) % 3 for commit in list_steps(outcome)} == {0}
     with pytest.raises(UsageError, match="no commit between GOOD and BAD touches these paths"):
         ground.bisect(paths=("drivers",))
 
@@ -288,7 +285,7 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
 
 @pytest.mark.parametrize(
     ("good", "bad", "told"),
-    [(FAIL, FAIL, "fail"), (GOOD, GOOD, "pass"), (FAIL, GOOD, "fail"), (GOOD, BROKEN, "broken")],
+    [(FAILED, FAILED, "fail"), (GOOD, GOOD, "pass"), (FAILED, GOOD, "fail"), (GOOD, BROKEN, "broken")],
 )
 def test_unusable_ends_are_reported_before_any_step(
     ground: Ground, good: TrialResult, bad: TrialResult, told: str
@@ -371,7 +368,7 @@ class Chance:
     def find_result(self, commit: str) -> TrialResult:
         is_bad = commit != "without" and self.ground.number(commit) >= self.ground.first
         hits = sum(self.dice[commit].random() < self.rate for _ in range(self.tries)) if is_bad else 0
-        return tried(hits, self.tries)
+        return make_rated(hits, self.tries)
 
 
 @pytest.mark.parametrize("rate", [0.002, 0.05])
@@ -414,7 +411,7 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
     def find(commit: str) -> TrialResult:
         # the commit before passes at first, and fails when it is asked again
         is_parent = commit == ground.commits[12]
-        return next(results, FAIL) if is_parent else real(commit)
+        return next(results, FAILED) if is_parent else real(commit)
 
     ground._find_result = find  # type: ignore[method-assign]
     outcome = ground.bisect()
@@ -423,8 +420,8 @@ def test_a_race_that_was_missed_is_not_confirmed(ground: Ground) -> None:
     assert "NOT CONFIRMED: its parent was bad when tested again" in render_text(outcome)
 
 
-def test_a_revert_that_does_not_help_is_reported(ground: Ground) -> None:
-    ground.reverted = FAIL
+def test_a_revert_that_does_not_help_is_told(ground: Ground) -> None:
+    ground.reverted = FAILED
     outcome = ground.bisect()
     assert not outcome.is_found
     assert any("without it" in doubt for doubt in outcome.doubts)
@@ -433,21 +430,8 @@ def test_a_revert_that_does_not_help_is_reported(ground: Ground) -> None:
 # --- answers
 
 
-def judge(*results: TrialResult) -> list[Verdict]:
-    record = JobRecord(
-        row="r",
-        variant="c",
-        arch="x86_64",
-        tree="t",
-        series="",
-        tests={GOOD.test: (GOOD.test,)},
-        results=results,
-    )
-    return list(judge_job(record))
-
-
 def test_a_pass_that_was_not_tried_often_enough_is_no_good() -> None:
-    verdicts = judge(tried(0, 100))
+    verdicts = judge(make_rated(0, 100))
     failing = {GOOD.test: FailureMode(Status.FAIL)}
     assert find_answer(verdicts, failing, {})[0] is Answer.GOOD
     assert find_answer(verdicts, failing, {GOOD.test: TargetRate(0.5, "x", 0.01)})[0] is Answer.GOOD
@@ -471,15 +455,15 @@ def test_a_crash_without_a_word_is_no_other_crash() -> None:
     ("result", "fingerprint", "answer"),
     [
         (GOOD, "", Answer.GOOD),
-        (FAIL, "", Answer.BAD),
+        (FAILED, "", Answer.BAD),
         (CRASH, "", Answer.BAD),
         (BROKEN, "", Answer.SKIP),
         (CRASH, "*", Answer.BAD),
         (CRASH, "warning:elsewhere*", Answer.SKIP),
-        (FAIL, "*", Answer.SKIP),
+        (FAILED, "*", Answer.SKIP),
     ],
 )
-def test_by_hand(result: TrialResult, fingerprint: str, answer: Answer) -> None:
+def test_find_answer_to_verdicts(result: TrialResult, fingerprint: str, answer: Answer) -> None:
     verdicts = judge(result)
     assert find_answer(verdicts, make_default_failure_modes(verdicts, fingerprint), {})[0] is answer
     assert (answer.exit_status, answer.other.other) == ({"good": 0, "bad": 1, "skip": 125}[answer], answer)
@@ -501,7 +485,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
         },
     )
     tree = LocalTree("linux", ground.path)
-    job = Job(ROW, Variant("plain", "", ()), tree, Series(), (SURE,))
+    job = Job(ROW, Variant("plain", "", ()), tree, Series(), (DETERMINISTIC,))
     found = make_config_line(job, ["one"], ["other"], declared, ground.place)
     listed = run_git(found.git_dir, "log", "--format=%s", "--reverse", found.new).splitlines()
     assert listed == [
@@ -525,7 +509,7 @@ def test_config_symbols_are_a_line(ground: Ground) -> None:
 
 def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     series = make_series("three", *({f"new{i}.c": ("", f"int new{i};\n")} for i in range(3)))
-    job = Job(ROW, Variant("three", "three", ()), LocalTree("linux", ground.path), series, (SURE,))
+    job = Job(ROW, Variant("three", "three", ()), LocalTree("linux", ground.path), series, (DETERMINISTIC,))
     found = line.make_series_line(job, DECLARED, ground.place)
     commits = run_git(found.git_dir, "rev-list", "--reverse", f"{found.old}..{found.new}").split()
     assert [len(found.make_job(commit).series.patches) for commit in (found.old, *commits)] == [0, 1, 2, 3]
@@ -545,7 +529,11 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
     claims = ({GOOD.test: Status.PASS}, {GOOD.test: Status.PASS})
     patches = tuple(replace(p, flips=c) for p, c in zip(series.patches, claims, strict=True))
     job = Job(
-        ROW, Variant("two", "two", ()), LocalTree("linux", "/"), replace(series, patches=patches), (SURE,)
+        ROW,
+        Variant("two", "two", ()),
+        LocalTree("linux", "/"),
+        replace(series, patches=patches),
+        (DETERMINISTIC,),
     )
 
     def record(result: TrialResult, version: str) -> JobRecord:
@@ -566,35 +554,38 @@ def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:
         records = tuple(record(result, version) for result in results)
         return render(make_matrix(job, RunRecord("r-1", "", "", records)))
 
-    said = make(FAIL, GOOD, GOOD)
+    said = make(FAILED, GOOD, GOOD)
     assert "fail -> pass  as claimed" in said
     assert "stays pass    CLAIMED: pass" in said
     assert "is NOT as series.yaml claims" in said
-    assert "CLAIMED" not in make(FAIL, GOOD, GOOD).split("0002")[0]
-    # one subtest passes, and another has no result
-    assert "fail -> -" in make(FAIL, PARTLY, GOOD)
+    assert "CLAIMED" not in make(FAILED, GOOD, GOOD).split("0002")[0]
+    # one subtest passes, and nobody knows what another would have come to
+    assert "fail -> -" in make(FAILED, PARTLY, GOOD)
     # what only the file for older kernels flips
     variant = Backport(Condition.parse("kernel<5.11"), patches[0].path, claims[0])
     first = replace(series.patches[0], backports=(variant,))
     other = replace(job, series=replace(series, patches=(first, series.patches[1])))
-    assert "is as series.yaml claims" in make(FAIL, GOOD, GOOD, job=other, version="5.10.9")
-    assert "CLAIMED: nothing" in make(FAIL, GOOD, GOOD, job=other)
+    assert "is as series.yaml claims" in make(FAILED, GOOD, GOOD, job=other, version="5.10.9")
+    assert "CLAIMED: nothing" in make(FAILED, GOOD, GOOD, job=other)
     # a patch for other kernels
     later = replace(series.patches[1], when=Condition.parse("kernel>=5.15.25"), flips=claims[1])
     other = replace(job, series=replace(series, patches=(patches[0], later)))
-    said = make(FAIL, GOOD, GOOD, job=other)
+    said = make(FAILED, GOOD, GOOD, job=other)
     assert said.splitlines()[3] == "  is for kernel>=5.15.25"
     assert "is as series.yaml claims" in said
-    assert "stays pass    CLAIMED: pass" in make(FAIL, GOOD, GOOD, job=other, version="5.15.25")
+    assert "stays pass    CLAIMED: pass" in make(FAILED, GOOD, GOOD, job=other, version="5.15.25")
 
 
 def test_a_matrix_takes_the_row_that_runs_what_is_claimed(make_series: MakeSeries) -> None:
     series = make_series("one", {"new.c": ("", "int new;\n")})
-    claiming = replace(series, patches=(replace(series.patches[0], flips={SURE.id: Status.PASS}),))
+    claiming = replace(series, patches=(replace(series.patches[0], flips={DETERMINISTIC.id: Status.PASS}),))
     variant = Variant("one", "one", ())
     tree = LocalTree("linux", "/")
     rows = (replace(ROW, name="other"), ROW)
-    jobs = [Job(row, variant, tree, claiming, tests) for row, tests in zip(rows, ((), (SURE,)), strict=True)]
+    jobs = [
+        Job(row, variant, tree, claiming, tests)
+        for row, tests in zip(rows, ((), (DETERMINISTIC,)), strict=True)
+    ]
     assert {job.row.name for job in list_prefixes(jobs, is_any_row=True)} == {ROW.name}
     for refused in (jobs, [replace(job, series=series) for job in jobs]):
         with pytest.raises(UsageError, match="and 2 match"):
@@ -662,13 +653,6 @@ def test_the_first_row_that_has_the_test_is_taken() -> None:
 # --- the commands
 
 
-def cowbell(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -697,7 +681,7 @@ def test_nothing_to_resume() -> None:
     assert (done.returncode, "no unfinished bisection" in done.stderr) == (2, True)
 
 
-def test_reports(ground: Ground, tmp_path: Path) -> None:
+def test_reports_of_a_bisection(ground: Ground, tmp_path: Path) -> None:
     ours = ground.start()
     outcome = ours.run()
     assert (ours.folder / "report.txt").read_text() == render_text(outcome)

@@ -20,11 +20,10 @@ import yaml
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.store.store import Store
-from tests.conftest import QuietProgress, find_processes, wait_for
+from tests.conftest import ROOT, QuietProgress, find_processes, wait_for
 from tests.gitserver import run_git
 from tests.longhistory import BROKEN_BUILD, FLIP, PANICS, make_long_history
 from tests.schema import read_product
-from tests.test_kernel import ROOT
 
 pytestmark = pytest.mark.kernel
 

@@ -28,13 +28,11 @@ from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
-from orchestrator.source.repository import Source
 from orchestrator.store.store import Store
-from tests.conftest import QuietProgress, find_processes
+from tests.conftest import LOGS, QuietProgress, find_processes
+from tests.kernels import SOURCE
 
-SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
 GCC = Toolchain("gcc", (), "gcc 12")
 PANIC = (
     "print [    0.000000] Linux version 5.10.226\n"
@@ -397,11 +395,10 @@ def test_tcg_needs_no_probe(
 
 
 def test_kernel_that_complains_while_booting_has_failed() -> None:
-    logs = Path(__file__).with_name("logs")
-    healthy = logs / "healthy.log"
+    healthy = LOGS / "healthy.log"
     assert boot._check_console(healthy) == healthy.stat().st_size
     with pytest.raises(StageFailure, match="WARNING") as raised:
-        boot._check_console(logs / "warning.log")
+        boot._check_console(LOGS / "warning.log")
     assert raised.value.stage == "boot"
 
 

@@ -11,16 +11,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError, StageFailure
-from orchestrator.kernel import fragment
 from orchestrator.kernel.build import (
-    BuildRequest,
     Kernel,
     build_kernel,
     find_kernel,
     find_toolchain,
     read_gnu_build_id,
 )
-from orchestrator.kernel.kconfig import Config, make_config
+from orchestrator.kernel.kconfig import Config
 from orchestrator.project.arch import ARCHES
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
@@ -30,40 +28,20 @@ from tests.conftest import (
     FAKE_TREE,
     FAKELINUX,
     MakeSeries,
-    Mirror,
     QuietProgress,
     find_processes,
     start_python,
     wait_for,
 )
+from tests.kernels import X86, build, request_build, write_config
 
-X86 = ARCHES["x86_64"]
 REUSE = {"mm/memory.c": ("	if (references != 1)\n", "	if (references != 1 && mapcount != 1)\n")}
 EVERY_FILE = {"init/main.o", "mm/memory.o", "mm/swap.o"}
 
 
 @pytest.fixture
-def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
-    return fetch_tree(FAKE_TREE, store, progress)
-
-
-def ask(folder: Path, src: Source, text: str = "CONFIG_PVH=y\nCONFIG_BLOCK=y\nCONFIG_SWAP=y\n") -> Config:
-    folder.mkdir(exist_ok=True)
-    (folder / "a.config").write_text(f"#: about a\n{text}")
-    return make_config(["a"], fragment.load_fragments(folder), X86, src.version)
-
-
-@pytest.fixture
 def config(base: Source, tmp_path: Path) -> Config:
-    return ask(tmp_path / "kconfigs", base)
-
-
-def request(src: Source, config: Config) -> BuildRequest:
-    return BuildRequest(src, config, X86, find_toolchain(X86))
-
-
-def make(src: Source, config: Config, store: Store, progress: QuietProgress, limit_s: float = 60) -> Kernel:
-    return build_kernel(request(src, config), store, progress, limit_s=limit_s)
+    return write_config(tmp_path / "kconfigs", base)
 
 
 def compiled(kernel: Kernel) -> set[str]:
@@ -77,7 +55,7 @@ def list_kernels(store: Store) -> list[Path]:
 
 
 def test_kernel_folder(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
-    kernel = make(base, config, store, progress)
+    kernel = build(base, config, store, progress)
     assert {path.name for path in kernel.folder.iterdir()} == {
         "vmlinux",
         "config",
@@ -100,26 +78,26 @@ def test_kernel_folder(base: Source, config: Config, store: Store, progress: Qui
 
 
 def test_second_time_it_is_found(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
-    assert find_kernel(request(base, config), store) is None
-    kernel = make(base, config, store, progress)
+    assert find_kernel(request_build(base, config), store) is None
+    kernel = build(base, config, store, progress)
     stages = list(progress.stages)
-    assert make(base, config, store, progress) == kernel
-    assert find_kernel(request(base, config), store) == kernel
+    assert build(base, config, store, progress) == kernel
+    assert find_kernel(request_build(base, config), store) == kernel
     assert progress.stages == stages
 
 
 def test_series_compiles_what_it_touches(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    plain = make(base, config, store, progress)
-    patched = make(
+    plain = build(base, config, store, progress)
+    patched = build(
         apply_series(base, make_series("cow", REUSE), (), store, progress), config, store, progress
     )
     assert compiled(patched) == {"mm/memory.o"}
     assert patched.gnu_build_id != plain.gnu_build_id
     # and back: the next commit's build starts from what this one left
     other = make_series("other", {"mm/swap.c": ("entry + 1", "entry + 2")})
-    assert compiled(make(apply_series(base, other, (), store, progress), config, store, progress)) == {
+    assert compiled(build(apply_series(base, other, (), store, progress), config, store, progress)) == {
         "mm/memory.o",
         "mm/swap.o",
     }
@@ -129,7 +107,9 @@ def test_image_is_one_that_the_config_can_boot(
     base: Source, tmp_path: Path, store: Store, progress: QuietProgress
 ) -> None:
     """QEMU starts an ELF kernel by PVH; without it the compressed image boots."""
-    kernel = make(base, ask(tmp_path / "1", base, "CONFIG_SWAP=y\nCONFIG_BLOCK=y\n"), store, progress)
+    kernel = build(
+        base, write_config(tmp_path / "1", base, "CONFIG_SWAP=y\nCONFIG_BLOCK=y\n"), store, progress
+    )
     assert kernel.image == kernel.folder / "bzImage"
     assert kernel.gnu_build_id == read_gnu_build_id(kernel.folder / "vmlinux")
     assert find_kernel(kernel.request, store) == kernel
@@ -138,7 +118,9 @@ def test_image_is_one_that_the_config_can_boot(
 def test_modules_are_installed_without_links_to_this_machine(
     base: Source, tmp_path: Path, store: Store, progress: QuietProgress
 ) -> None:
-    kernel = make(base, ask(tmp_path / "1", base, "CONFIG_PVH=y\nCONFIG_MODULES=y\n"), store, progress)
+    kernel = build(
+        base, write_config(tmp_path / "1", base, "CONFIG_PVH=y\nCONFIG_MODULES=y\n"), store, progress
+    )
     found = [path for path in (kernel.folder / "modules").rglob("*") if not path.is_dir()]
     assert found == [kernel.folder / "modules/lib/modules/5.10.226/kernel/lib/frob.ko"]
 
@@ -146,9 +128,9 @@ def test_modules_are_installed_without_links_to_this_machine(
 def test_what_ccache_knew_is_reported(
     base: Source, config: Config, store: Store, progress: QuietProgress
 ) -> None:
-    make(base, config, store, progress)
+    build(base, config, store, progress)
     shutil.rmtree(store.root / "build")
-    kernel = build_kernel(request(base, config), store, progress, limit_s=60, redo=True)
+    kernel = build_kernel(request_build(base, config), store, progress, limit_s=60, redo=True)
     told = json.loads((kernel.folder / "build.json").read_text())
     assert told["ccache"] == {"hits": len(EVERY_FILE), "misses": 0}
 
@@ -156,8 +138,8 @@ def test_what_ccache_knew_is_reported(
 def test_other_config_is_another_kernel(
     base: Source, tmp_path: Path, store: Store, progress: QuietProgress
 ) -> None:
-    one = make(base, ask(tmp_path / "1", base), store, progress)
-    other = make(base, ask(tmp_path / "2", base, "CONFIG_PVH=y\n"), store, progress)
+    one = build(base, write_config(tmp_path / "1", base), store, progress)
+    other = build(base, write_config(tmp_path / "2", base, "CONFIG_PVH=y\n"), store, progress)
     assert one.request.build_id != other.request.build_id
     assert one.gnu_build_id != other.gnu_build_id
 
@@ -173,14 +155,14 @@ def test_same_input_gives_the_same_bytes(
 ) -> None:
     """A series built on top of the base's objects, and from nothing in another store by somebody else."""
     series = make_series("cow", REUSE)
-    make(base, config, store, progress)
-    one = make(apply_series(base, series, (), store, progress), config, store, progress)
+    build(base, config, store, progress)
+    one = build(apply_series(base, series, (), store, progress), config, store, progress)
     monkeypatch.setenv("USER", "somebody")
     monkeypatch.setenv("LOCALVERSION", "-mine")
     monkeypatch.setenv("KBUILD_BUILD_HOST", "elsewhere")
     store2 = Store(tmp_path / "other")
     base2 = fetch_tree(FAKE_TREE, store2, progress)
-    two = make(apply_series(base2, series, (), store2, progress), config, store2, progress)
+    two = build(apply_series(base2, series, (), store2, progress), config, store2, progress)
     assert compiled(two) == EVERY_FILE
     assert one.request.build_id == two.request.build_id
     assert one.image.read_bytes() == two.image.read_bytes()
@@ -188,14 +170,18 @@ def test_same_input_gives_the_same_bytes(
 
 def test_configs_of_a_family_share_a_build_folder(base: Source, config: Config) -> None:
     one, other = (replace(config, config_id=name, family="these") for name in "ab")
-    assert request(base, one).folder_id == request(base, other).folder_id != request(base, config).folder_id
-    assert request(base, one).build_id != request(base, other).build_id
+    assert (
+        request_build(base, one).folder_id
+        == request_build(base, other).folder_id
+        != request_build(base, config).folder_id
+    )
+    assert request_build(base, one).build_id != request_build(base, other).build_id
 
 
 def test_redo_builds_again(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:
-    kernel = make(base, config, store, progress)
+    kernel = build(base, config, store, progress)
     (kernel.folder / "vmlinux").write_text("spoiled")
-    again = build_kernel(request(base, config), store, progress, limit_s=60, redo=True)
+    again = build_kernel(request_build(base, config), store, progress, limit_s=60, redo=True)
     assert again == kernel
     assert again.image.read_bytes().startswith(b"\x7fELF")
 
@@ -207,7 +193,7 @@ def test_compile_error_is_shown_and_its_log_kept(
         "bad", {"mm/memory.c": ("static int copies;\n", "static int copies;\n#error no pages\n")}
     )
     with pytest.raises(StageFailure) as raised:
-        make(apply_series(base, bad, (), store, progress), config, store, progress)
+        build(apply_series(base, bad, (), store, progress), config, store, progress)
     error = raised.value
     assert error.stage == "build"
     assert "mm/memory.c:3:2: error: #error no pages" in error.hint.splitlines()[0]
@@ -217,7 +203,7 @@ def test_compile_error_is_shown_and_its_log_kept(
     assert "#error no pages" in error.log.read_text()
     assert list_kernels(store) == []
     # the objects that did compile are good, and the next build does not start anew
-    assert "mm/swap.o" not in compiled(make(base, config, store, progress))
+    assert "mm/swap.o" not in compiled(build(base, config, store, progress))
     assert error.log.exists()
 
 
@@ -225,7 +211,7 @@ def test_warnings_are_kept(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
     series = make_series("warn", {"mm/swap.c": ("int swap_in", "static int unused;\nint swap_in")})
-    kernel = make(apply_series(base, series, (), store, progress), config, store, progress)
+    kernel = build(apply_series(base, series, (), store, progress), config, store, progress)
     (warning,) = json.loads((kernel.folder / "build.json").read_text())["warnings"]
     assert "unused" in warning
 
@@ -238,9 +224,9 @@ def test_warnings_of_w_1_that_a_series_brings_out(
         "warn",
         {"mm/swap.c": ("int swap_in", "int swap_more(void)\n{\n\treturn 2;\n}\n\nint swap_in")},
     )
-    plain = make(base, config, store, progress)
+    plain = build(base, config, store, progress)
     assert json.loads((plain.folder / "build.json").read_text())["new_warnings"] == []
-    kernel = make(apply_series(base, series, (), store, progress), config, store, progress)
+    kernel = build(apply_series(base, series, (), store, progress), config, store, progress)
     told = json.loads((kernel.folder / "build.json").read_text())
     (warning,) = told["new_warnings"]
     assert warning.startswith("mm/swap.c:")
@@ -251,7 +237,9 @@ def test_warnings_of_w_1_that_a_series_brings_out(
 def test_clean_series_brings_no_warnings_out(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
-    kernel = make(apply_series(base, make_series("cow", REUSE), (), store, progress), config, store, progress)
+    kernel = build(
+        apply_series(base, make_series("cow", REUSE), (), store, progress), config, store, progress
+    )
     assert json.loads((kernel.folder / "build.json").read_text())["new_warnings"] == []
 
 
@@ -263,7 +251,7 @@ def test_link_error_is_the_kernel_s(
     base: Source, config: Config, store: Store, progress: QuietProgress, make_series: MakeSeries
 ) -> None:
     with pytest.raises(StageFailure, match="undefined reference to `reuse_swap_page'"):
-        make(fail("linker", base, store, progress, make_series), config, store, progress)
+        build(fail("linker", base, store, progress, make_series), config, store, progress)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +273,7 @@ def test_host_s_trouble_is_not_the_kernel_s(
     told: str,
 ) -> None:
     with pytest.raises(InfraError, match=f"(?i){told}"):
-        make(
+        build(
             fail(how, base, store, progress, make_series),
             config,
             store,
@@ -294,7 +282,7 @@ def test_host_s_trouble_is_not_the_kernel_s(
         )
     assert list_kernels(store) == []
     assert find_processes(str(store.root)) == []
-    assert make(base, config, store, progress).image.exists()
+    assert build(base, config, store, progress).image.exists()
 
 
 def test_objects_of_a_killed_build_are_not_trusted(
@@ -311,11 +299,11 @@ def test_objects_of_a_killed_build_are_not_trusted(
         "from orchestrator.source.fetch import fetch_tree\n"
         "from orchestrator.source.series import load_series\n"
         "from orchestrator.source.apply import apply_series\n"
-        "from orchestrator.store.store import Store; from tests import conftest, test_build\n"
+        "from orchestrator.store.store import Store; from tests import conftest, kernels\n"
         "store, progress = Store(Path(sys.argv[1])), conftest.QuietProgress()\n"
         "base = fetch_tree(conftest.FAKE_TREE, store, progress)\n"
         "src = apply_series(base, load_series(Path(sys.argv[2])), (), store, progress)\n"
-        "test_build.make(src, test_build.ask(Path(sys.argv[3]), src), store, progress)\n"
+        "kernels.build(src, kernels.write_config(Path(sys.argv[3]), src), store, progress)\n"
     )
     words = [store.root, hanging.patches[0].path.parent, tmp_path / "kconfigs"]
     with start_python(script, *words):
@@ -323,14 +311,14 @@ def test_objects_of_a_killed_build_are_not_trusted(
     wait_for(lambda: not find_processes(f"O={store.root}"))
     (build_dir,) = store.root.glob("build/*")
     (build_dir / "mm/memory.o").write_bytes(b"half an object")
-    kernel = make(base, config, store, progress)
+    kernel = build(base, config, store, progress)
     assert compiled(kernel) == EVERY_FILE
     assert any("killed" in note for note in progress.notes)
     assert list_kernels(store) == [kernel.folder]
 
 
 def test_toolchain_is_part_of_the_identity(base: Source, config: Config) -> None:
-    known = request(base, config)
+    known = request_build(base, config)
     other = replace(known, toolchain=replace(known.toolchain, identity="gcc 99"))
     assert known.build_id != other.build_id
     assert known.folder_id != other.folder_id

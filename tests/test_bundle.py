@@ -15,8 +15,8 @@ from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
-from tests.test_report import make_run
-from tests.test_verdict import FAILED, GOOD
+from tests.records import make_run
+from tests.samples import FAILED, GOOD
 
 
 def read_bundle(path: Path) -> dict[str, bytes]:

@@ -11,10 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import Mirror
-from tests.test_cli import cowbell
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT, Mirror, cowbell
 
 
 @pytest.fixture
@@ -76,14 +73,18 @@ TYPED = pytest.mark.parametrize(
 )
 
 
-@TYPED
-def test_fish_completes(path: str, tmp_path: Path, typed: str, completed: str) -> None:
+def complete_in_fish(typed: str, path: str, home: Path) -> list[str]:
     ask = f"cowbell completion fish | source; complete -C '{typed}'"
-    env = os.environ | {"PATH": path, "HOME": str(tmp_path)}
+    env = os.environ | {"PATH": path, "HOME": str(home)}
     done = subprocess.run(
         ["fish", "-N", "-c", ask], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [completed.split()[-1]]
+    return done.stdout.splitlines()
+
+
+@TYPED
+def test_fish_completes(path: str, tmp_path: Path, typed: str, completed: str) -> None:
+    assert complete_in_fish(typed, path, tmp_path) == [completed.split()[-1]]
 
 
 @TYPED
@@ -128,12 +129,7 @@ def test_zsh_completes_a_version(listed: None, zsh: "pexpect.spawn[str]", typed:
 
 @VERSION
 def test_fish_completes_a_version(listed: None, path: str, tmp_path: Path, typed: str) -> None:
-    ask = f"cowbell completion fish | source; complete -C '{typed}'"
-    env = os.environ | {"PATH": path, "HOME": str(tmp_path)}
-    done = subprocess.run(
-        ["fish", "-N", "-c", ask], cwd=ROOT, env=env, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == [COMPLETED]
+    assert complete_in_fish(typed, path, tmp_path) == [COMPLETED]
 
 
 def test_bash_shows_what_there_is_to_choose(bash: "pexpect.spawn[str]") -> None:

@@ -48,7 +48,7 @@ def test_what_is_no_version(text: str) -> None:
         ("arch=x86_64,aarch64 kernel<5.0", "aarch64", "5.10", False),
     ],
 )
-def test_holds(text: str, arch: str, version: str, *, holds: bool) -> None:
+def test_condition_holds(text: str, arch: str, version: str, *, holds: bool) -> None:
     assert Condition.parse(text).holds(arch, Version.parse(version)) is holds
 
 

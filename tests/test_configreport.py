@@ -4,12 +4,11 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import FAKE_TREE, ROOT, Mirror
+from tests.conftest import FAKE_TREE, ROOT, Mirror, cowbell
 from tests.schema import read_product
 
 MATRIX = """\
@@ -45,20 +44,12 @@ def project(tmp_path: Path, mirror: Mirror) -> Path:
     return folder
 
 
-def cowbell(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "-s", "-C", str(project), *words],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def run_cowbell(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return cowbell("-s", "-C", str(project), *words)
 
 
 def test_config_tells_every_symbol_and_why(project: Path) -> None:
-    done = cowbell(project, "config", "CONFIG=base,swap")
+    done = run_cowbell(project, "config", "CONFIG=base,swap")
     assert done.returncode == 1, "SWAP was dropped"
     first, *lines = [line.strip() for line in done.stdout.splitlines()]
     assert first == "small/plain: fake-5.10 5.10.226, x86_64: 2 survived, 2 dropped, 1 unsupported"
@@ -81,7 +72,7 @@ def test_config_names_the_alternative_and_what_is_gone(project: Path) -> None:
     file.write_text(
         "#: about base\n#: only kernel<5.0 OLD  # nobody needs it\n#: one-of NEW KSM\nCONFIG_OLD=y\n"
     )
-    done = cowbell(project, "config")
+    done = run_cowbell(project, "config")
     assert done.returncode == 0, done.stderr
     assert [line.strip() for line in done.stdout.splitlines()] == [
         "small/plain: fake-5.10 5.10.226, x86_64: 1 survived, 1 gone",
@@ -90,7 +81,7 @@ def test_config_names_the_alternative_and_what_is_gone(project: Path) -> None:
         f"gone        OLD=y, got n  # {file}:4",
         "gone since 5.0: nobody needs it",
     ]
-    (report,) = read_product(cowbell(project, "config", "--json").stdout)["kernels"]
+    (report,) = read_product(run_cowbell(project, "config", "--json").stdout)["kernels"]
     assert [(s["symbol"], s["taken"], s["state"]) for s in report["symbols"]] == [
         ("NEW", "KSM", "survived"),
         ("OLD", "", "gone"),
@@ -98,7 +89,7 @@ def test_config_names_the_alternative_and_what_is_gone(project: Path) -> None:
 
 
 def test_config_of_the_row_as_json(project: Path) -> None:
-    done = cowbell(project, "config", "--json")
+    done = run_cowbell(project, "config", "--json")
     assert done.returncode == 0, done.stderr
     (report,) = read_product(done.stdout)["kernels"]
     assert (report["job"], report["arch"], report["kernel"]) == (
@@ -113,7 +104,7 @@ def test_config_of_the_row_as_json(project: Path) -> None:
 
 
 def test_wrong_words_at_once(project: Path) -> None:
-    done = cowbell(project, "config", "CONFIG=bsae", "ARCH=arm64", "KERNEL=fake-5.1")
+    done = run_cowbell(project, "config", "CONFIG=bsae", "ARCH=arm64", "KERNEL=fake-5.1")
     assert done.returncode == 2
     for text in (
         "ARCH: there is no architecture arm64",
@@ -122,7 +113,7 @@ def test_wrong_words_at_once(project: Path) -> None:
         "KERNEL: there is no kernel fake-5.1",
     ):
         assert text in done.stderr
-    done = cowbell(project, "gc", "build", "SIZE=20", "LLVM=14")
+    done = run_cowbell(project, "gc", "build", "SIZE=20", "LLVM=14")
     assert done.returncode == 2
     for text in (
         "SIZE: expected size like 2G, got 20",
@@ -133,32 +124,32 @@ def test_wrong_words_at_once(project: Path) -> None:
 
 
 def test_compiler_of_choice_is_another_kernel(project: Path) -> None:
-    plain = cowbell(project, "build")
+    plain = run_cowbell(project, "build")
     assert plain.returncode == 0, plain.stderr
-    assert cowbell(project, "build").stdout == plain.stdout
-    other = cowbell(project, "build", "CC=cc")
+    assert run_cowbell(project, "build").stdout == plain.stdout
+    other = run_cowbell(project, "build", "CC=cc")
     assert other.returncode == 0, other.stderr
     assert other.stdout != plain.stdout
-    missing = cowbell(project, "build", "CC=gcc-99")
+    missing = run_cowbell(project, "build", "CC=gcc-99")
     assert missing.returncode == 3
     assert "gcc-99 is not installed" in missing.stderr
     assert "apt-get install gcc-99" in missing.stderr
 
 
 def test_gc(project: Path) -> None:
-    built = cowbell(project, "build")
+    built = run_cowbell(project, "build")
     assert built.returncode == 0, built.stderr
     image = Path(built.stdout.strip())
     (image.parent / "filler").write_bytes(os.urandom(2 << 20))
-    done = cowbell(project, "gc", "-n", "SIZE=1M")
+    done = run_cowbell(project, "gc", "-n", "SIZE=1M")
     assert done.returncode == 0
     assert str(image.parent) in done.stdout
     assert image.exists()
-    assert cowbell(project, "gc").stdout.count("\n") == 1, "20 GB are enough"
-    found = read_product(cowbell(project, "gc", "SIZE=1M", "--json").stdout)
+    assert run_cowbell(project, "gc").stdout.count("\n") == 1, "20 GB are enough"
+    found = read_product(run_cowbell(project, "gc", "SIZE=1M", "--json").stdout)
     assert str(image.parent) in [entry["path"] for entry in found["removed"]]
     assert found["after"] < found["before"]
     assert not image.exists()
-    again = cowbell(project, "build")
+    again = run_cowbell(project, "build")
     assert again.returncode == 0, again.stderr
     assert image.exists()

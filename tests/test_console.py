@@ -18,8 +18,8 @@ from orchestrator.parse.console import (
     parse_console,
 )
 from orchestrator.parse.splat import Splat, SplatKind
+from tests.conftest import LOGS, read_log
 
-LOGS = Path(__file__).parent / "logs"
 RECORDED = [
     path for path in sorted(LOGS.glob("*.expected.json")) if "console" in json.loads(path.read_text())
 ]
@@ -34,10 +34,6 @@ Call Trace:
  handle_mm_fault+0x10/0x20 [some_module]
  </TASK>
 """
-
-
-def read_log(name: str) -> str:
-    return (LOGS / f"{name}.log").read_bytes().decode(errors="replace")
 
 
 def only(log: ConsoleLog) -> Splat:
@@ -153,7 +149,7 @@ HEADERS = [
 @pytest.mark.parametrize(
     "prefix", ["", "[   12.345678] ", "[   12.345678][   T77] ", "<4>[   12.345678][    C1] "]
 )
-def test_kinds(header: str, kind: SplatKind, prefix: str) -> None:
+def test_splat_kinds(header: str, kind: SplatKind, prefix: str) -> None:
     splat = only(parse_console("".join(f"{prefix}{line}\n" for line in [header, *TRACE.splitlines()])))
     assert splat.kind is kind
     assert splat.is_fault == (kind not in (SplatKind.OOM, SplatKind.PAGE_ALLOC))

@@ -26,9 +26,8 @@ from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
 from orchestrator.status import Status
 from tests.conftest import ROOT
-from tests.test_verdict import GOOD
+from tests.samples import FAILED, GOOD
 
-FAILED = replace(GOOD, exit_status=1, stdout=GOOD.stdout.replace("ok 1", "not ok 1"))
 CURRENT = {(GOOD.test, "x86_64"): GOOD.content_id}
 TEST = GuestTest(
     id=GOOD.test, path=Path("guest-tests/odirect/rd-mprotect.c"), language="c", content_id="c",

@@ -12,9 +12,9 @@ from orchestrator.history.entry import Entry, make_entries
 from orchestrator.result.record import Failure
 from orchestrator.status import Status
 from orchestrator.store.store import Store
+from tests.conftest import cowbell
+from tests.records import FAILED_RESULT, JOB, RESULT, store_result, store_run
 from tests.schema import read_product
-from tests.test_cli import cowbell
-from tests.test_history import FAILED, JOB, RESULT, earn, save
 
 (PLAIN,) = make_entries(JOB, RESULT)
 PASS, FAIL, CRASH, TIMEOUT = Status.PASS, Status.FAIL, Status.CRASH, Status.TIMEOUT
@@ -42,7 +42,7 @@ def find_groups(found: Difference) -> dict[str, list[str]]:
         (PASS, PASS, ""), (FAIL, FAIL, ""), (SKIP, SKIP, ""), (SKIP, BROKEN, ""), (None, SKIP, ""),
     ],
 )  # fmt: skip
-def test_groups(was: Status | None, is_: Status | None, group: str) -> None:
+def test_diff_groups_tests_by_their_outcomes(was: Status | None, is_: Status | None, group: str) -> None:
     before, after = (side(*([replace(PLAIN, raw=raw)] if raw else [])) for raw in (was, is_))
     found = compare(before, after)
     assert find_groups(found) == ({group: [PLAIN.name]} if group else {})
@@ -103,7 +103,7 @@ def test_nothing_in_common_says_nothing() -> None:
         compare(Side("a", (PLAIN,)), Side("b", (replace(PLAIN, row="numa"),)))
 
 
-def test_what_broke_is_told_last() -> None:
+def test_render_lists_broken_tests_last() -> None:
     gone = [replace(PLAIN, name=f"gone-{number}", variant="cow") for number in range(12)]
     shown = render(
         compare(side(PLAIN, *gone), side(replace(PLAIN, raw=FAIL, expected=PASS, reason="it is lost")))
@@ -116,9 +116,11 @@ def test_what_broke_is_told_last() -> None:
 
 
 def test_sides_are_runs_kernels_and_dates(store: Store) -> None:
-    earn(store, RESULT)
-    earn(store, FAILED, replace(JOB, version="6.12.3", tree="debian-6.12"))
-    run = save(store, 1, replace(JOB, results=(RESULT,), failure=Failure("boot", "it panics", "", "", "")))
+    store_result(store, RESULT)
+    store_result(store, FAILED_RESULT, replace(JOB, version="6.12.3", tree="debian-6.12"))
+    run = store_run(
+        store, 1, replace(JOB, results=(RESULT,), failure=Failure("boot", "it panics", "", "", ""))
+    )
     with open_history(store, pytest.fail) as db:
 
         def count(word: str) -> int:
@@ -141,8 +143,8 @@ def test_sides_are_runs_kernels_and_dates(store: Store) -> None:
 
 
 def test_the_command_fails_when_something_broke(store: Store) -> None:
-    earn(store, RESULT)
-    earn(store, FAILED, replace(JOB, version="6.12.3"))
+    store_result(store, RESULT)
+    store_result(store, FAILED_RESULT, replace(JOB, version="6.12.3"))
     done = cowbell("diff", "6.1", "6.12", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     product = read_product(done.stdout)

@@ -23,7 +23,7 @@ import pytest
 
 from orchestrator.cli.reference import render_reference
 from tests.conftest import BIN, ROOT
-from tests.test_house import LAYERS, MODULES, PACKAGE, find_path
+from tests.layers import LAYERS, MODULES, PACKAGE, find_path
 
 DESIGN = ROOT / "docs/design.md"
 TARGETS = ROOT / "docs/targets.md"

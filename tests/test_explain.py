@@ -9,7 +9,7 @@ import pytest
 from orchestrator.cli.glossary import EXITS, VERDICTS
 from orchestrator.cli.registry import TARGETS
 from orchestrator.cli.variables import VARIABLES
-from tests.test_cli import ROOT, cowbell
+from tests.conftest import ROOT, cowbell
 
 
 @pytest.mark.parametrize(

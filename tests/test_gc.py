@@ -54,7 +54,7 @@ def test_results_and_commits_are_always_kept(filled: Store) -> None:
     assert not list(filled.root.glob("*/.*"))
 
 
-def test_use_makes_young(filled: Store) -> None:
+def test_use_of_an_entry_renews_its_age(filled: Store) -> None:
     with start_python(USE, filled.root, "build", "a") as process:
         assert read_line(process) == "used"
     found = collect(filled, measure(filled.root) - MIB - MIB // 2)

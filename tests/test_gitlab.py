@@ -28,11 +28,10 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
-from tests.conftest import ROOT
+from tests.conftest import ROOT, cowbell
 from tests.gitserver import run_git
-from tests.test_cli import cowbell
-from tests.test_history import JOB, RESULT
-from tests.test_plan import make_test
+from tests.records import JOB, RESULT, store_result, store_run
+from tests.samples import make_test
 
 DECLARED = load_declarations(ROOT)
 TODAY = datetime.date(2026, 3, 2)
@@ -572,11 +571,10 @@ def test_a_store_that_runners_keep_is_named_as_it_is() -> None:
 
 def test_history_divides(store: Store) -> None:
     """With what stored runs say of their time, a row is tested by several jobs."""
-    from tests.test_history import earn, save
 
     result = replace(RESULT, duration_s=100.0)
-    earn(store, result)
-    save(store, 1, replace(JOB, results=(result,)))
+    store_result(store, result)
+    store_run(store, 1, replace(JOB, results=(result,)))
     done = cowbell("ci", "ROW=demo", "SHARD=5m", COWBELL_STORE=str(store.root))
     assert "test demo 1/2:" in done.stdout
     assert "test demo:" in cowbell("ci", "ROW=demo", "SHARD=1h", COWBELL_STORE=str(store.root)).stdout

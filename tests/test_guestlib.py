@@ -11,11 +11,8 @@ import pytest
 
 from orchestrator.parse.ktap import Rate, parse_ktap
 from orchestrator.project.guesttest import GuestTest, compile_command, load_tests
-from tests.conftest import ROOT
-from tests.test_guesttest import make_argv, make_test, run_test
+from tests.guestprograms import GUEST_TESTS, LIB, make_argv, run_test, write_test
 
-GUEST_TESTS = ROOT / "guest-tests"
-LIB = GUEST_TESTS / "lib"
 # the second half of guesttest.h is no header of its own
 HEADERS = sorted(path for path in LIB.glob("*.h") if path.name != "guesttest-main.h")
 TESTS = load_tests(GUEST_TESTS)
@@ -34,7 +31,7 @@ GUEST_TEST = {
 
 
 def run_text(text: str, folder: Path) -> tuple[int, list[str]]:
-    test = make_test(folder, "t.c", text + DECLARATION)
+    test = write_test(folder, "t.c", text + DECLARATION)
     return run_test(make_argv(test, folder))
 
 
@@ -42,7 +39,7 @@ def run_text(text: str, folder: Path) -> tuple[int, list[str]]:
 def test_header_is_short_and_stands_alone(header: Path, tmp_path: Path) -> None:
     assert len(header.read_text().splitlines()) <= 200
     text = f'#include "{header.name}"\n#include "guesttest.h"\nstatic void run(void) {{ gt_pass("fine"); }}\n'
-    test = make_test(tmp_path, "t.c", text + DECLARATION)
+    test = write_test(tmp_path, "t.c", text + DECLARATION)
     argv = compile_command(test, "cc", LIB, tmp_path / "t.elf")
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=60)
 

@@ -4,17 +4,15 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.project.guesttest import GuestTest, compile_command, load_tests, parse_params, select_tests
+from orchestrator.project.guesttest import GuestTest, load_tests, parse_params, select_tests
+from tests.guestprograms import GUEST_TESTS, LIB, make_argv, run_test, write_test
 
-ROOT = Path(__file__).resolve().parent.parent / "guest-tests"
-LIB = ROOT / "lib"
-TESTS = load_tests(ROOT)
+TESTS = load_tests(GUEST_TESTS)
 
 GOOD_C = """#include "guesttest.h"
 static void run(void) { gt_pass("fine"); }
@@ -112,29 +110,6 @@ if __name__ == "__main__":
 """
 
 
-def make_test(root: Path, name: str, text: str) -> GuestTest:
-    path = root / "family" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return next(test for test in load_tests(root) if test.path == path)
-
-
-def make_argv(test: GuestTest, out_dir: Path) -> list[str]:
-    """The argv that runs the test here; compiles it first if need be."""
-    if test.language == "python":
-        return [sys.executable, str(test.path)]
-    out = out_dir / f"{test.id}.elf"
-    subprocess.run(compile_command(test, "cc", LIB, out), check=True, stdin=subprocess.DEVNULL, timeout=60)
-    return [str(out)]
-
-
-def run_test(argv: list[str], **env: str) -> tuple[int, list[str]]:
-    """Exit status, negative for a signal, and the lines of stdout."""
-    environment = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1", **env}
-    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
-    return done.returncode, done.stdout.decode().splitlines()
-
-
 def messages(root: Path) -> list[str]:
     """Every error, as file name:line: what."""
     with pytest.raises(ExceptionGroup) as caught:
@@ -160,7 +135,7 @@ def test_every_test_names_what_it_needs_and_covers() -> None:
 def acts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("acts")
     text = ACTS_C if request.param == "c" else ACTS_PY
-    return make_argv(make_test(folder, f"acts.{request.param}", text), folder)
+    return make_argv(write_test(folder, f"acts.{request.param}", text), folder)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +170,7 @@ def test_helper_does_not_write_a_result_line(acts: list[str]) -> None:
 
 
 def test_wrong_bytes_are_counted(tmp_path: Path) -> None:
-    argv = make_argv(make_test(tmp_path, "acts.c", ACTS_C), tmp_path)
+    argv = make_argv(write_test(tmp_path, "acts.c", ACTS_C), tmp_path)
     assert run_test(argv, ACT="bytes")[1][2] == (
         "# letters: 2 of 4 bytes wrong; at offset 2 expected: 0x63, got: 0x58"
     )
@@ -214,7 +189,7 @@ def test_timeout_is_multiplied(acts: list[str]) -> None:
 
 @pytest.mark.parametrize(("suffix", "text"), [("c", PARAMS_C), ("py", PARAMS_PY)])
 def test_each_subtest_is_alone(suffix: str, text: str, tmp_path: Path) -> None:
-    test = make_test(tmp_path, f"sub.{suffix}", text)
+    test = write_test(tmp_path, f"sub.{suffix}", text)
     status, lines = run_test(make_argv(test, tmp_path))
     assert (status, lines[:2]) == (1, ["KTAP version 1", "1..6"])
     results = [line for line in lines[2:] if not line.startswith("#")]
@@ -239,8 +214,8 @@ def test_each_subtest_is_alone(suffix: str, text: str, tmp_path: Path) -> None:
     ],
 )
 def test_unmet_requirement_is_a_skip(field: str, value: str, reason: str, tmp_path: Path) -> None:
-    c = make_test(tmp_path, "c.c", GOOD_C.replace("	.kind", f"	.{field} = {value},\n	.kind"))
-    py = make_test(tmp_path, "p.py", GOOD_PY.replace("    kind", f"    {field}={value},\n    kind"))
+    c = write_test(tmp_path, "c.c", GOOD_C.replace("	.kind", f"	.{field} = {value},\n	.kind"))
+    py = write_test(tmp_path, "p.py", GOOD_PY.replace("    kind", f"    {field}={value},\n    kind"))
     for test in (c, py):
         status, lines = run_test(make_argv(test, tmp_path))
         assert status == 0
@@ -319,8 +294,8 @@ def test_content_id_follows_what_is_included(tmp_path: Path) -> None:
     (lib / "n.py").write_text("N = 1\n")
 
     def ids() -> tuple[str, str]:
-        c = make_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C)
-        return c.content_id, make_test(tmp_path, "b.py", "import m\n" + GOOD_PY).content_id
+        c = write_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C)
+        return c.content_id, write_test(tmp_path, "b.py", "import m\n" + GOOD_PY).content_id
 
     before = ids()
     (lib / "other.h").write_text("2")
@@ -329,7 +304,7 @@ def test_content_id_follows_what_is_included(tmp_path: Path) -> None:
     assert (ids()[0] != before[0], ids()[1] == before[1]) == (True, True)
     (lib / "n.py").write_text("N = 2\n")
     assert ids()[1] != before[1]
-    assert make_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C + "\n").content_id != ids()[0]
+    assert write_test(tmp_path, "a.c", '#include "x.h"\n' + GOOD_C + "\n").content_id != ids()[0]
 
 
 def test_select_tests() -> None:

@@ -19,7 +19,6 @@ from orchestrator.errors import UsageError
 from orchestrator.history import database
 from orchestrator.history.database import (
     FILE,
-    VARIANT_FILE,
     add_result,
     choose_entries,
     find_entries,
@@ -35,58 +34,17 @@ from orchestrator.history.entry import (
 )
 from orchestrator.result.record import (
     Ended,
-    Expected,
     Failure,
-    JobRecord,
     RunRecord,
     TrialResult,
-    save_job,
     save_result,
-    save_run,
 )
 from orchestrator.status import Status
 from orchestrator.store.store import Store
-from tests.conftest import ROOT, QuietProgress
+from tests.conftest import ROOT, QuietProgress, cowbell
+from tests.records import FAILED_RESULT, JOB, RESULT, STARTED, VARIANT, read_entries, store_result, store_run
+from tests.samples import CONSOLE, GOOD, PAIR, PAIRED, SUBTESTS, WARNING
 from tests.schema import read_product
-from tests.test_cli import cowbell
-from tests.test_verdict import CONSOLE, GOOD, PAIR, PAIRED, SUBTESTS, WARNING
-
-STARTED = "2024-05-01T10:00:00.000+00:00"
-RESULT = replace(
-    GOOD, content_id="0123456789abcdef", started=STARTED, console_at=77, host="one", duration_s=0.5
-)
-FAILED = replace(
-    RESULT,
-    exit_status=1,
-    stdout=RESULT.stdout.replace("ok 1", "not ok 1"),
-    started="2024-05-02T10:00:00.000+00:00",
-)
-JOB = JobRecord(
-    row="demo", variant="plain", arch="x86_64", tree="debian-6.1", series="", tests=SUBTESTS,
-    version="6.1.176", commit="c0ffee", build_id="b", config_id="k", rootfs_id="r", accel="tcg",
-    expect=(Expected("odirect.*", Status.FAIL, "it is lost"),),
-)  # fmt: skip
-VARIANT = "abcdefabcdef"
-
-
-def earn(store: Store, result: TrialResult, job: JobRecord = JOB, variant: str = VARIANT) -> Path:
-    """As the pipeline does."""
-    progress = QuietProgress()
-    folder = store.path("results", variant)
-    save_job(job, folder / VARIANT_FILE)
-    path = folder / f"{result.test}.{result.content_id[:12]}.json"
-    save_result(result, path)
-    add_result(store, job, result, folder, progress)
-    assert not progress.notes
-    return path
-
-
-def read(store: Store) -> list[Entry]:
-    notes: list[str] = []
-    with open_history(store, notes.append) as db:
-        found = find_entries(db)
-    assert not notes
-    return found
 
 
 def read_raw(store: Store) -> list[tuple[str, str]]:
@@ -97,20 +55,14 @@ def read_raw(store: Store) -> list[tuple[str, str]]:
     return found
 
 
-def save(store: Store, number: int, *jobs: JobRecord) -> RunRecord:
-    run = RunRecord(f"demo-{number:012}", "cowbell test", f"2024-06-{number:02}T00:00:00+00:00", jobs)
-    save_run(run, store.path("runs", run.run_id))
-    return run
-
-
 def test_an_entry_says_all_that_the_result_came_of(store: Store) -> None:
-    earn(store, FAILED)
-    (entry,) = read(store)
+    store_result(store, FAILED_RESULT)
+    (entry,) = read_entries(store)
     assert entry == Entry(
-        result_id=make_result_id(FAILED), name=GOOD.test, test=GOOD.test, row="demo", variant="plain",
+        result_id=make_result_id(FAILED_RESULT), name=GOOD.test, test=GOOD.test, row="demo", variant="plain",
         tree="debian-6.1", series="", kernel="6.1.176", commit="c0ffee", build_id="b", config_id="k",
-        rootfs_id="r", program_id=FAILED.content_id, arch="x86_64", accel="tcg", boot="qemu",
-        started=FAILED.started, duration_s=0.5, trial=1, raw=Status.FAIL, expected=Status.FAIL,
+        rootfs_id="r", program_id=FAILED_RESULT.content_id, arch="x86_64", accel="tcg", boot="qemu",
+        started=FAILED_RESULT.started, duration_s=0.5, trial=1, raw=Status.FAIL, expected=Status.FAIL,
         reason="the read is whole", hits=None, tries=None, fingerprint="", folder=f"results/{VARIANT}",
         console=f"results/{VARIANT}/boot-1/console.log", console_at=77, host="one",
     )  # fmt: skip
@@ -119,90 +71,92 @@ def test_an_entry_says_all_that_the_result_came_of(store: Store) -> None:
 
 def test_a_splat_leaves_its_fingerprint_and_a_race_its_rate(store: Store) -> None:
     marks = CONSOLE.splitlines(keepends=True)
-    earn(store, replace(RESULT, console=marks[0] + WARNING + marks[1]))
-    rated = replace(RESULT, started=FAILED.started)
-    earn(store, replace(rated, stdout=rated.stdout.replace("1..1\n", "1..1\n# rate: 3 of 1800 tries\n")))
-    splat, race = read(store)
+    store_result(store, replace(RESULT, console=marks[0] + WARNING + marks[1]))
+    rated = replace(RESULT, started=FAILED_RESULT.started)
+    store_result(
+        store, replace(rated, stdout=rated.stdout.replace("1..1\n", "1..1\n# rate: 3 of 1800 tries\n"))
+    )
+    splat, race = read_entries(store)
     assert (splat.raw, splat.fingerprint) == (Status.CRASH, "warning:handle_mm_fault")
     assert (race.hits, race.tries) == (3, 1800)
     assert "3 of 1800" in render([race])
 
 
 def test_a_subtest_is_an_entry(store: Store) -> None:
-    earn(store, replace(PAIRED, stdout=PAIR))
-    assert [entry.name for entry in read(store)] == list(SUBTESTS["fork.basic-cow"])
+    store_result(store, replace(PAIRED, stdout=PAIR))
+    assert [entry.name for entry in read_entries(store)] == list(SUBTESTS["fork.basic-cow"])
 
 
 def test_what_is_taken_from_the_store_again_is_not_new(store: Store) -> None:
-    earn(store, RESULT)
-    save(store, 1, replace(JOB, results=(RESULT,)))
-    save(store, 2, replace(JOB, row="other", results=(RESULT,)))
-    assert [entry.row for entry in read(store)] == ["demo"]
-    # the same result at a later time is another one
-    earn(store, replace(RESULT, started=FAILED.started))
-    assert len(read(store)) == 2
+    store_result(store, RESULT)
+    store_run(store, 1, replace(JOB, results=(RESULT,)))
+    store_run(store, 2, replace(JOB, row="other", results=(RESULT,)))
+    assert [entry.row for entry in read_entries(store)] == ["demo"]
+    # the same result once more is another one when it was earned later
+    store_result(store, replace(RESULT, started=FAILED_RESULT.started))
+    assert len(read_entries(store)) == 2
 
 
 @pytest.mark.parametrize("has_runs", [True, False], ids=["runs", "killed"])
-def test_it_is_made_again_from_runs_and_results(store: Store, has_runs: bool) -> None:
-    earn(store, RESULT)
-    earn(store, FAILED)
+def test_history_is_rebuilt_from_runs_and_results(store: Store, has_runs: bool) -> None:
+    store_result(store, RESULT)
+    store_result(store, FAILED_RESULT)
     if has_runs:
-        save(store, 1, replace(JOB, results=(RESULT,)))
-    before = read(store)
+        store_run(store, 1, replace(JOB, results=(RESULT,)))
+    before = read_entries(store)
     for path in store.root.glob(f"{FILE}*"):
         path.unlink()
     # the first result's file was replaced by the second's; a run still has it
-    after = read(store)
+    after = read_entries(store)
     assert after[-1] == before[-1]
     assert len(after) == 1 + has_runs
 
 
 def test_a_result_between_file_and_history_is_not_lost(store: Store) -> None:
-    earn(store, RESULT)
-    assert len(read(store)) == 1
-    save_result(FAILED, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
-    assert [entry.raw for entry in read(store)] == [Status.PASS, Status.FAIL]
+    store_result(store, RESULT)
+    assert len(read_entries(store)) == 1
+    save_result(FAILED_RESULT, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
+    assert [entry.raw for entry in read_entries(store)] == [Status.PASS, Status.FAIL]
 
 
-def test_an_old_result_without_a_job_is_shown(store: Store) -> None:
+def test_a_result_without_a_run_is_entered_with_its_own_fields(store: Store) -> None:
     """A run that was killed before there was a history: neither record nor variant.json."""
     path = store.path("results", VARIANT) / "fork.basic-cow.0.json"
     save_result(replace(PAIRED, stdout=PAIR), path)
     os.utime(path, (1700000000, 1700000000))
-    found = read(store)
+    found = read_entries(store)
     assert [(entry.row, entry.name, entry.started[:10]) for entry in found] == [
         ("", name, "2023-11-14") for name in SUBTESTS["fork.basic-cow"]
     ]
 
 
-def test_a_kernel_that_does_not_boot_is_in_it(store: Store) -> None:
+def test_a_kernel_that_does_not_boot_has_entries(store: Store) -> None:
     """Else it would only be missing, where it is compared with one that boots."""
-    earn(store, RESULT)
+    store_result(store, RESULT)
     failed = replace(JOB, version="6.12.3", failure=Failure("boot", "it panics", "", "", ""))
     for number in (1, 2):
-        save(store, number, failed)
-    found = [entry for entry in read(store) if entry.kernel == "6.12.3"]
+        store_run(store, number, failed)
+    found = [entry for entry in read_entries(store) if entry.kernel == "6.12.3"]
     assert [entry.raw for entry in found] == [Status.CRASH] * 6
-    assert read(store)[1:] == found
+    assert read_entries(store)[1:] == found
     done = cowbell("diff", "6.1", "6.12")
     assert done.returncode == 1
     assert "CRASH" in done.stdout
 
 
 def test_what_is_no_result_is_passed_over(store: Store) -> None:
-    path = earn(store, RESULT)
+    path = store_result(store, RESULT)
     (path.parent / "odirect.cut.0.json").write_text('{"test": "odirect.cut"')
     (path.parent / "boot-1").mkdir()
     (path.parent / "boot-1" / "qemu.json").write_text("{}")
     broken = store.path("runs", "demo-broken") / "record.json"
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
-    assert len(read(store)) == 1
+    assert len(read_entries(store)) == 1
 
 
-def test_a_damaged_file_is_moved_away_and_made_again(store: Store) -> None:
-    earn(store, RESULT)
+def test_a_damaged_file_is_set_aside_and_made_again(store: Store) -> None:
+    store_result(store, RESULT)
     for path in store.root.glob(f"{FILE}-*"):
         path.unlink()
     (store.root / FILE).write_bytes(b"no database" * 1000)
@@ -212,7 +166,7 @@ def test_a_damaged_file_is_moved_away_and_made_again(store: Store) -> None:
     assert len(notes) == 1
     assert f"{FILE}: file is not a database; moved to {FILE}.damaged" in notes[0]
     assert (store.root / f"{FILE}.damaged").read_bytes().startswith(b"no database")
-    assert len(read(store)) == 1
+    assert len(read_entries(store)) == 1
 
 
 def test_a_damaged_page_is_found(store: Store) -> None:
@@ -270,7 +224,7 @@ from orchestrator.result.record import save_result
 from orchestrator.history.database import add_result
 from orchestrator.store.store import Store
 from tests.conftest import QuietProgress
-from tests.test_history import VARIANT, JOB, RESULT
+from tests.records import JOB, RESULT, VARIANT
 from dataclasses import replace
 
 store, progress = Store(Path(sys.argv[1])), QuietProgress()
@@ -289,13 +243,13 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
         [sys.executable, "-c", FULL, store.root], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(f"1 {store.root / FILE}: ")
-    # and when there is space again
-    assert len(read(store)) == 3
+    # and when there is room again
+    assert len(read_entries(store)) == 3
 
 
 def test_a_store_that_can_not_be_written_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    earn(store, RESULT)
-    save_result(FAILED, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
+    store_result(store, RESULT)
+    save_result(FAILED_RESULT, store.path("results", VARIANT) / "odirect.rd-mprotect.fedcba987654.json")
     connect = sqlite3.connect
 
     def connect_readonly(path: Path | str, **options: object) -> sqlite3.Connection:
@@ -312,18 +266,18 @@ def test_a_store_that_can_not_be_written_is_read(store: Store, monkeypatch: pyte
 
 
 def test_an_older_file_is_migrated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    earn(store, RESULT)
+    store_result(store, RESULT)
     next_step = "ALTER TABLE entries ADD COLUMN weather TEXT NOT NULL DEFAULT 'fine'"
     monkeypatch.setattr(database, "_STEPS", (*database._STEPS, next_step))
     with open_history(store, pytest.fail) as db:
         assert db.execute("SELECT weather FROM entries").fetchall() == [("fine",)]
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
-    assert len(read(store)) == 1
+    assert len(read_entries(store)) == 1
 
 
 def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_reported", set())
-    earn(store, RESULT)
+    store_result(store, RESULT)
     db = sqlite3.connect(store.root / FILE)
     db.execute("PRAGMA user_version = 99")
     db.close()
@@ -333,7 +287,7 @@ def test_a_newer_file_is_refused_and_results_are_saved(store: Store, monkeypatch
     ):
         pass
     progress = QuietProgress()
-    add_result(store, JOB, FAILED, store.path("results", VARIANT), progress)
+    add_result(store, JOB, FAILED_RESULT, store.path("results", VARIANT), progress)
     assert "schema 99" in progress.notes[0]
     done = cowbell("history")
     assert done.returncode == 2
@@ -347,13 +301,13 @@ from pathlib import Path
 from dataclasses import replace
 from orchestrator.store.store import Store
 from orchestrator.history.entry import make_result_id
-from tests.test_history import RESULT, earn
+from tests.records import RESULT, store_result
 
 store, name = Store(Path(sys.argv[1])), sys.argv[2]
 os.write(1, b"begins\\n")
 for number in range(int(sys.argv[3])):
     result = replace(RESULT, content_id=f"{name}{number:06}", started=f"{name}-{number:06}")
-    earn(store, result)
+    store_result(store, result)
     os.write(1, f"{make_result_id(result)}\\n".encode())
 """
 
@@ -392,10 +346,10 @@ def test_no_kill_loses_what_was_announced(store: Store) -> None:
     assert len(announced) > 12
     # with the results that were saved, but not added
     results = {path.name for path in (store.root / "results" / VARIANT).glob("odirect.*.json")}
-    assert len(read(store)) == len(results) >= len(announced)
+    assert len(read_entries(store)) == len(results) >= len(announced)
 
 
-def test_two_write_at_once(store: Store) -> None:
+def test_two_processes_write_at_once(store: Store) -> None:
     writers = [start_writer(store, name, 40) for name in ("a", "b")]
     said = [set(writer.communicate()[0].split()) - {"begins"} for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
@@ -403,8 +357,8 @@ def test_two_write_at_once(store: Store) -> None:
     assert {result_id for result_id, _ in read_raw(store)} == said[0] | said[1]
 
 
-def test_many_come_first_at_once(tmp_path: Path) -> None:
-    """The file is created once, even by concurrent processes."""
+def test_concurrent_first_writers_create_one_file(tmp_path: Path) -> None:
+    """The file is made once, whoever else wants to make it."""
     results = [replace(RESULT, content_id=str(number)) for number in range(8)]
     with ThreadPoolExecutor(len(results)) as pool:
         for attempt in range(20):
@@ -426,9 +380,9 @@ def test_many_come_first_at_once(tmp_path: Path) -> None:
             assert len(read_raw(store)) == len(results)
 
 
-def test_what_is_chosen(store: Store) -> None:
-    earn(store, RESULT)
-    earn(
+def test_choose_entries_by_test_row_and_kernel(store: Store) -> None:
+    store_result(store, RESULT)
+    store_result(
         store,
         replace(PAIRED, stdout=PAIR, started=STARTED),
         replace(JOB, row="numa", version="6.12.3", tree="n"),
@@ -453,8 +407,8 @@ def test_what_is_chosen(store: Store) -> None:
 
 
 def test_the_command_tells_newest_last_and_as_published(store: Store) -> None:
-    earn(store, FAILED)
-    earn(store, replace(RESULT, content_id="earlier"))
+    store_result(store, FAILED_RESULT)
+    store_result(store, replace(RESULT, content_id="earlier"))
     done = cowbell("history", "odirect.*", "ROW=demo", "KERNEL=6.1")
     assert (done.returncode, done.stderr) == (0, "")
     _, first, second = done.stdout.splitlines()

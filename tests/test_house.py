@@ -12,23 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "orchestrator"
-# a package imports only from itself and from the layers above it in this list
-LAYERS = (
-    ("errors", "status"), ("process",), ("store",), ("parse",), ("project",), ("source",), ("kernel",),
-    ("guest",), ("result",), ("run",), ("history",), ("report",), ("plan",), ("pipeline",),
-    ("bisect", "gitlab", "mutants"), ("cli",), ("__main__",),
-)  # fmt: skip
-MODULES = sorted(
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    for path in PACKAGE.rglob("*.py")
-    if path.stem != "__init__"
-)
-
-
-def find_path(name: str) -> Path:
-    return PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+from tests.conftest import ROOT
+from tests.layers import LAYERS, MODULES, PACKAGE, find_path
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, int]]:
@@ -101,6 +86,18 @@ def test_one_door_to_subprocesses(name: str) -> None:
     starts = r"subprocess\.(run|Popen|call|check_\w+)\(|os\.(system|exec\w+|fork|spawn\w*)\("
     assert not re.search(starts, text)
     assert not re.search(r"^(import|from) subprocess", text, re.M)
+
+
+def test_no_test_module_is_imported() -> None:
+    """Shared helpers are in modules of their own; scripts that a test starts keep to it as well."""
+    imported = re.compile(r"\b(?:from|import) tests\.test_|\bfrom tests import [^;\\n]*\btest_")
+    wrong = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if imported.search(line)
+    ]
+    assert not wrong
 
 
 def test_every_source_has_its_licence() -> None:

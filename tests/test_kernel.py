@@ -23,11 +23,12 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests.conftest import ROOT, cowbell_with_store
+from tests.guestprograms import render_test
 from tests.schema import read_product
 
 pytestmark = pytest.mark.kernel
 
-ROOT = Path(__file__).parents[1]
 FLIPS_TO_PASS = ("iouring.fixed-mprotect", "odirect.rd-mprotect", "odirect.rd-softdirty")
 
 # tests that do to the guest what a broken kernel, or a broken test, would
@@ -47,22 +48,10 @@ FAULTS = {
 }
 
 
-def cowbell(store: Path, *words: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "-C", str(root), *words],
-        cwd=ROOT,
-        env=os.environ | {"COWBELL_STORE": str(store)},
-        capture_output=True,
-        text=True,
-        timeout=4000,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="session")
 def demo(kernel_store_root: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     # kernels may be there from an earlier run; what the tests came to is found out again
-    return kernel_store_root, cowbell(kernel_store_root, "-B", "test", "ROW=demo")
+    return kernel_store_root, cowbell_with_store(kernel_store_root, "-B", "test", "ROW=demo")
 
 
 def statuses(store: Path) -> dict[str, dict[str, str]]:
@@ -95,12 +84,12 @@ def test_demo_reports(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> No
 
 def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, _ = demo
-    assert cowbell(store, "test", "ROW=demo").returncode == 0  # whatever other tests have run anew
-    again = cowbell(store, "test", "ROW=demo")
+    assert cowbell_with_store(store, "test", "ROW=demo").returncode == 0  # whatever other tests have run anew
+    again = cowbell_with_store(store, "test", "ROW=demo")
     assert again.returncode == 0
     assert "up to date" in again.stdout
     assert again.stderr == ""
-    steps = read_product(cowbell(store, "-n", "--json", "ROW=demo").stdout)["steps"]
+    steps = read_product(cowbell_with_store(store, "-n", "--json", "ROW=demo").stdout)["steps"]
     assert steps and not any(step["why"] for step in steps)
 
 
@@ -119,14 +108,14 @@ def test_second_run_does_nothing(demo: tuple[Path, subprocess.CompletedProcess[s
 def test_what_would_be_done_if_a_file_changed(
     demo: tuple[Path, subprocess.CompletedProcess[str]], file: str, build: str, run: str
 ) -> None:
-    told = cowbell(demo[0], "-n", "--what-if", str(ROOT / file), "ROW=demo", "SERIES=none").stdout
+    told = cowbell_with_store(demo[0], "-n", "--what-if", str(ROOT / file), "ROW=demo", "SERIES=none").stdout
     steps = dict(re.findall(r"^(\w+) .*\n +(.*)$", told, re.M))
     assert build in steps["build"]
     assert run in steps["run"]
 
 
 def test_a_file_that_nothing_is_made_of(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    done = cowbell(demo[0], "-n", "-W", str(ROOT / "kconfigs/kasan.config"), "ROW=demo")
+    done = cowbell_with_store(demo[0], "-n", "-W", str(ROOT / "kconfigs/kasan.config"), "ROW=demo")
     assert done.returncode == 2
     assert "--what-if: nothing that is asked for is made of kconfigs/kasan.config" in done.stderr
 
@@ -159,13 +148,13 @@ def test_trials_are_kept_and_added_to(demo: tuple[Path, subprocess.CompletedProc
     store, _ = demo
     words = ("ROW=demo", "TESTS=odirect.rd-control")
     for options, count, ran in ((("-B",), 3, 6), ((), 5, 4), ((), 5, 0)):
-        done = cowbell(store, *options, "test", "-v", "--json", *words, f"REPEAT={count}")
+        done = cowbell_with_store(store, *options, "test", "-v", "--json", *words, f"REPEAT={count}")
         assert done.returncode == 0, done.stderr
         verdicts = [verdict for job in json.loads(done.stdout)["jobs"] for verdict in job["verdicts"]]
         assert [verdict["trials"] for verdict in verdicts] == [count, count]
         assert done.stderr.count("odirect.rd-control: exit after") == ran
-    assert "run odirect.rd-control" not in cowbell(store, "-n", *words, "REPEAT=5").stdout
-    assert "run odirect.rd-control" in cowbell(store, "-n", *words, "REPEAT=6").stdout
+    assert "run odirect.rd-control" not in cowbell_with_store(store, "-n", *words, "REPEAT=5").stdout
+    assert "run odirect.rd-control" in cowbell_with_store(store, "-n", *words, "REPEAT=6").stdout
 
 
 def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -173,11 +162,11 @@ def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.Complete
     store, _ = demo
     words = ("ROW=demo", "SERIES=none", "TESTS=odirect.rd-control")
     before = read_history(store)
-    assert cowbell(store, "-B", "test", *words).returncode == 0
+    assert cowbell_with_store(store, "-B", "test", *words).returncode == 0
     db = sqlite3.connect(store / "history.sqlite")
     (entered,) = db.execute("SELECT count(*) FROM entries WHERE name = 'odirect.rd-control'").fetchone()
     db.close()
-    assert cowbell(store, "test", *words).returncode == 0
+    assert cowbell_with_store(store, "test", *words).returncode == 0
     after = read_history(store)
     assert len(after) == entered == len(before) + 1
     (entry,) = (entry for entry in after if entry not in before)
@@ -191,14 +180,14 @@ def test_what_was_earned_is_in_the_history(demo: tuple[Path, subprocess.Complete
 
 def read_history(store: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = json.loads(
-        cowbell(store, "history", "odirect.rd-control", "--json").stdout
+        cowbell_with_store(store, "history", "odirect.rd-control", "--json").stdout
     )["entries"]
     return entries
 
 
 def test_a_race_is_repeated_until_it_is_known(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, _ = demo
-    done = cowbell(store, "test", "--json", "ROW=demo", "TESTS=odirect.rd-stress", "REPEAT=auto")
+    done = cowbell_with_store(store, "test", "--json", "ROW=demo", "TESTS=odirect.rd-stress", "REPEAT=auto")
     plain, cow = [
         {verdict["name"]: verdict for verdict in job["verdicts"]}["odirect.rd-stress[mode=softdirty]"]
         for job in json.loads(done.stdout)["jobs"]
@@ -219,7 +208,7 @@ def test_two_at_once_do_the_work_once(demo: tuple[Path, subprocess.CompletedProc
     for result in (store / "results").glob("*/odirect.rd-control.*.json"):
         result.unlink()
     with ThreadPoolExecutor() as pool:
-        both = list(pool.map(lambda _: cowbell(store, *words), range(2)))
+        both = list(pool.map(lambda _: cowbell_with_store(store, *words), range(2)))
     assert [done.returncode for done in both] == [0, 0], both
     assert sorted("boot " in done.stderr for done in both) == [False, True], both
 
@@ -245,7 +234,7 @@ def test_kill_9_leaves_no_qemu(demo: tuple[Path, subprocess.CompletedProcess[str
     while any(Path(f"/proc/{pid}").exists() for pid in guests) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in guests)
-    assert cowbell(store, "test", "ROW=demo").returncode == 0
+    assert cowbell_with_store(store, "test", "ROW=demo").returncode == 0
 
 
 def find_descendants(ancestor: int, name: str) -> list[int]:
@@ -266,6 +255,11 @@ def find_descendants(ancestor: int, name: str) -> list[int]:
     return found
 
 
+def make_fault(test: str, body: str) -> str:
+    limit_s = 3 if "hang" in test or "stuck" in test else 20
+    return render_test(body, timeout_s=limit_s, may_crash=test == "fault.panic")
+
+
 @pytest.fixture(scope="session")
 def faults(
     demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
@@ -279,35 +273,15 @@ def faults(
     shutil.copytree(ROOT / "guest-tests" / "lib", project / "guest-tests" / "lib")
     (project / "guest-tests" / "fault").mkdir()
     for test, body in FAULTS.items():
-        (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_test(test, body))
+        (project / "guest-tests" / "fault" / f"{test.split('.')[1]}.c").write_text(make_fault(test, body))
     (project / "ci").mkdir()
     matrix = (ROOT / "ci" / "matrix.yaml").read_text()
     head = matrix[: matrix.index("    variants:")]
     (project / "ci" / "matrix.yaml").write_text(head + "    variants: [{name: plain}]\n")
-    done = cowbell(store, "-B", "test", "--json", "TESTS=fault.*", root=project)
+    done = cowbell_with_store(store, "-C", str(project), "-B", "test", "--json", "TESTS=fault.*")
     assert done.returncode == 1, done.stdout + done.stderr
     (job,) = read_product(done.stdout)["jobs"]
     yield {verdict["name"]: (verdict["status"], verdict["reason"]) for verdict in job["verdicts"]}
-
-
-def make_test(test: str, body: str) -> str:
-    limit = 3 if "hang" in test or "stuck" in test else 20
-    crash = "true" if test == "fault.panic" else "false"
-    return f"""#include "guesttest.h"
-
-static void run(void)
-{{
-	{body}
-}}
-
-GUEST_TEST = {{
-	.summary = "a fault",
-	.kind = "deterministic",
-	.timeout_s = {limit},
-	.may_crash = {crash},
-	.run = run,
-}};
-"""
 
 
 @pytest.mark.parametrize(
@@ -331,6 +305,6 @@ def test_fault(faults: dict[str, tuple[str, str]], test: str, status: str) -> No
 
 def test_demo_row_on_the_newest_kernel(kernel_store_root: Path) -> None:
     """Fragments, Kconfig's language, the guest's set-up and the tests hold on the kernel of the day."""
-    done = cowbell(kernel_store_root, "test", "ROW=demo", "KERNEL=debian-7.3", "SERIES=none")
+    done = cowbell_with_store(kernel_store_root, "test", "ROW=demo", "KERNEL=debian-7.3", "SERIES=none")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 verdicts: 12 pass: every verdict is the expected one" in done.stdout

@@ -19,8 +19,8 @@ from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, Ta
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from orchestrator.status import Status
-from tests.test_console import LOGS, read_log
-from tests.test_verdict import GOOD, WARNING, judge
+from tests.conftest import LOGS, ROOT, read_log
+from tests.samples import GOOD, WARNING, judge
 
 COMPLAINS = replace(GOOD, console=GOOD.console.replace("[    2.1", WARNING + "[    2.1"), taint_after=1 << 9)
 FINGERPRINT = "warning:handle_mm_fault"
@@ -150,8 +150,8 @@ def test_all_that_is_wrong_with_the_list_is_reported(tmp_path: Path) -> None:
         ("status: fail, fingerprint: 'bug:a'", "only valid with status: crash, got fail"),
     ],
 )
-def test_what_is_wrong_with_an_expectation_is_reported(tmp_path: Path, words: str, told: str) -> None:
-    text = (Path(__file__).parents[1] / "ci" / "matrix.yaml").read_text()
+def test_what_is_wrong_with_an_expectation_is_told(tmp_path: Path, words: str, told: str) -> None:
+    text = (ROOT / "ci" / "matrix.yaml").read_text()
     first = '- {test: "fork.basic-cow", status: fail, why: injected bug}'
     assert first in text
     file = write(tmp_path / "matrix.yaml", text.replace(first, f"- {{test: a, why: b, {words}}}"))

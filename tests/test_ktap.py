@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.parse.ktap import Ktap, KtapParser, KtapResult, Rate, parse_ktap
 from orchestrator.status import Status
+from tests.conftest import LOGS
 
-LOGS = Path(__file__).parent / "logs"
 FAST = settings(max_examples=150, deadline=None, database=None)
 
 

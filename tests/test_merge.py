@@ -19,10 +19,10 @@ from orchestrator.result.record import JobRecord, load_result, load_run, save_jo
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import Store
+from tests.conftest import cowbell
+from tests.records import FAILED_RESULT, JOB, RESULT, VARIANT, read_entries, store_result, store_run
+from tests.samples import PAIR, PAIRED
 from tests.schema import read_product
-from tests.test_cli import cowbell
-from tests.test_history import FAILED, JOB, RESULT, VARIANT, earn, read, save
-from tests.test_verdict import PAIR, PAIRED
 
 OTHER = replace(PAIRED, stdout=PAIR, content_id="fork", started=RESULT.started, host="two")
 
@@ -32,12 +32,12 @@ def theirs(tmp_path: Path) -> Store:
     """The store of another machine, with a run, its results and the console of its boot."""
     store = Store(tmp_path / "theirs")
     for result in (RESULT, OTHER):
-        earn(store, result)
+        store_result(store, result)
     boot = store.root / "results" / VARIANT / "boot-1"
     boot.mkdir()
     (boot / "console.log").write_text("their console")
     (boot / "keys.tar").write_text("their keys")
-    save(store, 1, replace(JOB, results=(RESULT, OTHER)))
+    store_run(store, 1, replace(JOB, results=(RESULT, OTHER)))
     (store.root / "runs" / "latest").symlink_to("demo-000000000001")
     # what only makes builds faster is theirs
     (store.root / "worktrees").mkdir()
@@ -60,10 +60,10 @@ def list_files(root: Path) -> dict[str, bytes]:
 
 def test_a_store_comes_with_runs_results_and_consoles(store: Store, theirs: Store) -> None:
     assert take(store, theirs.root) == Merged(("demo-000000000001",), 2, 0)
-    assert [(entry.name, entry.host, entry.row) for entry in read(store)] == [
-        (entry.name, entry.host, entry.row) for entry in read(theirs)
+    assert [(entry.name, entry.host, entry.row) for entry in read_entries(store)] == [
+        (entry.name, entry.host, entry.row) for entry in read_entries(theirs)
     ]
-    for entry in read(store):
+    for entry in read_entries(store):
         assert (store.root / entry.console).read_text() == "their console"
     run = load_run(store.root / "runs" / "demo-000000000001" / "record.json")
     assert run.jobs[0].results == (RESULT, OTHER)
@@ -79,9 +79,9 @@ def test_a_store_comes_with_runs_results_and_consoles(store: Store, theirs: Stor
 
 def test_again_changes_nothing(store: Store, theirs: Store) -> None:
     take(store, theirs.root)
-    before, entries = list_files(store.root), read(store)
+    before, entries = list_files(store.root), read_entries(store)
     assert take(store, theirs.root) == Merged((), 0, 2)
-    assert (list_files(store.root), read(store)) == (before, entries)
+    assert (list_files(store.root), read_entries(store)) == (before, entries)
     # nor when it goes back to where it came from, or to itself
     theirs_before = list_files(theirs.root)
     assert take(theirs, store.root) == Merged((), 0, 2)
@@ -92,28 +92,30 @@ def test_again_changes_nothing(store: Store, theirs: Store) -> None:
 
 def test_what_both_earned_is_kept_twice(store: Store, theirs: Store) -> None:
     """A test on one kernel: ours stays the answer, theirs is not lost, also when all is made again."""
-    path = earn(store, FAILED)
+    path = store_result(store, FAILED_RESULT)
     boot = store.root / "results" / VARIANT / "boot-1"
     boot.mkdir()
     (boot / "console.log").write_text("our console")
     take(store, theirs.root)
-    assert load_result(path) == FAILED
-    assert {entry.result_id for entry in read(store)} == {make_result_id(r) for r in (FAILED, RESULT, OTHER)}
-    assert {(entry.started, (store.root / entry.console).read_text()) for entry in read(store)} == {
-        (FAILED.started, "our console"),
+    assert load_result(path) == FAILED_RESULT
+    assert {entry.result_id for entry in read_entries(store)} == {
+        make_result_id(r) for r in (FAILED_RESULT, RESULT, OTHER)
+    }
+    assert {(entry.started, (store.root / entry.console).read_text()) for entry in read_entries(store)} == {
+        (FAILED_RESULT.started, "our console"),
         (RESULT.started, "their console"),
     }
-    before = read(store)
+    before = read_entries(store)
     for left in store.root.glob(f"{FILE}*"):
         left.unlink()
-    assert sorted(map(str, read(store))) == sorted(map(str, before))
+    assert sorted(map(str, read_entries(store))) == sorted(map(str, before))
 
 
 def test_old_results_of_no_run_keep_their_time(store: Store, theirs: Store) -> None:
-    path = earn(theirs, replace(RESULT, content_id="old", started=""))
+    path = store_result(theirs, replace(RESULT, content_id="old", started=""))
     os.utime(path, (1700000000, 1700000000))
     take(store, theirs.root)
-    assert read(store)[0].started == "2023-11-14T22:13:20.000+00:00"
+    assert read_entries(store)[0].started == "2023-11-14T22:13:20.000+00:00"
 
 
 def test_a_run_comes_alone(store: Store, theirs: Store) -> None:
@@ -122,7 +124,7 @@ def test_a_run_comes_alone(store: Store, theirs: Store) -> None:
     (moved / "report.html").write_text("<html>")
     assert take(store, moved) == Merged(("demo-000000000001",), 2, 0)
     assert (store.root / "runs" / "demo-000000000001" / "report.html").exists()
-    assert len(read(store)) == 3
+    assert len(read_entries(store)) == 3
 
 
 def cut(theirs: Store) -> str:
@@ -203,7 +205,7 @@ DAMAGES = (
 def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
     store: Store, theirs: Store, damage: Callable[[Store], str]
 ) -> None:
-    earn(store, FAILED)
+    store_result(store, FAILED_RESULT)
     before = list_files(store.root)
     told = damage(theirs)
     missing = store.root / "none"
@@ -215,7 +217,7 @@ def test_what_is_wrong_is_refused_with_where_and_nothing_is_done(
     assert second.startswith(told)
     assert "is neither a store nor a run" in third
     assert list_files(store.root) == before
-    assert len(read(store)) == 1
+    assert len(read_entries(store)) == 1
 
 
 def test_results_of_older_versions_stay_behind(store: Store, theirs: Store) -> None:
@@ -230,7 +232,10 @@ def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
     """A run made of several is named by its row."""
     theirs, store = Store(tmp_path / "theirs"), Store(tmp_path / "deep" / "er" / "store")
     job = replace(JOB, row="../../../evil")
-    runs = [save(theirs, n, replace(job, results=(each,))) for n, each in enumerate((RESULT, FAILED), 1)]
+    runs = [
+        store_run(theirs, n, replace(job, results=(each,)))
+        for n, each in enumerate((RESULT, FAILED_RESULT), 1)
+    ]
     with pytest.raises(ExceptionGroup) as caught:
         take(store, *(theirs.root / "runs" / run.run_id for run in runs))
     assert "has an invalid row name: '../../../evil'" in str(caught.value.exceptions[0])
@@ -249,7 +254,7 @@ def test_a_result_with_a_value_of_another_type_is_refused(store: Store, theirs: 
 
 
 def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None:
-    save(store, 1, replace(JOB, results=(RESULT,)))
+    store_run(store, 1, replace(JOB, results=(RESULT,)))
     with pytest.raises(ExceptionGroup) as caught:
         take(store, theirs.root)
     assert "differs from the run demo-000000000001 in this store" in str(caught.value.exceptions[0])
@@ -257,12 +262,12 @@ def test_another_run_of_the_name_is_refused(store: Store, theirs: Store) -> None
 
 def save_pair(theirs: Store, other: JobRecord) -> list[Path]:
     one = replace(JOB, tests={RESULT.test: (RESULT.test,)}, results=(RESULT,))
-    runs = [save(theirs, 2, one), save(theirs, 3, other)]
+    runs = [store_run(theirs, 2, one), store_run(theirs, 3, other)]
     return [theirs.root / "runs" / run.run_id for run in runs]
 
 
 def test_several_runs_become_one(store: Store, theirs: Store) -> None:
-    parts = save_pair(theirs, replace(JOB, results=(OTHER, FAILED)))
+    parts = save_pair(theirs, replace(JOB, results=(OTHER, FAILED_RESULT)))
     merged = take(store, *parts)
     assert (merged.runs, merged.results) == (("demo-000000000002", "demo-000000000003"), 3)
     (job,) = load_run(store.root / "runs" / merged.merged / "record.json").jobs
@@ -270,12 +275,12 @@ def test_several_runs_become_one(store: Store, theirs: Store) -> None:
     # what ran in both is two trials, in their order
     assert [(result.test, result.started, result.trial) for result in job.results] == [
         (RESULT.test, RESULT.started, 1),
-        (RESULT.test, FAILED.started, 2),
+        (RESULT.test, FAILED_RESULT.started, 2),
         (OTHER.test, OTHER.started, 1),
     ]
     # in either order it is the same, and nothing is entered twice
     assert take(store, *reversed(parts)) == Merged((), 0, 3, merged.merged)
-    assert len(read(store)) == 4
+    assert len(read_entries(store)) == 4
     done = cowbell("report", f"RUN={merged.merged}")
     assert "fork.basic-cow[state=thp]" in done.stdout
 
@@ -350,12 +355,12 @@ def test_shares_of_a_row_become_whole(store: Store, tmp_path: Path) -> None:
     """Each was run by itself, one on another accelerator, and both number their boots alike."""
     for number, result in enumerate((RESULT, OTHER), 1):
         share = Store(tmp_path / "results" / f"test-demo-{number}-of-2")
-        earn(share, result)
+        store_result(share, result)
         boot = share.root / "results" / VARIANT / "boot-1"
         boot.mkdir()
         (boot / "console.log").write_text(f"console {number}")
         tests = {result.test: JOB.tests[result.test]}
-        run = save(
+        run = store_run(
             share, number, replace(JOB, tests=tests, results=(result,), accel=("kvm", "tcg")[number - 1])
         )
         evidence = share.root / "runs" / run.run_id / "evidence"

@@ -14,10 +14,10 @@ from orchestrator.report.report import Judged, join_runs
 from orchestrator.result.record import RunRecord
 from orchestrator.status import Status
 from tests.browser import Browser, open_browser
-from tests.test_report import EVIL, log_of, make_run
-from tests.test_verdict import GOOD
+from tests.conftest import LOGS
+from tests.records import EVIL, make_log, make_run
+from tests.samples import GOOD
 
-LOGS = Path(__file__).with_name("logs")
 BIDI = "\u202egnp.exe\u2066 \u200b\ufeff\ud800"
 RACY = GOOD.stdout.replace("ok 1", "# rate: 3 of 1000 tries\nok 1")
 
@@ -75,7 +75,7 @@ def test_an_excerpt_is_bounded_and_shows_the_splat() -> None:
 
 def test_a_page_of_much_output_stays_small() -> None:
     run = make_run()
-    loud = replace(run.jobs[1], results=(replace(GOOD, console=log_of(GOOD.test, "loud\n" * 200_000)),))
+    loud = replace(run.jobs[1], results=(replace(GOOD, console=make_log(GOOD.test, "loud\n" * 200_000)),))
     assert len(render_html(Judged(replace(run, jobs=(loud,))))) < 100_000
 
 

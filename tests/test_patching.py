@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import render_patch
+from tests.conftest import ROOT, cowbell, render_patch
 from tests.gitserver import COMMITS, run_git
 from tests.schema import read_product
-from tests.test_cli import ROOT, cowbell
 
 
 @pytest.fixture

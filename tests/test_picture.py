@@ -19,7 +19,7 @@ from orchestrator.result.verdict import find_expected
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.picture import PICTURE, ROOT, ROW, VERDICTS, find_run, hash_file, make_picture
-from tests.test_verdict import FAILED, GOOD
+from tests.samples import FAILED, GOOD
 
 JOBS = make_plan(Request(rows=(ROW,)), load_declarations(ROOT))
 AGAIN = "make check, then make picture"

@@ -7,50 +7,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.kernel.fragment import Fragment
 from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
-from orchestrator.project.guest import GuestShape
-from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.matrix import Expectation, Row, TimeLimits, Variant
+from orchestrator.project.matrix import Expectation, Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.fetch import fetch_tree
-from orchestrator.source.series import Patch, Series
-from orchestrator.source.tree import DebianTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
-
-
-def make_test(name: str) -> GuestTest:
-    return GuestTest(name, Path(name), "c", f"id of {name}", "it works", "deterministic", 10)
-
-
-FAILS = Expectation("odirect.*", Status.FAIL, "known", Condition())
-ROW = Row(
-    name="demo",
-    about="a row",
-    arch="x86_64",
-    tree="debian-5.10",
-    kconfig=("base",),
-    guest=GuestShape(2, 1024),
-    tests=("*",),
-    limits=TimeLimits(60, 10),
-    variants=(Variant("plain", "", (FAILS,)), Variant("mended", "cow", ())),
-)
-SMALL = replace(
-    ROW, name="small", tree="debian-6.1", tests=("odirect.*",), variants=(Variant("only", "cow", ()),)
-)
-TREES = {name: DebianTree(name, "linux-source", "suite") for name in ("debian-5.10", "debian-6.1")}
-DECLARED = Declarations(
-    rows={"demo": ROW, "small": SMALL},
-    trees=TREES,
-    series={name: Series(name, patches=(Patch(Path(name)),)) for name in ("cow", "other")},
-    fragments={"base": Fragment("base", "all", Condition(), (), "", frozenset())},
-    tests=tuple(map(make_test, ("odirect.read", "odirect.write", "vmsplice.child"))),
-)
+from tests.samples import DECLARED, FAILS, ROW
 
 
 def plan(request: Request) -> list[tuple[str, str, str, str]]:

@@ -21,15 +21,13 @@ from orchestrator.kernel.kconfig import Config
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
 from orchestrator.result.record import Ended
 from orchestrator.run import postmortem
 from orchestrator.run.postmortem import find_ending
-from orchestrator.source.repository import Source
 from tests.conftest import wait_for
+from tests.kernels import SOURCE
 
-SOURCE = Source("s", "fake-5.10", "", Version.parse("5.10.226"), "b", "c", "t")
 MakeGuest = Callable[..., Guest]
 
 

@@ -22,7 +22,7 @@ from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.series import Series
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
-from tests.test_plan import DECLARED, ROW
+from tests.samples import DECLARED, ROW
 
 MORE = {"mm/swap.c": ("+ 1", "+ 2")}
 WRONG = {"mm/memory.c": ("references != 1", "preferences != 1")}

@@ -21,7 +21,7 @@ from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
-from tests.test_plan import DECLARED, ROW
+from tests.samples import DECLARED, ROW
 
 SWAP = {"mm/swap.c": ("+ 1", "+ 2")}
 

@@ -24,8 +24,7 @@ from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest, compile_command
 from orchestrator.run.runner import compile_test, make_test_line
 from orchestrator.store.store import Store
-from tests.conftest import ROOT, QuietProgress, render_patch
-from tests.test_cli import cowbell
+from tests.conftest import ROOT, QuietProgress, cowbell, render_patch
 
 C_TEST = """#include "guesttest.h"
 #include "mine.h"

@@ -8,10 +8,10 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.result.record import SCHEMA, load_result, load_run, save_result, save_run
-from tests.test_report import make_run
+from tests.records import make_run
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_load_run_reads_what_save_run_wrote(tmp_path: Path) -> None:
     run = make_run()
     assert load_run(save_run(run, tmp_path)) == run
 

@@ -14,16 +14,11 @@ from orchestrator.source.refresh import Worktree, find_worktree, open_worktree, 
 from orchestrator.source.repository import Source, checkout
 from orchestrator.source.series import Series, load_series
 from orchestrator.store.store import Store
-from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, MakeSeries, QuietProgress
 from tests.gitserver import commit_file, run_git
 
 OLD = "	if (references != 1)\n"
 NEW = "	if (mapcount != 1)\n"
-
-
-@pytest.fixture
-def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
-    return fetch_tree(FAKE_TREE, store, progress)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from orchestrator.source.tree import GitTree, LocalTree, find_tree
 from orchestrator.store.store import Store
 from tests.conftest import QuietProgress, start_python
 from tests.gitserver import COMMITS, GitServer, commit_file, run_git, serve
-from tests.test_plan import DECLARED, ROW
+from tests.samples import DECLARED, ROW
 
 
 @pytest.fixture
@@ -205,7 +205,6 @@ def test_full_disk_leaves_nothing_half_made(
         assert find_fetched(tree, small) is None
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         src = fetch_tree(tree, small, progress)
-        assert (small.root / "worktrees").exists() or src.commit
         assert len(run_git(open_repository(small), "cat-file", "-s", f"{src.commit}:big")) == 7
     finally:
         subprocess.run(["umount", "-l", disk], check=True)

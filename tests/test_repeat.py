@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.variables import read_repeat
-from orchestrator.project.guesttest import GuestTest
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
 from orchestrator.result.kept import forget_results, keep_result
@@ -15,18 +14,8 @@ from orchestrator.result.record import JobRecord, RunRecord, TargetRate, TrialRe
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
-from tests.test_cli import cowbell
-from tests.test_verdict import GOOD, WARNING
-
-RACE = GuestTest(GOOD.test, Path("x.c"), "c", "0", "", "race", 5)
-SURE = replace(RACE, kind="deterministic")
-
-
-def tried(hits: int, tries: int, **fields: object) -> TrialResult:
-    told = f"# rate: {hits} of {tries} tries\n"
-    line = "not ok" if hits else "ok"
-    stdout = f"KTAP version 1\n1..1\n{told}{line} 1 {GOOD.test}\n"
-    return replace(GOOD, stdout=stdout, exit_status=int(bool(hits)), **fields)  # type: ignore[arg-type]
+from tests.conftest import cowbell
+from tests.samples import BROKEN, DETERMINISTIC, FAILED, GOOD, RACE, WARNING, make_rated
 
 
 def judge(
@@ -41,14 +30,14 @@ def judge(
 
 
 def test_a_counted_test_is_run_that_often() -> None:
-    for test in (RACE, SURE):
+    for test in (RACE, DETERMINISTIC):
         assert [Repeat(3).wants_more(test, [GOOD] * n) for n in range(5)] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize("name", [GOOD.test, "selftests/mm/cow"])
 def test_what_is_to_be_run_again_is_forgotten(tmp_path: Path, name: str) -> None:
     """Also of the kernel's own tests, whose names have a folder; another machine's result is not ours."""
-    test = replace(SURE, id=name)
+    test = replace(DETERMINISTIC, id=name)
     for trial in range(1, 12):
         keep_result(tmp_path, replace(GOOD, test=name, content_id="0" * 16, trial=trial))
     theirs = tmp_path / f"{name}.{'0' * 12}.{'f' * 12}.json"
@@ -75,22 +64,22 @@ def test_a_kill_while_they_are_forgotten_leaves_the_first_ones(
 
     monkeypatch.setattr(Path, "unlink", unlink_two)
     with pytest.raises(KeyboardInterrupt):
-        forget_results(tmp_path, SURE, GOOD.content_id)
+        forget_results(tmp_path, DETERMINISTIC, GOOD.content_id)
     assert list(tmp_path.glob("*.json")) == paths[:1]
 
 
 def test_auto_runs_what_is_deterministic_once() -> None:
-    assert [Repeat(AUTO).wants_more(SURE, [GOOD] * n) for n in range(3)] == [True, False, False]
+    assert [Repeat(AUTO).wants_more(DETERMINISTIC, [GOOD] * n) for n in range(3)] == [True, False, False]
 
 
 def test_auto_stops_at_the_first_failure_and_when_misses_are_enough() -> None:
     auto = Repeat(AUTO, {GOOD.test: TargetRate(0.01, "known")})
-    assert auto.wants_more(RACE, [tried(0, 200)])
-    assert not auto.wants_more(RACE, [tried(0, 200), tried(0, 99)])
-    assert not auto.wants_more(RACE, [tried(0, 200), tried(1, 2)])
+    assert auto.wants_more(RACE, [make_rated(0, 200)])
+    assert not auto.wants_more(RACE, [make_rated(0, 200), make_rated(0, 99)])
+    assert not auto.wants_more(RACE, [make_rated(0, 200), make_rated(1, 2)])
     # a kernel's complaint is a failure as well, trouble of the test's own is not to be had away by trying on
-    assert not auto.wants_more(RACE, [tried(0, 2, console=GOOD.console + WARNING)])
-    assert not auto.wants_more(RACE, [replace(GOOD, stdout="")])
+    assert not auto.wants_more(RACE, [make_rated(0, 2, console=GOOD.console + WARNING)])
+    assert not auto.wants_more(RACE, [BROKEN])
 
 
 def test_auto_counts_trials_where_no_tries_are_reported() -> None:
@@ -101,12 +90,12 @@ def test_auto_counts_trials_where_no_tries_are_reported() -> None:
 
 def test_auto_gives_up_and_says_so() -> None:
     auto = Repeat(AUTO)
-    assert auto.wants_more(RACE, [tried(0, 1)] * 99)
-    assert not auto.wants_more(RACE, [tried(0, 1)] * 100)
-    assert not auto.wants_more(RACE, [tried(0, 1, duration_s=1801.0)])
-    status, reason = judge(tried(0, 100), target_rates=auto.list_target_rates([RACE]))
+    assert auto.wants_more(RACE, [make_rated(0, 1)] * 99)
+    assert not auto.wants_more(RACE, [make_rated(0, 1)] * 100)
+    assert not auto.wants_more(RACE, [make_rated(0, 1, duration_s=1801.0)])
+    status, reason = judge(make_rated(0, 100), target_rates=auto.list_target_rates([RACE]))
     assert (status, "inconclusive: 299 tries needed" in reason) == (Status.PASS, True)
-    assert "inconclusive" not in judge(tried(0, 299), target_rates=auto.list_target_rates([RACE]))[1]
+    assert "inconclusive" not in judge(make_rated(0, 299), target_rates=auto.list_target_rates([RACE]))[1]
 
 
 def test_turns_are_rounds_of_twice_as_many_trials() -> None:
@@ -118,39 +107,40 @@ def test_turns_are_rounds_of_twice_as_many_trials() -> None:
 
 
 def test_trials_add_up() -> None:
-    assert judge(tried(0, 100), tried(0, 200))[1] == "0 of 300: rate below 0.99 % with 95 % confidence"
-    status, reason = judge(tried(0, 100), tried(3, 200))
+    assert (
+        judge(make_rated(0, 100), make_rated(0, 200))[1] == "0 of 300: rate below 0.99 % with 95 % confidence"
+    )
+    status, reason = judge(make_rated(0, 100), make_rated(3, 200))
     assert status is Status.FAIL
     assert reason.startswith("1 of 2 trials: ")
     assert "3 of 300: rate 1 %" in reason
 
 
 def test_the_worst_trial_decides() -> None:
-    broken, crash = replace(GOOD, stdout=""), replace(GOOD, console=GOOD.console + WARNING)
-    failed = tried(1, 1)
-    assert judge(GOOD, broken)[0] is Status.BROKEN
-    assert judge(broken, failed, GOOD)[0] is Status.FAIL
-    assert judge(failed, broken, crash)[0] is Status.CRASH
+    crash = replace(GOOD, console=GOOD.console + WARNING)
+    failed = make_rated(1, 1)
+    assert judge(GOOD, BROKEN)[0] is Status.BROKEN
+    assert judge(BROKEN, failed, GOOD)[0] is Status.FAIL
+    assert judge(failed, BROKEN, crash)[0] is Status.CRASH
     assert judge(GOOD, GOOD, GOOD)[0] is Status.PASS
 
 
 def test_a_race_that_tells_no_tries_has_its_trials() -> None:
     assert "0 of 3: rate below 63 %" in judge(GOOD, GOOD, GOOD)[1]
     # what says nothing is not a try
-    assert "0 of 1: rate below 95 %" in judge(GOOD, replace(GOOD, stdout=""))[1]
+    assert "0 of 1: rate below 95 %" in judge(GOOD, BROKEN)[1]
 
 
 def test_a_deterministic_test_that_goes_both_ways_says_how_often() -> None:
-    failed = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1"), exit_status=1)
-    status, reason = judge(GOOD, failed, GOOD, is_race=False)
+    status, reason = judge(GOOD, FAILED, GOOD, is_race=False)
     assert (status, reason.partition(":")[0]) == (Status.FAIL, "1 of 3 trials")
 
 
 def test_what_is_no_rate_is_not_weighed() -> None:
-    assert "confidence" not in judge(tried(5, 3))[1]
-    assert "confidence" not in judge(tried(0, 0))[1]
-    # it failed, but not by a hit that it counts
-    other = replace(tried(0, 300), exit_status=1)
+    assert "confidence" not in judge(make_rated(5, 3))[1]
+    assert "confidence" not in judge(make_rated(0, 0))[1]
+    # it failed, and not in the way that it counts
+    other = replace(make_rated(0, 300), exit_status=1)
     assert "confidence" not in judge(replace(other, stdout=other.stdout.replace("ok 1", "not ok 1")))[1]
 
 
@@ -159,7 +149,8 @@ def test_kernels_are_compared_by_their_rates() -> None:
         return JobRecord("row", variant, "x86_64", "t", "", {GOOD.test: (GOOD.test,)}, results=results)
 
     run = RunRecord("row-1", "cowbell test", "2024-01-15T01:00:00+00:00", (
-        make_job("plain", tried(56, 70)), make_job("cow", tried(8, 40, trial=1), tried(40, 40, trial=2)),
+        make_job("plain", make_rated(56, 70)),
+        make_job("cow", make_rated(8, 40, trial=1), make_rated(40, 40, trial=2)),
     ))  # fmt: skip
     told = dict(list_explanations(Judged(run)))
     assert (
@@ -167,7 +158,7 @@ def test_kernels_are_compared_by_their_rates() -> None:
     )
     assert "2 of 2" not in told[f"FAIL {GOOD.test} on cow"]
     told_by_kernel = GOOD.console.replace("cowbell: end", "only in the second\n[    2.100000] cowbell: end")
-    second = tried(1, 2, trial=2, console=told_by_kernel)
+    second = make_rated(1, 2, trial=2, console=told_by_kernel)
     page = render_html(Judged(replace(run, jobs=(make_job("cow", GOOD, second, replace(GOOD, trial=3)),))))
     assert "only in the second" in page, "the trial that decides is the one that is shown"
 

@@ -14,41 +14,11 @@ from rich.console import Console
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.report import junit, page, report
 from orchestrator.report.report import Judged, join_runs
-from orchestrator.result.record import Ended, Expected, Failure, JobRecord, RunRecord, load_run, save_run
+from orchestrator.result.record import Failure, load_run, save_run
 from orchestrator.status import Status
+from tests.conftest import cowbell
+from tests.records import make_run
 from tests.schema import read_product
-from tests.test_cli import cowbell
-from tests.test_verdict import FAILED, GOOD
-
-EVIL = "\x00\x1b[31m]]><script>document.title='owned'</script>&\ufffd"
-
-
-def log_of(test: str, said: str = "") -> str:
-    return f"[    2.000000] cowbell: begin {test}\n{said}\n[    2.100000] cowbell: end {test}\n"
-
-
-def make_run() -> RunRecord:
-    evil = replace(FAILED, test="x.evil", console=log_of("x.evil", EVIL), stderr=EVIL)
-    evil = replace(evil, stdout=f"KTAP version 1\n1..1\n# {EVIL}\nnot ok 1 x.evil\n")
-    hung = replace(
-        GOOD, test="x.hung", console=log_of("x.hung"), ended=Ended.TIMEOUT, exit_status=None, stdout=""
-    )
-    mute = replace(GOOD, test="x.mute", console=log_of("x.mute"), stdout="")
-    plain = JobRecord(
-        row="demo",
-        variant="plain",
-        arch="x86_64",
-        tree="debian-5.10",
-        series="",
-        tests={name: (name,) for name in ("odirect.rd-mprotect", "x.evil", "x.hung", "x.mute", "x.never")},
-        expect=(Expected("odirect.*", Status.FAIL, "the page is copied"),),
-        version="5.10.262",
-        results=(FAILED, evil, hung, mute),
-    )
-    cow = replace(
-        plain, variant="cow", series="cow", tests={GOOD.test: (GOOD.test,)}, expect=(), results=(GOOD,)
-    )
-    return RunRecord("demo-0123456789ab", "cowbell test ROW=demo", "2024-01-15T12:00:00+00:00", (plain, cow))
 
 
 @pytest.fixture
@@ -78,7 +48,7 @@ def test_summary_is_not_as_expected(judged: Judged) -> None:
     assert not Judged(replace(judged.run, jobs=())).is_as_expected
 
 
-def test_json(judged: Judged) -> None:
+def test_json_has_the_status_of_each_verdict(judged: Judged) -> None:
     told = json.loads(report.render_json(judged))
     assert told["schema"] == report.SCHEMA
     read_product(report.render_json(judged))

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.cli.registry import list_products
 from orchestrator.cli.schemas import make_schema
+from tests.conftest import cowbell
 from tests.schema import read_product
-from tests.test_cli import cowbell
 
 # the others need a tree: they are read where they are tested
 COMMANDS = {

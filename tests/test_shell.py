@@ -18,7 +18,7 @@ from orchestrator.cli.shell import choose_job
 from orchestrator.errors import UsageError
 from orchestrator.plan.plan import Request, make_plan
 from tests.conftest import ROOT, find_processes, wait_for
-from tests.test_plan import DECLARED
+from tests.samples import DECLARED
 
 WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none", "ACCEL=tcg"]
 
@@ -50,7 +50,7 @@ def test_several_kernels_are_told_with_the_words_for_each(series: tuple[str, ...
     ("boot", "kconfig", "came"),
     [("vng", (), "vng"), ("qemu", ("virtme",), "qemu"), ("", ("virtme",), "vng"), ("", (), "qemu")],
 )
-def test_who_boots(boot: str, kconfig: tuple[str, ...], came: str) -> None:
+def test_plan_chooses_qemu_or_vng(boot: str, kconfig: tuple[str, ...], came: str) -> None:
     base = DECLARED.fragments["base"]
     declared = replace(DECLARED, fragments={name: replace(base, name=name) for name in ("base", "virtme")})
     request = Request(rows=("small",), config=("base", *kconfig), boot=boot)

@@ -37,11 +37,6 @@ OLD = "	if (references != 1)\n"
 NEW = "	if (mapcount != 1)\n"
 
 
-@pytest.fixture
-def base(mirror: Mirror, store: Store, progress: QuietProgress) -> Source:
-    return fetch_tree(FAKE_TREE, store, progress)
-
-
 def read_tree(src: Source, store: Store) -> dict[str, str]:
     with checkout(src, store) as place:
         files = [path for path in place.rglob("*") if path.is_file() and path.name != ".git"]

@@ -32,8 +32,7 @@ from orchestrator.run.runner import Program
 from orchestrator.source.series import Series
 from orchestrator.store.store import Store, make_id
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, render_patch
-from tests.test_plan import DECLARED, ROW
-from tests.test_verdict import GOOD
+from tests.samples import DECLARED, GOOD, ROW
 
 SWAP = {"mm/swap.c": ("+ 1", "+ 2")}
 TARGETS = ("source", "config", "build", "test")
@@ -186,7 +185,7 @@ ALL = {"source", "config", "build", "run"}
 
 
 @pytest.mark.parametrize("targets", [("test",), ("source", "build", "test"), ("config", "build")])
-def test_nothing_is_there_yet(project: Project, targets: tuple[str, ...]) -> None:
+def test_steps_for_an_empty_store(project: Project, targets: tuple[str, ...]) -> None:
     listed = project.check(*targets)
     assert find_reasons(listed) == (ALL if "test" in targets else ALL - {"run"})
     assert project.done >= {"fetch", "apply", "build"}
@@ -196,7 +195,7 @@ def test_nothing_is_there_yet(project: Project, targets: tuple[str, ...]) -> Non
     assert not project.done - {"kconfig"}
 
 
-def test_target_by_target(project: Project) -> None:
+def test_steps_of_each_target(project: Project) -> None:
     for target, stage, done in zip(
         TARGETS, ("source", "config", "build", "run"), ("apply", "", "build", "run"), strict=True
     ):
@@ -205,7 +204,7 @@ def test_target_by_target(project: Project) -> None:
         assert not done or done in project.done
 
 
-def test_asked_for_again(project: Project) -> None:
+def test_steps_with_always_make(project: Project) -> None:
     project.check("test")
     for target, stages, done in (
         ("source", {"source"}, {"fetch", "apply"}),
@@ -226,7 +225,7 @@ def test_asked_for_again(project: Project) -> None:
     ("name", "stages"),
     [("fragment", LATER), ("patch", ALL), ("test", {"run"})],
 )
-def test_taken_as_changed(project: Project, target: str, name: str, stages: set[str]) -> None:
+def test_steps_with_what_if(project: Project, target: str, name: str, stages: set[str]) -> None:
     file: Path = getattr(project, name)
     project.check("test")
     project.place = replace(project.place, what_if=find_names([str(file)]))

@@ -30,11 +30,11 @@ from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.run.runner import compile_test, run_tests
 from orchestrator.store.store import Store
-from tests.conftest import QuietProgress, find_processes, wait_for
+from tests.conftest import ROOT, QuietProgress, find_processes, wait_for
+from tests.guestprograms import render_test
 
 pytestmark = pytest.mark.kernel
 
-ROOT = Path(__file__).parents[1]
 
 # SysRq key and handler, and the machine code that takes its place
 SABOTAGE = {
@@ -146,34 +146,24 @@ FAULTS = {
 }
 
 
-def make_test(name: str, body: str) -> str:
-    limit = 1 if name in ("irqs-off", "soft-lockup", "stuck", "wait") else 60
-    return f"""#include "guesttest.h"
+PRESS = """\
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/reboot.h>
 
 static inline void press(const char *key)
-{{
+{
 	int fd = open("/proc/sysrq-trigger", O_WRONLY);
 
 	if (write(fd, key, 1) != 1)
 		gt_broken("no sysrq");
-}}
-
-static void run(void)
-{{
-	{body}
-}}
-
-GUEST_TEST = {{
-	.summary = "a fault",
-	.kind = "deterministic",
-	.timeout_s = {limit},
-	.may_crash = {"true" if name == "aftermath" else "false"},
-	.run = run,
-}};
+}
 """
+
+
+def make_fault(name: str, body: str) -> str:
+    limit_s = 1 if name in ("irqs-off", "soft-lockup", "stuck", "wait") else 60
+    return render_test(body, timeout_s=limit_s, may_crash=name == "aftermath", head=PRESS)
 
 
 def sabotage(vmlinux: Path, copy: Path) -> Path:
@@ -214,7 +204,7 @@ class Bench:
         project = self.folder / "project"
         (project / "fault").mkdir(parents=True)
         for name, body in faults.items():
-            (project / "fault" / f"{name}.c").write_text(make_test(name, body))
+            (project / "fault" / f"{name}.c").write_text(make_fault(name, body))
         lib_dir = ROOT / "guest-tests" / "lib"
         toolchain = self.machine.kernel.request.toolchain
         programs = [compile_test(test, toolchain, lib_dir, self.store) for test in load_tests(project)]

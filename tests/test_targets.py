@@ -18,11 +18,11 @@ from orchestrator.cli.target import Target
 from orchestrator.cli.variables import VARIABLES, Setting
 from orchestrator.errors import UsageError
 from orchestrator.plan.declarations import load_declarations
-from tests.test_cli import ROOT, cowbell
+from tests.conftest import ROOT, cowbell
 
 EVERY = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-VALUES = {"FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "SAMPLE": "9", "SEED": "9", "REPEAT": "2",
-          "CONFIDENCE": "0.9", "SHARD": "5m", "SIZE": "1G"}  # fmt: skip
+VALUES = {"FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "SAMPLE": "9", "SEED": "9",
+          "REPEAT": "2", "CONFIDENCE": "0.9", "SHARD": "5m", "SIZE": "1G"}  # fmt: skip
 
 
 def read(line: str) -> CommandLine:

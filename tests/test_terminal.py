@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pexpect
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
+
 # two jobs at a time for as long as the test needs, then the product
 DRIVER = """
 import sys, time

@@ -33,10 +33,7 @@ from orchestrator.source.series import Series
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
-from tests.test_plan import DECLARED, ROW
-from tests.test_verdict import GOOD
-
-BROKEN = replace(GOOD, stdout="")
+from tests.samples import BROKEN, DECLARED, GOOD, ROW
 
 
 class Laboratory:

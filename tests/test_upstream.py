@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.kernel.build import BuildRequest, find_toolchain
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.project.guesttest import load_tests, select_tests
 from orchestrator.project.selftest import TESTS
@@ -19,8 +18,8 @@ from orchestrator.source.fetch import fetch_tree
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress
-from tests.test_build import X86, ask
-from tests.test_verdict import CONSOLE, GOOD, WARNING
+from tests.kernels import request_build, write_config
+from tests.samples import CONSOLE, GOOD, WARNING
 
 FOLDER = "tools/testing/selftests"
 COMPLETE = """#include <linux/fake.h>
@@ -52,7 +51,7 @@ def programs(
     }
     base = fetch_tree(FAKE_TREE, store, progress)
     src = apply_series(base, make_series("selftests", added), (), store, progress)
-    request = BuildRequest(src, ask(store.root / "kconfigs", src), X86, find_toolchain(X86))
+    request = request_build(src, write_config(store.root / "kconfigs", src))
     return {program.test.id: program for program in compile_selftests(TESTS, request, store, progress)}
 
 
@@ -80,7 +79,7 @@ def told(stdout: str, exit_status: int) -> dict[str, Status]:
     }
 
 
-def test_a_star_alone_means_ours() -> None:
+def test_star_selects_only_own_tests() -> None:
     tests = (*load_tests(ROOT / "guest-tests"), *TESTS)
     assert not set(TESTS) & set(select_tests(tests, ["*"]))
     assert select_tests(tests, ["upstream/*"]) == TESTS

@@ -7,56 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.result.record import Ended, Expected, Failure, JobRecord, TrialResult
-from orchestrator.result.verdict import Verdict, find_expected, is_conclusive, judge_job
+from orchestrator.result.record import Ended, Expected, Failure, TrialResult
+from orchestrator.result.verdict import find_expected, is_conclusive
 from orchestrator.status import Status
+from tests.samples import CONSOLE, FAILED, GOOD, NAMES, PAIR, PAIRED, STDOUT, SUBTESTS, WARNING, judge
 
-STDOUT = "KTAP version 1\n1..1\n# the read is whole\nok 1 odirect.rd-mprotect\n"
-PAIR = "KTAP version 1\n1..2\nok 1 fork.basic-cow[state=small]\nok 2 fork.basic-cow[state=thp]\n"
-CONSOLE = (
-    "[    2.000000] cowbell: begin odirect.rd-mprotect\n[    2.100000] cowbell: end odirect.rd-mprotect\n"
-)
-WARNING = """[    2.050000] ------------[ cut here ]------------
-[    2.050000] WARNING: CPU: 0 PID: 77 at mm/memory.c:3190 do_wp_page+0x1f0/0x420
-[    2.050000] CPU: 0 PID: 77 Comm: rd-mprotect Not tainted 5.10.262 #1
-[    2.050000] Call Trace:
-[    2.050000]  handle_mm_fault+0x8c1/0x1270
-[    2.050000]  do_user_addr_fault+0x1a1/0x3c0
-[    2.050000] ---[ end trace 0000000000000000 ]---
-"""
 RESTART = "[    2.200000] reboot: Restarting system\n"
 OOM = """[    2.050000] eater invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0
 [    2.060000] Out of memory: Killed process 77 (eater) total-vm:200000kB, anon-rss:190000kB, file-rss:0kB
 """
-
-GOOD = TrialResult(
-    test="odirect.rd-mprotect",
-    content_id="0",
-    ended=Ended.EXIT,
-    exit_status=0,
-    stdout=STDOUT,
-    stderr="",
-    console=CONSOLE,
-    console_lost=0,
-    taint_before=0,
-    taint_after=0,
-    duration_s=0.5,
-    accel="tcg",
-    boot="boot-1",
-)
-
-
-PAIRED = replace(GOOD, test="fork.basic-cow", console=CONSOLE.replace(GOOD.test, "fork.basic-cow"))
-NAMES = ("fork.basic-cow[state=small]", "fork.basic-cow[state=thp]")
-SUBTESTS = {GOOD.test: (GOOD.test,), "fork.basic-cow": NAMES}
-
-
-def judge(*results: TrialResult, **fields: object) -> list[Verdict]:
-    tests = {result.test: SUBTESTS[result.test] for result in results}
-    job = JobRecord(
-        row="row", variant="plain", arch="x86_64", tree="tree", series="", tests=tests, results=tuple(results)
-    )
-    return list(judge_job(replace(job, **fields)))  # type: ignore[arg-type]
 
 
 def status_of(result: TrialResult) -> Status:
@@ -117,7 +76,7 @@ def test_pass_needs_everything() -> None:
         ),
     ],
 )
-def test_each_doubt(change: dict[str, object], status: Status) -> None:
+def test_verdict_of_each_defect_of_a_result(change: dict[str, object], status: Status) -> None:
     assert status_of(replace(GOOD, **change)) is status  # type: ignore[arg-type]
 
 
@@ -215,9 +174,6 @@ def test_no_noise_passes(stdout: str, exit_status: int) -> None:
     assert verdict.status is Status.BROKEN
 
 
-FAILED = replace(GOOD, stdout=STDOUT.replace("ok 1", "not ok 1"), exit_status=1)
-
-
 @pytest.mark.parametrize(
     ("result", "expected", "status"),
     [
@@ -247,7 +203,7 @@ def test_expectation_names_a_subtest_literally() -> None:
     assert find_expected(expect, "forks.x", "forks.x") is None
 
 
-def test_what_was_not_run() -> None:
+def test_verdicts_of_tests_that_were_not_run() -> None:
     failure = Failure("build", "the kernel does not build", "", "mm/memory.c:1: error", "")
     (broken,) = judge(tests={"a.b": ("a.b[x=1]",)}, failure=failure)
     assert (broken.status, broken.stage) == (Status.BROKEN, "build")
@@ -261,7 +217,7 @@ def test_what_was_not_run() -> None:
     assert lost.status is Status.BROKEN
 
 
-def test_only_answers_are_kept() -> None:
+def test_is_conclusive() -> None:
     assert is_conclusive(GOOD, (GOOD.test,))
     assert is_conclusive(FAILED, (GOOD.test,))
     assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.test,))

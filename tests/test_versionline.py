@@ -25,20 +25,17 @@ from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
+from orchestrator.result.record import TrialResult
 from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_versions
 from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
 from orchestrator.source.versions import DebianVersion
 from orchestrator.store.store import Store
-from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, TWO_SUITES, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
-from tests.test_bisect import FAIL, RACE, SURE
-from tests.test_cli import cowbell
-from tests.test_plan import DECLARED, ROW
-from tests.test_verdict import GOOD
-from tests.test_versions import TREE
+from tests.records import store_trials
+from tests.samples import DECLARED, DETERMINISTIC, FAILED, GOOD, RACE, ROW
 
 # the oldest first; one is only there as a rebuild, and one as a rebuild too
 OFFERED = {
@@ -54,7 +51,7 @@ OFFERED = {
 OLD, NEW = "5.10.209-2", "5.10.230-1"
 IN_BETWEEN = ["5.10.216-1", "5.10.218-1~deb11u1", "5.10.221-1", "5.10.223-1", "5.10.226-1"]
 EMPTY = Fragment("a", "little", Condition(), (SymbolRequest("PVH", "y", "a:1"),), "", frozenset())
-DECLARATIONS = replace(DECLARED, trees={TREE.name: TREE}, fragments={"a": EMPTY}, fixups=())
+DECLARATIONS = replace(DECLARED, trees={TWO_SUITES.name: TWO_SUITES}, fragments={"a": EMPTY}, fixups=())
 
 
 class Bench:
@@ -62,12 +59,12 @@ class Bench:
 
     def __init__(self, mirror: Mirror, place: Workspace) -> None:
         self.mirror, self.place = mirror, place
-        self.test = SURE
+        self.test = DETERMINISTIC
         self.first = "5.10.221-1"
-        self.older, self.newer = FAIL, GOOD
+        self.older, self.newer = FAILED, GOOD
         self.ran: list[str] = []
         self.kept: dict[str, list[TrialResult]] = {}
-        self.tree: DebianTree = TREE
+        self.tree: DebianTree = TWO_SUITES
         self.series = Series()
 
     def run(
@@ -88,13 +85,8 @@ class Bench:
             self.ran.append(version)
             is_older = make_key(version) < make_key(self.first)
             known.append(replace(self.older if is_older else self.newer, trial=len(known) + 1))
-        record = JobRecord(
-            row="demo", variant=job.variant.name, arch="x86_64", tree=job.tree.name, series=job.series.name,
-            tests={self.test.id: self.test.subtests}, results=tuple(known),
-            races=(self.test.id,) if self.test.kind == "race" else (),
-        )  # fmt: skip
         run_id = f"demo-{version}-{len(known)}"
-        save_run(RunRecord(run_id, command, "2026-01-01", (record,)), place.store.path("runs", run_id))
+        store_trials(place.store, run_id, command, job, self.test, known)
         return run_id, True
 
     def start(self, good: str = NEW, bad: str = OLD, **words: object) -> Bisection:
@@ -111,7 +103,7 @@ class Bench:
 
     @property
     def fetched(self) -> set[str]:
-        return set(list_fetched_versions(TREE, self.place.store))
+        return set(list_fetched_versions(TWO_SUITES, self.place.store))
 
 
 @pytest.fixture
@@ -145,21 +137,24 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     assert len(list_steps(outcome)) <= 3
     assert bench.fetched == {OLD, NEW, *list_steps(outcome)}, "no other one is downloaded"
     git_dir, base = bench.place.store.path("git", "kernels.git"), bench.place.store
-    commits = [find_fetched(TREE.at(version), base) for version in (previous, first)]
+    commits = [find_fetched(TWO_SUITES.at(version), base) for version in (previous, first)]
     words = " ".join(src.commit[:12] for src in commits if src)
     assert outcome.difference == f"git -C {git_dir} diff {words} -- mm"
     changed = run_git(git_dir, "diff", "--name-only", *words.split())
     assert changed == "init/main.c"
     text = render_text(outcome)
-    assert f"the first version that fixes {SURE.id} (fail):\n  {first}, after {previous}\n  git -C" in text
-    assert f"it and {previous} gave the same results" in " ".join(text.split())
+    assert (
+        f"the first version that fixes {DETERMINISTIC.id} (fail):\n  {first}, after {previous}\n  git -C"
+        in text
+    )
+    assert f"it and {previous} came to the same" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
     assert not render_mail(outcome)
     assert outcome.previous == previous
 
 
 def test_the_version_with_the_break_is_found(bench: Bench) -> None:
-    bench.older, bench.newer = GOOD, FAIL
+    bench.older, bench.newer = GOOD, FAILED
     outcome = bench.bisect(good=OLD, bad=NEW)
     assert (outcome.find, outcome.is_found) == (Find.BREAK, True)
     assert "the first version that breaks" in render_text(outcome)
@@ -167,7 +162,7 @@ def test_the_version_with_the_break_is_found(bench: Bench) -> None:
     assert not render_mail(outcome), "nobody upstream knows a Debian version"
 
 
-def test_a_race(bench: Bench) -> None:
+def test_a_race_is_bisected_over_versions(bench: Bench) -> None:
     bench.test = RACE
     outcome = bench.bisect()
     assert (list_steps(outcome, "again")[0], outcome.is_found) == ("5.10.221-1", True)
@@ -194,7 +189,7 @@ def test_a_rebuild_is_no_other_version() -> None:
 
 
 def test_what_was_fetched_is_on_the_line_though_the_mirror_has_it_no_more(bench: Bench) -> None:
-    fetch_tree(TREE.at("5.10.221-1"), bench.place.store, bench.place.progress)
+    fetch_tree(TWO_SUITES.at("5.10.221-1"), bench.place.store, bench.place.progress)
     for version in ("5.10.221-1", "5.10.221-1~deb11u1"):
         for suite in OFFERED[version]:
             bench.mirror.remove(version, suite)
@@ -242,8 +237,8 @@ def test_skipped_versions_are_suspects(bench: Bench) -> None:
 
 def test_the_mirror_s_trouble_ends_it_and_it_goes_on_later(bench: Bench) -> None:
     ours = bench.start()
-    fetch_tree(TREE.at(OLD), bench.place.store, bench.place.progress)
-    fetch_tree(TREE.at(NEW), bench.place.store, bench.place.progress)
+    fetch_tree(TWO_SUITES.at(OLD), bench.place.store, bench.place.progress)
+    fetch_tree(TWO_SUITES.at(NEW), bench.place.store, bench.place.progress)
     with bench.mirror.unreachable(), pytest.raises(ExceptionGroup) as group:
         ours.run()
     assert isinstance(group.value.exceptions[0], InfraError)
@@ -296,14 +291,14 @@ def test_ends_can_not_be_looked_up(bench: Bench) -> None:
 
 def test_a_version_of_the_tree_is_of_no_account(bench: Bench) -> None:
     folder = bench.start().folder
-    bench.tree = TREE.at("5.10.216-1")
+    bench.tree = TWO_SUITES.at("5.10.216-1")
     assert bench.start().folder == folder
 
 
 def test_the_command(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "mine/patches").mkdir(parents=True)
     file = tmp_path / "mine/patches/trees.yaml"
-    file.write_text(f"trees:\n  fake-5.10: {{debian: {FAKE_TREE.package}, suite: {TREE.suite}}}\n")
+    file.write_text(f"trees:\n  fake-5.10: {{debian: {FAKE_TREE.package}, suite: {TWO_SUITES.suite}}}\n")
     words = ("-n", "bisect", "ROW=demo", "TESTS=odirect.rd-mprotect", "KERNEL=fake-5.10")
     done = cowbell(*words, f"GOOD={NEW}", f"BAD={OLD}", cwd=tmp_path / "mine")
     assert (done.returncode, "version by version: 6 candidates" in done.stdout) == (0, True), done.stderr

@@ -20,13 +20,11 @@ from orchestrator.source.repository import checkout, open_repository
 from orchestrator.source.tree import DebianTree, Tree, find_tree, load_trees
 from orchestrator.source.versions import DebianVersion, list_versions, read_versions
 from orchestrator.store.store import Store, make_id
-from tests.conftest import FAKE_TREE, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, TWO_SUITES, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
 from tests.schema import read_product
-from tests.test_cli import cowbell
 
 PACKAGE = FAKE_TREE.package
-TREE = replace(FAKE_TREE, suite="bullseye-security bookworm")
 SUITES = (
     "bookworm", "bookworm-backports", "bookworm-security", "bullseye-security", "experimental", "sid",
     "trixie", "trixie-backports", "trixie-security",
@@ -69,15 +67,15 @@ def test_versions_are_in_the_order_of_dpkg() -> None:
 
 @pytest.mark.parametrize("version", ["6.1.170-3", "7.3.4-1~bpo13+1", "1:6.1.170-3", "6.1"])
 def test_a_version_is_named_after_the_tree(version: str) -> None:
-    tree = find_tree(f"fake-5.10:{version}", {"fake-5.10": TREE})
-    assert tree == DebianTree(f"fake-5.10:{version}", PACKAGE, TREE.suite, version)
+    tree = find_tree(f"fake-5.10:{version}", {"fake-5.10": TWO_SUITES})
+    assert tree == DebianTree(f"fake-5.10:{version}", PACKAGE, TWO_SUITES.suite, version)
     assert str(tree) == f"{PACKAGE} {version} from bullseye-security, bookworm"
 
 
 @pytest.mark.parametrize("word", ["v5.10", "main", "5.10_1", "5.10 ", "../x"])
 def test_what_is_no_version(word: str) -> None:
     with pytest.raises(UsageError, match="expected a Debian version of fake-5.10, such as 6.1.170-3, got"):
-        find_tree(f"fake-5.10:{word}", {"fake-5.10": TREE})
+        find_tree(f"fake-5.10:{word}", {"fake-5.10": TWO_SUITES})
 
 
 def test_a_tree_names_its_suites(tmp_path: Path) -> None:
@@ -96,34 +94,34 @@ def test_a_tree_names_its_suites(tmp_path: Path) -> None:
 
 
 def test_the_newest_of_all_suites_is_the_tree(offered: Mirror, store: Store, progress: QuietProgress) -> None:
-    src = fetch_tree(TREE, store, progress)
+    src = fetch_tree(TWO_SUITES, store, progress)
     assert src.origin == f"{PACKAGE}_5.10.227-1_all"
-    assert read_version_of(TREE, store, progress) == "5.10.227-1"
+    assert read_version_of(TWO_SUITES, store, progress) == "5.10.227-1"
     assert offered.verbs == ["update", "update", f"{PACKAGE}=5.10.227-1"]
 
 
 def test_a_version_of_any_suite(offered: Mirror, store: Store, progress: QuietProgress) -> None:
     found = {}
     for version in ("5.10.226-1", "5.10.209-2", "5.10.227-1~deb11u1"):
-        tree = TREE.at(version)
+        tree = TWO_SUITES.at(version)
         src = fetch_tree(tree, store, progress)
         assert (src.tree, src.folder) == (f"fake-5.10:{version}", "fake-5.10")
         assert read_version_of(tree, store, progress) in (version, "")
         found[version] = src.commit
     assert len(set(found.values())) == 3
     assert offered.verbs.count("update") == 2, "lists of the last hour are used as they are"
-    assert {v.version for v in read_versions(TREE, store) if v.is_fetched} == set(found)
+    assert {v.version for v in read_versions(TWO_SUITES, store) if v.is_fetched} == set(found)
 
 
 def test_what_was_fetched_needs_no_mirror(offered: Mirror, store: Store, progress: QuietProgress) -> None:
-    newest = fetch_tree(TREE, store, progress)
-    exact = fetch_tree(TREE.at("5.10.209-2"), store, progress)
+    newest = fetch_tree(TWO_SUITES, store, progress)
+    exact = fetch_tree(TWO_SUITES.at("5.10.209-2"), store, progress)
     asked = offered.asked
     with offered.unreachable():
-        # the newest by its version too, also with other suites and with redo
-        again = fetch_tree(TREE.at("5.10.227-1"), store, progress)
+        # the newest by its version too, whatever suites are declared meanwhile, and also where it is redone
+        again = fetch_tree(TWO_SUITES.at("5.10.227-1"), store, progress)
         assert again == replace(newest, tree="fake-5.10:5.10.227-1")
-        other = replace(TREE, suite="sid")
+        other = replace(TWO_SUITES, suite="sid")
         assert fetch_tree(other.at("5.10.209-2"), store, progress, redo=True) == exact
     assert offered.asked == asked
 
@@ -131,15 +129,17 @@ def test_what_was_fetched_needs_no_mirror(offered: Mirror, store: Store, progres
 def test_a_newer_one_leaves_the_older_one_there(
     offered: Mirror, store: Store, progress: QuietProgress
 ) -> None:
-    first = fetch_tree(TREE, store, progress)
+    first = fetch_tree(TWO_SUITES, store, progress)
     offered.add("5.10.230-1")
-    assert fetch_tree(TREE, store, progress) == first
-    assert fetch_tree(TREE, store, progress, redo=True).origin == f"{PACKAGE}_5.10.230-1_all"
+    assert fetch_tree(TWO_SUITES, store, progress) == first
+    assert fetch_tree(TWO_SUITES, store, progress, redo=True).origin == f"{PACKAGE}_5.10.230-1_all"
     offered.remove("5.10.230-1")
-    assert fetch_tree(TREE, store, progress, redo=True) == first, "what is there is not downloaded again"
+    assert fetch_tree(TWO_SUITES, store, progress, redo=True) == first, (
+        "what is there is not downloaded again"
+    )
     with offered.unreachable():
-        assert fetch_tree(TREE.at("5.10.230-1"), store, progress).commit != first.commit
-        assert fetch_tree(TREE, store, progress, redo=True) == first
+        assert fetch_tree(TWO_SUITES.at("5.10.230-1"), store, progress).commit != first.commit
+        assert fetch_tree(TWO_SUITES, store, progress, redo=True) == first
     assert "cannot be updated" in progress.notes[-1]
 
 
@@ -148,7 +148,8 @@ def test_the_same_version_is_the_same_commit(
 ) -> None:
     other = Store(tmp_path / "other")
     assert (
-        fetch_tree(TREE, store, progress).commit == fetch_tree(TREE.at("5.10.227-1"), other, progress).commit
+        fetch_tree(TWO_SUITES, store, progress).commit
+        == fetch_tree(TWO_SUITES.at("5.10.227-1"), other, progress).commit
     )
 
 
@@ -171,10 +172,10 @@ def test_no_object_of_another_version_is_newer_than_its_file(
     offered: Mirror, store: Store, progress: QuietProgress
 ) -> None:
     """The archive's files are of the day when Debian made the package; make compares times."""
-    fetch_tree(TREE.at("5.10.209-2"), store, progress)
+    fetch_tree(TWO_SUITES.at("5.10.209-2"), store, progress)
     time.sleep(0.01)
     built = time.time()
-    with checkout(fetch_tree(TREE, store, progress), store) as place:
+    with checkout(fetch_tree(TWO_SUITES, store, progress), store) as place:
         assert (place / "mm/memory.c").stat().st_mtime >= built - 0.01
 
 
@@ -189,18 +190,18 @@ def test_a_version_with_an_epoch(mirror: Mirror, store: Store, progress: QuietPr
 
 def test_a_version_that_is_nowhere(offered: Mirror, store: Store, progress: QuietProgress) -> None:
     with pytest.raises(UsageError, match=rf"no version 5.10.99-1 of {PACKAGE}") as error:
-        fetch_tree(TREE.at("5.10.99-1"), store, progress)
+        fetch_tree(TWO_SUITES.at("5.10.99-1"), store, progress)
     assert error.value.hint == "it has: 5.10.227-1, 5.10.227-1~deb11u1, 5.10.226-1, 5.10.209-2"
-    assert find_fetched(TREE.at("5.10.99-1"), store) is None
+    assert find_fetched(TWO_SUITES.at("5.10.99-1"), store) is None
 
 
 def test_a_version_that_came_since_the_lists_were_updated(
     offered: Mirror, store: Store, progress: QuietProgress
 ) -> None:
-    fetch_tree(TREE, store, progress)
+    fetch_tree(TWO_SUITES, store, progress)
     offered.add("5.10.230-1")
     age_lists(store, 100)
-    assert read_version_of(TREE.at("5.10.230-1"), store, progress) == "5.10.230-1"
+    assert read_version_of(TWO_SUITES.at("5.10.230-1"), store, progress) == "5.10.230-1"
 
 
 def age_lists(store: Store, seconds: float) -> None:
@@ -210,19 +211,19 @@ def age_lists(store: Store, seconds: float) -> None:
 
 
 def test_a_version_that_left_the_mirror(offered: Mirror, store: Store, progress: QuietProgress) -> None:
-    fetch_tree(TREE, store, progress)
+    fetch_tree(TWO_SUITES, store, progress)
     offered.remove("5.10.209-2", "bookworm")
     # the lists of a minute ago still have it, and are what the mirror says
     with pytest.raises(UnavailableError, match="cannot be downloaded"):
-        fetch_tree(TREE.at("5.10.209-2"), store, progress)
+        fetch_tree(TWO_SUITES.at("5.10.209-2"), store, progress)
     age_lists(store, 100)
     with pytest.raises(UsageError, match="no version 5.10.209-2"):
-        fetch_tree(TREE.at("5.10.209-2"), store, progress)
+        fetch_tree(TWO_SUITES.at("5.10.209-2"), store, progress)
 
 
 def test_a_mirror_that_can_not_be_reached(offered: Mirror, store: Store, progress: QuietProgress) -> None:
     with offered.unreachable():
-        for tree in (TREE, TREE.at("5.10.209-2")):
+        for tree in (TWO_SUITES, TWO_SUITES.at("5.10.209-2")):
             with pytest.raises(InfraError, match="cannot be looked up") as error:
                 fetch_tree(tree, store, progress)
             assert "Could not resolve" in error.value.hint
@@ -231,7 +232,7 @@ def test_a_mirror_that_can_not_be_reached(offered: Mirror, store: Store, progres
 def test_one_suite_of_several_can_not_be_reached(
     offered: Mirror, store: Store, progress: QuietProgress
 ) -> None:
-    tree = replace(TREE, suite="bullseye-security trixie")
+    tree = replace(TWO_SUITES, suite="bullseye-security trixie")
     assert fetch_tree(tree, store, progress).origin == f"{PACKAGE}_5.10.227-1~deb11u1_all"
     assert any("package lists of trixie cannot be updated" in note for note in progress.notes)
     assert fetch_tree(tree.at("5.10.226-1"), store, progress)
@@ -244,7 +245,7 @@ def test_one_suite_of_several_can_not_be_reached(
     ("missing", "expected"),
     [
         ({"bookworm"}, {"bullseye-security": (True, True), "bookworm": (False, False)}),
-        ({"bookworm", "bullseye-security"}, dict.fromkeys(TREE.suites, (False, True))),
+        ({"bookworm", "bullseye-security"}, dict.fromkeys(TWO_SUITES.suites, (False, True))),
     ],
 )
 def test_a_mirror_for_one_suite_of_several_is_enough(
@@ -256,7 +257,7 @@ def test_a_mirror_for_one_suite_of_several_is_enough(
         return suite
 
     monkeypatch.setattr(debian, "make_source_line", make_source_line)
-    found = list(doctor._examine_suites(TREE, ("demo",)))
+    found = list(doctor._examine_suites(TWO_SUITES, ("demo",)))
     assert {f.need.split()[3].rstrip(":"): (f.is_met, f.is_needed) for f in found} == expected
 
 
@@ -265,8 +266,8 @@ def test_a_mirror_for_one_suite_of_several_is_enough(
 
 def test_versions_are_listed_newest_first(offered: Mirror, store: Store, progress: QuietProgress) -> None:
     offered.add("5.10.226-1", "bookworm")
-    fetch_tree(TREE.at("5.10.226-1"), store, progress)
-    found = list_versions([TREE], store)
+    fetch_tree(TWO_SUITES.at("5.10.226-1"), store, progress)
+    found = list_versions([TWO_SUITES], store)
     assert found.errors == {}
     assert found.trees["fake-5.10"] == (
         DebianVersion("5.10.227-1", ("bookworm",), False),
@@ -278,12 +279,12 @@ def test_versions_are_listed_newest_first(offered: Mirror, store: Store, progres
 
 def test_lists_are_updated_once_an_hour(offered: Mirror, store: Store) -> None:
     for _ in range(2):
-        list_versions([TREE, FAKE_TREE], store)
+        list_versions([TWO_SUITES, FAKE_TREE], store)
     assert offered.verbs == ["update", "update"]
-    list_versions([TREE], store, max_age_s=0)
+    list_versions([TWO_SUITES], store, max_age_s=0)
     assert offered.verbs == ["update"] * 4
     age_lists(store, debian.FRESH_S)
-    list_versions([TREE], store)
+    list_versions([TWO_SUITES], store)
     assert offered.verbs == ["update"] * 6
 
 
@@ -297,7 +298,7 @@ def project(offered: Mirror, tmp_path: Path) -> Path:
         (offered.folder.parent / suite).mkdir(exist_ok=True)
     (tmp_path / "mine/patches").mkdir(parents=True)
     file = tmp_path / "mine/patches/trees.yaml"
-    file.write_text(f"trees:\n  fake-5.10: {{debian: {PACKAGE}, suite: {TREE.suite}}}\n")
+    file.write_text(f"trees:\n  fake-5.10: {{debian: {PACKAGE}, suite: {TWO_SUITES.suite}}}\n")
     return tmp_path / "mine"
 
 

@@ -22,7 +22,7 @@ from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
 from orchestrator.source.repository import Source
-from tests.conftest import ROOT, find_processes, is_running, wait_for
+from tests.conftest import ROOT, cowbell_with_store, find_processes, is_running, wait_for
 
 # a shell would start something at each of these
 NASTY = "a b;$(touch pwned)'c"
@@ -126,32 +126,21 @@ def test_command_line_that_would_be_cut_off_is_refused() -> None:
         read_argv(PRINTED.replace("quiet", "x" * 2048), "/bin/qemu")
 
 
-def cowbell(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        cwd=ROOT,
-        env=os.environ | {"COWBELL_STORE": str(store)},
-        capture_output=True,
-        text=True,
-        timeout=4000,
-        check=False,
-    )
-
-
 def test_variable_has_two_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "BOOT   = qemu " in cowbell(tmp_path, "-p").stdout
-    done = cowbell(tmp_path, "test", "BOOT=vgn")
+    assert "BOOT   = qemu " in cowbell_with_store(tmp_path, "-p").stdout
+    done = cowbell_with_store(tmp_path, "test", "BOOT=vgn")
     assert done.returncode == 2
     assert "BOOT: expected qemu or vng, got vgn; did you mean vng?" in done.stderr
     monkeypatch.setenv("BOOT", "vng")
-    (shown,) = (line for line in cowbell(tmp_path, "-p").stdout.splitlines() if line.startswith("BOOT "))
+    printed = cowbell_with_store(tmp_path, "-p").stdout
+    (shown,) = (line for line in printed.splitlines() if line.startswith("BOOT "))
     assert shown.split() == ["BOOT", "=", "vng", "#", "environment"]
 
 
 @pytest.mark.kernel
-def test_same_verdicts_as_ever(kernel_store_root: Path, setup_kconfig: tuple[str, ...]) -> None:
-    words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", f"CONFIG={','.join(setup_kconfig)}")
-    ways = [cowbell(kernel_store_root, *words, f"BOOT={boot}") for boot in ("qemu", "vng")]
+def test_same_verdicts_as_ever(kernel_store_root: Path, lab_kconfig: tuple[str, ...]) -> None:
+    words = ("-B", "test", "--json", "ROW=demo", "SERIES=none", f"CONFIG={','.join(lab_kconfig)}")
+    ways = [cowbell_with_store(kernel_store_root, *words, f"BOOT={boot}") for boot in ("qemu", "vng")]
     assert [done.returncode for done in ways] == [0, 0], [done.stderr for done in ways]
     reports = [json.loads(done.stdout) for done in ways]
     (ours,), (theirs,) = (report["jobs"] for report in reports)

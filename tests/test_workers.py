@@ -18,9 +18,8 @@ from orchestrator.process.budget import Budget
 from orchestrator.process.jobserver import Jobserver, read_options
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits, Stopped, Task, work
-from tests.conftest import QuietProgress
+from tests.conftest import ROOT, QuietProgress, is_running
 
-ROOT = Path(__file__).parents[1]
 Call = Callable[[Board, Budget], object]
 
 
@@ -216,16 +215,9 @@ def test_nothing_is_left_when_we_die(tmp_path: Path, number: int, trap: str) -> 
     us.send_signal(number)
     us.wait(20)
     deadline = time.monotonic() + 10
-    while is_alive(pid) and time.monotonic() < deadline:
+    while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not is_alive(pid)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert not is_running(pid)
 
 
 def test_cores_are_taken_all_or_none() -> None:
