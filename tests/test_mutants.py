@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.mutants.measure import Choice, choose_sites
-from orchestrator.mutants.operators import Site, list_functions, mutate
+from orchestrator.mutants.operators import Site, list_functions, mutate, replace_code
 from orchestrator.mutants.score import (
     Measurement,
     MutantResult,
@@ -20,7 +20,7 @@ from orchestrator.mutants.score import (
     render,
 )
 from orchestrator.mutants.sweep import Outcome
-from orchestrator.project.mutants import load_mutants
+from orchestrator.project.mutants import load_mutants, load_written
 from orchestrator.status import Status
 from tests.conftest import ROOT
 
@@ -225,3 +225,48 @@ def test_a_word_that_names_no_mutant_is_an_error() -> None:
 def test_declared_functions_and_proofs_are_read() -> None:
     spec = load_mutants(ROOT / "ci/mutants.yaml")
     assert "do_wp_page" in spec.functions["mm/memory.c"]
+
+
+def test_code_is_replaced_whatever_its_white_space() -> None:
+    text, line = replace_code(
+        SOURCE.encode(), "work", "set_pte(&dirty,\n  pte_mkdirty(pte));", "if (!M) stop();"
+    )
+    assert b"\t\tif (!M) stop();\n\telse" in text
+    assert line == 15
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "what"),
+    [
+        ("nowhere", "x", "there is no function nowhere"),
+        ("work", "set_pte(0);", r"the code is in work 0 times: set_pte\(0\);"),
+        ("work", "pte", "the code is in work 4 times"),
+    ],
+)
+def test_code_that_is_not_there_once_is_an_error(function: str, code: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        replace_code(SOURCE.encode(), function, code, "x")
+
+
+def test_what_is_written_by_hand_is_not_mutated_again() -> None:
+    source = b"int f(int a)\n{\n\tif (a && !mutant(3))\n\t\tg(a);\n\treturn 0;\n}\n"
+    _, sites = mutate("a.c", source, ["f"], 1)
+    assert [site.name for site in sites] == ["a.c:f:drop-operand:1", "a.c:f:drop-call:1"]
+
+
+def test_wrong_mutants_written_by_hand(tmp_path: Path) -> None:
+    file = tmp_path / "mutants.yaml"
+    change = "{file: mm/a.c, function: f, code: a, becomes: b}"
+    text = f"mutants:\n  - {{name: a, rule: b, loses: c, changes: [{change}]}}\n  - {{name: b, rule: c}}\n"
+    file.write_text(text)
+    with pytest.raises(ExceptionGroup) as raised:
+        load_written(file)
+    assert [str(error) for error in raised.value.exceptions] == [
+        f"{file}:2: mutants[0].changes[0]: expected MUTANT in becomes: whether the mutant is on",
+        f"{file}:3: mutants[1]: missing loses, changes",
+    ]
+
+
+def test_the_written_mutants_have_names_of_their_own() -> None:
+    written = load_written(ROOT / "patches/mutants/mutants.yaml")
+    assert len({mutant.name for mutant in written}) == len(written)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.kernel.build import Kernel
-from orchestrator.mutants.operators import Site
+from orchestrator.mutants.operators import WRITTEN, Site
 from orchestrator.mutants.schemata import Schemata, make_schemata
 from orchestrator.mutants.score import Measurement, MutantResult, State, draw_sample, find_state
 from orchestrator.mutants.sweep import Sweep
@@ -36,13 +36,14 @@ def prepare_mutants(job: Job, spec: MutantSpec, declared: Declarations, place: W
         raise prepared.failure
     if prepared.left_out or not prepared.source:
         raise StageFailure("source", f"left out: {prepared.left_out}")
-    return make_schemata(prepared.source, spec.functions, place.store)
+    return make_schemata(prepared.source, spec, place.store)
 
 
 def choose_sites(sites: Sequence[Site], choice: Choice) -> list[Site]:
     """The chosen of the sites; raises ``UsageError`` for a word that matches none."""
     if not choice.words:
-        return draw_sample(sites, choice.number, choice.seed)
+        generated = [site for site in sites if site.operator != WRITTEN]
+        return draw_sample(generated, choice.number, choice.seed)
     for word in choice.words:
         if not any(fnmatchcase(site.name, word) for site in sites):
             raise UsageError(

@@ -62,6 +62,10 @@ _KEPT_FIELDS = {
 }
 
 
+# the operator of the mutants that people wrote
+WRITTEN = "written"
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One mutant. ``name`` is file:function:operator:n, counted in the function; ``code`` what it changes."""
@@ -111,6 +115,24 @@ def mutate(file: str, text: bytes, functions: Sequence[str], first: int) -> tupl
 def list_functions(text: bytes) -> list[str]:
     """The names of the functions that a file defines."""
     return [name for _, name in _list_functions(_make_parser().parse(text).root_node, text)]
+
+
+def replace_code(text: bytes, function: str, code: str, becomes: str) -> tuple[bytes, int]:
+    """The source with other code in a function, and the line where; white space does not matter.
+
+    Raises ``ValueError`` unless the function is there, and the code in it once.
+    """
+    bodies = [
+        node for node, name in _list_functions(_make_parser().parse(text).root_node, text) if name == function
+    ]
+    if not bodies:
+        raise ValueError(f"there is no function {function}")
+    pattern = re.compile(rb"\s+".join(re.escape(word) for word in code.encode().split()))
+    found = [m for node in bodies for m in pattern.finditer(text, node.start_byte, node.end_byte)]
+    if len(found) != 1:
+        raise ValueError(f"the code is in {function} {len(found)} times: {' '.join(code.split())}")
+    at, end = found[0].span()
+    return text[:at] + becomes.encode() + text[end:], text.count(b"\n", 0, at) + 1
 
 
 def _list_functions(node: "Node", text: bytes) -> Iterator[tuple["Node", str]]:
@@ -167,7 +189,10 @@ class _Writer:
             parts.append(self._source(child) if child.id in kept else self._write(child))
             at = child.end_byte
         inner = b"".join([*parts, self.text[at : node.end_byte]])
-        return inner if node.has_error else self._wrap_as_part(node, self._wrap(node, inner))
+        # one mistake at a time
+        if node.has_error or b"mutant(" in self._source(node):
+            return inner
+        return self._wrap_as_part(node, self._wrap(node, inner))
 
     def _is_harmless(self, node: "Node") -> bool:
         if node.type != "expression_statement" or not node.children:

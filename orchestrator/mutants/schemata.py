@@ -2,13 +2,15 @@
 """Makes one patch that puts every mutant into a source; in the kernel they are all switched off."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.mutants import operators
-from orchestrator.mutants.operators import Site, mutate
+from orchestrator.mutants.operators import WRITTEN, Site, mutate, replace_code
 from orchestrator.plan.plan import Job
+from orchestrator.project.mutants import Change, MutantSpec, WrittenMutant
 from orchestrator.source.patch import export_commit
 from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
 from orchestrator.source.series import Patch
@@ -36,16 +38,22 @@ class Schemata:
         return replace(job, variant=variant, series=replace(series, name=name, patches=patches))
 
 
-def make_schemata(source: Source, functions: Mapping[str, Sequence[str]], store: Store) -> Schemata:
-    """The schemata of a source, made once. ``functions`` are globs by file; absent files are ignored."""
+def make_schemata(source: Source, spec: MutantSpec, store: Store) -> Schemata:
+    """The schemata of a source, made once. Absent files and functions are ignored.
+
+    Raises ``UsageError`` for each mutant written by hand whose code is not there.
+    """
     made_by = [
         path.read_text() for path in (Path(operators.__file__), _HERE / "mutant.h", _HERE / "mutant.c")
     ]
-    identity = make_id(source.tree_id, {file: list(names) for file, names in functions.items()}, *made_by)
+    functions = {file: list(names) for file, names in spec.functions.items()}
+    written = [(number, one.name, _choose_changes(one, source)) for number, one in enumerate(spec.written, 1)]
+    changes = [(c.file, c.function, c.code, c.becomes) for _, _, chosen in written for c in chosen]
+    identity = make_id(source.tree_id, functions, [name for _, name, _ in written], changes, *made_by)
 
     def fill(draft: Path) -> None:
         with store.scratch("mutants") as tree:
-            sites = _write(source, functions, tree, store)
+            sites = _write(source, functions, written, tree, store)
             export_commit(open_repository(store), _commit(source, tree, store), draft, 1)
         (draft / "sites.json").write_text(json.dumps([asdict(site) for site in sites], indent=1) + "\n")
 
@@ -54,18 +62,30 @@ def make_schemata(source: Source, functions: Mapping[str, Sequence[str]], store:
     return Schemata(next(folder.glob("0001-*")), tuple(Site(**one) for one in listed))
 
 
-def _write(source: Source, functions: Mapping[str, Sequence[str]], tree: Path, store: Store) -> list[Site]:
+def _choose_changes(mutant: WrittenMutant, source: Source) -> tuple[Change, ...]:
+    return tuple(change for change in mutant.changes if change.when.holds_for(source.version))
+
+
+# number, name and changes of those written by hand
+_Written = Sequence[tuple[int, str, Sequence[Change]]]
+
+
+def _write(
+    source: Source, functions: Mapping[str, Sequence[str]], written: _Written, tree: Path, store: Store
+) -> list[Site]:
     """Write the changed files into an empty folder."""
-    wanted = {*functions, "mm/Makefile"}
+    wanted = {*functions, *(change.file for _, _, changes in written for change in changes), "mm/Makefile"}
     lines = [line for line in list_files(store, source.commit).splitlines() if line.split("\t")[1] in wanted]
     export_files(store, "\n".join(lines), tree)
-    sites: list[Site] = []
-    for file, names in functions.items():
+    sites = list(_write_changes(written, tree))
+    number = FIRST
+    for file in sorted(wanted - {"mm/Makefile"}):
         if not (tree / file).is_file():
             continue
-        text, found = mutate(file, (tree / file).read_bytes(), names, FIRST + len(sites))
+        text, found = mutate(file, (tree / file).read_bytes(), functions.get(file, ()), number)
         sites += found
-        if found:
+        number += len(found)
+        if b"mutant(" in text:
             text = text.replace(b"#include <", b"#include <linux/mutant.h>\n#include <", 1)
             (tree / file).write_bytes(text)
     makefile = tree / "mm/Makefile"
@@ -73,11 +93,32 @@ def _write(source: Source, functions: Mapping[str, Sequence[str]], tree: Path, s
     header = tree / "include/linux/mutant.h"
     header.parent.mkdir(parents=True)
     header.write_text((_HERE / "mutant.h").read_text())
-    number = f"#define MUTANTS {FIRST + len(sites)}\n"
+    limit = f"#define MUTANTS {number}\n"
     (tree / "mm/mutant.c").write_text(
-        (_HERE / "mutant.c").read_text().replace("\nint mutant", f"\n{number}\nint mutant", 1)
+        (_HERE / "mutant.c").read_text().replace("\nint mutant", f"\n{limit}\nint mutant", 1)
     )
     return sites
+
+
+def _write_changes(written: _Written, tree: Path) -> Iterator[Site]:
+    """Make the changes of the mutants written by hand; raises ``UsageError`` for each that does not fit."""
+    errors = []
+    for number, name, changes in written:
+        for change in changes:
+            path = tree / change.file
+            text = path.read_bytes() if path.is_file() else b""
+            try:
+                changed, line = replace_code(
+                    text, change.function, change.code, change.becomes.replace("MUTANT", f"mutant({number})")
+                )
+            except ValueError as error:
+                errors.append(UsageError(f"{name}: {error}", where=change.where))
+                continue
+            path.write_bytes(changed)
+            if change is changes[0]:
+                code = " ".join(change.becomes.split())
+                yield Site(number, f"{change.file}:{change.function}:{WRITTEN}:{name}", line, code)
+    raise_all(errors)
 
 
 def _commit(source: Source, tree: Path, store: Store) -> str:

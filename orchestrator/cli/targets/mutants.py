@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """mutants: how many small mistakes in the kernel the tests notice."""
 
+from dataclasses import replace
+
 from orchestrator.cli.call import Call
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, Target
 
@@ -9,11 +11,13 @@ def run(call: Call) -> int:
     from orchestrator.cli import shell
     from orchestrator.mutants import measure, score
     from orchestrator.plan import plan
-    from orchestrator.project.mutants import load_mutants
+    from orchestrator.project.mutants import load_mutants, load_written
     from orchestrator.project.root import list_layers
 
-    file = [layer / "ci/mutants.yaml" for layer in list_layers(call.root)]
-    spec = load_mutants(next(path for path in reversed(file) if path.exists()))
+    layers = list_layers(call.root)[::-1]
+    spec = load_mutants(next(path for layer in layers if (path := layer / "ci/mutants.yaml").exists()))
+    written = (layer / "patches/mutants/mutants.yaml" for layer in layers)
+    spec = replace(spec, written=load_written(next(path for path in written if path.exists())))
     job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series, "mutants")
     words = call.settings["MUTANTS"].words
     choice = measure.Choice(words, int(call.value("SAMPLE")), int(call.value("SEED")))
