@@ -10,6 +10,7 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.mutants.measure import Choice, choose_sites
 from orchestrator.mutants.operators import Site, list_functions, mutate, replace_code
+from orchestrator.mutants.page import render_html
 from orchestrator.mutants.score import (
     Measurement,
     MutantResult,
@@ -270,3 +271,15 @@ def test_wrong_mutants_written_by_hand(tmp_path: Path) -> None:
 def test_the_written_mutants_have_names_of_their_own() -> None:
     written = load_written(ROOT / "patches/mutants/mutants.yaml")
     assert len({mutant.name for mutant in written}) == len(written)
+
+
+def test_page_shows_each_mutant_with_its_state() -> None:
+    results = (
+        MutantResult(make_site(1), State.KILLED, (PASSED, KILLED)),
+        MutantResult(make_site(2, "mm/<b>.c"), State.ALIVE, (PASSED,)),
+    )
+    page = render_html(Measurement("debian-5.10 5.10.262", "0" * 40, results, 20, 30, ("vmsplice.oom",)))
+    assert "1 of 2 killed: 50 %" in page
+    assert '<tr id="mm/a.c:f:drop-call:1" data-state="killed">' in page
+    assert "a byte is wrong" in page
+    assert "<b>" not in page

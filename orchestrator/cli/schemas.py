@@ -128,7 +128,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "merge": get_type_hints(Merged),
     "bisect": {**get_type_hints(Bisected), "is_found": bool},
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
-    "mutants": {**get_type_hints(Measurement), "score": Score},
+    "mutants": {**get_type_hints(Measurement), "score": Score | None},
     "doctor": {"findings": list[HostFinding], "packages": list[str]},
 }
 

@@ -18,6 +18,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.kept import find_results_dir
+from orchestrator.source.repository import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,25 @@ class Choice:
     seed: int = 1
 
 
-def prepare_mutants(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace) -> Schemata:
-    """The mutants of the job's source; raises ``StageFailure`` when there is no such source."""
+def plan_mutants(
+    job: Job, spec: MutantSpec, choice: Choice, declared: Declarations, place: Workspace
+) -> Measurement:
+    """The chosen mutants of the job's source, also those that the config may leave out; none is run."""
+    source, schemata = _prepare(job, spec, declared, place)
+    results = [MutantResult(site, State.PENDING) for site in choose_sites(schemata.sites, choice)]
+    tests = tuple(test.id for test in job.tests)
+    sites = len(schemata.sites)
+    return Measurement(f"{source.tree} {source.version}", source.commit, tuple(results), sites, sites, tests)
+
+
+def _prepare(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace) -> tuple[Source, Schemata]:
+    """The job's source and its mutants; raises ``StageFailure`` when there is no such source."""
     prepared = prepare_job(job, declared, place)
     if prepared.failure:
         raise prepared.failure
     if prepared.left_out or not prepared.source:
         raise StageFailure("source", f"left out: {prepared.left_out}")
-    return make_schemata(prepared.source, spec, place.store)
+    return prepared.source, make_schemata(prepared.source, spec, place.store)
 
 
 def choose_sites(sites: Sequence[Site], choice: Choice) -> list[Site]:
@@ -64,7 +76,7 @@ def measure(
     on_result: Callable[[MutantResult], None],
 ) -> Measurement:
     """Build the image with all mutants, and run the tests on the chosen ones; ``on_result`` sees each."""
-    schemata = prepare_mutants(job, spec, declared, place)
+    _, schemata = _prepare(job, spec, declared, place)
     mutated = schemata.put_into(job)
     kernel = build_job(mutated, declared, place)
     numbers = find_compiled(kernel)

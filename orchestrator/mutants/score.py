@@ -104,6 +104,10 @@ def compute_score(results: Iterable[MutantResult]) -> Score:
     return Score(killed, len(counted), find_interval(Rate(killed, len(counted))))
 
 
+def render_names(found: Measurement) -> str:
+    return "".join(f"{one.site.name} (line {one.site.line}): {one.site.code}\n" for one in found.results)
+
+
 def render(found: Measurement) -> str:
     """The score by file, what each test killed, and every mutant that was not killed."""
     results = found.results

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
 from orchestrator.guest.qemu import Machine
@@ -190,6 +191,17 @@ class Sweep:
 
     @contextlib.contextmanager
     def _open_guest(self) -> Iterator[Guest]:
+        with contextlib.ExitStack() as stack:
+            try:
+                guest = stack.enter_context(self._boot())
+            except (StageFailure, InfraError) as error:
+                # no mutant is on yet: it is the host's doing
+                self.progress.note(f"started once more: {error}")
+                guest = stack.enter_context(self._boot())
+            yield guest
+
+    @contextlib.contextmanager
+    def _boot(self) -> Iterator[Guest]:
         boot_dir = make_boot_dir(self.folder)
         try:
             with boot_guest(self.machine, boot_dir, self._saved) as guest:

@@ -106,15 +106,7 @@ def make_visible(text: object) -> str:
 def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
     """The page; ``history`` has the entries for its charts, oldest first."""
     columns = _make_columns(judged, history)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else make_visible(value),
-    )
-    return environment.get_template("report.html.j2").render(
+    return load_template("orchestrator.report", "report.html.j2").render(
         judged=judged,
         columns=columns,
         filled=[column for column in columns if column.shown],
@@ -125,6 +117,21 @@ def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
         describe_kernel=describe_kernel,
         describe_setup=describe_setup,
     )
+
+
+def load_template(package: str, name: str) -> jinja2.Template:
+    """A page's template, which may include this package's ``style.css``; unseen characters are shown."""
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(one, ".") for one in (package, "orchestrator.report")]
+        ),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else make_visible(value),
+    )
+    return environment.get_template(name)
 
 
 def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:

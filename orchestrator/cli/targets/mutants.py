@@ -3,13 +3,14 @@
 
 from dataclasses import replace
 
-from orchestrator.cli.call import Call
+from orchestrator.cli.call import Call, render_product, vars_of
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, Target
 
 
 def run(call: Call) -> int:
     from orchestrator.cli import shell
     from orchestrator.mutants import measure, score
+    from orchestrator.mutants.page import render_html
     from orchestrator.plan import plan
     from orchestrator.project.mutants import load_mutants, load_written
     from orchestrator.project.root import list_layers
@@ -22,10 +23,8 @@ def run(call: Call) -> int:
     words = call.settings["MUTANTS"].words
     choice = measure.Choice(words, int(call.value("SAMPLE")), int(call.value("SEED")))
     if call.is_dry_run:
-        sites = measure.prepare_mutants(job, spec, call.known, call.place).sites
-        chosen = measure.choose_sites(sites, choice)
-        call.show("".join(f"{site.name} (line {site.line}): {site.code}\n" for site in chosen))
-        return 0
+        planned = measure.plan_mutants(job, spec, choice, call.known, call.place)
+        return call.show_product("mutants", score.render_names, planned, score=None)
 
     def show(one: score.MutantResult) -> None:
         last = f": {one.last.test}, {one.last.reason}" if one.last else ""
@@ -33,7 +32,14 @@ def run(call: Call) -> int:
 
     found = measure.measure(job, spec, choice, call.known, call.place, call.request.accel, show)
     call.terminal.stop()
-    return call.show_product("mutants", score.render, found, score=score.compute_score(found.results))
+    share = score.compute_score(found.results)
+    if call.folder:
+        call.folder.mkdir(parents=True, exist_ok=True)
+        (call.folder / "mutants.html").write_text(render_html(found))
+        (call.folder / "mutants.json").write_text(
+            render_product("mutants", {**vars_of(found), "score": share})
+        )
+    return call.show_product("mutants", score.render, found, score=share)
 
 
 TARGETS = (
@@ -49,11 +55,11 @@ TARGETS = (
                 "all mutants of one function",
             ),
         ),
-        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "MUTANTS", "SAMPLE", "SEED"),
+        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "DIR", "MUTANTS", "SAMPLE", "SEED"),
         products=("mutants",),
         more="All mutants are in one image, and are switched on one at a time. A mutant is killed by a test "
         "that passes without it and fails or crashes with it. Outcomes are kept: the next call runs only "
-        "what is missing. -n lists the chosen mutants.",
+        "what is missing. -n lists the chosen mutants. DIR= gets mutants.json and mutants.html.",
         default_row=FIRST_ROW,
     ),
 )
