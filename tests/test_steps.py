@@ -386,6 +386,16 @@ def test_a_patch_of_the_series_is_told(project: Project) -> None:
     assert whys["demo/cow: image"] == "the source is new"
 
 
+def test_a_config_on_a_source_that_may_be_new_is_checked_by_its_own_job(project: Project) -> None:
+    """Otherwise one job checks a config for all jobs with the same Kconfig files."""
+    project.check("source")
+    declared, jobs = project.plan()
+    for redo, same_as in ((False, ["", "demo/plain"]), (True, ["", ""])):
+        goal = make_goal(["source", "build"], redo=redo)
+        listed = pipeline.explain_jobs(jobs, declared, project.place, "tcg", goal)
+        assert [step.same_as for step in listed if step.stage == "config"] == same_as
+
+
 def test_goals_of_targets() -> None:
     assert make_goal(["test", "build"]) == Goal("run")
     assert make_goal(["source", "config"]) == Goal("config", frozenset(), reports_symbols=True)
