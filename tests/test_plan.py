@@ -241,18 +241,23 @@ def make_built(*names: str) -> dict[str, Prebuilt]:
 
 def test_prebuilt_kernels_are_the_jobs_of_their_rows() -> None:
     built = make_built(
-        "small/only/cow", "demo/zoom/other", "demo/mended/cow", "demo/alone/other", "demo/plain"
+        "small/only/cow",
+        "small/plain",
+        "demo/zoom/other",
+        "demo/mended/cow",
+        "demo/alone/other",
+        "demo/plain",
     )
     jobs = make_plan(Request(boot="vng"), replace(CONFIGURED, built=built))
-    # those of the row first, and of these the one without series; then the others by name
+    # the one without series first, also where the row has none; then the row's, then the others by name
     assert [job.name for job in jobs] == [
-        "demo/plain", "demo/mended", "demo/alone", "demo/zoom", "small/only",
+        "demo/plain", "demo/mended", "demo/alone", "demo/zoom", "small/plain", "small/only",
     ]  # fmt: skip
     assert [job.built for job in jobs] == [built[job.name] for job in jobs]
-    assert [job.series.name for job in jobs] == ["", "cow", "other", "other", "cow"]
-    assert [job.variant.series for job in jobs] == ["", "cow", "other", "other", "cow"]
-    assert [job.tree.name for job in jobs] == ["tree of demo"] * 4 + ["tree of small"]
-    assert [len(job.tests) for job in jobs] == [3, 3, 3, 3, 2]
+    assert [job.series.name for job in jobs] == ["", "cow", "other", "other", "", "cow"]
+    assert [job.variant.series for job in jobs] == ["", "cow", "other", "other", "", "cow"]
+    assert [job.tree.name for job in jobs] == ["tree of demo"] * 4 + ["tree of small"] * 2
+    assert [len(job.tests) for job in jobs] == [3, 3, 3, 3, 2, 2]
     assert {job.boot for job in jobs} == {"vng"}
     assert jobs[0].variant.expect == (FAILS,)
 
