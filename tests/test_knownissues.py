@@ -15,7 +15,7 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_matrix
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.record import Expected, JobRecord, Known, RunRecord, TargetRate, TrialResult
+from orchestrator.result.record import Ended, Expected, JobRecord, Known, RunRecord, TargetRate, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import is_conclusive
 from orchestrator.status import Status
@@ -81,6 +81,19 @@ def test_an_expected_crash_is_the_one_with_its_fingerprint() -> None:
     (verdict,) = judge(COMPLAINS, expect=(replace(expected, fingerprint="oops:*"),))
     assert verdict.status is Status.CRASH
     assert f"expected another crash, oops:*, got {FINGERPRINT}" in verdict.why_expected
+    (verdict,) = judge(replace(GOOD, ended=Ended.HANG, exit_status=None), expect=(expected,))
+    assert verdict.status is Status.CRASH
+    assert f"expected another crash, {FINGERPRINT}, got no console output" in verdict.why_expected
+
+
+def test_a_fingerprint_is_that_of_crashes_alone() -> None:
+    """A pass instead of the expected crash is unexpected, and a failure is no other crash."""
+    expected = Expected(GOOD.test, Status.CRASH, "it is being looked into", fingerprint=FINGERPRINT)
+    (verdict,) = judge(GOOD, expect=(expected,))
+    assert (verdict.status, verdict.why_expected) == (Status.XPASS, expected.why)
+    failed = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1"), exit_status=1)
+    (verdict,) = judge(failed, expect=(expected,))
+    assert (verdict.status, verdict.why_expected) == (Status.FAIL, expected.why)
 
 
 def test_an_expectation_ends() -> None:

@@ -6,18 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.guest.vng import FRAGMENT
+from orchestrator.kernel.prebuilt import Prebuilt
 from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.project.condition import Condition
+from orchestrator.project.condition import Condition, Version
+from orchestrator.project.guesttest import SELFTEST
 from orchestrator.project.matrix import Expectation, Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.repository import Source
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
-from tests.samples import DECLARED, FAILS, ROW
+from tests.samples import DECLARED, FAILS, ROW, SMALL, make_test
+
+CONFIGURED = replace(
+    DECLARED,
+    fragments={name: replace(DECLARED.fragments["base"], name=name) for name in ("base", "debug", FRAGMENT)},
+)
 
 
 def plan(request: Request) -> list[tuple[str, str, str, str]]:
@@ -50,6 +59,33 @@ def test_overrides() -> None:
     assert [[test.id for test in job.tests] for job in jobs] == [["vmsplice.child"]] * 3
 
 
+def test_another_architecture_is_of_every_row() -> None:
+    jobs = make_plan(Request(arch="aarch64"), DECLARED)
+    assert [job.row.arch for job in jobs] == ["aarch64"] * 3
+    assert [job.name for job in jobs] == [job.name for job in make_plan(Request(), DECLARED)]
+
+
+def test_another_config_is_of_every_row() -> None:
+    jobs = make_plan(Request(config=("base", "debug")), CONFIGURED)
+    assert [job.row.kconfig for job in jobs] == [("base", "debug")] * 3
+
+
+def test_a_kernel_for_vng_has_its_fragment_once() -> None:
+    jobs = make_plan(Request(boot="vng"), CONFIGURED)
+    assert [(job.boot, job.row.kconfig) for job in jobs] == [("vng", ("base", FRAGMENT))] * 3
+    jobs = make_plan(Request(boot="vng", config=(FRAGMENT, "base")), CONFIGURED)
+    assert {job.row.kconfig for job in jobs} == {(FRAGMENT, "base")}
+    assert {(job.boot, job.row.kconfig) for job in make_plan(Request(), CONFIGURED)} == {("qemu", ("base",))}
+
+
+def test_without_a_word_a_kernel_that_is_made_for_vng_is_booted_by_it() -> None:
+    """That is how ``shell`` asks; a request for QEMU stays one."""
+    rows = {"demo": ROW, "small": replace(SMALL, kconfig=("base", FRAGMENT))}
+    declared = replace(CONFIGURED, rows=rows)
+    assert [job.boot for job in make_plan(Request(boot=""), declared)] == ["qemu", "qemu", "vng"]
+    assert {job.boot for job in make_plan(Request(boot="qemu"), declared)} == {"qemu"}
+
+
 def test_no_series_is_the_plain_kernel() -> None:
     assert plan(Request(series=("none",))) == [
         ("demo", "plain", "debian-5.10", ""),
@@ -80,6 +116,8 @@ def test_the_same_word_twice_is_one_job() -> None:
     [
         (Request(rows=("smal",)), "ROW: there is no row smal; did you mean small?"),
         (Request(tree="debian-5.1"), "KERNEL: there is no kernel debian-5.1; did you mean debian-5.10?"),
+        (Request(arch="aarch65"), "ARCH: there is no architecture aarch65; did you mean aarch64?"),
+        (Request(config=("bas",)), "CONFIG: there is no fragment bas; did you mean base?"),
         (Request(tests=("vmsplice.childs",)), "TESTS: no test matches 'vmsplice.childs'"),
     ],
 )
@@ -108,6 +146,14 @@ def test_wrong_words_of_the_matrix_name_the_row() -> None:
         assert len([error for error in at_row if "series caw" in error]) == 1
 
 
+def test_each_wrong_series_of_a_row_is_told() -> None:
+    row = replace(ROW, variants=(Variant("a", "caw", ()), Variant("b", "oter", ())))
+    assert told(Request(), replace(DECLARED, rows={"demo": row})) == [
+        "matrix.yaml: row demo: there is no series caw; did you mean cow?",
+        "matrix.yaml: row demo: there is no series oter; did you mean other?",
+    ]
+
+
 def test_wrong_glob_of_the_matrix_names_the_row() -> None:
     row = replace(ROW, tests=("frob.*",))
     (error,) = told(Request(), replace(DECLARED, rows={"demo": row}))
@@ -129,6 +175,81 @@ def test_what_is_expected_in_every_row_comes_after_the_rows_own() -> None:
     plain, other = make_plan(request, declared)
     assert [e.test for e in plain.variant.expect] == ["odirect.*"]
     assert other.variant.expect == ()
+    # also of the kernel without series that its row does not have
+    (plain,) = make_plan(Request(rows=("small",), series=("none",)), declared)
+    assert [e.test for e in plain.variant.expect] == ["odirect.read", "odirect.write"]
+
+
+def test_what_is_expected_of_a_selftest_s_results_is_of_the_selftest() -> None:
+    """Their names are not declared, so they go by the name of the test."""
+    selftest = replace(make_test("selftests/mm/cow"), language=SELFTEST)
+    every = tuple(
+        Expectation(test, Status.FAIL, "known", Condition(), series=frozenset([""]))
+        for test in ("selftests/mm/cow/hugetlb", "selftests/mm/cow2/x", "odirect.read/x", "odirect.read")
+    )
+    row = replace(ROW, variants=(Variant("plain", "", ()),))
+    declared = replace(
+        DECLARED, rows={"demo": row}, tests=(make_test("odirect.read"), selftest), expectations=every
+    )
+    (job,) = make_plan(Request(), replace(declared, rows={"demo": replace(row, tests=("*", "*/*/*"))}))
+    assert [test.id for test in job.tests] == ["odirect.read", "selftests/mm/cow"]
+    assert [e.test for e in job.variant.expect] == ["selftests/mm/cow/hugetlb", "odirect.read"]
+
+
+def make_built(*names: str) -> dict[str, Prebuilt]:
+    """Kernels by ROW/VARIANT, or ROW/VARIANT/SERIES."""
+    found = {}
+    for name in names:
+        row, variant, series = (*name.split("/"), "")[:3]
+        base = Source("s", f"tree of {row}", series, Version.parse("5.10"), "b", "c", "t")
+        found[f"{row}/{variant}"] = Prebuilt(row, variant, series, base)
+    return found
+
+
+def test_prebuilt_kernels_are_the_jobs_of_their_rows() -> None:
+    built = make_built(
+        "small/only/cow",
+        "small/plain",
+        "demo/zoom/other",
+        "demo/mended/cow",
+        "demo/alone/other",
+        "demo/plain",
+    )
+    jobs = make_plan(Request(boot="vng"), replace(CONFIGURED, built=built))
+    # the one without series first, also where the row has none; then the row's, then the others by name
+    assert [job.name for job in jobs] == [
+        "demo/plain", "demo/mended", "demo/alone", "demo/zoom", "small/plain", "small/only",
+    ]  # fmt: skip
+    assert [job.built for job in jobs] == [built[job.name] for job in jobs]
+    assert [job.series.name for job in jobs] == ["", "cow", "other", "other", "", "cow"]
+    assert [job.variant.series for job in jobs] == ["", "cow", "other", "other", "", "cow"]
+    assert [job.tree.name for job in jobs] == ["tree of demo"] * 4 + ["tree of small"] * 2
+    assert [len(job.tests) for job in jobs] == [3, 3, 3, 3, 2, 2]
+    assert {job.boot for job in jobs} == {"vng"}
+    assert jobs[0].variant.expect == (FAILS,)
+
+
+def test_selftests_need_the_source_of_a_prebuilt_kernel() -> None:
+    selftest = replace(make_test("selftests/mm/cow"), language=SELFTEST)
+    declared = replace(
+        DECLARED,
+        rows={"demo": replace(ROW, tests=("*", "*/*/*"))},
+        tests=(make_test("odirect.read"), selftest),
+        built=make_built("demo/plain"),
+    )
+    assert told(Request(), declared) == [
+        "BUILT: selftests/mm/cow is compiled from the kernel's source, and only kernels are here"
+    ]
+
+
+def test_rows_without_a_prebuilt_kernel_are_an_error_of_the_build() -> None:
+    declared = replace(DECLARED, built=make_built("demo/plain", "demo/mended/cow"))
+    rows = {"small": SMALL, "demo": ROW, "last": replace(SMALL, name="last")}
+    with pytest.raises(InfraError) as raised:
+        make_plan(Request(), replace(declared, rows=rows))
+    assert raised.value.what == "there is no kernel of row small, last, nor a reason why"
+    assert raised.value.where == "BUILT"
+    assert raised.value.hint == "there are: demo/plain, demo/mended"
 
 
 @pytest.fixture

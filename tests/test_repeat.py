@@ -88,13 +88,38 @@ def test_auto_counts_trials_where_no_tries_are_reported() -> None:
     assert wanted.index(False) == 13
 
 
+def test_only_auto_has_target_rates_and_only_for_races() -> None:
+    other = replace(RACE, id="fork.basic-cow")
+    known = TargetRate(0.2, "known")
+    auto = Repeat(AUTO, {RACE.id: known})
+    assert auto.list_target_rates([RACE, DETERMINISTIC]) == {RACE.id: known}
+    assert auto.list_target_rates([DETERMINISTIC]) == {}
+    assert auto.list_target_rates([other]) == {other.id: TargetRate(0.01, "the default")}
+    assert replace(auto, count=3).list_target_rates([RACE]) == {}
+
+
+def test_a_lower_risk_takes_more_tries() -> None:
+    careful = {GOOD.test: TargetRate(0.5, "known", risk=0.01)}
+    assert "inconclusive: 7 tries needed" in judge(make_rated(0, 6), target_rates=careful)[1]
+    assert [Repeat(AUTO, careful).wants_more(RACE, [make_rated(0, n)]) for n in (5, 6, 7)] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_auto_gives_up_and_says_so() -> None:
     auto = Repeat(AUTO)
     assert auto.wants_more(RACE, [make_rated(0, 1)] * 99)
     assert not auto.wants_more(RACE, [make_rated(0, 1)] * 100)
+    assert auto.wants_more(RACE, [make_rated(0, 1, duration_s=1800.0)])
     assert not auto.wants_more(RACE, [make_rated(0, 1, duration_s=1801.0)])
     status, reason = judge(make_rated(0, 100), target_rates=auto.list_target_rates([RACE]))
-    assert (status, "inconclusive: 299 tries needed" in reason) == (Status.PASS, True)
+    assert status is Status.PASS
+    assert reason == (
+        "0 of 100: rate below 3 % with 95 % confidence; target rate 1 % (the default), "
+        "inconclusive: 299 tries needed"
+    )
     assert "inconclusive" not in judge(make_rated(0, 299), target_rates=auto.list_target_rates([RACE]))[1]
 
 
@@ -114,6 +139,7 @@ def test_trials_add_up() -> None:
     assert status is Status.FAIL
     assert reason.startswith("1 of 2 trials: ")
     assert "3 of 300: rate 1 %" in reason
+    assert judge(make_rated(5, 5))[1] == "5 of 5: rate 100 %, 48 % to 100 % with 95 % confidence"
 
 
 def test_the_worst_trial_decides() -> None:

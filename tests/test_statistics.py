@@ -83,7 +83,10 @@ def test_the_low_end_is_rarely_above_the_true_rate(true: float) -> None:
     assert missed <= 0.025
 
 
-@pytest.mark.parametrize("rate", [Rate(1, 10**9), Rate(17, 2087), Rate(10**5, 10**6), Rate(10**6, 10**6)])
+@pytest.mark.parametrize(
+    "rate",
+    [Rate(1, 10**9), Rate(17, 2087), Rate(10**5, 10**6), Rate(10**6, 10**6), Rate(10**17, 10**17)],
+)
 def test_many_tries_have_an_interval_too(rate: Rate) -> None:
     low, high = find_interval(rate)
     assert 0 < low < rate.hits / rate.tries <= high <= 1
@@ -95,4 +98,7 @@ def test_many_tries_have_an_interval_too(rate: Rate) -> None:
 def test_rates_in_words() -> None:
     assert describe(Rate(0, 300)) == "0 of 300: rate below 0.99 % with 95 % confidence"
     assert describe(Rate(309, 309)) == "309 of 309: rate 100 %, 99 % to 100 % with 95 % confidence"
-    assert [percent(share) for share in (1.0, 0.0951, 0.0949, 1e-7)] == ["100 %", "10 %", "9.5 %", "1e-05 %"]
+    shares = (1.0, 0.0951, 0.095, 0.0949, 1e-7, -1.0, -0.05)
+    assert [percent(share) for share in shares] == [
+        "100 %", "10 %", "10 %", "9.5 %", "1e-05 %", "-100 %", "-5 %",
+    ]  # fmt: skip

@@ -5,9 +5,11 @@ Trees, series, configs and kernels are real, if small; guests are pretended.
 """
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,20 +18,34 @@ from orchestrator.errors import StageFailure, UsageError
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.fragment import load_fragments
+from orchestrator.kernel.prebuilt import Prebuilt
 from orchestrator.plan import steps
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.manifest import find_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.steps import Goal, Steps, make_goal
+from orchestrator.plan.steps import (
+    Goal,
+    Steps,
+    find_reason_left_out,
+    find_same_steps,
+    list_expected,
+    list_known_splats,
+    make_goal,
+)
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.progress import Progress
 from orchestrator.process.workers import Limits
 from orchestrator.project.arch import Arch
+from orchestrator.project.condition import Condition, Version
+from orchestrator.project.guest import GuestShape
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.matrix import Variant
-from orchestrator.result.record import TrialResult
+from orchestrator.project.knownissues import KnownIssue
+from orchestrator.project.matrix import Expectation, Variant
+from orchestrator.result.record import Expected, Known, TrialResult
 from orchestrator.run.runner import Program
+from orchestrator.source.repository import Source
 from orchestrator.source.series import Series
+from orchestrator.status import Status
 from orchestrator.store.store import Store, make_id
 from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress, render_patch
 from tests.samples import DECLARED, GOOD, ROW
@@ -244,7 +260,7 @@ def test_steps_with_what_if(project: Project, target: str, name: str, stages: se
         return
     listed = project.check(target)
     assert find_reasons(listed) == stages & reached
-    effects = {"build": "build", "run": "run"}
+    effects = {"source": "apply", "build": "build", "run": "run"}
     assert {effects[stage] for stage in stages & reached if stage in effects} <= project.done
 
 
@@ -367,3 +383,116 @@ def test_a_patch_of_the_series_is_told(project: Project) -> None:
     whys = {step.subject: step.why for step in pipeline.explain_jobs(jobs, declared, project.place, "tcg")}
     assert whys["demo/cow: series cow"] == "apply it, it is new on this tree"
     assert whys["demo/cow: image"] == "the source is new"
+
+
+def test_a_config_on_a_source_that_may_be_new_is_checked_by_its_own_job(project: Project) -> None:
+    """Otherwise one job checks a config for all jobs with the same Kconfig files."""
+    project.check("source")
+    declared, jobs = project.plan()
+    for redo, same_as in ((False, ["", "demo/plain"]), (True, ["", ""])):
+        goal = make_goal(["source", "build"], redo=redo)
+        listed = pipeline.explain_jobs(jobs, declared, project.place, "tcg", goal)
+        assert [step.same_as for step in listed if step.stage == "config"] == same_as
+
+
+def test_goals_of_targets() -> None:
+    assert make_goal(["test", "build"]) == Goal("run")
+    assert make_goal(["source", "config"]) == Goal("config", frozenset(), reports_symbols=True)
+    assert make_goal(["source", "test"], redo=True) == Goal("run", frozenset({"source", "run"}))
+    # a root filesystem is the same each time, and -B of a shell is none of the kernel's
+    assert make_goal(["shell"], redo=True) == Goal("rootfs")
+
+
+PLAIN = Job(ROW, Variant("plain", "", ()), FAKE_TREE, Series(), DECLARED.tests[:2])
+EVERYTHING = {"tree", "series", "config", "build", "rootfs", "run"}
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (PLAIN, EVERYTHING),
+        (replace(PLAIN, tests=DECLARED.tests[:1]), EVERYTHING),
+        # one of them has not been run
+        (replace(PLAIN, tests=DECLARED.tests[1:]), EVERYTHING - {"run"}),
+        (replace(PLAIN, tests=()), EVERYTHING - {"run"}),
+        (replace(PLAIN, boot="vng"), EVERYTHING - {"run"}),
+        (replace(PLAIN, row=replace(ROW, guest=GuestShape(4, 1024))), EVERYTHING - {"run"}),
+        (replace(PLAIN, row=replace(ROW, kconfig=("base", "kasan"))), {"tree", "series", "rootfs"}),
+        (replace(PLAIN, row=replace(ROW, arch="aarch64")), {"tree", "series"}),
+        (replace(PLAIN, series=Series("cow")), {"tree", "rootfs"}),
+        (replace(PLAIN, tree=replace(FAKE_TREE, suite="sid")), {"rootfs"}),
+        (replace(PLAIN, tree=replace(FAKE_TREE, name="other")), {"rootfs"}),
+    ],
+)
+def test_same_steps_are_those_of_the_same_inputs(other: Job, same: set[str]) -> None:
+    twin = replace(other, row=replace(other.row, name="twin"))
+    third = replace(twin, row=replace(twin.row, name="third"))
+    found = find_same_steps([PLAIN, twin, third])
+    assert found["demo/plain"] == {}
+    assert found["twin/plain"] == dict.fromkeys(same, "demo/plain")
+    assert set(found["third/plain"]) == (EVERYTHING if other.tests else EVERYTHING - {"run"})
+
+
+BASE = Source("s", "debian-5.10", "", Version.parse("5.10.226"), "b", "b", "t")
+
+
+def test_an_expectation_and_a_known_issue_hold_until_the_end_of_their_day(
+    store: Store, progress: QuietProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            assert tz is datetime.UTC
+            return cls(2027, 3, 1, 23, 59, tzinfo=tz)
+
+    monkeypatch.setattr(steps, "datetime", SimpleNamespace(datetime=Clock, UTC=datetime.UTC))
+    place = Workspace(tmp_path, store, progress)
+    today, before = datetime.date(2027, 3, 1), datetime.date(2027, 2, 28)
+    expect = tuple(
+        Expectation(
+            "odirect.*", Status.CRASH, "known", Condition.parse(when), "matrix.yaml:9", until, "bug:*"
+        )
+        for when, until in (
+            ("", None),
+            ("", today),
+            ("", before),
+            ("kernel<5.10", None),
+            ("arch=aarch64", None),
+        )
+    )
+    job = replace(PLAIN, variant=Variant("plain", "", expect))
+    held = Expected("odirect.*", Status.CRASH, "known", fingerprint="bug:*")
+    assert list_expected(job, BASE, place) == (
+        held,
+        replace(held, until="2027-03-01"),
+        replace(held, until="2027-02-28", is_over=True),
+    )
+    told = "matrix.yaml:9: odirect.* to crash was expected until 2027-02-28, and is not any more"
+    assert progress.notes == [told]
+    issues = tuple(
+        KnownIssue(name, "harmless", Condition.parse(when), until, "known-splats.yaml:2")
+        for name, when, until in (
+            ("bug:a", "", None), ("bug:b", "", today), ("bug:c", "", before), ("bug:d", "kernel<5.10", None),
+        )
+    )  # fmt: skip
+    declared = replace(DECLARED, known_splats=issues)
+    known = list_known_splats(job, BASE, declared, place)
+    assert known == (Known("bug:a", "harmless"), Known("bug:b", "harmless"))
+    assert progress.notes[1:] == [
+        "known-splats.yaml:2: bug:c was expected until 2027-02-28, and is not any more"
+    ]
+
+
+def test_reasons_to_leave_a_job_out() -> None:
+    young = replace(PLAIN, series=Series("young", when=Condition.parse("kernel>=5.15")))
+    assert find_reason_left_out(PLAIN, BASE) == ""
+    reason = find_reason_left_out(young, BASE)
+    assert reason == "series young is for kernel>=5.15, debian-5.10 is 5.10.226"
+    # the host that built it decided by its own version of the tree
+    built = Prebuilt("demo", "plain", "young", BASE, left_out="as it was there")
+    assert find_reason_left_out(replace(young, built=built), BASE) == "as it was there"
+    assert find_reason_left_out(replace(young, built=replace(built, left_out="")), BASE) == ""
+    # what cannot be booted here is left out whatever the series
+    foreign = replace(young, row=replace(ROW, arch="aarch64"), boot="vng", built=built)
+    assert "BOOT=vng works only for x86_64 on x86_64" in find_reason_left_out(foreign, BASE)
+    assert find_reason_left_out(replace(foreign, boot="qemu", built=None), BASE) == reason

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.parse.ktap import Rate
 from orchestrator.result.record import Ended, Expected, Failure, TrialResult
+from orchestrator.result.statistics import find_interval
 from orchestrator.result.verdict import find_expected, is_conclusive
 from orchestrator.status import Status
 from tests.samples import CONSOLE, FAILED, GOOD, NAMES, PAIR, PAIRED, STDOUT, SUBTESTS, WARNING, judge
@@ -201,6 +203,9 @@ def test_expectation_names_a_subtest_literally() -> None:
     assert thp and thp.why == "one"
     assert small and small.why == "all"
     assert find_expected(expect, "forks.x", "forks.x") is None
+    first, second = judge(replace(PAIRED, stdout=PAIR), expect=expect[:1])
+    assert (first.status, first.expected, first.why_expected) == (Status.PASS, Status.PASS, "")
+    assert (second.status, second.expected, second.why_expected) == (Status.XPASS, Status.FAIL, "one")
 
 
 def test_verdicts_of_tests_that_were_not_run() -> None:
@@ -214,10 +219,68 @@ def test_verdicts_of_tests_that_were_not_run() -> None:
     assert other.status is Status.BROKEN
     assert judge(tests={"a.b": ("a.b[x=1]",)}, left_out="the series is for others") == []
     (lost,) = judge(tests={"a.b": ("a.b[x=1]",)})
-    assert lost.status is Status.BROKEN
+    assert (lost.status, lost.reason) == (Status.BROKEN, "was not run")
+
+
+def test_a_test_that_was_not_run_has_a_verdict_for_each_subtest() -> None:
+    failure = Failure("build", "the kernel does not build", "", "mm/memory.c:1: error", "")
+    found = judge(tests={"fork.basic-cow": NAMES, "selftests/mm/cow": ()}, failure=failure)
+    assert [verdict.name for verdict in found] == [*NAMES, "selftests/mm/cow"]
+    for verdict in found:
+        assert verdict.reason == "build: the kernel does not build"
+        assert verdict.evidence == "mm/memory.c:1: error"
+        assert (verdict.trials, verdict.duration_s, verdict.interval) == (0, 0, None)
+
+
+UNFINISHED = Failure("boot", "the kernel hangs", "", "the last line", "", (GOOD.test,))
+
+
+def test_a_trial_that_could_not_be_run_is_the_next_one() -> None:
+    (verdict,) = judge(GOOD, replace(GOOD, trial=2), failure=UNFINISHED)
+    assert (verdict.status, verdict.stage) == (Status.CRASH, "boot")
+    assert (verdict.trial, verdict.trials) == (3, 2)
+    assert verdict.reason == "boot, for trial 3: the kernel hangs; before: the read is whole"
+    assert verdict.evidence == "the last line"
+    (silent,) = judge(replace(GOOD, stdout=STDOUT.replace("# the read is whole\n", "")), failure=UNFINISHED)
+    assert silent.reason == "boot, for trial 2: the kernel hangs"
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "status"),
+    [
+        # as bad as the trials before, or better
+        ({"console": CONSOLE + WARNING}, "boot", Status.CRASH),
+        ({"stdout": STDOUT.replace("ok 1", "not ok 1"), "exit_status": 1}, "build", Status.FAIL),
+        ({"stdout": ""}, "build", Status.BROKEN),
+    ],
+)
+def test_a_trial_that_could_not_be_run_hides_no_result(
+    change: dict[str, object], stage: str, status: Status
+) -> None:
+    result = replace(GOOD, **change)  # type: ignore[arg-type]
+    (alone,) = judge(result)
+    assert judge(result, failure=replace(UNFINISHED, stage=stage)) == [alone]
+    assert (alone.status, alone.stage, alone.trial) == (status, "run", 1)
+
+
+def test_a_failure_after_the_last_trial_changes_no_verdict() -> None:
+    assert judge(GOOD, failure=replace(UNFINISHED, unfinished=())) == judge(GOOD)
+    assert judge(GOOD, failure=replace(UNFINISHED, unfinished=("fork.basic-cow",))) == judge(GOOD)
+
+
+def test_a_verdict_says_how_long_and_how_often_it_was_run() -> None:
+    trials = [replace(GOOD, trial=number, duration_s=number / 2) for number in (1, 2, 3)]
+    (verdict,) = judge(*trials, races=(GOOD.test,))
+    assert (verdict.duration_s, verdict.trials, verdict.trial) == (3.0, 3, 1)
+    assert verdict.rate == Rate(0, 3)
+    assert verdict.interval == find_interval(Rate(0, 3))
+    (deterministic,) = judge(*trials)
+    assert (deterministic.rate, deterministic.interval) == (None, None)
 
 
 def test_is_conclusive() -> None:
     assert is_conclusive(GOOD, (GOOD.test,))
     assert is_conclusive(FAILED, (GOOD.test,))
     assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.test,))
+    # its stream is whole, and is not that of the declared subtests
+    assert not is_conclusive(replace(PAIRED, stdout=STDOUT), NAMES)

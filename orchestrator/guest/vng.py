@@ -33,7 +33,7 @@ def find_reason_not(arch: Arch) -> str:
     # its Rust init is for x86_64 only, and its shell init needs bash, which our image does not have
     if arch.name == "x86_64" and arch.is_native:
         return ""
-    return f"vng boots an image without bash only on x86_64 for x86_64, this is {arch.name}"
+    return f"BOOT=vng works only for x86_64 on x86_64 (the guest has no bash), not for {arch.name}"
 
 
 def make_vng_argv(machine: Machine, vng: str, qemu: str, board: Sequence[str]) -> list[str]:
