@@ -41,8 +41,8 @@ from orchestrator.process import command
 from orchestrator.process.budget import Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
-from orchestrator.result.kept import find_results_dir
 from orchestrator.result.record import Failure, JobRecord, RunRecord, save_run
+from orchestrator.result.stored import find_results_dir
 from orchestrator.run.runner import make_boot_dir, push_tests
 from orchestrator.store.store import make_id
 

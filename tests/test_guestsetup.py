@@ -42,7 +42,7 @@ from orchestrator.project.guest import (
     list_needs,
 )
 from orchestrator.project.matrix import load_matrix
-from orchestrator.result.kept import find_results_dir
+from orchestrator.result.stored import find_results_dir
 from orchestrator.source.repository import Source
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress

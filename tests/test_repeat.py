@@ -9,9 +9,9 @@ import pytest
 from orchestrator.cli.variables import read_repeat
 from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
-from orchestrator.result.kept import forget_results, keep_result
 from orchestrator.result.record import JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.stored import forget_results, keep_result
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from tests.conftest import cowbell

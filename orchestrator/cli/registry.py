@@ -6,21 +6,21 @@ from orchestrator.cli.targets import (
     bisect,
     ci,
     doctor,
+    help,
     history,
     lookup,
     mutants,
-    pages,
     patches,
     report,
-    rows,
     seriesmatrix,
     shell,
     store,
+    test,
 )
 
 __all__ = ["TARGETS", "list_groups", "list_products"]
 
 _MODULES = (
-    rows, shell, report, history, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store, pages,
+    test, shell, report, history, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store, help,
 )  # fmt: skip
 TARGETS.update({target.name: target for module in _MODULES for target in module.TARGETS})

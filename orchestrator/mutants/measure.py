@@ -17,7 +17,7 @@ from orchestrator.plan.steps import build_job, choose_machine, compile_tests, pr
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.project.mutants import MutantSpec
-from orchestrator.result.kept import find_results_dir
+from orchestrator.result.stored import find_results_dir
 from orchestrator.source.repository import Source
 
 

@@ -33,8 +33,8 @@ from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import SELFTEST, GuestTest
-from orchestrator.result.kept import find_results, find_results_dir, forget_results, keep_result
 from orchestrator.result.record import Expected, JobRecord, Known, TrialResult, save_job
+from orchestrator.result.stored import find_results, find_results_dir, forget_results, keep_result
 from orchestrator.run.runner import Program, compile_test, make_program_id, run_tests
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.apply import apply_series, find_source

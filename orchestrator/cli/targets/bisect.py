@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 from orchestrator.cli.call import Call
-from orchestrator.cli.evidence import know_rates
+from orchestrator.cli.storedresults import know_rates
 from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
 from orchestrator.cli.variables import read_confidence
 from orchestrator.errors import UsageError, raise_all

@@ -55,7 +55,7 @@ def _show_versions(call: Call) -> int:
 
 
 def _choose_tests(call: Call) -> "tuple[tuple[GuestTest, ...], list[Observation]]":
-    from orchestrator.cli.evidence import find_seen
+    from orchestrator.cli.storedresults import find_seen
     from orchestrator.project.guesttest import select_tests
 
     tests = select_tests(call.declared.tests, call.settings["TESTS"].words or ("*",), "TESTS")
@@ -85,7 +85,7 @@ def run_proof(call: Call) -> int:
 
 def run_explain(call: Call) -> int:
     from orchestrator.cli import explain
-    from orchestrator.cli.evidence import find_seen
+    from orchestrator.cli.storedresults import find_seen
     from orchestrator.history import coverage
 
     plain, chosen = explain.find_subjects(call.subjects, call.declared)

@@ -2,7 +2,7 @@
 """series-matrix: the results that each patch of a series changes."""
 
 from orchestrator.cli.call import Call
-from orchestrator.cli.evidence import know_rates
+from orchestrator.cli.storedresults import know_rates
 from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
 
 

@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from orchestrator.cli.call import Call
-from orchestrator.cli.evidence import know_rates
+from orchestrator.cli.storedresults import know_rates
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, TRIALS, Target
 from orchestrator.cli.targets.report import show_report
 
