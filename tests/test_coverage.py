@@ -23,7 +23,8 @@ from orchestrator.history.coverage import (
 from orchestrator.parse.ktap import Rate
 from orchestrator.project.changelog import Statement, load_changelog
 from orchestrator.project.guesttest import SELFTEST, GuestTest, load_tests
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_run
+from orchestrator.report.report import Judged, list_explanations
+from orchestrator.result.record import Expected, JobRecord, RunRecord, TrialResult, save_run
 from orchestrator.status import Status
 from tests.conftest import ROOT
 from tests.samples import FAILED, GOOD
@@ -75,6 +76,34 @@ def test_what_proves_nothing(result: TrialResult) -> None:
     (proof,) = make_proofs([TEST], seen.values())
     assert not proof.failed_on and not proof.passed_on
     assert "never seen to do either: 1\n    odirect.rd-mprotect" in render_proofs([proof])
+
+
+SKIPPED = replace(GOOD, stdout=GOOD.stdout.replace("mprotect\n", "mprotect # SKIP no\n"))
+
+
+@pytest.mark.parametrize(
+    ("named", "results", "expect", "told"),
+    [
+        ((GOOD.test,), (SKIPPED, SKIPPED), (), "that names it: 1\n    odirect.rd-mprotect: demo"),
+        # named by a pattern, exercised on one of the kernels, or expected
+        ((), (SKIPPED, SKIPPED), (), ""),
+        ((GOOD.test,), (SKIPPED, GOOD), (), ""),
+        ((GOOD.test,), (SKIPPED, SKIPPED), (Expected(GOOD.test, Status.SKIP, "there is no disk"),), ""),
+    ],
+    ids=["skipped", "pattern", "one kernel", "expected"],
+)  # fmt: skip
+def test_a_test_that_its_row_names_and_only_skips_is_not_exercised(
+    named: tuple[str, ...], results: tuple[TrialResult, TrialResult], expect: tuple[Expected, ...], told: str
+) -> None:
+    run = make_run(1, ("5.10.262", "", results[0]), ("5.10.262", "cow", results[1]))
+    run = replace(run, jobs=tuple(replace(job, named=named, expect=expect) for job in run.jobs))
+    proofs = make_proofs([TEST], find_observations([run], CURRENT).values())
+    text = render_proofs(proofs)
+    assert told in text
+    assert ("not exercised" in text) == ("not exercised" in Judged(run).summary) == bool(told)
+    assert [title for title, _ in list_explanations(Judged(run)) if "not exercised" in title] == (
+        [f"not exercised: {GOOD.test}, which row demo lists by name"] if told else []
+    )
 
 
 def test_the_lowest_known_rate_is_the_target() -> None:

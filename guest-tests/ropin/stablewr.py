@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ DELAY = Path("/sys/bus/pseudo/drivers/scsi_debug/delay")
 SYNCHRONOUS = ("zram", "ram", "pmem")
 # jiffies: seconds, at whatever HZ
 LATE = "500"
+LATE_MS = 2000
 
 
 def swap_devices() -> "list[str]":
@@ -46,10 +48,55 @@ def is_stable(name: str) -> bool:
     return release >= (6, 11) and checksums.exists() and "-DIF-" in checksums.read_text()
 
 
-def is_late(name: str) -> bool:
-    """Whether a device takes as long as ``DELAY`` says."""
-    model = Path("/sys/class/block") / name / "device/model"
-    return model.exists() and model.read_text().strip() == "scsi_debug"
+class ScsiDebug:
+    """The delay of a scsi_debug disk."""
+
+    def set(self, is_long: bool) -> None:
+        """It is refused while requests wait."""
+        while True:
+            try:
+                DELAY.write_text(LATE if is_long else self.before)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                time.sleep(0.05)  # a device that never answers ends in the test's timeout
+            else:
+                return
+
+    before = DELAY.read_text().strip() if DELAY.exists() else ""
+
+
+class Mapped:
+    """The delay of writes to device-mapper devices: the swap itself, or the members of its array."""
+
+    def __init__(self, names: "list[str]") -> None:
+        self.tables = {name: dmsetup("table", name) for name in names}
+
+    def set(self, is_long: bool) -> None:
+        for name, table in self.tables.items():
+            start, sectors, _, device, offset = table.split()[:5]
+            late = f"{start} {sectors} delay {device} {offset} 0 {device} {offset} {LATE_MS}"
+            dmsetup("load", name, "--table", late if is_long else table)
+            dmsetup("suspend", name)
+            dmsetup("resume", name)
+
+
+def dmsetup(*words: str) -> str:
+    done = subprocess.run(["dmsetup", *words], capture_output=True, text=True)
+    gt_need(done.returncode == 0, f"dmsetup {words[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def find_delay(name: str) -> "ScsiDebug | Mapped | None":
+    """What makes a device answer late, if anything can."""
+    device = Path("/sys/class/block") / name
+    model = device / "device/model"
+    if model.exists() and model.read_text().strip() == "scsi_debug":
+        return ScsiDebug()
+    members = [device] if (device / "dm").is_dir() else [*(device / "slaves").glob("*")]
+    names = [(one / "dm/name").read_text().strip() for one in members if (one / "dm/name").exists()]
+    can_wait = len(names) == len(members) > 0 and all(" delay " in dmsetup("table", one) for one in names)
+    return Mapped(names) if can_wait else None
 
 
 def use_only(chosen: str, others: "list[str]") -> None:
@@ -64,19 +111,6 @@ def swap_out(memory: Memory) -> None:
             return
         map_small(64).map[:] = bytes(64 * PAGE)
     gt_need(False, "the page was not swapped out")
-
-
-def set_delay(jiffies: str) -> None:
-    """It is refused while requests wait."""
-    while True:
-        try:
-            DELAY.write_text(jiffies)
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            time.sleep(0.05)  # a device that never answers ends in the test's timeout
-        else:
-            return
 
 
 def check_pin(memory: Memory, wants_writeback: bool) -> None:
@@ -95,17 +129,17 @@ def run() -> None:
     chosen = [name for name in names if is_stable(name) == wants_stable]
     if not chosen:
         gt_skip(f"no swap on a device with{'' if wants_stable else 'out'} stable writes: {names or 'none'}")
-    if wants_stable and not is_late(chosen[0]):
-        gt_skip(f"{chosen[0]} is no scsi_debug disk, so its delay cannot be set")
+    delay = find_delay(chosen[0]) if wants_stable else None
+    if wants_stable and not delay:
+        gt_skip(f"{chosen[0]} cannot be delayed: neither a scsi_debug disk nor on dm-delay")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     Pin.need()
     memory = map_small(1)
     memory.write(0, b"o")
-    was = DELAY.read_text() if wants_stable else ""
     use_only(chosen[0], names)
     try:
-        if wants_stable:
-            set_delay(LATE)
+        if delay:
+            delay.set(True)
         swap_out(memory)
         gt_need(memory.read(0) == b"o", "the page comes back from swap unchanged")
         gt_need(memory.is_in(0, IN_SWAPCACHE), "the page is in the swap cache")
@@ -113,8 +147,8 @@ def run() -> None:
         gt_need(not wants_stable or memory.is_in(0, UNDER_WRITEBACK), "the page is under writeback")
         check_pin(memory, wants_stable)
     finally:
-        if was:
-            set_delay(was.strip())
+        if delay:
+            delay.set(False)
         for name in names:
             libc.swapon(ctypes.c_char_p(f"/dev/{name}".encode()), 0)
     gt_pass(f"swap on {chosen[0]}: the device reads the data that the program wrote")

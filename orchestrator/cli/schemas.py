@@ -73,6 +73,7 @@ class ProofInfo(TypedDict):
     rates: dict[str, dict[str, Rate]]
     failed_on: list[str]
     passed_on: list[str]
+    unexercised_in: list[str]
 
 
 class TreeInfo(TypedDict):

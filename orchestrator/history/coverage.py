@@ -17,7 +17,7 @@ from orchestrator.project.changelog import Statement
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.result import statistics
 from orchestrator.result.record import JobRecord, RunRecord, TargetRate, load_run
-from orchestrator.result.verdict import judge_job
+from orchestrator.result.verdict import is_unexercised, judge_job
 from orchestrator.status import Status
 
 _SIDES = {
@@ -29,7 +29,8 @@ _SIDES = {
 class Observation:
     """A subtest's outcome on one kernel of one row, and the run with the evidence.
 
-    ``rate`` is how often a race was hit, if the test reports it.
+    ``rate`` is how often a race was hit, if the test reports it. ``is_unexercised``: it was skipped, though
+    its row lists it by name.
     """
 
     test: str
@@ -39,16 +40,21 @@ class Observation:
     status: Status
     run_id: str
     rate: Rate | None = None
+    is_unexercised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The kernels on which one subtest has failed and passed, with its rates if it reports them."""
+    """The kernels on which one subtest has failed and passed, with its rates if it reports them.
+
+    ``unexercised_in`` are the rows that list the test by name, and only skip this subtest.
+    """
 
     test: GuestTest
     name: str
     failed_on: Mapping[str, Rate | None]
     passed_on: Mapping[str, Rate | None]
+    unexercised_in: tuple[str, ...] = ()
 
     @property
     def is_two_sided(self) -> bool:
@@ -83,7 +89,7 @@ def find_observations(
                 if ids.get(verdict.test) == current.get((verdict.test, job.arch), ""):
                     found = Observation(
                         verdict.test, verdict.name, job.row, describe_kernel(job), verdict.raw, run.run_id,
-                        verdict.rate,
+                        verdict.rate, is_unexercised(job, verdict),
                     )  # fmt: skip
                     seen[found.name, found.row, found.kernel] = found
     return seen
@@ -101,15 +107,24 @@ def make_proofs(tests: Sequence[GuestTest], seen: Iterable[Observation]) -> tupl
     are added.
     """
     sides: dict[tuple[str, str], dict[str, Rate | None]] = {}
+    skipped: dict[str, dict[str, bool]] = {}
     names = {test.id: dict.fromkeys(test.subtests) for test in tests}
     for observation in seen:
+        rows = skipped.setdefault(observation.name, {})
+        rows[observation.row] = rows.get(observation.row, True) and observation.is_unexercised
         if side := _SIDES.get(observation.status):
             kernels = sides.setdefault((observation.name, side), {})
             rates = [rate for rate in (kernels.get(observation.kernel), observation.rate) if rate]
             kernels[observation.kernel] = sum(rates[1:], rates[0]) if rates else None
             names.get(observation.test, {}).setdefault(observation.name)
     return tuple(
-        Proof(test, name, sides.get((name, "fail"), {}), sides.get((name, "pass"), {}))
+        Proof(
+            test,
+            name,
+            sides.get((name, "fail"), {}),
+            sides.get((name, "pass"), {}),
+            tuple(row for row, is_skipped in skipped.get(name, {}).items() if is_skipped),
+        )
         for test in tests
         for name in names[test.id]
     )
@@ -126,6 +141,9 @@ def render_proofs(proofs: Sequence[Proof]) -> str:
         "never seen to FAIL": [p.name for p in proofs if p.passed_on and not p.failed_on],
         "never seen to PASS": [p.name for p in proofs if p.failed_on and not p.passed_on],
         "never seen to do either": [p.name for p in proofs if not p.failed_on and not p.passed_on],
+        "not exercised by a row that names it": [
+            f"{p.name}: {', '.join(p.unexercised_in)}" for p in proofs if p.unexercised_in
+        ],
     }
     for what, names in missing.items():
         if names:
@@ -156,6 +174,7 @@ def list_proofs(proofs: Sequence[Proof]) -> list[dict[str, Any]]:
         {
             "name": p.name, "test": p.test.id, "kind": p.test.kind,
             "failed_on": list(p.failed_on), "passed_on": list(p.passed_on),
+            "unexercised_in": p.unexercised_in,
             "rates": {
                 side: {kernel: rate for kernel, rate in kernels.items() if rate}
                 for side, kernels in (("fail", p.failed_on), ("pass", p.passed_on))

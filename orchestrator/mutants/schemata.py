@@ -10,7 +10,7 @@ from orchestrator.errors import UsageError, raise_all
 from orchestrator.mutants import operators
 from orchestrator.mutants.operators import WRITTEN, Site, mutate, replace_code
 from orchestrator.plan.plan import Job
-from orchestrator.project.mutants import Change, MutantSpec, WrittenMutant
+from orchestrator.project.mutants import CodeChange, MutantSpec, WrittenMutant
 from orchestrator.source.patch import export_commit
 from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
 from orchestrator.source.series import Patch
@@ -62,12 +62,12 @@ def make_schemata(source: Source, spec: MutantSpec, store: Store) -> Schemata:
     return Schemata(next(folder.glob("0001-*")), tuple(Site(**one) for one in listed))
 
 
-def _choose_changes(mutant: WrittenMutant, source: Source) -> tuple[Change, ...]:
+def _choose_changes(mutant: WrittenMutant, source: Source) -> tuple[CodeChange, ...]:
     return tuple(change for change in mutant.changes if change.when.holds_for(source.version))
 
 
 # number, name and changes of those written by hand
-_Written = Sequence[tuple[int, str, Sequence[Change]]]
+_Written = Sequence[tuple[int, str, Sequence[CodeChange]]]
 
 
 def _write(

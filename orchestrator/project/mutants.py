@@ -10,7 +10,7 @@ from orchestrator.project.condition import Condition
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CodeChange:
     """In one function, ``code`` becomes another, in which ``MUTANT`` is whether the mutant is on.
 
     ``code`` must be there once; how it is broken into lines and indented does not matter.
@@ -31,7 +31,7 @@ class WrittenMutant:
     name: str
     rule: str
     loses: str
-    changes: tuple[Change, ...]
+    changes: tuple[CodeChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class MutantSpec:
 
 def _make_change(
     place: doc.Place, file: str, function: str, code: str, becomes: str, when: Condition | None = None
-) -> Change:
+) -> CodeChange:
     if "MUTANT" not in becomes:
         raise ValueError("expected MUTANT in becomes: whether the mutant is on")
-    return Change(when or Condition(), file, function, code, becomes, str(place))
+    return CodeChange(when or Condition(), file, function, code, becomes, str(place))
 
 
 _TEXT = doc.scalar(doc.text)

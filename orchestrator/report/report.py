@@ -14,7 +14,7 @@ from rich.table import Table
 from orchestrator.guest.setup import describe_setup
 from orchestrator.result import statistics
 from orchestrator.result.record import JobRecord, RunRecord
-from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.result.verdict import Verdict, is_unexercised, judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import make_id
 
@@ -82,6 +82,17 @@ class Judged:
                 tests.setdefault(verdict.name, {})[job.variant] = verdict
         return tuple(Group(row, tuple(jobs), tests) for (_, row), (jobs, tests) in found.items())
 
+    @cached_property
+    def unexercised(self) -> list[tuple[str, Verdict]]:
+        """By row, the tests that it lists by name and that were skipped on all of its kernels."""
+        found = []
+        for group in self.groups:
+            jobs = {job.variant: job for job in group.jobs}
+            for by_variant in group.tests.values():
+                if all(is_unexercised(jobs[variant], one) for variant, one in by_variant.items()):
+                    found.append((group.row, next(iter(by_variant.values()))))
+        return found
+
     @property
     def summary(self) -> str:
         counts = Counter(verdict.status for verdict in self.verdicts)
@@ -89,6 +100,8 @@ class Judged:
         parts = ", ".join(
             f"{counts[status]} {words.get(status, status)}" for status in Status if counts[status]
         )
+        if self.unexercised:
+            parts += f"; {len(self.unexercised)} not exercised"
         ending = "every verdict is the expected one" if self.is_as_expected else "NOT as expected"
         return f"{sum(counts.values())} verdicts: {parts or 'none'}: {ending}"
 
@@ -204,6 +217,8 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
                 rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
                 text += "\n".join(["", *rest])[:1500]
             yield f"{describe_status(verdict)} {verdict.name} on {job.variant}", text
+    for row, verdict in judged.unexercised:
+        yield f"not exercised: {verdict.name}, which row {row} lists by name", verdict.reason
     for group in judged.groups:
         for name, by_kernel in group.tests.items():
             if difference := describe_difference(by_kernel, group.jobs):

@@ -60,6 +60,12 @@ class Verdict:
     known: tuple[str, ...] = ()
 
 
+def is_unexercised(job: JobRecord, verdict: Verdict) -> bool:
+    """Whether a row lists a test by name, and the test was skipped though nobody expects that."""
+    is_skip = verdict.status is Status.SKIP and verdict.expected is not Status.SKIP
+    return is_skip and verdict.test in job.named
+
+
 def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     """A verdict for each planned subtest, in order; none for a job that was left out."""
     results: dict[str, list[TrialResult]] = {}
