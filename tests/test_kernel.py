@@ -308,3 +308,44 @@ def test_demo_row_on_the_newest_kernel(kernel_store_root: Path) -> None:
     done = cowbell_with_store(kernel_store_root, "test", "ROW=demo", "KERNEL=debian-7.3", "SERIES=none")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 verdicts: 12 pass: every verdict is the expected one" in done.stdout
+
+
+MUST_UNSHARE = "mm/gup.c:gup_must_unshare"
+MUTANTS = {
+    f"{MUST_UNSHARE}:if-always:1": "killed",
+    f"{MUST_UNSHARE}:if-always:2": "killed",
+    # a fast reference is only tried again, slowly
+    f"{MUST_UNSHARE}:if-never:1": "alive",
+    # a page in swap, and a page of a file
+    f"{MUST_UNSHARE}:drop-operand:3": "not reached",
+    "mm/ksm.c:cmp_and_merge_page:if-never:1": "not reached",
+    "mm/mremap.c:move_ptes:drop-call:1": "",
+    "mm/memory.c:wp_page_copy:drop-maker:1": "",
+    "mm/memory.c:do_wp_page:if-never:3": "",
+    "mm/memory.c:copy_present_page:if-always:1": "",
+    "mm/gup.c:follow_page_pte:if-never:1": "",
+}
+
+
+def test_mutants(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    store, _ = demo
+    words = ("ROW=demo", "SERIES=cow", f"MUTANTS={','.join(MUTANTS)}")
+    done = cowbell_with_store(store, "mutants", *words, f"DIR={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    product = read_product(done.stdout)
+    states = {one["site"]["name"]: one["state"] for one in product["results"]}
+    assert set(states) == set(MUTANTS)
+    assert {name: states[name] for name, state in MUTANTS.items() if state} == {
+        name: state for name, state in MUTANTS.items() if state
+    }
+    killed = [one for one in product["results"] if one["state"] == "killed"]
+    assert product["score"]["killed"] == len(killed) and product["score"]["total"] == len(MUTANTS)
+    for one in killed:
+        assert one["outcomes"][-1]["status"] in ("fail", "crash")
+    (secret,) = [one for one in killed if one["site"]["name"].endswith("if-always:1")]
+    assert secret["outcomes"][-1]["test"].startswith("vmsplice.child-")
+    assert (tmp_path / "mutants.html").read_text().count("<tr id=") == len(MUTANTS)
+    # everything is known: no mutant is run again
+    again = cowbell_with_store(store, "-v", "mutants", *words, "--json")
+    assert read_product(again.stdout) == product
+    assert "boot" not in again.stderr

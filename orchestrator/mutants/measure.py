@@ -94,9 +94,7 @@ def measure(
             results[site.name] = _describe(site, sweep, spec)
             on_result(results[site.name])
 
-        place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
         with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib), sweep.open():
-            place.progress.stage("reach", f"{len(programs)} test(s)")
             sweep.find_reach()
             place.progress.stage("mutants", f"{len(chosen)} of {len(sites)}")
             sweep.try_mutants(chosen, finish)

@@ -78,6 +78,8 @@ class Sweep:
     reach: dict[str, Reach] = field(default_factory=dict)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     _saved: Snapshot | None = None
+    _is_saved: bool = False
+    _place: Path = Path()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,8 @@ class Sweep:
     def find_reach(self) -> None:
         """Run each test without a mistake, recording the mutants that it reaches."""
         pending = [p for p in self.programs if self._find_reach(p) is None]
+        if pending:
+            self.progress.stage("reach", f"{len(pending)} test(s)")
         while pending:
             with self._open_guest() as guest:
                 at = guest.ready_at
@@ -179,15 +183,21 @@ class Sweep:
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Sweep"]:
-        """Boot the guest once and save it; inside the block, tests start from there."""
+        """Inside the block, tests run; the guest is booted and saved once, for the first that does."""
         with tempfile.TemporaryDirectory(prefix="saved-", dir=self.folder) as place:
-            boot_dir = make_boot_dir(self.folder)
+            self._place = Path(place)
+            yield self
+
+    def _save_guest(self) -> Snapshot | None:
+        self.progress.stage("boot", f"{self.machine.kernel.request.source.version} on {self.machine.accel}")
+        boot_dir = make_boot_dir(self.folder)
+        try:
             with boot_guest(self.machine, boot_dir) as guest:
                 push_tests(guest, self.programs, self.lib_dir)
                 compile_imports(guest, self.programs)
-                self._saved = save_snapshot(guest, Path(place))
-            shutil.rmtree(boot_dir)
-            yield self
+                return save_snapshot(guest, self._place)
+        finally:
+            shutil.rmtree(boot_dir, ignore_errors=True)
 
     @contextlib.contextmanager
     def _open_guest(self) -> Iterator[Guest]:
@@ -202,9 +212,14 @@ class Sweep:
 
     @contextlib.contextmanager
     def _boot(self) -> Iterator[Guest]:
+        if not self._is_saved:
+            self._saved, self._is_saved = self._save_guest(), True
         boot_dir = make_boot_dir(self.folder)
         try:
             with boot_guest(self.machine, boot_dir, self._saved) as guest:
+                # a guest that could not be saved is booted each time
+                if not self._saved:
+                    push_tests(guest, self.programs, self.lib_dir)
                 yield guest
         finally:
             shutil.rmtree(boot_dir, ignore_errors=True)
