@@ -54,7 +54,7 @@ def read_from_process(memory: Memory) -> None:
     got = libc.process_vm_readv(os.getpid(), local, one, remote, one, flags)
     if got < 0 and ctypes.get_errno() == errno.ENOSYS:
         gt_skip("the kernel has no process_vm_readv")
-    gt_need(got == PAGE and into.raw == memory.map[:PAGE], "process_vm_readv of a page")
+    gt_check((PAGE, memory.map[:PAGE]), (got, into.raw), "process_vm_readv of a page")
 
 
 def check_reads(memory: Memory, page: str) -> None:

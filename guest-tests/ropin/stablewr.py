@@ -115,7 +115,7 @@ def swap_out(memory: Memory) -> None:
 
 def check_pin(memory: Memory, wants_writeback: bool) -> None:
     with Pin(memory, longterm=True) as pin:
-        gt_need(pin.read(1) == b"o", "the pin refers to the mapped page")
+        gt_check(b"o", pin.read(1), "the byte of the mapped page, read through the pin")
         if wants_writeback and not memory.is_in(0, UNDER_WRITEBACK):
             gt_pass("the pin waited for the end of writeback, or refers to a copy")
         memory.read(0)
@@ -141,7 +141,7 @@ def run() -> None:
         if delay:
             delay.set(True)
         swap_out(memory)
-        gt_need(memory.read(0) == b"o", "the page comes back from swap unchanged")
+        gt_check(b"o", memory.read(0), "the byte that comes back from swap")
         gt_need(memory.is_in(0, IN_SWAPCACHE), "the page is in the swap cache")
         gt_note(f"under writeback: {memory.is_in(0, UNDER_WRITEBACK)}")
         gt_need(not wants_stable or memory.is_in(0, UNDER_WRITEBACK), "the page is under writeback")

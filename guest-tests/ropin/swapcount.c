@@ -28,7 +28,7 @@ static void run(void)
 	page = page_map(1, 'o');
 	swap_out(page);
 	child = cowpin_sharer(go);
-	gt_need(*(volatile char *)page == 'o', "the page comes back from swap unchanged");
+	gt_check(*(volatile char *)page == 'o', "the page comes back from swap unchanged");
 	if (!page_is(page, PAGE_IN_SWAPCACHE))
 		gt_skip("swap on this device bypasses the swap cache");
 	gt_need(page_map_count(page) == 1, "the page is mapped once");

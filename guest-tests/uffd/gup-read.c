@@ -35,7 +35,7 @@ static void run(void)
 	gt_need(!stalled_io_is_cached(&io), "the write went to the disk");
 	gt_need(pread(io.fd, io.on_disk, page, 0) == (ssize_t)page, "reading the file back");
 	gt_check_bytes(io.page_a, io.on_disk, page, "bytes on the disk, compared with the page");
-	gt_need(uffd_stops_write(io.uffd, io.page_a), "the page was protected all the time");
+	gt_check(uffd_stops_write(io.uffd, io.page_a), "the page was protected all the time");
 	gt_pass("the disk read the page, and the next write raised an event");
 }
 
