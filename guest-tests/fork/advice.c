@@ -58,11 +58,12 @@ static enum child_sees give_advice(const char *advice)
 /* The kernel can read each page for us, or says EFAULT. */
 static bool is_readable(const char *page)
 {
-	int file = memfd_create("readable", MFD_CLOEXEC);
-	ssize_t got = write(file, page, page_size());
+	static int file;
+	ssize_t got;
 
-	gt_need(file >= 0 && (got == (ssize_t)page_size() || (got < 0 && errno == EFAULT)), "writing to a file");
-	close(file);
+	file = file ?: memfd_create("readable", MFD_CLOEXEC);
+	got = pwrite(file, page, page_size(), 0);
+	gt_need(got == (ssize_t)page_size() || (got < 0 && errno == EFAULT), "writing to a file");
 	return got > 0;
 }
 
