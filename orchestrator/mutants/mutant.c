@@ -4,15 +4,26 @@
 #include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/mutant.h>
+#include <linux/sched/signal.h>
 
 int mutant_number __read_mostly;
 static DECLARE_BITMAP(reached, MUTANTS);
+
+/*
+ * Only the test and the kernel's own threads make mistakes, so that the guest's shell and SSH server do not notice
+ * them by accident. The test's mark is inherited by what it starts.
+ */
+static bool is_tested(void)
+{
+	return !in_task() || current->flags & PF_KTHREAD ||
+	       (current->signal && READ_ONCE(current->signal->oom_score_adj) == MUTANT_MARK);
+}
 
 bool mutant_reach(int number)
 {
 	int now = READ_ONCE(mutant_number);
 
-	if (now != number && now != -1)
+	if ((now != number && now != -1) || !is_tested())
 		return false;
 	if (!test_bit(number, reached))
 		set_bit(number, reached);

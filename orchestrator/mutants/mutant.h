@@ -9,6 +9,9 @@
 #include <linux/compiler.h>
 #include <linux/types.h>
 
+/* The oom_score_adj of a test, which a mutant is for. */
+#define MUTANT_MARK 7
+
 extern int mutant_number;
 bool mutant_reach(int number);
 

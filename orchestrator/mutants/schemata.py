@@ -63,7 +63,11 @@ def make_schemata(source: Source, spec: MutantSpec, store: Store) -> Schemata:
 
 
 def _choose_changes(mutant: WrittenMutant, source: Source) -> tuple[CodeChange, ...]:
-    return tuple(change for change in mutant.changes if change.when.holds_for(source.version))
+    return tuple(
+        change
+        for change in mutant.changes
+        if change.when.holds_for(source.version) and change.series in ("", source.series)
+    )
 
 
 # number, name and changes of those written by hand

@@ -31,6 +31,8 @@ from orchestrator.store.store import write_json
 _SWITCH = "/sys/module/mutant/parameters/number"
 _REACHED = "/sys/module/mutant/parameters/reached"
 _RECORD = -1
+# MUTANT_MARK of mutant.h
+_TEST_MARK = 7
 _MARK = "cowbell-reached:"
 # a test under a mutant may take so many times as long as without one, and so many native seconds besides
 _SLOWER = 5
@@ -111,6 +113,11 @@ class Sweep:
                     write_json(self.folder / "reach.json", _REACHES.dump_python(self.reach, mode="json"))
                     if not result.is_guest_usable or program.test.may_crash:
                         break
+
+        if self.programs and not any(self.reach[program.test.id].passed for program in self.programs):
+            raise StageFailure(
+                "run", "no test passes without a mistake", where=str(self.folder / "reach.json")
+            )
 
     def _find_reach(self, program: Program) -> Reach | None:
         found = self.reach.get(program.test.id)
@@ -236,7 +243,8 @@ def _wrap(number: int) -> Callable[[str], str]:
     def wrap(start: str) -> str:
         show = f"; printf '\\n%s' {_MARK}; cat {_REACHED}" if number == _RECORD else ""
         on, off = f"echo > {_REACHED}; echo {number} > {_SWITCH}", f"echo 0 > {_SWITCH}"
-        return f"{{ {on}; ({start}); status=$?; {off}{show}; exit $status; }}"
+        mark = f"echo {_TEST_MARK} > /proc/self/oom_score_adj"
+        return f"{{ {on}; ({mark}; {start}); status=$?; {off}{show}; exit $status; }}"
 
     return wrap
 

@@ -13,10 +13,12 @@ from orchestrator.project.condition import Condition
 class CodeChange:
     """In one function, ``code`` becomes another, in which ``MUTANT`` is whether the mutant is on.
 
-    ``code`` must be there once; how it is broken into lines and indented does not matter.
+    ``code`` must be there once; how it is broken into lines and indented does not matter. ``series`` names
+    the series that the code is of, if it is not the tree's.
     """
 
     when: Condition
+    series: str
     file: str
     function: str
     code: str
@@ -44,11 +46,17 @@ class MutantSpec:
 
 
 def _make_change(
-    place: doc.Place, file: str, function: str, code: str, becomes: str, when: Condition | None = None
+    place: doc.Place,
+    file: str,
+    function: str,
+    code: str,
+    becomes: str,
+    when: Condition | None = None,
+    series: str = "",
 ) -> CodeChange:
     if "MUTANT" not in becomes:
         raise ValueError("expected MUTANT in becomes: whether the mutant is on")
-    return CodeChange(when or Condition(), file, function, code, becomes, str(place))
+    return CodeChange(when or Condition(), series, file, function, code, becomes, str(place))
 
 
 _TEXT = doc.scalar(doc.text)
@@ -60,7 +68,7 @@ _SPEC: doc.Shape[MutantSpec] = doc.record(
 _CHANGE = doc.record(
     _make_change,
     {"file": _TEXT, "function": _TEXT, "code": _TEXT, "becomes": _TEXT},
-    {"when": doc.condition},
+    {"when": doc.condition, "series": _TEXT},
 )
 _WRITTEN: doc.Shape[tuple[WrittenMutant, ...]] = doc.record(
     lambda place, mutants: mutants,

@@ -49,9 +49,9 @@ TARGETS = (
         "put mistakes into the kernel, and count those that the tests notice",
         run,
         (
-            ("cowbell mutants ROW=catalogue SERIES=cow SAMPLE=50", "a random sample of 50 mutants"),
+            ("cowbell mutants ROW=mutants SAMPLE=50", "a random sample of 50 mutants, with all tests"),
             (
-                "cowbell mutants ROW=demo MUTANTS='mm/memory.c:do_wp_page:*'",
+                "cowbell mutants ROW=mutants MUTANTS='mm/memory.c:do_wp_page:*'",
                 "all mutants of one function",
             ),
         ),
