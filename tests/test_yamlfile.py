@@ -62,6 +62,16 @@ def test_matrix(tmp_path: Path) -> None:
     assert (plain.series, mended.series, mended.expect) == ("", "cow", ())
 
 
+def test_expectations_of_a_row_follow_those_of_its_variants(tmp_path: Path) -> None:
+    row = (ROOT / "ci" / "matrix.yaml").read_text().split("  - name: x86_64-swap")[1].split("\n\n")[0]
+    own = "      - name: cow\n        expect: [{test: swap.*, status: fail, why: a bug}]"
+    text = "rows:\n  - name: x86_64-swap" + row.replace("      - name: cow", own)
+    (tmp_path / "matrix.yaml").write_text(text)
+    plain, cow = load_matrix(tmp_path / "matrix.yaml")["x86_64-swap"].variants
+    assert [one.test for one in plain.expect] == ["ropin.stablewr[device=stable]"]
+    assert [one.test for one in cow.expect] == ["swap.*", "ropin.stablewr[device=stable]"]
+
+
 def test_every_error_at_once_with_line_and_path(tmp_path: Path) -> None:
     text = spoil(
         ("x86_64", "x86-64"),

@@ -7,7 +7,7 @@ of ``ci/expectations.yaml``. All other tests are expected to pass.
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
@@ -115,6 +115,7 @@ def _make_row(
     limits: TimeLimits,
     variants: tuple[Variant, ...],
     runner: Runner | None = None,
+    expect: tuple[Expectation, ...] = (),
 ) -> Row:
     if not variants or not tests:
         raise ValueError(f"{'tests' if variants else 'variants'}: expected at least one")
@@ -130,7 +131,7 @@ def _make_row(
         guest=guest.shape,
         tests=tests,
         limits=limits,
-        variants=variants,
+        variants=tuple(replace(one, expect=(*one.expect, *expect)) for one in variants),
         runner=runner or Runner(),
         places=guest.places,
         where=f"{place.file}:{place.line}",
@@ -148,6 +149,7 @@ _EXPECTATIONS: Shape[tuple[Expectation, ...]] = doc.record(
         )
     },
 )
+_ROW_EXPECTATIONS = doc.list_of(doc.record(_make_expectation, _EXPECTATION, _OPTIONAL))
 _MATRIX: Shape[tuple[Row, ...]] = doc.record(
     lambda place, rows: rows,
     {
@@ -172,17 +174,18 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                             {"name": _TEXT},
                             {
                                 "series": _TEXT,
-                                "expect": doc.list_of(doc.record(_make_expectation, _EXPECTATION, _OPTIONAL)),
+                                "expect": _ROW_EXPECTATIONS,
                             },
                         )
                     ),
                 },
                 {
+                    "expect": _ROW_EXPECTATIONS,
                     "runner": doc.record(
                         lambda place, tags=(), resource="": Runner(tags, resource),
                         {},
                         {"tags": doc.list_of(_TEXT), "resource": _TEXT},
-                    )
+                    ),
                 },
             )
         )
