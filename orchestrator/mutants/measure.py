@@ -77,11 +77,13 @@ def measure(
 ) -> Measurement:
     """Build the image with all mutants, and run the tests on the chosen ones; ``on_result`` sees each."""
     _, schemata = _prepare(job, spec, declared, place)
+    # a wrong word is an error before anything is built
+    named = choose_sites(schemata.sites, choice) if choice.words else []
     mutated = schemata.put_into(job)
     kernel = build_job(mutated, declared, place)
     numbers = find_compiled(kernel)
     sites = [site for site in schemata.sites if site.number in numbers]
-    chosen = choose_sites(sites, choice)
+    chosen = named or choose_sites(sites, choice)
     machine = choose_machine(mutated, kernel, place, accel)
     programs = compile_tests(mutated, kernel, place)
     folder = place.store.path("mutant-results", find_results_dir(machine, place.store).name)
@@ -97,7 +99,10 @@ def measure(
         with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib), sweep.open():
             sweep.find_reach()
             place.progress.stage("mutants", f"{len(chosen)} of {len(sites)}")
-            sweep.try_mutants(chosen, finish)
+            sweep.try_mutants([site for site in chosen if site.number in numbers], finish)
+    for site in chosen:
+        if site.number not in numbers:
+            results[site.name] = MutantResult(site, State.LEFT_OUT)
     return Measurement(
         kernel.request.subject,
         kernel.request.source.commit,

@@ -14,7 +14,7 @@ from orchestrator.status import Status
 
 
 class State(StrEnum):
-    """What became of a mutant. Only the first counts as noticed, and the last two count neither way."""
+    """What became of a mutant. Only the first counts as noticed, and the last three count neither way."""
 
     KILLED = "killed"
     BROKEN = "only broken or timed out"
@@ -22,6 +22,7 @@ class State(StrEnum):
     UNREACHED = "not reached"
     PENDING = "not run"
     EQUIVALENT = "equivalent"
+    LEFT_OUT = "not compiled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,11 @@ def find_state(
     return State.ALIVE
 
 
+_UNCOUNTED = (State.PENDING, State.EQUIVALENT, State.LEFT_OUT)
+
+
 def compute_score(results: Iterable[MutantResult]) -> Score:
-    counted = [one for one in results if one.state not in (State.EQUIVALENT, State.PENDING)]
+    counted = [one for one in results if one.state not in _UNCOUNTED]
     killed = sum(one.state is State.KILLED for one in counted)
     return Score(killed, len(counted), find_interval(Rate(killed, len(counted))))
 
@@ -147,5 +151,5 @@ def render(found: Measurement) -> str:
 
 _SHORT: Mapping[State, str] = {
     State.KILLED: "killed", State.BROKEN: "broken", State.ALIVE: "alive", State.UNREACHED: "unreached",
-    State.PENDING: "pending", State.EQUIVALENT: "equivalent",
+    State.PENDING: "pending", State.EQUIVALENT: "equivalent", State.LEFT_OUT: "uncompiled",
 }  # fmt: skip
