@@ -137,7 +137,7 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
     guests = find_descendants(child.pid or 0, "qemu-system")
     assert len(guests) == 2
     child.sendintr()
-    child.expect("interrupted; what was done is kept, the same command goes on from there")
+    child.expect("interrupted; the same command continues where it stopped")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
