@@ -31,60 +31,45 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    job: str
-    arch: str
-    kernel: str
-    symbols: list[Symbol]
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigReport:
-    """One kernel of one row: its version, and the outcome of each symbol in the order of the fragments."""
+    """One kernel of one row, and the outcome of each symbol in the order of the fragments."""
 
     job: str
     arch: str
     kernel: str
-    outcomes: tuple[SymbolOutcome, ...]
+    symbols: tuple[Symbol, ...]
 
     @property
     def is_bad(self) -> bool:
-        return any(outcome.is_error for outcome in self.outcomes)
+        return any(symbol.is_error for symbol in self.symbols)
 
 
-def make_reports(prepared: Mapping[str, Prepared]) -> Iterator[ConfigReport]:
+def make_reports(prepared: Mapping[str, Prepared]) -> Iterator[KernelConfig]:
     """A report for each job whose config was checked; one whose series is not for its tree has none."""
     for name, job in prepared.items():
         if job.request and job.outcomes is not None:
-            request = job.request
-            yield ConfigReport(name, request.arch.name, request.subject, job.outcomes)
+            request, symbols = job.request, tuple(map(_describe, job.outcomes))
+            yield KernelConfig(name, request.arch.name, request.subject, symbols)
 
 
-def render_text(reports: Sequence[ConfigReport]) -> str:
-    lines = []
-    for report in reports:
-        counts = Counter(outcome.state for outcome in report.outcomes)
-        counted = ", ".join(f"{number} {state}" for state, number in counts.items())
-        lines.append(f"{report.job}: {report.kernel}, {report.arch}: {counted}")
-        for outcome in report.outcomes:
-            asked = outcome.request
-            mark = "ERROR" if outcome.is_error else ""
-            told = f"{outcome.taken or asked.symbol}={asked.value}"
-            if outcome.got != asked.value:
-                told += f", got {outcome.got}"
-            lines.append(f"  {mark:<5} {outcome.state:<11} {told}  # {asked.where}")
-            if outcome.reason:
-                lines += [f"{'':<20}{line}" for line in outcome.reason.splitlines()]
-    return "\n".join(lines) + "\n"
-
-
-def list_kernels(reports: Sequence[ConfigReport]) -> list[KernelConfig]:
-    """The reports as ``cowbell schema config`` describes them."""
-    return [KernelConfig(r.job, r.arch, r.kernel, list(map(_list_symbol, r.outcomes))) for r in reports]
-
-
-def _list_symbol(outcome: SymbolOutcome) -> Symbol:
+def _describe(outcome: SymbolOutcome) -> Symbol:
     asked = outcome.request
     return Symbol(
         asked.symbol, outcome.taken, asked.value, outcome.got, outcome.state, outcome.is_error,
         outcome.reason, asked.where,
     )  # fmt: skip
+
+
+def render_text(reports: Sequence[KernelConfig]) -> str:
+    lines = []
+    for report in reports:
+        counts = Counter(symbol.state for symbol in report.symbols)
+        counted = ", ".join(f"{number} {state}" for state, number in counts.items())
+        lines.append(f"{report.job}: {report.kernel}, {report.arch}: {counted}")
+        for one in report.symbols:
+            text = f"{one.taken or one.symbol}={one.requested}"
+            if one.got != one.requested:
+                text += f", got {one.got}"
+            lines.append(f"  {'ERROR' if one.is_error else '':<5} {one.state:<11} {text}  # {one.where}")
+            if one.reason:
+                lines += [f"{'':<20}{line}" for line in one.reason.splitlines()]
+    return "\n".join(lines) + "\n"

@@ -33,8 +33,7 @@ def run_rows(call: Call) -> int:
             call.show(f"{src.source_id} {src.tree} {src.version} {src.series or '-'} {src.commit}\n")
     if "config" in targets:
         reports = list(configreport.make_reports(prepared))
-        kernels = configreport.list_kernels(reports)
-        call.show_product("config", configreport.render_text, reports, kernels=kernels)
+        call.show_product("config", configreport.render_text, reports, kernels=reports)
         status = int(any(report.is_bad for report in reports))
     if "test" in targets:
         run_id, is_new = pipeline.run_jobs(jobs, declared, place, request.accel, call.command, goal, prepared)
