@@ -37,6 +37,8 @@ _MARK = "cowbell-reached:"
 # a test under a mutant may take so many times as long as without one, and so many native seconds besides
 _SLOWER = 5
 _MORE_S = 4.0
+# a race that takes longer, in native seconds, would take most of the time of all mutants
+_LONGEST_S = 6.0
 _KILLS = (Status.FAIL, Status.CRASH)
 
 
@@ -114,6 +116,9 @@ class Sweep:
                     if not result.is_guest_usable or program.test.may_crash:
                         break
 
+        for name, reach in self.reach.items():
+            if reach.passed and not self._is_used(reach):
+                self.progress.note(f"{name} takes {reach.duration_s:.0f} s, and is not run on mutants")
         if self.programs and not any(self.reach[program.test.id].passed for program in self.programs):
             raise StageFailure(
                 "run", "no test passes without a mistake", where=str(self.folder / "reach.json")
@@ -122,6 +127,9 @@ class Sweep:
     def _find_reach(self, program: Program) -> Reach | None:
         found = self.reach.get(program.test.id)
         return found if found and found.program_id == program.program_id else None
+
+    def _is_used(self, reach: Reach) -> bool:
+        return bool(reach.passed) and reach.duration_s <= _LONGEST_S * self.machine.time_scale
 
     def list_tests(self, site: Site) -> list[Program]:
         """The tests that reach a mutant; first those that killed another of its function, then short ones."""
@@ -132,7 +140,9 @@ class Sweep:
             if outcome.is_kill and name.split(":")[:2] == site.name.split(":")[:2]
         }
         able = [
-            p for p in self.programs if (r := self._find_reach(p)) and r.passed and site.number in r.reached
+            program
+            for program in self.programs
+            if (reach := self._find_reach(program)) and self._is_used(reach) and site.number in reach.reached
         ]
         return sorted(able, key=lambda p: (p.test.id not in killers, self.reach[p.test.id].duration_s))
 
