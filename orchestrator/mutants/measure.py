@@ -77,13 +77,12 @@ def measure(
 ) -> Measurement:
     """Build the image with all mutants, and run the tests on the chosen ones; ``on_result`` sees each."""
     _, schemata = _prepare(job, spec, declared, place)
-    # a wrong word is an error before anything is built
-    named = choose_sites(schemata.sites, choice) if choice.words else []
+    # before anything is built: a wrong word is an error, and a dry run lists the same mutants
+    chosen = choose_sites(schemata.sites, choice)
     mutated = schemata.put_into(job)
     kernel = build_job(mutated, declared, place)
     numbers = find_compiled(kernel)
-    sites = [site for site in schemata.sites if site.number in numbers]
-    chosen = named or choose_sites(sites, choice)
+    compiled = [site for site in chosen if site.number in numbers]
     machine = choose_machine(mutated, kernel, place, accel)
     programs = compile_tests(mutated, kernel, place)
     folder = place.store.path("mutant-results", find_results_dir(machine, place.store).name)
@@ -92,22 +91,19 @@ def measure(
         sweep = Sweep(machine, programs, place.lib_dir, folder, place.progress)
 
         def finish(site: Site) -> None:
-            place.progress.count(len(results), len(chosen))
+            place.progress.count(len(results), len(compiled))
             results[site.name] = _describe(site, sweep, spec)
             on_result(results[site.name])
 
         with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib), sweep.open():
             sweep.find_reach()
-            place.progress.stage("mutants", f"{len(chosen)} of {len(sites)}")
-            sweep.try_mutants([site for site in chosen if site.number in numbers], finish)
-    for site in chosen:
-        if site.number not in numbers:
-            results[site.name] = MutantResult(site, State.LEFT_OUT)
+            place.progress.stage("mutants", f"{len(compiled)} of {len(numbers)}")
+            sweep.try_mutants(compiled, finish)
     return Measurement(
         kernel.request.subject,
         kernel.request.source.commit,
-        tuple(results.values()),
-        len(sites),
+        tuple(results.get(site.name) or MutantResult(site, State.LEFT_OUT) for site in chosen),
+        len(numbers),
         len(schemata.sites),
         tuple(program.test.id for program in programs),
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Mutation operators: finds the mutation sites of C functions, and writes all of them into the source.
 
-Each site is an expression or a statement with a number. With ``mutant=NUMBER`` the kernel does the mistake,
+Each site is an expression or a statement with a number. Switched on by it, the kernel does the mistake,
 otherwise what was written. Nothing is mutated that does not parse, that is constant for the compiler, that is
 an assertion or a statistic, or that only a loop's condition ends.
 """

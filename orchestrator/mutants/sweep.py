@@ -24,7 +24,14 @@ from orchestrator.mutants.operators import Site
 from orchestrator.process.progress import Progress
 from orchestrator.result.finding import Finding, judge_result
 from orchestrator.result.record import TrialResult
-from orchestrator.run.runner import Program, compile_imports, make_boot_dir, push_tests, run_test
+from orchestrator.run.runner import (
+    Program,
+    compile_imports,
+    make_boot_dir,
+    push_tests,
+    remove_stale_images,
+    run_test,
+)
 from orchestrator.status import Status
 from orchestrator.store.store import write_json
 
@@ -44,7 +51,7 @@ _KILLS = (Status.FAIL, Status.CRASH)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one test came to on one mutant: the worst subtest, its status and its reason."""
+    """The result of one test on one mutant: the status of its worst subtest, and the reason."""
 
     test: str
     program_id: str
@@ -201,6 +208,7 @@ class Sweep:
     @contextlib.contextmanager
     def open(self) -> Iterator["Sweep"]:
         """Inside the block, tests run; the guest is booted and saved once, for the first that does."""
+        remove_stale_images(self.folder)
         with tempfile.TemporaryDirectory(prefix="saved-", dir=self.folder) as place:
             self._place = Path(place)
             yield self

@@ -99,7 +99,7 @@ def run_tests(
     A test is repeated as long as ``is_wanted_again`` is true for its last result. Raises ``StageFailure`` if
     a guest does not boot and ``InfraError`` if QEMU is killed; results that were yielded remain valid.
     """
-    _remove_stale_images(folder)
+    remove_stale_images(folder)
     pending = list(programs)
     saved: Snapshot | None = None
     with contextlib.ExitStack() as stack:
@@ -148,7 +148,7 @@ def _run_in_guest(
             return
 
 
-def _remove_stale_images(folder: Path) -> None:
+def remove_stale_images(folder: Path) -> None:
     """Remove the images of a killed run; a running guest keeps its open files."""
     for image in folder.glob("boot-*/*.qcow2"):
         image.unlink(missing_ok=True)

@@ -78,7 +78,7 @@ TARGETS = (
         run_merge,
         (
             ("cowbell merge ~/other-store", "import everything that is new"),
-            ("cowbell merge ROW=demo earned", "also make one run of row demo, with what is missing"),
+            ("cowbell merge ROW=demo shards", "also make one run of row demo, with what is missing"),
         ),
         variables=("ROW", "KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT"),
         products=("merge",),
