@@ -312,19 +312,19 @@ def test_demo_row_on_the_newest_kernel(kernel_store_root: Path) -> None:
 
 MUST_UNSHARE = "mm/gup.c:gup_must_unshare"
 MUTANTS = {
-    f"{MUST_UNSHARE}:if-always:1": "killed",
-    f"{MUST_UNSHARE}:if-always:2": "killed",
+    f"{MUST_UNSHARE}:if-always:6": "killed",
+    f"{MUST_UNSHARE}:if-always:8": "killed",
     # a fast reference is only tried again, slowly
-    f"{MUST_UNSHARE}:if-never:1": "alive",
+    f"{MUST_UNSHARE}:if-never:6": "alive",
     # a page in swap, and a page of a file
-    f"{MUST_UNSHARE}:drop-operand:3": "not reached",
+    f"{MUST_UNSHARE}:drop-operand:9": "not reached",
     # the config has no KSM
-    "mm/ksm.c:cmp_and_merge_page:if-never:1": "not compiled",
-    "mm/mremap.c:move_ptes:drop-call:1": "",
-    "mm/memory.c:wp_page_copy:drop-maker:1": "",
-    "mm/memory.c:do_wp_page:if-never:3": "",
-    "mm/memory.c:copy_present_page:if-always:1": "",
-    "mm/gup.c:follow_page_pte:if-never:1": "",
+    "mm/ksm.c:cmp_and_merge_page:if-never:13": "not compiled",
+    "mm/mremap.c:move_ptes:drop-call:66": "",
+    "mm/memory.c:wp_page_copy:drop-maker:84": "",
+    "mm/memory.c:do_wp_page:if-never:20": "",
+    "mm/memory.c:copy_present_page:if-always:9": "",
+    "mm/gup.c:follow_page_pte:if-never:20": "",
 }
 
 
@@ -343,7 +343,7 @@ def test_mutants(demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: 
     assert product["score"]["killed"] == len(killed) and product["score"]["total"] == len(MUTANTS) - 1
     for one in killed:
         assert one["outcomes"][-1]["status"] in ("fail", "crash")
-    (secret,) = [one for one in killed if one["site"]["name"].endswith("if-always:1")]
+    (secret,) = [one for one in killed if one["site"]["name"].endswith("if-always:6")]
     assert secret["outcomes"][-1]["test"].startswith("vmsplice.child-")
     assert (tmp_path / "mutants.html").read_text().count("<tr id=") == len(MUTANTS)
     # everything is known: no mutant is run again

@@ -20,7 +20,7 @@ from orchestrator.mutants.score import (
     find_state,
     render,
 )
-from orchestrator.mutants.sweep import Outcome
+from orchestrator.mutants.sweep import Outcome, decide
 from orchestrator.project.mutants import load_mutants, load_written
 from orchestrator.status import Status
 from tests.conftest import ROOT
@@ -97,7 +97,7 @@ def test_sites_are_those_of_the_functions_by_operator() -> None:
         "drop-maker": 1, "drop-assignment": 1, "drop-flag": 1,
     }  # fmt: skip
     by_name = {site.name: site for site in sites}
-    assert (by_name["mm/a.c:work:drop-maker:1"].line, by_name["mm/a.c:work:drop-maker:1"].code) == (
+    assert (by_name["mm/a.c:work:drop-maker:8"].line, by_name["mm/a.c:work:drop-maker:8"].code) == (
         15,
         "pte_mkdirty(pte)",
     )
@@ -115,16 +115,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "given", "without", "with_it"),
     [
-        ("drop-pair:1", "1 3", "5 11 0", "5 11 0"),
-        ("if-never:1", "1 3", "5 11 0", "9 11 0"),
-        ("if-always:1", "0 0", "9 11 0", "5 11 0"),
-        ("drop-operand:1", "0 3", "9 11 0", "5 11 0"),
-        ("drop-operand:2", "1 0", "9 11 0", "5 11 0"),
-        ("off-by-one:1", "1 2", "9 11 0", "5 11 0"),
-        ("drop-maker:1", "1 3", "5 11 0", "1 11 0"),
-        ("drop-call:1", "1 3", "5 11 0", "0 11 0"),
-        ("drop-assignment:1", "1 3", "5 11 0", "5 8 0"),
-        ("drop-flag:1", "1 3", "5 11 0", "5 9 0"),
+        ("drop-pair:5", "1 3", "5 11 0", "5 11 0"),
+        ("if-never:7", "1 3", "5 11 0", "9 11 0"),
+        ("if-always:7", "0 0", "9 11 0", "5 11 0"),
+        ("drop-operand:7", "0 3", "9 11 0", "5 11 0"),
+        ("drop-operand:7.2", "1 0", "9 11 0", "5 11 0"),
+        ("off-by-one:7", "1 2", "9 11 0", "5 11 0"),
+        ("drop-maker:8", "1 3", "5 11 0", "1 11 0"),
+        ("drop-call:8", "1 3", "5 11 0", "0 11 0"),
+        ("drop-assignment:12", "1 3", "5 11 0", "5 8 0"),
+        ("drop-flag:12", "1 3", "5 11 0", "5 9 0"),
     ],
 )
 def test_a_mutant_does_its_mistake_only_when_it_is_on(
@@ -193,6 +193,31 @@ def test_state_of_a_mutant(
     )
 
 
+BROKEN = Outcome("vmsplice.oom", "1", Status.BROKEN, "no memory")
+PASSED_THEN = Outcome("vmsplice.oom", "1", Status.PASS, "")
+CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG")
+
+
+@pytest.mark.parametrize(
+    ("runs", "decided"),
+    [
+        ([], None),
+        ([PASSED_THEN], PASSED_THEN),
+        ([KILLED], None),
+        ([KILLED, CRASHED], CRASHED),
+        # failed once: by chance
+        ([KILLED, PASSED_THEN], None),
+        ([KILLED, PASSED_THEN, PASSED_THEN], PASSED_THEN),
+        ([KILLED, PASSED_THEN, KILLED], KILLED),
+        ([BROKEN, TIMED_OUT], TIMED_OUT),
+        ([BROKEN, KILLED, PASSED_THEN], None),
+        ([BROKEN, KILLED, PASSED_THEN, KILLED], KILLED),
+    ],
+)
+def test_what_is_no_pass_must_happen_twice(runs: list[Outcome], decided: Outcome | None) -> None:
+    assert decide(runs) == decided
+
+
 def test_score_counts_kills_among_all_that_are_not_equivalent() -> None:
     states = [
         *[State.KILLED] * 6,
@@ -236,6 +261,12 @@ def test_code_is_replaced_whatever_its_white_space() -> None:
     assert line == 15
 
 
+def test_other_code_stays_on_its_line() -> None:
+    text, _ = replace_code(SOURCE.encode(), "work", "else dirty = 9;", "else\n\n\ndirty = 8;")
+    assert b"\telse dirty = 8;\n\n\tfor" in text
+    assert text.count(b"\n") == SOURCE.count("\n")
+
+
 @pytest.mark.parametrize(
     ("function", "code", "what"),
     [
@@ -252,7 +283,7 @@ def test_code_that_is_not_there_once_is_an_error(function: str, code: str, what:
 def test_what_is_written_by_hand_is_not_mutated_again() -> None:
     source = b"int f(int a)\n{\n\tif (a && !mutant(3))\n\t\tg(a);\n\treturn 0;\n}\n"
     _, sites = mutate("a.c", source, ["f"], 1)
-    assert [site.name for site in sites] == ["a.c:f:drop-operand:1", "a.c:f:drop-call:1"]
+    assert [site.name for site in sites] == ["a.c:f:drop-operand:3", "a.c:f:drop-call:4"]
 
 
 def test_wrong_mutants_written_by_hand(tmp_path: Path) -> None:
@@ -269,8 +300,8 @@ def test_wrong_mutants_written_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_written_mutants_have_names_of_their_own() -> None:
-    written = load_written(ROOT / "patches/mutants/mutants.yaml")
-    assert len({mutant.name for mutant in written}) == len(written)
+    written = [mutant for file in (ROOT / "patches/mutants").glob("*.yaml") for mutant in load_written(file)]
+    assert len({mutant.name for mutant in written}) == len(written) >= 40
 
 
 def test_page_shows_each_mutant_with_its_state() -> None:

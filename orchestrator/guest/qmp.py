@@ -53,9 +53,9 @@ class Monitor:
         """Run a QMP command and return its answer; raises ``MonitorGone``."""
         return self._run(self._client.execute(word, arguments), limit_s)
 
-    def ask(self, line: str) -> str:
+    def ask(self, line: str, limit_s: float = _ANSWER_S) -> str:
         """The answer to a command of QEMU's human monitor."""
-        return str(self.execute("human-monitor-command", {"command-line": line}))
+        return str(self.execute("human-monitor-command", {"command-line": line}, limit_s))
 
     def read_status(self) -> str:
         """``running``, ``shutdown``, ``io-error`` and so on: QEMU's RunState."""

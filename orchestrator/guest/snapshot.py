@@ -76,7 +76,7 @@ def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
         boot_id = guest.run(line, Deadline.after(_SAVE_S)).stdout.strip()
         monitor.execute("stop")
         try:
-            if monitor.ask(f"savevm {_SNAPSHOT}").strip():
+            if monitor.ask(f"savevm {_SNAPSHOT}", _SAVE_S).strip():
                 return None
             _copy_images(machine, guest.folder, folder)
         finally:

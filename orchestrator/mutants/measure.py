@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measures how many mutants the tests of a job notice."""
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import StageFailure, UsageError
@@ -13,12 +14,25 @@ from orchestrator.mutants.schemata import Schemata, make_schemata
 from orchestrator.mutants.score import Measurement, MutantResult, State, draw_sample, find_state
 from orchestrator.mutants.sweep import Sweep
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.steps import build_job, choose_machine, compile_tests, prepare_job
+from orchestrator.plan.steps import (
+    build_job,
+    choose_machine,
+    compile_tests,
+    make_build_request,
+    prepare_job,
+)
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
+from orchestrator.process.budget import Budget
+from orchestrator.process.progress import Board
+from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.stored import find_results_dir
+from orchestrator.run.runner import remove_stale_images
 from orchestrator.source.repository import Source
+
+# to boot and save a guest takes as long as some of the mutants that are run in it
+_MUTANTS_PER_GUEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +81,10 @@ def choose_sites(sites: Sequence[Site], choice: Choice) -> list[Site]:
 
 
 def measure(
-    job: Job,
-    spec: MutantSpec,
-    choice: Choice,
-    declared: Declarations,
-    place: Workspace,
-    accel: str,
-    on_result: Callable[[MutantResult], None],
+    job: Job, spec: MutantSpec, choice: Choice, declared: Declarations, place: Workspace, accel: str
 ) -> Measurement:
-    """Build the image with all mutants, and run the tests on the chosen ones; ``on_result`` sees each."""
-    _, schemata = _prepare(job, spec, declared, place)
+    """Build the image with all mutants, and run the tests on the chosen ones."""
+    source, schemata = _prepare(job, spec, declared, place)
     # before anything is built: a wrong word is an error, and a dry run lists the same mutants
     chosen = choose_sites(schemata.sites, choice)
     mutated = schemata.put_into(job)
@@ -85,28 +93,70 @@ def measure(
     compiled = [site for site in chosen if site.number in numbers]
     machine = choose_machine(mutated, kernel, place, accel)
     programs = compile_tests(mutated, kernel, place)
-    folder = place.store.path("mutant-results", find_results_dir(machine, place.store).name)
-    results: dict[str, MutantResult] = {}
+    plain = replace(kernel, request=make_build_request(job, source, declared, place))
+    folder = place.store.path(
+        "mutant-results", find_results_dir(replace(machine, kernel=plain), place.store).name
+    )
     with place.store.lock(f"mutant-results-{folder.name}"):
+        remove_stale_images(folder)
         sweep = Sweep(machine, programs, place.lib_dir, folder, place.progress)
-
-        def finish(site: Site) -> None:
-            place.progress.count(len(results), len(compiled))
-            results[site.name] = _describe(site, sweep, spec)
-            on_result(results[site.name])
-
-        with place.budget.guest(machine.shape.cpus, machine.shape.memory_mib), sweep.open():
-            sweep.find_reach()
-            place.progress.stage("mutants", f"{len(compiled)} of {len(numbers)}")
-            sweep.try_mutants(compiled, finish)
+        _work([Task("reach", "", lambda board, budget: _find_reach(sweep, board, budget))], place)
+        sweep.load()
+        place.progress.stage("mutants", f"{len(compiled)} of {len(numbers)}")
+        _work(list(_make_tasks(sweep, compiled, spec, place)), place)
+        sweep.load()
     return Measurement(
         kernel.request.subject,
         kernel.request.source.commit,
-        tuple(results.get(site.name) or MutantResult(site, State.LEFT_OUT) for site in chosen),
+        tuple(
+            _describe(site, sweep, spec) if site.number in numbers else MutantResult(site, State.LEFT_OUT)
+            for site in chosen
+        ),
         len(numbers),
         len(schemata.sites),
         tuple(program.test.id for program in programs),
     )
+
+
+def _work(tasks: Sequence[Task[None]], place: Workspace) -> None:
+    """Do the tasks in as many guests as there are cores for; outcomes are kept also if one of them fails."""
+    try:
+        work(tasks, place.limits, place.progress)
+    except Stopped as stopped:
+        raise ExceptionGroup("mutants", stopped.errors) from None
+
+
+def _find_reach(sweep: Sweep, board: Board, budget: Budget) -> None:
+    with _open(replace(sweep, progress=board), budget) as own:
+        own.find_reach()
+
+
+@contextlib.contextmanager
+def _open(sweep: Sweep, budget: Budget) -> Iterator[Sweep]:
+    """A worker's own sweep, inside the block with a guest of its own."""
+    shape = sweep.machine.shape
+    with budget.guest(shape.cpus, shape.memory_mib), sweep.open():
+        yield sweep
+
+
+def _make_tasks(
+    sweep: Sweep, sites: Sequence[Site], spec: MutantSpec, place: Workspace
+) -> Iterator[Task[None]]:
+    """A task boots one guest and saves it for all its mutants."""
+    count = _MUTANTS_PER_GUEST if place.limits.cores else max(1, len(sites))
+    for number, begin in enumerate(range(0, len(sites), count), 1):
+        share = sites[begin : begin + count]
+
+        def call(board: Board, budget: Budget, share: Sequence[Site] = share) -> None:
+            with _open(replace(sweep, progress=board), budget) as own:
+                for done, site in enumerate(share):
+                    board.count(done, len(share))
+                    own.try_mutant(site)
+                    one = _describe(site, own, spec)
+                    last = f": {one.last.test}, {one.last.reason}" if one.last else ""
+                    board.note(f"{one.state}: {site.name}{last}")
+
+        yield Task(f"mutants {number}", "", call)
 
 
 def _describe(site: Site, sweep: Sweep, spec: MutantSpec) -> MutantResult:

@@ -24,12 +24,12 @@ _HARMLESS = re.compile(
     r"dec_mm_counter|might_|cond_resched|lockdep_|pr_|print|printk|dump_|build|data_race|prefetch|"
     r"mem_cgroup_|psi_|delayacct|task_io_|lru_gen_|workingset_|perf_|cpuset_|mm_account|add_mm_rss|init_rss|"
     r"page_counter|vm_events|this_cpu_|__this_cpu|INIT_|init_|kfree|kvfree|free_|mempool_free|page_table_check|"
-    r"sync_mm_rss|update_mmu|reliable_|hugetlb_count|set_page_owner|split_page_owner|ksm_might|barrier$"
+    r"arch_(?:enter|leave)_lazy|sync_mm_rss|update_mmu|reliable_|hugetlb_count|set_page_owner|split_page_owner|ksm_might|barrier$"
 )
+_ASSERTION = re.compile(rb"\b(?:VM_)?(?:WARN|BUG)_ON")
 # a lock alone, without its counterpart, is only a hang
 _LOCKS = re.compile(
-    r"(?:raw_|_)*(?:spin|read|write|mutex|down|up|lock|unlock|anon_vma_(?:un)?lock|i_mmap_(?:un)?lock|"
-    r"mmap_(?:read|write)|pte_unmap|rcu_read|local_irq|folio_(?:un)?lock|mutex)"
+    r"(?:\w*_)?(?<!dirty_)(?:un|try)?lock(?:_\w*)?$|(?:down|up)_(?:read|write)|pte_unmap|local_irq_|\w*seqcount_(?:begin|end)$"
 )
 _PAIRS = {
     "spin_lock": "spin_unlock",
@@ -41,6 +41,7 @@ _PAIRS = {
     "folio_get": "folio_put",
     "i_mmap_lock_write": "i_mmap_unlock_write",
     "anon_vma_lock_write": "anon_vma_unlock_write",
+    "take_rmap_locks": "drop_rmap_locks",
 }
 # entry = mk(entry): what is made of a page table entry
 _MAKERS = re.compile(
@@ -68,7 +69,11 @@ WRITTEN = "written"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One mutant. ``name`` is file:function:operator:n, counted in the function; ``code`` what it changes."""
+    """One mutant: ``code`` is what it changes.
+
+    ``name`` is file:function:operator:n, where n is the line counted from the function's first, or a name for
+    those that people wrote. Of several on one line, the second ends in ``.2``.
+    """
 
     number: int
     name: str
@@ -84,8 +89,17 @@ class Site:
         return self.name.split(":")[1]
 
     @property
+    def function_name(self) -> str:
+        return f"{self.file}:{self.function}"
+
+    @property
     def operator(self) -> str:
         return self.name.split(":")[2]
+
+    @property
+    def identity(self) -> str:
+        """Names the mutant in each source that has the same code there, whatever its number."""
+        return f"{self.name} {self.code}"
 
 
 @cache
@@ -107,7 +121,7 @@ def mutate(file: str, text: bytes, functions: Sequence[str], first: int) -> tupl
         if any(fnmatchcase(name, wanted) for wanted in functions):
             body = node.child_by_field_name("body")
             assert body
-            parts += [text[at : body.start_byte], writer.write_function(name, body)]
+            parts += [text[at : body.start_byte], writer.write_function(name, node, body)]
             at = body.end_byte
     return b"".join([*parts, text[at:]]), writer.sites
 
@@ -120,6 +134,7 @@ def list_functions(text: bytes) -> list[str]:
 def replace_code(text: bytes, function: str, code: str, becomes: str) -> tuple[bytes, int]:
     """The source with other code in a function, and the line where; white space does not matter.
 
+    All else stays on its line.
     Raises ``ValueError`` unless the function is there, and the code in it once.
     """
     bodies = [
@@ -132,7 +147,9 @@ def replace_code(text: bytes, function: str, code: str, becomes: str) -> tuple[b
     if len(found) != 1:
         raise ValueError(f"the code is in {function} {len(found)} times: {' '.join(code.split())}")
     at, end = found[0].span()
-    return text[:at] + becomes.encode() + text[end:], text.count(b"\n", 0, at) + 1
+    padding = b"\n" * text.count(b"\n", at, end)
+    changed = " ".join(becomes.split()).encode()
+    return text[:at] + changed + padding + text[end:], text.count(b"\n", 0, at) + 1
 
 
 def _list_functions(node: "Node", text: bytes) -> Iterator[tuple["Node", str]]:
@@ -155,20 +172,24 @@ class _Writer:
     next: int
     sites: list[Site] = field(default_factory=list)
     _function: str = ""
-    _counts: dict[str, int] = field(default_factory=dict)
+    _first_row: int = 0
+    _counts: dict[tuple[str, int], int] = field(default_factory=dict)
     # by call and arguments, the number of the mutant that drops both halves of a pair
     _pairs: dict[tuple[str, bytes], int] = field(default_factory=dict)
 
-    def write_function(self, name: str, body: "Node") -> bytes:
+    def write_function(self, name: str, function: "Node", body: "Node") -> bytes:
         self._function, self._counts, self._pairs = name, {}, {}
+        self._first_row = function.start_point.row
         self._find_pairs(body)
         return self._write(body)
 
     def _add(self, operator: str, node: "Node") -> int:
-        count = self._counts[operator] = self._counts.get(operator, 0) + 1
+        row = node.start_point.row
+        count = self._counts[operator, row] = self._counts.get((operator, row), 0) + 1
+        place = f"{row - self._first_row + 1}{f'.{count}' if count > 1 else ''}"
         code = " ".join(self._source(node).decode(errors="replace").split())
-        name = f"{self.file}:{self._function}:{operator}:{count}"
-        self.sites.append(Site(self.next, name, node.start_point.row + 1, code[:160]))
+        name = f"{self.file}:{self._function}:{operator}:{place}"
+        self.sites.append(Site(self.next, name, row + 1, code[:160]))
         self.next += 1
         return self.next - 1
 
@@ -219,6 +240,8 @@ class _Writer:
     def _wrap_as_part(self, node: "Node", inner: bytes) -> bytes:
         """What the node's parent makes of it: a condition, or an operand of one."""
         parent = node.parent
+        if _ASSERTION.search(self._source(node)):
+            return inner
         if parent and parent.type == "if_statement" and node.type == "parenthesized_expression":
             never, always = self._add("if-never", node), self._add("if-always", node)
             return b"(mutant_false(%d, mutant_true(%d, %s)))" % (never, always, inner)

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs tests on mutants: first which test reaches which mutant, then each mutant's tests until one notices.
 
-Each mutant gets a fresh guest from a snapshot. Everything is kept as it comes: an outcome holds for a program
-of a test, so a changed or new test runs on the mutants that are still alive, and no other.
+Each mutant gets a fresh guest from a snapshot. A first pass is believed; anything else must happen again in
+another guest. Everything is kept as it comes: an outcome holds for a program of a test, so a changed or new
+test runs on the mutants that are still alive, and no other.
 """
 
 import contextlib
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.guest.boot import boot_guest
@@ -29,7 +31,6 @@ from orchestrator.run.runner import (
     compile_imports,
     make_boot_dir,
     push_tests,
-    remove_stale_images,
     run_test,
 )
 from orchestrator.status import Status
@@ -62,6 +63,20 @@ class Outcome:
     def is_kill(self) -> bool:
         return self.status in _KILLS
 
+    @property
+    def _kind(self) -> str:
+        return "kill" if self.is_kill else "pass" if self.status is Status.PASS else "other"
+
+
+def decide(runs: Sequence[Outcome]) -> Outcome | None:
+    """What the runs of a test on a mutant come to; None if it has to run again.
+
+    A first pass is believed. Anything else, which the host may have caused, must happen twice.
+    """
+    if runs and runs[0].status is Status.PASS:
+        return runs[0]
+    return next((one for i, one in enumerate(runs) if one._kind in [r._kind for r in runs[:i]]), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -73,13 +88,22 @@ class Reach:
     reached: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    mutant: str
+    outcome: Outcome
+
+
 _REACHES = TypeAdapter(dict[str, Reach])
-_OUTCOMES = TypeAdapter(dict[str, list[Outcome]])
+_RUN = TypeAdapter(_Run)
 
 
 @dataclass(slots=True)
 class Sweep:
-    """The state of all mutants of one image in one guest shape, kept in ``folder``."""
+    """The state of all mutants of one image in one guest shape.
+
+    ``folder`` is that of the kernel without mutants, so that outcomes outlive a change of other mutants.
+    """
 
     machine: Machine
     programs: Sequence[Program]
@@ -87,17 +111,43 @@ class Sweep:
     folder: Path
     progress: Progress
     reach: dict[str, Reach] = field(default_factory=dict)
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    # by mutant and program
+    runs: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)
     _saved: Snapshot | None = None
     _is_saved: bool = False
     _place: Path = Path()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (path := self.folder / "reach.json").exists():
-            self.reach = _REACHES.validate_json(path.read_bytes())
-        if (path := self.folder / "outcomes.json").exists():
-            self.outcomes = _OUTCOMES.validate_json(path.read_bytes())
+        self.load()
+
+    @property
+    def _reach_file(self) -> Path:
+        return self.folder / f"reach-{self.machine.kernel.request.build_id}.json"
+
+    @property
+    def _runs_file(self) -> Path:
+        return self.folder / "runs.jsonl"
+
+    def load(self) -> None:
+        """Read what all workers have kept; a line that a killed one did not finish is ignored."""
+        if self._reach_file.exists():
+            self.reach = _REACHES.validate_json(self._reach_file.read_bytes())
+        self.runs = {}
+        if self._runs_file.exists():
+            for line in self._runs_file.read_text().splitlines():
+                with contextlib.suppress(ValidationError):
+                    self._add(_RUN.validate_json(line))
+
+    def _add(self, run: _Run) -> None:
+        self.runs.setdefault(run.mutant, {}).setdefault(run.outcome.program_id, []).append(run.outcome)
+
+    def _keep(self, site: Site, outcome: Outcome) -> None:
+        run = _Run(site.identity, outcome)
+        self._add(run)
+        # begins on a line of its own, also after one that was cut
+        with self._runs_file.open("ab") as file:
+            file.write(b"\n" + _RUN.dump_json(run))
 
     def find_reach(self) -> None:
         """Run each test without a mistake, recording the mutants that it reaches."""
@@ -119,7 +169,7 @@ class Sweep:
                         tuple(one.name for one in found if one.status is Status.PASS),
                         tuple(_read_bitmap(bitmap)),
                     )
-                    write_json(self.folder / "reach.json", _REACHES.dump_python(self.reach, mode="json"))
+                    write_json(self._reach_file, _REACHES.dump_python(self.reach, mode="json"))
                     if not result.is_guest_usable or program.test.may_crash:
                         break
 
@@ -127,9 +177,7 @@ class Sweep:
             if reach.passed and not self._is_used(reach):
                 self.progress.note(f"{name} takes {reach.duration_s:.0f} s, and is not run on mutants")
         if self.programs and not any(self.reach[program.test.id].passed for program in self.programs):
-            raise StageFailure(
-                "run", "no test passes without a mistake", where=str(self.folder / "reach.json")
-            )
+            raise StageFailure("run", "no test passes without a mistake", where=str(self._reach_file))
 
     def _find_reach(self, program: Program) -> Reach | None:
         found = self.reach.get(program.test.id)
@@ -139,58 +187,67 @@ class Sweep:
         return bool(reach.passed) and reach.duration_s <= _LONGEST_S * self.machine.time_scale
 
     def list_tests(self, site: Site) -> list[Program]:
-        """The tests that reach a mutant; first those that killed another of its function, then short ones."""
-        killers = {
-            outcome.test
-            for name, each in self.outcomes.items()
-            for outcome in each
-            if outcome.is_kill and name.split(":")[:2] == site.name.split(":")[:2]
-        }
+        """The tests that reach a mutant; first those that killed others of its function, then of its file."""
         able = [
             program
             for program in self.programs
             if (reach := self._find_reach(program)) and self._is_used(reach) and site.number in reach.reached
         ]
-        return sorted(able, key=lambda p: (p.test.id not in killers, self.reach[p.test.id].duration_s))
+        in_function, in_file = (self._count_kills(f"{start}:") for start in (site.function_name, site.file))
+        return sorted(
+            able,
+            key=lambda p: (
+                -in_function[p.program_id],
+                -in_file[p.program_id],
+                self.reach[p.test.id].duration_s,
+            ),
+        )
+
+    def _count_kills(self, start: str) -> Counter[str]:
+        """How many mutants, whose name has this start, each program killed."""
+        return Counter(
+            program
+            for mutant, by_program in self.runs.items()
+            if mutant.startswith(start)
+            for program, runs in by_program.items()
+            if (outcome := decide(runs)) and outcome.is_kill
+        )
 
     def list_outcomes(self, site: Site) -> list[Outcome]:
         """The outcomes of a mutant that hold for the tests as they are."""
-        current = {(program.test.id, program.program_id) for program in self.programs}
-        return [one for one in self.outcomes.get(site.name, []) if (one.test, one.program_id) in current]
+        runs = self.runs.get(site.identity, {})
+        current = {program.program_id for program in self.programs}
+        decided = (decide(each) for program_id, each in runs.items() if program_id in current)
+        return [outcome for outcome in decided if outcome]
 
     def list_missing(self, site: Site) -> list[Program]:
         """The tests that have yet to run on a mutant; none once one has killed it."""
-        known = self.list_outcomes(site)
-        if any(outcome.is_kill for outcome in known):
+        if any(outcome.is_kill for outcome in self.list_outcomes(site)):
             return []
-        done = {(outcome.test, outcome.program_id) for outcome in known}
-        return [p for p in self.list_tests(site) if (p.test.id, p.program_id) not in done]
+        runs = self.runs.get(site.identity, {})
+        missing = [
+            program for program in self.list_tests(site) if not decide(runs.get(program.program_id, []))
+        ]
+        # what is in doubt is decided first
+        return sorted(missing, key=lambda program: program.program_id not in runs)
 
-    def try_mutants(self, sites: Sequence[Site], on_done: Callable[[Site], None]) -> None:
-        """Run the missing tests of each mutant."""
-        for site in sites:
-            pending = self.list_missing(site)
-            while pending:
-                pending = self._try_in_guest(site, pending)
-            on_done(site)
+    def try_mutant(self, site: Site) -> None:
+        """Run the missing tests of a mutant, until one kills it."""
+        while self.list_missing(site):
+            with self._open_guest() as guest:
+                self._try_in_guest(site, guest)
 
-    def _try_in_guest(self, site: Site, pending: list[Program]) -> list[Program]:
-        """Run tests until one kills the mutant or spoils the guest; the tests that are left."""
-        with self._open_guest() as guest:
-            at = guest.ready_at
-            while pending:
-                program, *pending = pending
-                known = self.reach[program.test.id]
-                limit_s = known.duration_s * _SLOWER + _MORE_S * self.machine.time_scale
-                result, at = run_test(guest, program, at, _wrap(site.number), limit_s)
-                outcome = self._judge(program, result)
-                self.outcomes.setdefault(site.name, []).append(outcome)
-                self._save_outcomes()
-                if outcome.is_kill:
-                    return []
-                if outcome.status is not Status.PASS or not result.is_guest_usable:
-                    return pending
-        return pending
+    def _try_in_guest(self, site: Site, guest: Guest) -> None:
+        """Run tests until one does not pass."""
+        at = guest.ready_at
+        for program in self.list_missing(site):
+            known = self.reach[program.test.id]
+            limit_s = known.duration_s * _SLOWER + _MORE_S * self.machine.time_scale
+            result, at = run_test(guest, program, at, _wrap(site.number), limit_s)
+            outcome = self._judge(program, result)
+            self._keep(site, outcome)
+            if outcome.status is not Status.PASS or not result.is_guest_usable:
+                return
 
     def _judge(self, program: Program, result: TrialResult) -> Outcome:
         """The worst of the subtests that pass without the mistake."""
@@ -202,13 +259,9 @@ class Sweep:
                 worst = Outcome(program.test.id, program.program_id, finding.status, finding.reason)
         return worst
 
-    def _save_outcomes(self) -> None:
-        write_json(self.folder / "outcomes.json", _OUTCOMES.dump_python(self.outcomes, mode="json"))
-
     @contextlib.contextmanager
     def open(self) -> Iterator["Sweep"]:
         """Inside the block, tests run; the guest is booted and saved once, for the first that does."""
-        remove_stale_images(self.folder)
         with tempfile.TemporaryDirectory(prefix="saved-", dir=self.folder) as place:
             self._place = Path(place)
             yield self

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the declarations of mutants: ``ci/mutants.yaml`` and ``patches/mutants/mutants.yaml``."""
+"""Reads the declarations of mutants: ``ci/mutants.yaml`` and ``patches/mutants/*.yaml``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

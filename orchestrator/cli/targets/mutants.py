@@ -17,8 +17,8 @@ def run(call: Call) -> int:
 
     layers = list_layers(call.root)[::-1]
     spec = load_mutants(next(path for layer in layers if (path := layer / "ci/mutants.yaml").exists()))
-    written = (layer / "patches/mutants/mutants.yaml" for layer in layers)
-    spec = replace(spec, written=load_written(next(path for path in written if path.exists())))
+    files = sorted(path for layer in layers for path in (layer / "patches/mutants").glob("*.yaml"))
+    spec = replace(spec, written=tuple(mutant for file in files for mutant in load_written(file)))
     job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series, "mutants")
     words = call.settings["MUTANTS"].words
     choice = measure.Choice(words, int(call.value("SAMPLE")), int(call.value("SEED")))
@@ -26,11 +26,7 @@ def run(call: Call) -> int:
         planned = measure.plan_mutants(job, spec, choice, call.known, call.place)
         return call.show_product("mutants", score.render_names, planned, score=None)
 
-    def show(one: score.MutantResult) -> None:
-        last = f": {one.last.test}, {one.last.reason}" if one.last else ""
-        call.terminal.note(f"{one.state}: {one.site.name}{last}")
-
-    found = measure.measure(job, spec, choice, call.known, call.place, call.request.accel, show)
+    found = measure.measure(job, spec, choice, call.known, call.place, call.request.accel)
     call.terminal.stop()
     share = score.compute_score(found.results)
     if call.folder:
