@@ -10,7 +10,7 @@ PACKAGE = ROOT / "orchestrator"
 LAYERS = (
     ("errors", "status"), ("process",), ("store",), ("parse",), ("project",), ("source",), ("kernel",),
     ("guest",), ("result",), ("run",), ("history",), ("report",), ("plan",), ("pipeline",),
-    ("bisect", "gitlab", "mutants"), ("cli",), ("__main__",),
+    ("bisect", "coverage", "gitlab", "mutants"), ("cli",), ("__main__",),
 )  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

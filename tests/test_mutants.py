@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.mutants.measure import Choice, choose_sites
-from orchestrator.mutants.operators import Site, list_functions, mutate, replace_code
+from orchestrator.mutants.operators import Site, mutate
 from orchestrator.mutants.page import render_html
 from orchestrator.mutants.score import (
     Measurement,
@@ -21,6 +21,7 @@ from orchestrator.mutants.score import (
     render,
 )
 from orchestrator.mutants.sweep import Outcome, decide
+from orchestrator.parse.csource import list_functions, replace_code
 from orchestrator.project.mutants import load_mutants, load_written
 from orchestrator.status import Status
 from tests.conftest import ROOT

@@ -23,11 +23,15 @@ BUSY = {
 }
 
 
+def _need_ksm() -> None:
+    if not KSM.exists():
+        gt_skip("the kernel has no KSM")
+
+
 @contextlib.contextmanager
 def ksm_scans() -> "Iterator[None]":
     """ksmd scans without a pause and leaves no page out; all is as it was after the ``with`` block."""
-    if not KSM.exists():
-        gt_skip("the kernel has no KSM")
+    _need_ksm()
     settings = [KSM / name for name in BUSY if (KSM / name).exists()]
     # where a file shows all words that it takes, the one in brackets is set
     before = {path: re.sub(r".*\[(.*)\].*", r"\1", path.read_text().strip()) for path in settings}
@@ -47,6 +51,7 @@ def ksm_merged(memory: Memory, pages: int) -> "Iterator[None]":
     one process on one page frame, except for the zero page, which pages with bytes in them are not on.
     /proc/kpageflags is no evidence: in 6.12 it shows every anonymous page as merged.
     """
+    _need_ksm()
     memory.map.madvise(mmap.MADV_MERGEABLE)
     with ksm_scans():
         while len({memory.frame(page) for page in range(pages)}) > 1:

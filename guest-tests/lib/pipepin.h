@@ -8,6 +8,7 @@
 #define PIPEPIN_H
 #include "guesttest.h"
 #include "pagestate.h"
+#include "partner.h"
 #include <sys/uio.h>
 
 enum { PIPEPIN_OLD = 'o', PIPEPIN_SECRET = 's', PIPEPIN_SLICE = 64 };
@@ -102,27 +103,23 @@ static inline void pipepin_check_child_reads_parent(char *page, size_t length)
 static inline void pipepin_check_parent_reads_child(char *page, size_t length, bool before_fork)
 {
 	char seen[PIPEPIN_SLICE];
-	int ready[2], go[2], spliced[2];
-	pid_t child;
+	struct partner child;
+	int spliced[2];
 
-	gt_need(!pipe(ready) && !pipe(go), "pipes");
 	gt_need(!before_fork || pipepin_splice(spliced, page), "vmsplice");
-	child = gt_fork();
-	if (!child) {
-		close(go[1]);
-		pipepin_sync(go[0], false);
+	if (partner_fork(&child)) {
+		partner_wait(&child);
 		page_touch(page, PIPEPIN_SECRET);
 		memset(page, PIPEPIN_SECRET, PIPEPIN_SLICE);
-		pipepin_sync(ready[1], true);
-		_exit(0);
+		partner_wake(&child);
+		partner_end(&child);
 	}
-	close(ready[1]);
 	gt_need(before_fork || pipepin_splice(spliced, page), "vmsplice");
 	gt_need(!munmap(page, length), "munmap");
-	pipepin_sync(go[1], true);
-	pipepin_sync(ready[0], false);
-	gt_need(read(spliced[0], seen, sizeof(seen)) == sizeof(seen), "reading the spliced page");
-	gt_reap(child);
+	partner_wake(&child);
+	partner_wait(&child);
+	gt_check(read(spliced[0], seen, sizeof(seen)) == sizeof(seen), "the pipe has what was spliced into it");
+	partner_end(&child);
 	pipepin_check_kept(seen, "what the parent reads after the child's write");
 	gt_pass("the parent sees the page as it was at fork");
 }

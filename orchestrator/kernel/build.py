@@ -214,8 +214,18 @@ def _build(
     if "modules" in targets:
         _install_modules(make, build_dir / "build.log", draft / "modules")
         _build_guest_modules(request, make, build_dir, draft / "guest-modules")
+    if "\nCONFIG_GCOV_KERNEL=y\n" in text:
+        # what the counters of gcov belong to
+        _copy_notes(build_dir, draft / "gcno")
     (draft / "config").write_text(text)
     _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
+
+
+def _copy_notes(build_dir: Path, folder: Path) -> None:
+    for path in build_dir.rglob("*.gcno"):
+        target = folder / path.relative_to(build_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def check_config(

@@ -7,16 +7,15 @@ an assertion or a statistic, or that only a loop's condition ends.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InfraError
+from orchestrator.parse.csource import find_functions, is_assertion, walk
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser
+    from tree_sitter import Node
 
 # assertions, statistics, tracing and scheduling points: dropping them breaks no rule
 _HARMLESS = re.compile(
@@ -26,7 +25,6 @@ _HARMLESS = re.compile(
     r"page_counter|vm_events|this_cpu_|__this_cpu|INIT_|init_|kfree|kvfree|free_|mempool_free|page_table_check|"
     r"arch_(?:enter|leave)_lazy|sync_mm_rss|update_mmu|reliable_|hugetlb_count|set_page_owner|split_page_owner|ksm_might|barrier$"
 )
-_ASSERTION = re.compile(rb"\b(?:VM_)?(?:WARN|BUG)_ON")
 # a lock alone, without its counterpart, is only a hang
 _LOCKS = re.compile(
     r"(?:\w*_)?(?<!dirty_)(?:un|try)?lock(?:_\w*)?$|(?:down|up)_(?:read|write)|pte_unmap|local_irq_|\w*seqcount_(?:begin|end)$"
@@ -102,67 +100,17 @@ class Site:
         return f"{self.name} {self.code}"
 
 
-@cache
-def _make_parser() -> "Parser":
-    try:
-        import tree_sitter_c
-        from tree_sitter import Language, Parser
-    except ImportError:
-        raise InfraError("tree-sitter is not installed", hint="pip install 'cowbell[mutants]'") from None
-    return Parser(Language(tree_sitter_c.language()))
-
-
 def mutate(file: str, text: bytes, functions: Sequence[str], first: int) -> tuple[bytes, list[Site]]:
     """The source with every site of the functions, which may be globs; sites are numbered from ``first``."""
-    root = _make_parser().parse(text).root_node
     writer = _Writer(file, text, first)
     parts, at = [], 0
-    for node, name in _list_functions(root, text):
+    for node, name in find_functions(text):
         if any(fnmatchcase(name, wanted) for wanted in functions):
             body = node.child_by_field_name("body")
             assert body
             parts += [text[at : body.start_byte], writer.write_function(name, node, body)]
             at = body.end_byte
     return b"".join([*parts, text[at:]]), writer.sites
-
-
-def list_functions(text: bytes) -> list[str]:
-    """The names of the functions that a file defines."""
-    return [name for _, name in _list_functions(_make_parser().parse(text).root_node, text)]
-
-
-def replace_code(text: bytes, function: str, code: str, becomes: str) -> tuple[bytes, int]:
-    """The source with other code in a function, and the line where; white space does not matter.
-
-    All else stays on its line.
-    Raises ``ValueError`` unless the function is there, and the code in it once.
-    """
-    bodies = [
-        node for node, name in _list_functions(_make_parser().parse(text).root_node, text) if name == function
-    ]
-    if not bodies:
-        raise ValueError(f"there is no function {function}")
-    pattern = re.compile(rb"\s+".join(re.escape(word) for word in code.encode().split()))
-    found = [m for node in bodies for m in pattern.finditer(text, node.start_byte, node.end_byte)]
-    if len(found) != 1:
-        raise ValueError(f"the code is in {function} {len(found)} times: {' '.join(code.split())}")
-    at, end = found[0].span()
-    padding = b"\n" * text.count(b"\n", at, end)
-    changed = " ".join(becomes.split()).encode()
-    return text[:at] + changed + padding + text[end:], text.count(b"\n", 0, at) + 1
-
-
-def _list_functions(node: "Node", text: bytes) -> Iterator[tuple["Node", str]]:
-    for child in node.children:
-        if child.type == "function_definition":
-            inner = child.child_by_field_name("declarator")
-            while inner and inner.type != "function_declarator":
-                inner = inner.child_by_field_name("declarator")
-            name = inner.child_by_field_name("declarator") if inner else None
-            if name and name.type == "identifier" and child.child_by_field_name("body"):
-                yield child, text[name.start_byte : name.end_byte].decode()
-        elif child.type.startswith("preproc_") or child.type == "ERROR":
-            yield from _list_functions(child, text)
 
 
 @dataclass(slots=True)
@@ -240,7 +188,7 @@ class _Writer:
     def _wrap_as_part(self, node: "Node", inner: bytes) -> bytes:
         """What the node's parent makes of it: a condition, or an operand of one."""
         parent = node.parent
-        if _ASSERTION.search(self._source(node)):
+        if is_assertion(self._source(node)):
             return inner
         if parent and parent.type == "if_statement" and node.type == "parenthesized_expression":
             never, always = self._add("if-never", node), self._add("if-always", node)
@@ -311,7 +259,7 @@ class _Writer:
 
     def _find_pairs(self, body: "Node") -> None:
         calls: dict[tuple[str, bytes], Node] = {}
-        for node in _walk(body):
+        for node in walk(body):
             if node.type == "expression_statement" and node.children[0].type == "call_expression":
                 call = node.children[0]
                 calls.setdefault((self._name_call(call), self._arguments(call)), node)
@@ -320,9 +268,3 @@ class _Writer:
             if (other, arguments) in calls:
                 number = self._add("drop-pair", node)
                 self._pairs |= {(name, arguments): number, (other, arguments): number}
-
-
-def _walk(node: "Node") -> Iterator["Node"]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)

@@ -3,16 +3,17 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.mutants import operators
-from orchestrator.mutants.operators import WRITTEN, Site, mutate, replace_code
+from orchestrator.mutants.operators import WRITTEN, Site, mutate
+from orchestrator.parse.csource import replace_code
+from orchestrator.plan.generated import add_patch, export_files_as_patch
 from orchestrator.plan.plan import Job
 from orchestrator.project.mutants import CodeChange, MutantSpec, WrittenMutant
-from orchestrator.source.patch import export_commit
-from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
+from orchestrator.source.repository import Source, export_files, list_files
 from orchestrator.source.series import Patch
 from orchestrator.store.store import Store, make_id
 
@@ -31,11 +32,7 @@ class Schemata:
 
     def put_into(self, job: Job) -> Job:
         """The job with the mutants after its series; all of them are off."""
-        series = job.series
-        name = f"{series.name}+mutants".lstrip("+")
-        patches = (*series.patches, Patch(self.patch, _SUBJECT))
-        variant = replace(job.variant, name=f"{job.variant.name}+mutants")
-        return replace(job, variant=variant, series=replace(series, name=name, patches=patches))
+        return add_patch(job, "mutants", Patch(self.patch, _SUBJECT))
 
 
 def make_schemata(source: Source, spec: MutantSpec, store: Store) -> Schemata:
@@ -54,7 +51,7 @@ def make_schemata(source: Source, spec: MutantSpec, store: Store) -> Schemata:
     def fill(draft: Path) -> None:
         with store.scratch("mutants") as tree:
             sites = _write(source, functions, written, tree, store)
-            export_commit(open_repository(store), _commit(source, tree, store), draft, 1)
+            export_files_as_patch(source, tree, _SUBJECT, draft, store)
         (draft / "sites.json").write_text(json.dumps([asdict(site) for site in sites], indent=1) + "\n")
 
     folder = store.publish("mutants", identity, fill)
@@ -123,14 +120,3 @@ def _write_changes(written: _Written, tree: Path) -> Iterator[Site]:
                 code = " ".join(change.becomes.split())
                 yield Site(number, f"{change.file}:{change.function}:{WRITTEN}:{name}", line, code)
     raise_all(errors)
-
-
-def _commit(source: Source, tree: Path, store: Store) -> str:
-    """A commit of the files on top of the source."""
-    repository = open_repository(store)
-    with store.scratch("mutants-index") as place:
-        env = {"GIT_INDEX_FILE": str(place / "index")}
-        git(repository, "read-tree", source.commit, env=env)
-        git(repository, f"--work-tree={tree}", "add", "-A", "--ignore-removal", ".", env=env)
-        made = git(repository, "write-tree", env=env).output
-    return git(repository, "commit-tree", "-p", source.commit, "-m", _SUBJECT, made).output

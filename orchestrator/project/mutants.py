@@ -38,10 +38,14 @@ class WrittenMutant:
 
 @dataclass(frozen=True, slots=True)
 class MutantSpec:
-    """``functions`` are globs by file; ``equivalent`` has by mutant (a glob) why no program can notice it."""
+    """``functions`` are globs by file; ``equivalent`` has by mutant (a glob) why no program can notice it.
+
+    ``unreached`` has by line (a glob of ``FILE:FUNCTION:N: CODE``) why no test reaches it.
+    """
 
     functions: Mapping[str, tuple[str, ...]]
     equivalent: Mapping[str, str] = field(default_factory=dict)
+    unreached: Mapping[str, str] = field(default_factory=dict)
     written: tuple[WrittenMutant, ...] = ()
 
 
@@ -61,9 +65,11 @@ def _make_change(
 
 _TEXT = doc.scalar(doc.text)
 _SPEC: doc.Shape[MutantSpec] = doc.record(
-    lambda place, functions, equivalent=None: MutantSpec(functions, equivalent or {}),
+    lambda place, functions, equivalent=None, unreached=None: MutantSpec(
+        functions, equivalent or {}, unreached or {}
+    ),
     {"functions": doc.mapping_of(doc.list_of(_TEXT))},
-    {"equivalent": doc.mapping_of(_TEXT)},
+    {"equivalent": doc.mapping_of(_TEXT), "unreached": doc.mapping_of(_TEXT)},
 )
 _CHANGE = doc.record(
     _make_change,

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""mutants: how many small mistakes in the kernel the tests notice."""
+"""mutants, coverage: how much of the kernel the tests reach, and how many mistakes in it they notice."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call, render_product, vars_of
-from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, Target
+from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, Target
+
+if TYPE_CHECKING:
+    from orchestrator.plan.plan import Job
+    from orchestrator.project.mutants import MutantSpec
 
 
-def run(call: Call) -> int:
+def _choose(call: Call, target: str) -> "tuple[Job, MutantSpec]":
     from orchestrator.cli import shell
-    from orchestrator.mutants import measure, score
-    from orchestrator.mutants.page import render_html
     from orchestrator.plan import plan
     from orchestrator.project.mutants import load_mutants, load_written
     from orchestrator.project.root import list_layers
@@ -19,7 +22,23 @@ def run(call: Call) -> int:
     spec = load_mutants(next(path for layer in layers if (path := layer / "ci/mutants.yaml").exists()))
     files = sorted(path for layer in layers for path in (layer / "patches/mutants").glob("*.yaml"))
     spec = replace(spec, written=tuple(mutant for file in files for mutant in load_written(file)))
-    job = shell.choose_job(plan.make_plan(call.request, call.known), call.request.series, "mutants")
+    return shell.choose_job(plan.make_plan(call.request, call.known), call.request.series, target), spec
+
+
+def cover(call: Call) -> int:
+    from orchestrator.coverage import measure, text
+
+    job, spec = _choose(call, "coverage")
+    found = measure.measure(job, spec, call.known, call.place, call.request.accel)
+    call.terminal.stop()
+    return call.show_product("coverage", text.render, found)
+
+
+def run(call: Call) -> int:
+    from orchestrator.mutants import measure, score
+    from orchestrator.mutants.page import render_html
+
+    job, spec = _choose(call, "mutants")
     words = call.settings["MUTANTS"].words
     choice = measure.Choice(words, int(call.value("SAMPLE")), int(call.value("SEED")))
     if call.is_dry_run:
@@ -56,6 +75,21 @@ TARGETS = (
         more="All mutants are in one image, and are switched on one at a time. A mutant is killed by a test "
         "that passes without it and fails or crashes with it. Outcomes are kept: the next call runs only "
         "what is missing. -n lists the chosen mutants. DIR= gets mutants.json and mutants.html.",
+        default_row=FIRST_ROW,
+    ),
+    Target(
+        "coverage",
+        "read results",
+        "list the lines and branches of the kernel's functions that no test reaches",
+        cover,
+        (
+            ("cowbell coverage ROW=coverage", "count with all tests, in the functions of ci/mutants.yaml"),
+            ("cowbell coverage ROW=coverage TESTS=odirect.*", "what the tests of direct I/O reach"),
+        ),
+        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL"),
+        products=("coverage",),
+        more="The row needs the fragment gcov. Each test runs once. What was counted is kept, and the next "
+        "call only prints it.",
         default_row=FIRST_ROW,
     ),
 )
