@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.coverage.gcov import Counts, Coverage, FunctionCoverage, add_counts, cover
+from orchestrator.coverage.gcov import CodeCoverage, Counts, FunctionCoverage, add_counts, cover
 from orchestrator.coverage.text import render
 from orchestrator.parse.csource import read_functions
 from orchestrator.project.mutants import load_mutants
@@ -77,7 +77,7 @@ def test_code_that_was_put_into_its_caller_counts_for_its_own_function(
 
 def test_a_function_that_is_never_called(covered: dict[str, FunctionCoverage]) -> None:
     assert not covered["unused"].lines_reached
-    found = Coverage("debian-5.10 5.10.262", "0" * 40, tuple(covered.values()), ("odirect.rd-fork",))
+    found = CodeCoverage("debian-5.10 5.10.262", "0" * 40, tuple(covered.values()), ("odirect.rd-fork",))
     text = render(found)
     assert "functions that no test reaches: 1\n  mm/a.c:unused\n" in text
     assert "  mm/a.c:work:4 (line 13) (1 branch): if (a > 10)\n" in text

@@ -19,7 +19,7 @@ from orchestrator.cli.doctor import HostFinding
 from orchestrator.cli.explain import Explained
 from orchestrator.cli.seriesmatrix import SeriesMatrix
 from orchestrator.cli.variables import Setting
-from orchestrator.coverage.gcov import Coverage
+from orchestrator.coverage.gcov import CodeCoverage
 from orchestrator.history.coverage import Observation
 from orchestrator.history.diff import Difference
 from orchestrator.history.entry import Entry as HistoryEntry
@@ -131,7 +131,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "bisect": {**get_type_hints(Bisected), "is_found": bool},
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
     "mutants": {**get_type_hints(Measurement), "score": Score | None},
-    "coverage": get_type_hints(Coverage),
+    "coverage": get_type_hints(CodeCoverage),
     "doctor": {"findings": list[HostFinding], "packages": list[str]},
 }
 

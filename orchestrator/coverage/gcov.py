@@ -65,7 +65,7 @@ class FunctionCoverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class CodeCoverage:
     """What was reached of each function that the kernel has."""
 
     kernel: str

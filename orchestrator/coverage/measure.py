@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from orchestrator.coverage.gcov import Counts, Coverage, FunctionCoverage, Unreached, add_counts, cover
+from orchestrator.coverage.gcov import CodeCoverage, Counts, FunctionCoverage, Unreached, add_counts, cover
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest, GuestGone
@@ -65,24 +65,42 @@ def _explain(function: FunctionCoverage, spec: MutantSpec) -> FunctionCoverage:
 _FUNCTIONS = TypeAdapter(tuple[FunctionCoverage, ...])
 
 
-def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace, accel: str) -> Coverage:
-    """Build the kernel with counters, run all tests of the job once, and read what was counted.
+def plan_coverage(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace) -> CodeCoverage:
+    """The functions of the job's source that are counted; nothing is run."""
+    source, files = _prepare(job, spec, declared, place)
+    functions = tuple(
+        FunctionCoverage(file, function.name, 0, 0, 0, 0, ())
+        for file, text in files.items()
+        for function in read_functions(text, spec.functions[file])
+    )
+    tests = tuple(test.id for test in job.tests)
+    return CodeCoverage(f"{source.tree} {source.version}", source.commit, functions, tests)
 
-    Raises ``UsageError`` for a config without gcov.
-    """
+
+def _prepare(
+    job: Job, spec: MutantSpec, declared: Declarations, place: Workspace
+) -> tuple[Source, dict[str, bytes]]:
+    """The job's source, and its files with functions of the spec."""
     prepared = prepare_job(job, declared, place)
     if prepared.failure:
         raise prepared.failure
     if prepared.left_out or not prepared.source:
         raise StageFailure("source", f"left out: {prepared.left_out}")
-    source = prepared.source
+    return prepared.source, _find_files(prepared.source, spec, place)
+
+
+def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace, accel: str) -> CodeCoverage:
+    """Build the kernel with counters, run all tests of the job once, and read what was counted.
+
+    Raises ``UsageError`` for a config without gcov.
+    """
+    source, files = _prepare(job, spec, declared, place)
     if place.use_llvm or "gcc" not in (place.cc or "gcc"):
         raise UsageError("counters are read by gcov, which needs gcc", where="coverage")
     if "gcov" not in job.row.kconfig:
         raise UsageError(
             "the row has no fragment gcov", where=job.row.name, hint="cowbell coverage ROW=coverage"
         )
-    files = _find_files(source, spec, place)
     counting = add_patch(job, "coverage", Patch(_make_patch(source, files, place), _SUBJECT))
     kernel = build_job(counting, declared, place)
     machine = choose_machine(counting, kernel, place, accel)
@@ -105,7 +123,7 @@ def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace
             ]
             write_json(path, _FUNCTIONS.dump_python(tuple(covered), mode="json"))
     functions = _FUNCTIONS.validate_json(path.read_bytes())
-    return Coverage(
+    return CodeCoverage(
         kernel.request.subject,
         source.commit,
         tuple(_explain(function, spec) for function in functions),

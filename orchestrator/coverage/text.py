@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prints coverage as text: by file, then what no test reaches."""
 
-from orchestrator.coverage.gcov import Coverage, FunctionCoverage, Unreached
+from orchestrator.coverage.gcov import CodeCoverage, FunctionCoverage, Unreached
 
 
-def render(found: Coverage) -> str:
+def render_names(found: CodeCoverage) -> str:
+    return "".join(f"{one.file}:{one.name}\n" for one in found.functions)
+
+
+def render(found: CodeCoverage) -> str:
     files: dict[str, list[FunctionCoverage]] = {}
     for one in found.functions:
         files.setdefault(one.file, []).append(one)

@@ -29,6 +29,9 @@ def cover(call: Call) -> int:
     from orchestrator.coverage import measure, text
 
     job, spec = _choose(call, "coverage")
+    if call.is_dry_run:
+        planned = measure.plan_coverage(job, spec, call.known, call.place)
+        return call.show_product("coverage", text.render_names, planned)
     found = measure.measure(job, spec, call.known, call.place, call.request.accel)
     call.terminal.stop()
     return call.show_product("coverage", text.render, found)
@@ -71,6 +74,7 @@ TARGETS = (
             ),
         ),
         variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "DIR", "MUTANTS", "SAMPLE", "SEED"),
+        extra_options=PARALLEL,
         products=("mutants",),
         more="All mutants are in one image, and are switched on one at a time. A mutant is killed by a test "
         "that passes without it and fails or crashes with it. Outcomes are kept: the next call runs only "
@@ -89,7 +93,7 @@ TARGETS = (
         variables=(*JOBS, *KERNELS, "TESTS", "ACCEL"),
         products=("coverage",),
         more="The row needs the fragment gcov. Each test runs once. What was counted is kept, and the next "
-        "call only prints it.",
+        "call only prints it. -n lists the functions.",
         default_row=FIRST_ROW,
     ),
 )
