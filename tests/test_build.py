@@ -19,6 +19,7 @@ from orchestrator.kernel.build import (
     read_gnu_build_id,
 )
 from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.newwarnings import find_flags
 from orchestrator.project.arch import ARCHES
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
@@ -232,6 +233,14 @@ def test_warnings_of_w_1_that_a_series_brings_out(
     assert warning.startswith("mm/swap.c:")
     assert "no previous prototype for 'swap_more' [-Wmissing-prototypes]" in warning
     assert told["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["Makefile.extrawarn", "Makefile.warn"])
+def test_the_flags_of_w_1_are_in_a_file_of_two_names(tmp_path: Path, name: str) -> None:
+    scripts = tmp_path / "scripts"
+    shutil.copytree(FAKELINUX / "scripts", scripts)
+    (scripts / "Makefile.extrawarn").rename(scripts / name)
+    assert "-Wmissing-prototypes" in find_flags(tmp_path, tmp_path, ["ARCH=x86_64", "CC=gcc"])
 
 
 def test_clean_series_brings_no_warnings_out(

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from orchestrator.process import command
 
-# computes the W=1 flags as the top Makefile of the tree does
+# computes the W=1 flags as the top Makefile of the tree does; Makefile.extrawarn is Makefile.warn in 7.3
 _FLAGS = """\
 KBUILD_CFLAGS :=
 KBUILD_CPPFLAGS :=
 -include $(objtree)/include/config/auto.conf
 include $(srctree)/scripts/Kbuild.include
 -include $(srctree)/scripts/Makefile.compiler
-include $(srctree)/scripts/Makefile.extrawarn
+include $(or $(wildcard $(srctree)/scripts/Makefile.extrawarn),$(srctree)/scripts/Makefile.warn)
 flags: ; @echo $(KBUILD_CPPFLAGS) $(KBUILD_CFLAGS)
 """
 _COMPILED_BY = re.compile(r"^(?:saved)?cmd_\S+ := (.*?)(?:\s;.*)?$", re.M)
@@ -41,7 +41,7 @@ def find_new_warnings(
     commands = {name: _find_command(build_dir, name) for name in listed.output.splitlines()}
     if not any(commands.values()):
         return []
-    flags = _find_flags(worktree, build_dir, make_words)
+    flags = find_flags(worktree, build_dir, make_words)
     found: list[str] = []
     for name, argv in commands.items():
         if not argv:
@@ -72,7 +72,8 @@ def _find_command(build_dir: Path, name: str) -> list[str]:
     return [word for word in words if not _DROPPED.fullmatch(word)]
 
 
-def _find_flags(worktree: Path, build_dir: Path, make_words: Sequence[str]) -> list[str]:
+def find_flags(worktree: Path, build_dir: Path, make_words: Sequence[str]) -> list[str]:
+    """The compiler flags of W=1."""
     places = [f"srctree={worktree}", f"objtree={build_dir}"]
     words = [*make_words, *places, "KBUILD_EXTRA_WARN=1", "CONFIG_CC_IS_GCC=y"]
     done = command.run([command.find_tool("make", "make"), "-s", "-f", "-", *words], stdin=_FLAGS.encode())

@@ -17,7 +17,12 @@ def add_patch(job: Job, name: str, patch: Patch) -> Job:
     return replace(
         job,
         variant=replace(job.variant, name=f"{job.variant.name}+{name}"),
-        series=replace(series, name=f"{series.name}+{name}".lstrip("+"), patches=(*series.patches, patch)),
+        series=replace(
+            series,
+            name=f"{series.name}+{name}".lstrip("+"),
+            patches=(*series.patches, patch),
+            is_generated=True,
+        ),
     )
 
 

@@ -72,6 +72,7 @@ def find_source(base: Source, series: Series, fixups: Sequence[Fixup], store: St
     made = replace(
         base,
         series=series.name,
+        is_generated=series.is_generated,
         fixups=tuple(fixup.name for fixup in chosen),
         make_words=tuple(word for fixup in chosen for word in fixup.make_words),
     )

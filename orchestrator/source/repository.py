@@ -43,7 +43,7 @@ class Source:
     """A commit to build from. ``base`` is the commit of the tree, before fixups and series.
 
     ``tree`` is the requested name, ``origin`` the mirror, folder or package. ``make_words`` are the make
-    variables of its fixups.
+    variables of its fixups. ``is_generated``: Cowbell wrote a part of the series.
     """
 
     source_id: str
@@ -56,6 +56,7 @@ class Source:
     origin: str = ""
     fixups: tuple[str, ...] = ()
     make_words: tuple[str, ...] = ()
+    is_generated: bool = False
 
     @property
     def folder(self) -> str:

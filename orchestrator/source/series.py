@@ -67,12 +67,16 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Ordered patches and their kernel range. Without patches it means no series."""
+    """Ordered patches and their kernel range. Without patches it means no series.
+
+    ``is_generated``: Cowbell wrote the last patch.
+    """
 
     name: str = ""
     title: str = ""
     when: Condition = _ALWAYS
     patches: tuple[Patch, ...] = ()
+    is_generated: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
