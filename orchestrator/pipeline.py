@@ -22,6 +22,7 @@ from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.products import choose_machine, compile_tests
 from orchestrator.plan.steps import (
     BUILD,
     TEST,
@@ -30,8 +31,6 @@ from orchestrator.plan.steps import (
     Prepared,
     Step,
     build_job,
-    choose_machine,
-    compile_tests,
     find_same_steps,
     perform,
     prepare_job,

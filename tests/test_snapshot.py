@@ -13,7 +13,7 @@ from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, keep_images, list_images, save_snapshot
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -33,7 +33,7 @@ def machine(kernel_store: Store) -> Machine:
     declared = load_declarations(ROOT)
     (job,) = make_plan(Request(rows=("demo",), series=("none",)), declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
-    machine = steps.choose_machine(job, steps.build_job(job, declared, place), place, "tcg")
+    machine = products.choose_machine(job, steps.build_job(job, declared, place), place, "tcg")
     disk = Disk(size_mib=256, sector=512, format="ext4")
     return replace(machine, shape=replace(machine.shape, disks=(disk,)))
 

@@ -19,19 +19,12 @@ from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.kernel.prebuilt import Prebuilt
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.manifest import find_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
-from orchestrator.plan.steps import (
-    Goal,
-    Steps,
-    find_reason_left_out,
-    find_same_steps,
-    list_expected,
-    list_known_splats,
-    make_goal,
-)
+from orchestrator.plan.products import find_reason_left_out, list_expected, list_known_splats
+from orchestrator.plan.steps import Goal, Steps, find_same_steps, make_goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.progress import Progress
 from orchestrator.process.workers import Limits
@@ -191,7 +184,7 @@ def project(
     for module in (steps, pipeline):
         monkeypatch.setattr(module, "perform", lambda listed: perform(note(listed)))
     monkeypatch.setattr(steps, "make_rootfs_id", lambda arch: "r")
-    monkeypatch.setattr(steps, "make_rootfs", make_rootfs)
+    monkeypatch.setattr(products, "make_rootfs", make_rootfs)
     monkeypatch.setattr(steps, "run_tests", run_tests)
     return project
 
@@ -445,7 +438,7 @@ def test_an_expectation_and_a_known_issue_hold_until_the_end_of_their_day(
             assert tz is datetime.UTC
             return cls(2027, 3, 1, 23, 59, tzinfo=tz)
 
-    monkeypatch.setattr(steps, "datetime", SimpleNamespace(datetime=Clock, UTC=datetime.UTC))
+    monkeypatch.setattr(products, "datetime", SimpleNamespace(datetime=Clock, UTC=datetime.UTC))
     place = Workspace(tmp_path, store, progress)
     today, before = datetime.date(2027, 3, 1), datetime.date(2027, 2, 28)
     expect = tuple(

@@ -14,7 +14,7 @@ from orchestrator.errors import UsageError, raise_all
 from orchestrator.kernel.fragment import Fragment, SymbolRequest
 from orchestrator.kernel.kconfig import make_config
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.steps import apply_job
+from orchestrator.plan.products import apply_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Condition

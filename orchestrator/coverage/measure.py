@@ -27,7 +27,8 @@ from orchestrator.kernel.build import Kernel
 from orchestrator.parse.csource import read_functions
 from orchestrator.plan.generated import add_patch, export_files_as_patch
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.steps import build_job, choose_machine, compile_tests, prepare_job
+from orchestrator.plan.products import choose_machine, compile_tests
+from orchestrator.plan.steps import build_job, find_source_of
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
@@ -81,12 +82,8 @@ def _prepare(
     job: Job, spec: MutantSpec, declared: Declarations, place: Workspace
 ) -> tuple[Source, dict[str, bytes]]:
     """The job's source, and its files with functions of the spec."""
-    prepared = prepare_job(job, declared, place)
-    if prepared.failure:
-        raise prepared.failure
-    if prepared.left_out or not prepared.source:
-        raise StageFailure("source", f"left out: {prepared.left_out}")
-    return prepared.source, _find_files(prepared.source, spec, place)
+    source = find_source_of(job, declared, place)
+    return source, _find_files(source, spec, place)
 
 
 def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace, accel: str) -> CodeCoverage:

@@ -7,20 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from orchestrator.errors import StageFailure, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.kernel.build import Kernel
 from orchestrator.mutants.operators import WRITTEN, Site
 from orchestrator.mutants.schemata import Schemata, make_schemata
 from orchestrator.mutants.score import Measurement, MutantResult, State, draw_sample, find_state
 from orchestrator.mutants.sweep import Sweep
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.steps import (
-    build_job,
-    choose_machine,
-    compile_tests,
-    make_build_request,
-    prepare_job,
-)
+from orchestrator.plan.products import choose_machine, compile_tests, make_build_request
+from orchestrator.plan.steps import build_job, find_source_of
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.process.budget import Budget
@@ -57,12 +52,8 @@ def plan_mutants(
 
 def _prepare(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace) -> tuple[Source, Schemata]:
     """The job's source and its mutants; raises ``StageFailure`` when there is no such source."""
-    prepared = prepare_job(job, declared, place)
-    if prepared.failure:
-        raise prepared.failure
-    if prepared.left_out or not prepared.source:
-        raise StageFailure("source", f"left out: {prepared.left_out}")
-    return prepared.source, make_schemata(prepared.source, spec, place.store)
+    source = find_source_of(job, declared, place)
+    return source, make_schemata(source, spec, place.store)
 
 
 def choose_sites(sites: Sequence[Site], choice: Choice) -> list[Site]:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -34,7 +34,7 @@ def main() -> None:
         scratch = Path(folder)
         place = Workspace(ROOT, Store(find_default_root()), terminal)
         kernel = steps.build_job(job, declared, place)
-        (program,) = steps.compile_tests(job, kernel, place)
+        (program,) = products.compile_tests(job, kernel, place)
         linux = scratch / "linux"
         make_short_history(
             linux, place.store.root / "git/kernels.git", kernel.request.source.commit, int(time.time())

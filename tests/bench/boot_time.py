@@ -19,7 +19,7 @@ from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Kernel
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -63,7 +63,7 @@ def main() -> None:
         scratch = Path(folder)
         place = Workspace(Path(__file__).parents[2], Store(find_default_root()), terminal)
         kernel = steps.build_job(job, declared, place)
-        machine = steps.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+        machine = products.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
         own = replace(machine, boot="qemu")
         with boot_guest(own, scratch / "first") as guest:
             snapshot = save_snapshot(guest, scratch / "saved")

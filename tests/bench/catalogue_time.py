@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -31,8 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cowbell-", dir="/var/tmp") as scratch, Terminal() as terminal:
         place = Workspace(root, Store(find_default_root()), terminal)
         kernel = steps.build_job(job, declared, place)
-        machine = steps.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-        programs = steps.compile_tests(job, kernel, place)
+        machine = products.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+        programs = products.compile_tests(job, kernel, place)
         began = time.monotonic()
         results = list(run_tests(machine, programs, place.lib_dir, Path(scratch), terminal))
         took = time.monotonic() - began

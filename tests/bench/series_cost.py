@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from orchestrator.cli.terminal import Terminal
-from orchestrator.plan import steps
+from orchestrator.plan import products, steps
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.workspace import Workspace
@@ -31,8 +31,8 @@ def main() -> None:
         kernels = [steps.build_job(job, declared, place) for job in jobs]
         for turn in range(int(os.environ.get("TURNS", "3"))):
             for job, kernel in zip(jobs, kernels, strict=True):
-                machine = steps.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
-                programs = steps.compile_tests(job, kernel, place)
+                machine = products.choose_machine(job, kernel, place, os.environ.get("ACCEL", "auto"))
+                programs = products.compile_tests(job, kernel, place)
                 folder = Path(scratch) / f"{turn}-{job.variant.name}"
                 folder.mkdir()
                 (result,) = run_tests(machine, programs, place.lib_dir, folder, terminal)

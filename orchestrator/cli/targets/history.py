@@ -29,12 +29,12 @@ def run_diff(call: Call) -> int:
 
 def run_merge(call: Call) -> int:
     from orchestrator.history import merge
-    from orchestrator.plan import plan, steps
+    from orchestrator.plan import plan, products
     from orchestrator.report.folder import point_latest
 
     jobs = plan.make_plan(call.request, call.named) if call.request.rows else ()
     folders = [Path(word) for word in call.subjects]
-    planned = [steps.make_record(job) for job in jobs]
+    planned = [products.make_record(job) for job in jobs]
     merged = merge.merge(call.store, folders, call.terminal.note, planned, is_dry_run=call.is_dry_run)
     call.show_product("merge", merge.render, merged)
     if merged.merged and not call.is_dry_run:

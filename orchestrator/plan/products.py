@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
+
+import datetime
+from dataclasses import replace
+
+from orchestrator.guest.accel import choose_accel
+from orchestrator.guest.qemu import Machine
+from orchestrator.guest.rootfs import make_rootfs
+from orchestrator.guest.vng import find_reason_not
+from orchestrator.kernel.build import (
+    BuildRequest,
+    Kernel,
+    Toolchain,
+    build_kernel,
+)
+from orchestrator.kernel.configcheck import open_kconfig_tree
+from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
+from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.guesttest import SELFTEST
+from orchestrator.result.record import Expected, JobRecord, Known
+from orchestrator.run.runner import Program, compile_test
+from orchestrator.run.selftests import compile_selftests
+from orchestrator.source.apply import apply_series
+from orchestrator.source.repository import Source
+
+
+def apply_job(
+    job: Job, base: Source, declared: Declarations, place: Workspace, *, redo: bool = False
+) -> Source:
+    """The job's series on its tree; raises as ``apply_series``."""
+    return apply_series(
+        base, job.series, declared.fixups, place.store, place.progress, keep_going=place.keep_going, redo=redo
+    )
+
+
+def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutcome, ...]:
+    """The outcome of each symbol, dropped ones too; raises ``StageFailure`` where Kconfig itself fails."""
+    words = request.toolchain.make_words
+    with open_kconfig_tree(request.source, place.store) as tree, place.store.scratch("config") as folder:
+        return report_config(request.config, tree, folder, words)
+
+
+def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
+    arch = ARCHES[job.row.arch]
+    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+    request = place.make_request(src, config, arch)
+    if job.built:
+        return replace(request, toolchain=replace(request.toolchain, identity=job.built.toolchain))
+    return request
+
+
+def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
+    if job.built:
+        return job.built.take_kernel(request, place.store)
+    limit_s = job.row.limits.build_s
+    return build_kernel(request, place.store, place.progress, place.budget, limit_s=limit_s, redo=redo)
+
+
+def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
+    """The row's machine, on the accelerator that was asked for and works."""
+    image = make_rootfs(kernel.request.arch, place.store, place.progress)
+    machine = Machine(
+        kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, boot=job.boot, keep_core=place.keep_core
+    )
+    return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
+
+
+def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
+    """The toolchain of the tests: the kernel's, unless that was built elsewhere."""
+    return place.find_toolchain(kernel.request.arch) if job.built else kernel.request.toolchain
+
+
+def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
+    """The job's tests as programs for its kernel's guest; our own first."""
+    toolchain = find_test_toolchain(job, kernel, place)
+    own = [test for test in job.tests if test.language != SELFTEST]
+    selftests = [test for test in job.tests if test.language == SELFTEST]
+    return [
+        *(compile_test(test, toolchain, place.lib_dir, place.store) for test in own),
+        *compile_selftests(selftests, kernel.request, place.store, place.progress),
+    ]
+
+
+# --- the record
+
+
+def make_record(job: Job) -> JobRecord:
+    """The record of a job before any step is done."""
+    return JobRecord(
+        row=job.row.name,
+        variant=job.variant.name,
+        arch=job.row.arch,
+        tree=job.tree.name,
+        series=job.series.name,
+        tests={test.id: test.subtests for test in job.tests},
+        races=tuple(test.id for test in job.tests if test.kind == "race"),
+        named=tuple(test.id for test in job.tests if test.id in job.row.tests),
+    )
+
+
+def list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, ...]:
+    """The expectations for this kernel; those that are over stay, marked as such."""
+    return tuple(
+        Expected(
+            e.test, e.status, e.why, e.until.isoformat() if e.until else "",
+            _is_over(e.until, f"{e.test} to {e.status}", e.where, place), e.fingerprint,
+        )
+        for e in job.variant.expect
+        if e.when.holds(job.row.arch, base.version)
+    )  # fmt: skip
+
+
+def list_known_splats(job: Job, base: Source, declared: Declarations, place: Workspace) -> tuple[Known, ...]:
+    """The known issues of this kernel that are not over."""
+    return tuple(
+        Known(known.fingerprint, known.why)
+        for known in declared.known_splats
+        if known.when.holds(job.row.arch, base.version)
+        and not _is_over(known.until, known.fingerprint, known.where, place)
+    )
+
+
+def _is_over(until: datetime.date | None, what: str, where: str, place: Workspace) -> bool:
+    """Whether a day has passed, in UTC; told if it has."""
+    if until is None or datetime.datetime.now(datetime.UTC).date() <= until:
+        return False
+    place.progress.note(f"{where}: {what} was expected until {until}, and is not any more")
+    return True
+
+
+def find_reason_left_out(job: Job, base: Source) -> str:
+    """Why a job is not for its tree, or cannot be booted as asked for; empty where neither holds."""
+    if job.boot == "vng" and (reason := find_reason_not(ARCHES[job.row.arch])):
+        return reason
+    if job.built:
+        return job.built.left_out
+    if job.series.when.holds(job.row.arch, base.version):
+        return ""
+    return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"
