@@ -232,3 +232,14 @@ def test_read_only_disk_is_the_host_s_trouble(tmp_path: Path) -> None:
         "except InfraError as error: print(error.what)\n"
     )
     assert run_on_disk(tmp_path, "ro", script) == f"Read-only file system: {tmp_path}/disk/kind\n"
+
+
+def test_processes_have_scratch_folders_of_their_own(store: Store) -> None:
+    remains = store.root / "scratch/guest-1/left"
+    remains.mkdir(parents=True)
+    with store.own_scratch("guest") as one, store.own_scratch("guest") as other:
+        assert (one.name, other.name) == ("guest-1", "guest-2")
+        assert not remains.exists()
+    with store.own_scratch("guest") as again:
+        assert again == one
+    assert not one.exists() and not other.exists()

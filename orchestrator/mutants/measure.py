@@ -23,7 +23,6 @@ from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import remove_stale_images
 from orchestrator.source.repository import Source
 
 # to boot and save a guest takes as long as some of the mutants that are run in it
@@ -88,14 +87,12 @@ def measure(
     folder = place.store.path(
         "mutant-results", find_results_dir(replace(machine, kernel=plain), place.store).name
     )
-    with place.store.lock(f"mutant-results-{folder.name}"):
-        remove_stale_images(folder)
-        sweep = Sweep(machine, programs, place.lib_dir, folder, place.progress)
-        _work([Task("reach", "", lambda board, budget: _find_reach(sweep, board, budget))], place)
-        sweep.load()
-        place.progress.stage("mutants", f"{len(compiled)} of {len(numbers)}")
-        _work(list(_make_tasks(sweep, compiled, spec, place)), place)
-        sweep.load()
+    sweep = Sweep(machine, programs, place.lib_dir, folder, place.progress)
+    _work([Task("reach", "", lambda board, budget: _find_reach(sweep, place, board, budget))], place)
+    sweep.load()
+    place.progress.stage("mutants", f"{len(compiled)} of {len(numbers)}")
+    _work(list(_make_tasks(sweep, compiled, spec, place)), place)
+    sweep.load()
     return Measurement(
         kernel.request.subject,
         kernel.request.source.commit,
@@ -117,17 +114,17 @@ def _work(tasks: Sequence[Task[None]], place: Workspace) -> None:
         raise ExceptionGroup("mutants", stopped.errors) from None
 
 
-def _find_reach(sweep: Sweep, board: Board, budget: Budget) -> None:
-    with _open(replace(sweep, progress=board), budget) as own:
+def _find_reach(sweep: Sweep, place: Workspace, board: Board, budget: Budget) -> None:
+    with _open(sweep, place, board, budget) as own:
         own.find_reach()
 
 
 @contextlib.contextmanager
-def _open(sweep: Sweep, budget: Budget) -> Iterator[Sweep]:
+def _open(sweep: Sweep, place: Workspace, board: Board, budget: Budget) -> Iterator[Sweep]:
     """A worker's own sweep, inside the block with a guest of its own."""
     shape = sweep.machine.shape
-    with budget.guest(shape.cpus, shape.memory_mib), sweep.open():
-        yield sweep
+    with budget.guest(shape.cpus, shape.memory_mib), place.store.own_scratch("mutants-guest") as folder:
+        yield replace(sweep, progress=board, place=folder)
 
 
 def _make_tasks(
@@ -139,7 +136,7 @@ def _make_tasks(
         share = sites[begin : begin + count]
 
         def call(board: Board, budget: Budget, share: Sequence[Site] = share) -> None:
-            with _open(replace(sweep, progress=board), budget) as own:
+            with _open(sweep, place, board, budget) as own:
                 for done, site in enumerate(share):
                     board.count(done, len(share))
                     own.try_mutant(site)

@@ -9,11 +9,11 @@ test runs on the mutants that are still alive, and no other.
 import contextlib
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,7 +34,6 @@ from orchestrator.run.runner import (
     run_test,
 )
 from orchestrator.status import Status
-from orchestrator.store.store import write_json
 
 _SWITCH = "/sys/module/mutant/parameters/number"
 _REACHED = "/sys/module/mutant/parameters/reached"
@@ -82,6 +81,7 @@ def decide(runs: Sequence[Outcome]) -> Outcome | None:
 class Reach:
     """A run of a test without a mistake: which mutants it reaches, and the subtests that passed."""
 
+    test: str
     program_id: str
     duration_s: float
     passed: tuple[str, ...]
@@ -94,15 +94,17 @@ class _Run:
     outcome: Outcome
 
 
-_REACHES = TypeAdapter(dict[str, Reach])
+_REACH = TypeAdapter(Reach)
 _RUN = TypeAdapter(_Run)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Sweep:
     """The state of all mutants of one image in one guest shape.
 
-    ``folder`` is that of the kernel without mutants, so that outcomes outlive a change of other mutants.
+    ``folder`` is that of the kernel without mutants, so that outcomes outlive a change of other mutants. Any
+    number of processes may add to its files.
     """
 
     machine: Machine
@@ -110,12 +112,13 @@ class Sweep:
     lib_dir: Path
     folder: Path
     progress: Progress
+    # for the guests of this process
+    place: Path = Path()
     reach: dict[str, Reach] = field(default_factory=dict)
     # by mutant and program
     runs: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)
     _saved: Snapshot | None = None
     _is_saved: bool = False
-    _place: Path = Path()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,31 +126,21 @@ class Sweep:
 
     @property
     def _reach_file(self) -> Path:
-        return self.folder / f"reach-{self.machine.kernel.request.build_id}.json"
+        return self.folder / f"reach-{self.machine.kernel.request.build_id}.jsonl"
 
     @property
     def _runs_file(self) -> Path:
         return self.folder / "runs.jsonl"
 
     def load(self) -> None:
-        """Read what all workers have kept; a line that a killed one did not finish is ignored."""
-        if self._reach_file.exists():
-            self.reach = _REACHES.validate_json(self._reach_file.read_bytes())
+        """Read what all processes have kept."""
+        self.reach = {reach.test: reach for reach in _read_lines(self._reach_file, _REACH)}
         self.runs = {}
-        if self._runs_file.exists():
-            for line in self._runs_file.read_text().splitlines():
-                with contextlib.suppress(ValidationError):
-                    self._add(_RUN.validate_json(line))
+        for run in _read_lines(self._runs_file, _RUN):
+            self._add(run)
 
     def _add(self, run: _Run) -> None:
         self.runs.setdefault(run.mutant, {}).setdefault(run.outcome.program_id, []).append(run.outcome)
-
-    def _keep(self, site: Site, outcome: Outcome) -> None:
-        run = _Run(site.identity, outcome)
-        self._add(run)
-        # begins on a line of its own, also after one that was cut
-        with self._runs_file.open("ab") as file:
-            file.write(b"\n" + _RUN.dump_json(run))
 
     def find_reach(self) -> None:
         """Run each test without a mistake, recording the mutants that it reaches."""
@@ -164,12 +157,13 @@ class Sweep:
                     stdout, _, bitmap = result.stdout.rpartition(_MARK)
                     found = _judge(program, replace(result, stdout=stdout))
                     self.reach[program.test.id] = Reach(
+                        program.test.id,
                         program.program_id,
                         result.duration_s,
                         tuple(one.name for one in found if one.status is Status.PASS),
                         tuple(_read_bitmap(bitmap)),
                     )
-                    write_json(self._reach_file, _REACHES.dump_python(self.reach, mode="json"))
+                    _add_line(self._reach_file, _REACH.dump_json(self.reach[program.test.id]))
                     if not result.is_guest_usable or program.test.may_crash:
                         break
 
@@ -245,7 +239,9 @@ class Sweep:
             limit_s = known.duration_s * _SLOWER + _MORE_S * self.machine.time_scale
             result, at = run_test(guest, program, at, _wrap(site.number), limit_s)
             outcome = self._judge(program, result)
-            self._keep(site, outcome)
+            run = _Run(site.identity, outcome)
+            self._add(run)
+            _add_line(self._runs_file, _RUN.dump_json(run))
             if outcome.status is not Status.PASS or not result.is_guest_usable:
                 return
 
@@ -259,21 +255,14 @@ class Sweep:
                 worst = Outcome(program.test.id, program.program_id, finding.status, finding.reason)
         return worst
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator["Sweep"]:
-        """Inside the block, tests run; the guest is booted and saved once, for the first that does."""
-        with tempfile.TemporaryDirectory(prefix="saved-", dir=self.folder) as place:
-            self._place = Path(place)
-            yield self
-
     def _save_guest(self) -> Snapshot | None:
         self.progress.stage("boot", f"{self.machine.kernel.request.source.version} on {self.machine.accel}")
-        boot_dir = make_boot_dir(self.folder)
+        boot_dir = make_boot_dir(self.place)
         try:
             with boot_guest(self.machine, boot_dir) as guest:
                 push_tests(guest, self.programs, self.lib_dir)
                 compile_imports(guest, self.programs)
-                return save_snapshot(guest, self._place)
+                return save_snapshot(guest, self.place / "saved")
         finally:
             shutil.rmtree(boot_dir, ignore_errors=True)
 
@@ -292,7 +281,7 @@ class Sweep:
     def _boot(self) -> Iterator[Guest]:
         if not self._is_saved:
             self._saved, self._is_saved = self._save_guest(), True
-        boot_dir = make_boot_dir(self.folder)
+        boot_dir = make_boot_dir(self.place)
         try:
             with boot_guest(self.machine, boot_dir, self._saved) as guest:
                 # a guest that could not be saved is booted each time
@@ -306,6 +295,19 @@ class Sweep:
 _RANK = (
     Status.CRASH, Status.FAIL, Status.TIMEOUT, Status.BROKEN, Status.SKIP, Status.PASS,
 )  # fmt: skip
+
+
+def _read_lines(path: Path, adapter: TypeAdapter[T]) -> Iterator[T]:
+    """The entries of a file; a line that a killed process did not finish is left out."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValidationError):
+            yield adapter.validate_json(line)
+
+
+def _add_line(path: Path, line: bytes) -> None:
+    """Add an entry on a line of its own, also after one that was cut."""
+    with path.open("ab") as file:
+        file.write(b"\n" + line)
 
 
 def _wrap(number: int) -> Callable[[str], str]:

@@ -26,6 +26,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -90,6 +91,17 @@ def convert_disk_errors(where: Path) -> Iterator[None]:
             f"{error.strerror}: {error.filename or where}",
             hint=MORE_SPACE,
         ) from error
+
+
+@contextlib.contextmanager
+def _empty_folder(place: Path) -> Iterator[Path]:
+    with convert_disk_errors(place):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +184,23 @@ class Store:
 
         With ``is_result``, it is on the disk of the results, so that files can be moved there by rename.
         """
-        place = (self.results_root if is_result else self.root) / "scratch" / name
-        with self.lock(f"scratch-{name}"), convert_disk_errors(place):
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            try:
-                yield place
-            finally:
-                shutil.rmtree(place, ignore_errors=True)
+        root = self.results_root if is_result else self.root
+        with self.lock(f"scratch-{name}"), _empty_folder(root / "scratch" / name) as place:
+            yield place
+
+    @contextlib.contextmanager
+    def own_scratch(self, name: str) -> Iterator[Path]:
+        """As ``scratch``, for several processes at a time: the first free one of NAME-1, NAME-2 ..."""
+        for number in itertools.count(1):
+            path = self.path("locks", f"scratch-{name}-{number}")
+            with convert_disk_errors(path), path.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                with _empty_folder(self.root / "scratch" / f"{name}-{number}") as place:
+                    yield place
+                return
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
