@@ -233,6 +233,20 @@ def test_qemu_that_crashes_is_started_once_more(make_machine: MakeMachine, tmp_p
     assert (tmp_path / "boot" / "qemu.log.1").read_text() == "assertion failed\n"
 
 
+@pytest.mark.parametrize(
+    ("how", "number", "what"), [("tcg", 2, "SSH does not answer"), ("kvm", 1, "Kernel panic")]
+)
+def test_crash_of_an_emulated_kernel_must_happen_twice(
+    make_machine: MakeMachine, tmp_path: Path, how: str, number: int, what: str
+) -> None:
+    panic = PANIC.replace("print", "once print")
+    machine = replace(make_machine(f"{panic}once exit 0\nprint {READY}\nhang\n"), accel=how)
+    with pytest.raises(StageFailure, match=what):
+        boot_once(machine, tmp_path / "boot")
+    assert len(starts(machine)) == number
+    assert (tmp_path / "boot/console.log.1").exists() == (number == 2)
+
+
 def test_qemu_that_crashes_again_is_the_host_s(make_machine: MakeMachine, tmp_path: Path) -> None:
     machine = make_machine("say assertion failed\nkill ABRT\n")
     with pytest.raises(InfraError, match=r"QEMU crashed \(SIGABRT\)") as raised:

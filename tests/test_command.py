@@ -4,6 +4,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from orchestrator.errors import InfraError
 from orchestrator.process import command
-from orchestrator.process.command import Deadline
+from orchestrator.process.command import Deadline, read_wait_s
 from tests.conftest import is_running, read_line, start_python, wait_for
 
 # a child and a grandchild write their pids and stay
@@ -29,6 +31,29 @@ def read_pids(folder: Path) -> list[int]:
 
 def assert_ended(pids: list[int]) -> None:
     wait_for(lambda: not any(map(is_running, pids)), 2)
+
+
+def test_a_deadline_is_put_off_by_what_somebody_else_took() -> None:
+    taken = [100.0]
+    deadline = Deadline.after(0.0, lambda: taken[0])
+    assert deadline.is_over
+    taken[0] += 50
+    assert 49 < deadline.remaining_s() <= 50
+    assert deadline.allowed_s == 0.0
+
+
+def test_time_without_a_cpu_is_known() -> None:
+    """Two loops on one CPU: each waits while the other runs."""
+    cpu = min(os.sched_getaffinity(0))
+    loop = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(2)]
+    try:
+        wait_for(lambda: all(read_wait_s(one.pid) > 0.1 for one in loops))
+    finally:
+        for one in loops:
+            one.kill()
+            one.wait()
+    assert read_wait_s(loops[0].pid) == 0.0
 
 
 def test_output_status_and_time() -> None:

@@ -91,6 +91,16 @@ def test_no_guest_that_was_lost_passes(ended: Ended) -> None:
     assert "\n" not in verdict.reason
 
 
+@pytest.mark.parametrize(("waited_s", "status"), [(0.0, Status.TIMEOUT), (4.0, Status.BROKEN)])
+def test_a_time_limit_says_nothing_where_the_guest_had_no_cpu(waited_s: float, status: Status) -> None:
+    said = "TAP version 14\n1..1\nnot ok 1 - odirect.rd-control # TIMEOUT after 5 s\n"
+    late = replace(GOOD, stdout=GOOD.stdout.replace("ok 1", "not ok 1").rstrip() + " # TIMEOUT\n")
+    assert said
+    (verdict,) = judge(replace(late, exit_status=1, duration_s=10.0, waited_s=waited_s))
+    assert verdict.status is status
+    assert ("gave the guest no CPU" in verdict.reason) == bool(waited_s)
+
+
 def test_what_was_asked_for_is_no_complaint() -> None:
     """A panic by our own NMI, and the traces of blocked tasks, are evidence and not faults."""
     said = "[   20.0] Kernel panic - not syncing: NMI: Not continuing\n"

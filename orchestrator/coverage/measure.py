@@ -31,7 +31,6 @@ from orchestrator.plan.products import choose_machine, compile_tests
 from orchestrator.plan.steps import build_job, find_source_of
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.stored import find_results_dir
 from orchestrator.run.runner import Program, make_boot_dir, push_tests, remove_stale_images, run_test
@@ -185,7 +184,7 @@ def _run(
 
 def _read_counters(guest: Guest) -> dict[str, bytes]:
     try:
-        answer = guest.run(_READ, Deadline.after(_READ_S * guest.machine.time_scale))
+        answer = guest.run(_READ, guest.deadline(_READ_S))
     except GuestGone as gone:
         raise StageFailure("run", f"the counters cannot be read: {gone}", log=guest.console) from None
     try:

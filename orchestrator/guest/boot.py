@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import StageFailure
@@ -39,6 +40,10 @@ from orchestrator.store.store import write_json
 
 READY = "cowbell: ready"
 _POLL_S = 0.01
+
+
+class BootCrashed(StageFailure):
+    """The kernel printed a splat or ended before the guest was ready."""
 
 
 class Phase(StrEnum):
@@ -69,13 +74,17 @@ def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None)
 
     Raises ``StageFailure`` with the last console lines if the kernel panics or hangs (stage ``boot``) or the
     guest does not match its description (``setup``), and ``InfraError`` if QEMU does not run. If QEMU crashes
-    before the guest is ready, it is started once more, and ``Guest.trouble`` has the reason.
+    before the guest is ready, or the kernel does under emulation, where a busy host may be the cause, it is
+    started once more, and ``Guest.trouble`` has the reason.
     """
     with contextlib.ExitStack() as stack:
         try:
             guest = stack.enter_context(_boot(machine, folder, snapshot))
-        except QemuCrashed as crash:
-            (folder / "qemu.log").rename(folder / "qemu.log.1")
+        except (QemuCrashed, BootCrashed) as crash:
+            if isinstance(crash, BootCrashed) and machine.accel != "tcg":
+                raise
+            for name in ("qemu.log", "console.log"):
+                (folder / name).rename(folder / f"{name}.1")
             guest = stack.enter_context(_boot(machine, folder, snapshot))
             guest.trouble = f"{crash.what} during the boot; the guest was booted again: {crash.hint}"
         yield guest
@@ -90,7 +99,6 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
     (folder / "keys.tar").write_bytes(keys.pack())
     (folder / "console.log").write_bytes(b"")
     began = time.monotonic()
-    deadline = Deadline.after(machine.boot_limit_s * machine.time_scale)
     oom_kills = count_oom_kills()
     with contextlib.ExitStack() as stack:
         (serial_end, serial_peer), (monitor_end, monitor_peer) = socket.socketpair(), socket.socketpair()
@@ -107,6 +115,8 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
         process = stack.enter_context(
             command.start(argv, output=folder / "qemu.log", death_signal="KILL", pass_fds=inherited)
         )
+        waited = partial(command.read_wait_s, process.pid)
+        deadline = Deadline.after(machine.boot_limit_s * machine.time_scale, waited)
         # otherwise the end of QEMU would not be noticed
         serial_peer.close()
         monitor_peer.close()
@@ -150,7 +160,7 @@ def _wait_ready(
 ) -> int:
     """Follow the console to the ready marker; returns the host port of the guest's SSH."""
     phase, port, seen = Phase.FIRMWARE, 0, b""
-    limit = Deadline.after(_SHARES[phase] * deadline.allowed_s)
+    limit = Deadline.after(_SHARES[phase] * deadline.allowed_s, deadline.waited)
     with serial.log.open("rb") as log:
         while True:
             port = port or _open_monitor(process, monitor, deadline)
@@ -159,7 +169,7 @@ def _wait_ready(
                 serial.finish(1.0)
             seen = seen[-200:] + log.read(1 << 20)
             if (reached := find_phase(seen, phase)) is not phase:
-                phase, limit = reached, Deadline.after(_SHARES[reached] * deadline.allowed_s)
+                phase, limit = reached, Deadline.after(_SHARES[reached] * deadline.allowed_s, deadline.waited)
             if phase is Phase.READY and port:
                 return port
             check_qemu(process, serial.log.parent, oom_kills)
@@ -189,6 +199,7 @@ def _explain_failure(
     """Why a guest did not become ready: a panic, an early end, or a hang after ``spent_s`` in its phase."""
     text = serial.log.read_bytes().decode(errors="replace")
     panic = parse_console(text).panic
+    kind = BootCrashed if panic or spent_s is None else StageFailure
     shown = "the console's last lines:\n" + _tail(text)
     if panic:
         what = f"{panic} ({phase})"
@@ -198,7 +209,7 @@ def _explain_failure(
         what = f"the guest was not ready: {phase} within {spent_s:.0f} s"
         found = gather_hang_diagnostics(machine, serial, monitor)
         shown += f"\n{found.where}\n{_tail(found.output)}" if found.where or found.output else ""
-    return StageFailure(
+    return kind(
         "boot",
         make_printable(what),
         where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
@@ -217,9 +228,7 @@ def _check_console(console: Path) -> int:
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:
         titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
-        raise StageFailure(
-            "boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console
-        )
+        raise BootCrashed("boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console)
     return len(text)
 
 

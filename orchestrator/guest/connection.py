@@ -152,6 +152,14 @@ class Guest:
             return True
         return self.process.poll() is not None
 
+    def read_wait_s(self) -> float:
+        """How long the host has kept the guest waiting for a CPU."""
+        return command.read_wait_s(self.process.pid)
+
+    def deadline(self, native_s: float) -> Deadline:
+        """A deadline that the guest can meet, however slow its accelerator and busy the host."""
+        return Deadline.after(native_s * self.machine.time_scale, self.read_wait_s)
+
     def check_host(self) -> None:
         """After the guest was lost: raise ``InfraError`` if QEMU or the host failed."""
         # SSH notices the end before the process is reaped

@@ -22,7 +22,7 @@ from orchestrator.process.command import Deadline
 
 _SNAPSHOT = "saved"
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-_SAVE_S = 60.0
+_SAVE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def save_snapshot(guest: Guest, folder: Path) -> Snapshot | None:
     try:
         # the page cache need not be saved
         line = f"sync; echo 1 > /proc/sys/vm/drop_caches; {_BOOT_ID}"
-        boot_id = guest.run(line, Deadline.after(_SAVE_S)).stdout.strip()
+        boot_id = guest.run(line, guest.deadline(_SAVE_S)).stdout.strip()
         monitor.execute("stop")
         try:
             if monitor.ask(f"savevm {_SNAPSHOT}", _SAVE_S).strip():

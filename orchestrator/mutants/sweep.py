@@ -79,7 +79,10 @@ def decide(runs: Sequence[Outcome]) -> Outcome | None:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A run of a test without a mistake: which mutants it reaches, and the subtests that passed."""
+    """A run of a test without a mistake: which mutants it reaches, and the subtests that passed.
+
+    ``duration_s`` is without the time for which the host gave the guest no CPU.
+    """
 
     test: str
     program_id: str
@@ -159,7 +162,7 @@ class Sweep:
                     self.reach[program.test.id] = Reach(
                         program.test.id,
                         program.program_id,
-                        result.duration_s,
+                        max(0.0, result.duration_s - result.waited_s),
                         tuple(one.name for one in found if one.status is Status.PASS),
                         tuple(_read_bitmap(bitmap)),
                     )
@@ -236,7 +239,7 @@ class Sweep:
         at = guest.ready_at
         for program in self.list_missing(site):
             known = self.reach[program.test.id]
-            limit_s = known.duration_s * _SLOWER + _MORE_S * self.machine.time_scale
+            limit_s = known.duration_s / self.machine.time_scale * _SLOWER + _MORE_S
             result, at = run_test(guest, program, at, _wrap(site.number), limit_s)
             outcome = self._judge(program, result)
             run = _Run(site.identity, outcome)

@@ -46,23 +46,43 @@ def _ignore(line: str) -> None:
 on_command: Callable[[str], None] = _ignore
 
 
+def _never_waited() -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A point in time (``time.monotonic`` seconds) that is passed down instead of nested timeouts."""
+    """A point in time (``time.monotonic`` seconds) that is passed down instead of nested timeouts.
+
+    It is put off by the growth of ``waited()``: seconds that somebody else is to blame for.
+    """
 
     at: float
     allowed_s: float
+    waited: Callable[[], float] = _never_waited
 
     @classmethod
-    def after(cls, seconds: float) -> "Deadline":
-        return cls(time.monotonic() + seconds, seconds)
+    def after(cls, seconds: float, waited: Callable[[], float] = _never_waited) -> "Deadline":
+        return cls(time.monotonic() + seconds - waited(), seconds, waited)
 
     def remaining_s(self) -> float:
-        return max(0.0, self.at - time.monotonic())
+        return max(0.0, self.at + self.waited() - time.monotonic())
 
     @property
     def is_over(self) -> bool:
         return self.remaining_s() == 0.0
+
+
+def read_wait_s(pid: int) -> float:
+    """How long a process was ready to run but had no CPU: of its threads, that which waited longest.
+
+    Source: the kernel's Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """
+    waits = [0.0]
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            waits.append(int(path.read_text().split()[1]) / 1e9)
+    return max(waits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,11 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 cross_packages="gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
                 # While one CPU moves PCI windows, QEMU before 8.2 (0d58c660689f) may mistake another CPU's
                 # access to its local APIC for one to a window: initialize PCI first, then start other CPUs.
-                # With unknown_nmi_panic, an NMI makes a hanging kernel print its stack.
-                append=MappingProxyType({"tcg": "maxcpus=1 unknown_nmi_panic", "kvm": "unknown_nmi_panic"}),
+                # With unknown_nmi_panic, an NMI makes a hanging kernel print its stack. With no_timer_check,
+                # the kernel does not panic when a busy host lets the timer come late.
+                append=MappingProxyType(
+                    {"tcg": "maxcpus=1 no_timer_check unknown_nmi_panic", "kvm": "unknown_nmi_panic"}
+                ),
             ),
             Arch(
                 name="aarch64",

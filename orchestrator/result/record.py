@@ -49,7 +49,8 @@ class TrialResult:
     ``how`` is the evidence, ``said`` the output of the hang diagnostics, and ``core`` the file with its
     memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
-    name of the machine; older records lack these.
+    name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU; older records lack
+    these.
     """
 
     test: str
@@ -73,6 +74,7 @@ class TrialResult:
     started: str = ""
     console_at: _Count | None = None
     host: str = ""
+    waited_s: FiniteFloat = 0.0
 
     @property
     def is_guest_usable(self) -> bool:

@@ -14,7 +14,6 @@ from orchestrator.errors import StageFailure
 from orchestrator.guest.connection import GoneReason, Guest, GuestGone, connect
 from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.qmp import MonitorGone
-from orchestrator.process.command import Deadline
 from orchestrator.result.record import Ended
 
 # native seconds for the guest's network to take a connection, and for SSH to log in on it
@@ -107,7 +106,7 @@ def probe_network(guest: Guest) -> str:
 
 def _show_tasks(guest: Guest) -> str | None:
     """Log in again and let the kernel print its tasks; returns its output, None if the login failed."""
-    deadline = Deadline.after(_LOGIN_S * guest.machine.time_scale)
+    deadline = guest.deadline(_LOGIN_S)
     serial = guest.channels.serial
     serial.allow()
     begin = serial.log.stat().st_size
@@ -131,7 +130,7 @@ def end_guest(guest: Guest, limit_s: float = 1.0) -> None:
     Dropping caches and freeing tasks checks pages that were not checked before. Takes at most ``limit_s``
     native seconds.
     """
-    deadline = Deadline.after(limit_s * guest.machine.time_scale)
+    deadline = guest.deadline(limit_s)
     guest.channels.serial.allow()
     with contextlib.suppress(GuestGone):
         guest.run("sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.1; reboot -nf", deadline)

@@ -27,7 +27,6 @@ from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
 from orchestrator.parse.printk import make_printable
 from orchestrator.process import command
-from orchestrator.process.command import Deadline
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
 from orchestrator.result.record import Ended, TrialResult
@@ -202,7 +201,7 @@ def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None
                 archive.add(path, f"{name}/{path.name}", filter=_as_root)
         for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
             archive.add(path, f"modules/{path.name}", filter=_as_root)
-    deadline = Deadline.after(30 * guest.machine.time_scale)
+    deadline = guest.deadline(30)
     try:
         answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
     except GuestGone as gone:
@@ -225,7 +224,7 @@ def compile_imports(guest: Guest, programs: Sequence[Program]) -> None:
     if names:
         with contextlib.suppress(GuestGone):
             line = f"PYTHONPATH=/work/lib python3 -c 'import {', '.join(names)}'"
-            guest.run(line, Deadline.after(30 * guest.machine.time_scale))
+            guest.run(line, guest.deadline(30))
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -240,20 +239,20 @@ def run_test(
     """Run one test. Its console part begins at offset ``begin``; returns the result and the end offset.
 
     Kernel messages between two tests belong to the later one. ``wrap`` changes how the
-    program is started, ``limit_s`` (host seconds) replaces the test's own limit.
+    program is started, ``limit_s`` (native seconds) replaces the test's own limit.
     """
     test, scale = program.test, guest.machine.time_scale
     guest.channels.serial.allow()
     line = make_test_line(test, scale, wrap)
-    limit_s = limit_s or (test.timeout_s + _GRACE_S) * scale
+    limit_s = limit_s or test.timeout_s + _GRACE_S
     answer, before, after = CommandResult(-1, "", ""), None, None
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    began = time.monotonic()
+    began, waited_s = time.monotonic(), guest.read_wait_s()
     try:
         before = _mark(guest, f"begin {test.id}")
         began = time.monotonic()
-        answer = guest.run(line, Deadline.after(limit_s))
+        answer = guest.run(line, guest.deadline(limit_s))
         duration_s = time.monotonic() - began
         after = _mark(guest, f"end {test.id}")
         end = guest.console.stat().st_size
@@ -286,6 +285,7 @@ def run_test(
         started=started,
         console_at=begin,
         host=platform.node(),
+        waited_s=round(max(0.0, guest.read_wait_s() - waited_s), 3),
     )
     return result, end
 
@@ -297,7 +297,7 @@ def _mark(guest: Guest, text: str) -> int | None:
     """
     begin = guest.console.stat().st_size
     line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted"
-    deadline = Deadline.after(5 * guest.machine.time_scale)
+    deadline = guest.deadline(5)
     answer = guest.run(line, deadline)
     while not deadline.is_over:
         shown, _ = _read_console(guest, begin, guest.console.stat().st_size)
