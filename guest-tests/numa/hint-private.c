@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { PAGES = 32, SECONDS = 15 };
+enum { PAGES = 32, SECONDS = 8 };
 
 static char *map_file(int *fd)
 {
