@@ -1,65 +1,52 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A file is written back while a direct read fills a page of it, mapped shared. The page is clean then, with content
- * that is nowhere else, so the end of the read has to make it dirty again. The disk that is read is slow, and the
- * file is on another. sync: the kernel makes the page dirty at the end of the read alone; async: before, too.
+ * A file is written back while a direct read is about to fill a page of it, mapped shared. The page is clean then,
+ * and gets content that is nowhere else, so the end of the read has to make it dirty again. The read is from a disk:
+ * of one from a file, the page is made dirty when the disk is asked, too.
  */
-#include "slowdisk.h"
-#include <linux/aio_abi.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sys/syscall.h>
-#include <sys/vfs.h>
+#include "stalledio.h"
 
 enum { PAGE_DIRTY = 4 };
 
-static struct {
-	char *page;
-	int disk, done[2];
-	aio_context_t context;
-	pthread_t thread;
-	ssize_t got;
-} rd;
-
-static void *read_disk(void *arg)
+static void open_disk(struct stalled_io *io)
 {
-	(void)arg;
-	rd.got = pread(rd.disk, rd.page, page_size(), 0);
-	close(rd.done[1]);
-	return NULL;
+	char line[512], path[128] = "";
+	FILE *swaps = fopen("/proc/swaps", "re");
+
+	while (swaps && !path[0] && fgets(line, sizeof(line), swaps))
+		if (sscanf(line, "%127s", path) != 1 || strncmp(path, "/dev/", 5))
+			path[0] = 0;
+	if (!path[0])
+		gt_skip("no swap on a disk, which is as good as any to be read");
+	io->fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	gt_need(io->fd >= 0, "opening %s", path);
 }
 
-static void start_read(bool async)
+/* As stalled_io_start(), but from a disk. */
+static void start_read(struct stalled_io *io, char *page_a)
 {
-	static struct iocb request, *requests[] = { &request };
+	struct uffd_msg message;
+	size_t page = page_size();
 
-	if (!async) {
-		gt_need(!pipe(rd.done) && !pthread_create(&rd.thread, NULL, read_disk, NULL), "a thread");
-		usleep(200 * 1000);
-		return;
-	}
-	request = (struct iocb){
-		.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = rd.disk, .aio_buf = (uintptr_t)rd.page,
-		.aio_nbytes = page_size()
-	};
-	if (syscall(SYS_io_setup, 1, &rd.context) && errno == ENOSYS)
-		gt_skip("no asynchronous I/O");
-	gt_need(syscall(SYS_io_submit, rd.context, 1L, requests) == 1, "io_submit");
+	memset(io, 0, sizeof(*io));
+	open_disk(io);
+	io->page_a = io->target = page_a;
+	io->in_a = page;
+	io->length = 2 * page;
+	io->page_b = page_map(1, 0);
+	gt_need(!madvise(io->page_b, page, MADV_DONTNEED), "MADV_DONTNEED");
+	io->uffd = uffd_open();
+	uffd_register(io->uffd, io->page_b, page, UFFDIO_REGISTER_MODE_MISSING);
+	gt_need(!pipe2(io->done, O_CLOEXEC) && !pthread_create(&io->thread, NULL, stalled_io_thread, io), "a thread");
+	gt_need(uffd_wait(io->uffd, io->done[0], &message), "the read waits for page B");
 }
 
-/* Whether the read has ended; waits for it if wanted. */
-static bool is_over(bool async, bool wants_wait)
+static void finish_read(struct stalled_io *io)
 {
-	struct timespec at_once = { 0 };
-	struct io_event event;
-	struct pollfd done = { rd.done[0], POLLIN, 0 };
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)io->page_b, page_size() } };
 
-	if (!async)
-		return poll(&done, 1, wants_wait ? -1 : 0) == 1;
-	if (syscall(SYS_io_getevents, rd.context, 1L, 1L, &event, wants_wait ? NULL : &at_once) != 1)
-		return false;
-	rd.got = event.res;
-	return true;
+	gt_need(!ioctl(io->uffd, UFFDIO_ZEROPAGE, &zero) && !pthread_join(io->thread, NULL), "the end of the read");
+	gt_need(io->got == (ssize_t)io->length, "reading the disk: %zd (%s)", io->got, strerror(io->error));
 }
 
 /* Drops the file from memory, and reads what was stored. */
@@ -67,7 +54,6 @@ static void read_stored(int file, char *stored)
 {
 	unsigned char cached = 1;
 
-	munmap(rd.page, page_size());
 	for (int i = 0; i < 100 && cached & 1; i++) {
 		char *map;
 
@@ -84,33 +70,26 @@ static void read_stored(int file, char *stored)
 
 static void run(void)
 {
-	char name[64], path[80], file_name[] = "rd-writeback.XXXXXX", *old, *seen, *stored;
-	bool async = !strcmp(gt_param("read"), "async");
+	char name[] = "rd-writeback.XXXXXX", *old, *map, *seen, *stored;
 	size_t page = page_size();
-	int file;
+	struct stalled_io io;
+	int file = mkstemp(name);
 
-	slowdisk_find(name, sizeof(name));
-	snprintf(path, sizeof(path), "/dev/%s", name);
 	old = page_map(1, 0xa5);
 	seen = page_map(1, 0);
 	stored = page_map(1, 0);
-	file = mkstemp(file_name);
-	gt_need(file >= 0 && !unlink(file_name) && write(file, old, page) == (ssize_t)page && !fsync(file), "a file");
-	rd.page = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	rd.disk = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	gt_need(rd.page != MAP_FAILED && rd.disk >= 0, "the file mapped, and %s opened", path);
-	*(volatile char *)rd.page = 0xa5;
-	slowdisk_begin();
-	start_read(async);
+	gt_need(file >= 0 && !unlink(name) && write(file, old, page) == (ssize_t)page && !fsync(file), "a file");
+	map = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	gt_need(map != MAP_FAILED, "mapping the file");
+	*(volatile char *)map = 0xa5;
+	start_read(&io, map);
 	gt_need(!fsync(file), "fsync");
-	gt_need(!is_over(async, false), "the file was written back during the read (busy host?)");
-	gt_need(is_over(async, true) && rd.got == (ssize_t)page, "reading %s: %zd", path, rd.got);
-	memcpy(seen, rd.page, page);
-	gt_need(memcmp(seen, old, page), "%s begins with anything but what the file has", path);
-	/* Where the page was clean, a kernel thread may make it dirty. */
-	for (int i = 0; i < 500 && !page_is(rd.page, PAGE_DIRTY); i++)
-		usleep(1000);
-	gt_note("the page is %s", page_is(rd.page, PAGE_DIRTY) ? "dirty" : "clean");
+	gt_note("the page is %s before the read", page_is(map, PAGE_DIRTY) ? "dirty" : "clean");
+	finish_read(&io);
+	memcpy(seen, map, page);
+	gt_need(memcmp(seen, old, page), "the disk begins with anything but what the file has");
+	gt_note("the page is %s after it", page_is(map, PAGE_DIRTY) ? "dirty" : "clean");
+	munmap(map, page);
 	read_stored(file, stored);
 	gt_check_bytes(seen, stored, page, "bytes of the file, compared with what its mapping had after the read");
 	gt_pass("the file has what was read into its mapping");
@@ -120,9 +99,8 @@ GUEST_TEST = {
 	.summary       = "O_DIRECT read into a shared file mapping survives the file's writeback",
 	.contract      = "C-READ",
 	.mechanism     = "the completion of the read does not make the page dirty, which was cleaned meanwhile",
-	.needs_kconfig = "SWAP=y AIO=y PROC_PAGE_MONITOR=y",
+	.needs_kconfig = "USERFAULTFD=y SWAP=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.14",
-	.params        = "read: sync async",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
