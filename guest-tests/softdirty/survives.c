@@ -8,6 +8,7 @@
  * The kernel may report too much: a huge page that was made of small ones, and, since 6.1, a huge page
  * that was split or migrated. Memory that was moved by mremap() is always reported.
  */
+#include "collapse.h"
 #include "survives.h"
 
 enum { COLLAPSE_MS = 5000 };
@@ -79,7 +80,7 @@ static void fork_and_check(void)
 
 	if (partner_fork(&other))
 		child(&other);
-	survives_let_go(true);
+	migrating_let_go(true);
 	check("parent");
 	partner_wake(&other);
 	partner_wait(&other);
@@ -148,18 +149,20 @@ static void run(void)
 		survives_mremap(!strcmp(verb, "mremap"));
 		is_written[0] = is_written[1] = true;
 	} else if (!strcmp(verb, "collapse")) {
-		gt_need(survives_collapse(survives.start + SURVIVES_PART * page_size(), COLLAPSE_MS), "the memory is one huge page");
+		gt_need(collapse_try(survives.start, survives.length,
+				     survives.start + SURVIVES_PART * page_size(), COLLAPSE_MS),
+			"the memory is one huge page");
 		may_report_all = true;
 	} else {
 		survives_do(verb);
 	}
 	if (strcmp(verb, "none"))
-		survives_let_go(!survives_waits(verb));
+		migrating_let_go(!survives_waits(verb));
 	check("process");
 	if (is_written[0])
 		page_clear_soft_dirty();
 	check_write("process", 'w');
-	survives_let_go(false);
+	migrating_let_go(false);
 	gt_pass("the kernel knows what was written");
 }
 
@@ -167,7 +170,6 @@ GUEST_TEST = {
 	.summary       = "soft-dirty bits are neither lost nor invented",
 	.contract      = "C-TRACK",
 	.mechanism     = "a new page table entry is made without the bit of the old one, or writable",
-	.changelog     = "21",
 	.needs_kconfig = "MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.14",
 	.params        = "after: none read unshare pageout fork migrate mprotect split mremap mremap-all collapse; page: small swapped thp thp-ptes zero migrating thp-migrating; was: written clean",

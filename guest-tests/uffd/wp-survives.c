@@ -5,6 +5,7 @@
  * of the memory is protected; with was=unprotected the protection is removed in this state. The monitor
  * has asked for events of fork (fork-event) and mremap, without which the kernel removes the protection.
  */
+#include "collapse.h"
 #include "survives.h"
 #include "uffd.h"
 
@@ -61,7 +62,7 @@ static void fork_without_event(void)
 		check_pages("child", own, false);
 		partner_end(&other);
 	}
-	survives_let_go(true);
+	migrating_let_go(true);
 	partner_wake(&other);
 	partner_end(&other);
 }
@@ -83,7 +84,7 @@ static void fork_with_event(void)
 		partner_end(&other);
 	}
 	gt_need(!pthread_join(reader, NULL) && message.event == UFFD_EVENT_FORK, "the event of fork");
-	survives_let_go(true);
+	migrating_let_go(true);
 	for (int i = 0; i < 2; i++) {
 		int fd = message.arg.fork.ufd;
 		char *page = i ? survives_last() : survives.start;
@@ -130,7 +131,8 @@ static void collapse(void)
 	char *page = survives.start + SURVIVES_PART * page_size();
 
 	uffd_write_protect(uffd, page, page_size(), false);
-	gt_note("the memory is %s huge page", survives_collapse(page, COLLAPSE_MS) ? "a" : "no");
+	gt_note("the memory is %s huge page",
+		collapse_try(survives.start, survives.length, page, COLLAPSE_MS) ? "a" : "no");
 }
 
 static void act(const char *verb)
@@ -166,9 +168,9 @@ static void run(void)
 	uffd_write_protect(uffd, survives.start, survives.length, is_protected);
 	act(verb);
 	if (strcmp(verb, "none"))
-		survives_let_go(!survives_waits(verb));
+		migrating_let_go(!survives_waits(verb));
 	check_pages("process", uffd, is_protected);
-	survives_let_go(false);
+	migrating_let_go(false);
 	gt_pass("a write is %s", is_protected ? "stopped" : "not stopped");
 }
 
@@ -176,13 +178,12 @@ GUEST_TEST = {
 	.summary       = "write protection by userfaultfd is neither lost nor invented",
 	.contract      = "C-TRACK",
 	.mechanism     = "a new page table entry is made without the uffd-wp bit of the old one, or writable",
-	.changelog     = "21",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.7",
 	.params        = "after: none read unshare pageout fork fork-event migrate mprotect mremap collapse copy; page: small swapped thp thp-ptes zero migrating thp-migrating; was: protected unprotected",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
-	.detects       = "a write to a protected page that nobody is told about, or a write that is stopped for no reason",
+	.detects       = "a write to a protected page that nobody is told of, or one that is stopped for no reason",
 	.run           = run,
 };
