@@ -99,6 +99,8 @@ static inline void survives_map(const char *page, const char *verb)
 		memset(survives.start + is_zero * page_size(), 1, survives.length - is_zero * page_size());
 		gt_need(*(volatile char *)survives.start == !is_zero, "the first page");
 	}
+	/* khugepaged must not come in between: the huge page it makes is soft-dirty. */
+	madvise(survives.start, survives.length, MADV_NOHUGEPAGE);
 	/* A flag of its own, so that it is not merged with memory that is mapped later and is soft-dirty. */
 	gt_need(!madvise(survives.start, survives.length, MADV_DONTDUMP), "MADV_DONTDUMP");
 }
