@@ -3,8 +3,10 @@
 
 import base64
 import contextlib
+import errno
 import gzip
 import io
+import os
 import socket
 import tarfile
 import threading
@@ -335,6 +337,18 @@ def test_other_ssh_server_is_not_taken_for_the_guest(key: paramiko.PKey, tmp_pat
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(StageFailure, match="SSH does not answer.*[Hh]ost key"):
             connect(port, Keys.make(), tmp_path, Deadline.after(10))
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EMFILE])
+def test_connection_that_the_host_cannot_make_is_the_host_s(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: socket.socket, address: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    with pytest.raises(InfraError, match=f"cannot connect to its guest: {os.strerror(number)}"):
+        connect(1, Keys.make(), tmp_path, Deadline.after(10))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 """Commands in a running guest over SSH, with keys that are made for one boot."""
 
 import contextlib
+import errno
 import io
 import struct
 import tarfile
@@ -103,12 +104,29 @@ def connect(port: int, keys: Keys, folder: Path, deadline: Deadline) -> "paramik
         )
     except (OSError, EOFError, paramiko.SSHException) as error:
         client.close()
+        raise_if_host(error)
         raise StageFailure(
             "boot",
             f"the guest is up but SSH does not answer: {make_printable(str(error))}",
             log=folder / "console.log",
         ) from error
     return client
+
+
+# what a guest cannot cause: no loopback network, no more open files, no memory
+_HOST_ERRNOS = (
+    errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE,
+    errno.ENOBUFS, errno.ENOMEM,
+)  # fmt: skip
+
+
+def raise_if_host(error: Exception) -> None:
+    """Raise ``InfraError`` if the connection failed for lack of something on the host."""
+    # paramiko collects the errors of all addresses
+    causes = [error, *getattr(error, "errors", {}).values()]
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in _HOST_ERRNOS:
+            raise InfraError(f"the host cannot connect to its guest: {cause.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +214,7 @@ class Guest:
             channel.exec_command(line)
             return self._follow(channel, deadline, stdin)
         except (OSError, EOFError, paramiko.SSHException) as error:
+            raise_if_host(error)
             raise GuestGone(
                 f"the SSH connection ended: {make_printable(str(error))}", GoneReason.CONNECTION
             ) from None

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from orchestrator.errors import StageFailure
-from orchestrator.guest.connection import GoneReason, Guest, GuestGone, connect
+from orchestrator.guest.connection import GoneReason, Guest, GuestGone, connect, raise_if_host
 from orchestrator.guest.hang import gather_hang_diagnostics, keep_core
 from orchestrator.guest.qmp import MonitorGone
 from orchestrator.result.record import Ended
@@ -100,7 +100,8 @@ def probe_network(guest: Guest) -> str:
                 return "answers" if probe.recv(1) else "refuses"
             except TimeoutError:
                 return "accepts"
-    except (OSError, MonitorGone):
+    except (OSError, MonitorGone) as error:
+        raise_if_host(error)
         return "refuses" if guest.process.poll() is None else "is silent"
 
 
