@@ -82,7 +82,7 @@ static char *race(struct uring *ring)
 	int attempts = 0;
 
 	do {
-		gt_need(++attempts <= 20, "the race was hit in 20 attempts (busy host?)");
+		gt_need(++attempts <= 200, "the race was hit in 200 attempts (busy host?)");
 		buffer = page_map(1, 'o');
 		page_settle(buffer);
 	} while (!register_during_reclaim(ring, buffer));

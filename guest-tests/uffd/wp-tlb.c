@@ -73,6 +73,12 @@ static void *take_references(void *arg)
 	return NULL;
 }
 
+/* On a busy host it takes longer; the test's time limit ends it. */
+static bool is_enough(void)
+{
+	return shared.protects > 20 && shared.lifts > 100 && shared.steps[0] > 1000 && shared.steps[1] > 1000;
+}
+
 static void run(void)
 {
 	pthread_t threads[WRITERS + 3];
@@ -88,7 +94,7 @@ static void run(void)
 	gt_need(!pthread_create(&threads[WRITERS], NULL, protect_all, NULL) &&
 		!pthread_create(&threads[WRITERS + 1], NULL, take_references, NULL) &&
 		!pthread_create(&threads[WRITERS + 2], NULL, lift_first, NULL), "threads");
-	for (; time(NULL) <= end; before = frame) {
+	for (; time(NULL) <= end || !is_enough(); before = frame) {
 		frame = page_frame(shared.range);
 		shared.copies += frame != before;
 		usleep(100);
@@ -100,8 +106,6 @@ static void run(void)
 	gt_need(!pthread_join(threads[WRITERS + 2], NULL), "pthread_join");
 	gt_note("%lu protections, %lu removals, %lu references, at least %lu copies", shared.protects, shared.lifts,
 		shared.splices, shared.copies);
-	gt_need(shared.protects > 20 && shared.lifts > 100 && shared.steps[0] > 1000 && shared.steps[1] > 1000,
-		"enough iterations");
 	gt_rate(shared.lost, shared.steps[0] + shared.steps[1]);
 	gt_check(!shared.lost, "no write is lost, but %lu of %lu were", shared.lost,
 		 shared.steps[0] + shared.steps[1]);

@@ -26,7 +26,7 @@ from orchestrator.result.stored import find_results_dir
 from orchestrator.source.repository import Source
 
 # to boot and save a guest takes as long as some of the mutants that are run in it
-_MUTANTS_PER_GUEST = 8
+_MUTANTS_PER_GUEST = 24
 
 
 @dataclass(frozen=True, slots=True)
