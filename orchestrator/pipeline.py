@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import CowbellError, InfraError, StageFailure
-from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest
 from orchestrator.guest.setup import load_setup
 from orchestrator.kernel.build import find_kernel
@@ -42,7 +41,7 @@ from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.result.record import Failure, JobRecord, RunRecord, save_run
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import make_boot_dir, push_tests
+from orchestrator.run.runner import boot_with_tests, make_boot_dir
 from orchestrator.store.store import make_id
 
 T = TypeVar("T")
@@ -260,6 +259,6 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
     machine = choose_machine(job, kernel, place, accel)
     programs = compile_tests(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
-    with boot_guest(machine, make_boot_dir(find_results_dir(machine, place.store))) as guest:
-        push_tests(guest, programs, place.lib_dir)
+    boot_dir = make_boot_dir(find_results_dir(machine, place.store))
+    with boot_with_tests(machine, boot_dir, programs, place.lib_dir) as guest:
         yield guest

@@ -20,7 +20,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process.command import Deadline
 from orchestrator.project.guest import Disk
 from orchestrator.project.guesttest import load_tests
-from orchestrator.run.runner import Program, compile_imports, make_test_line, push_tests, run_tests
+from orchestrator.run.runner import Program, boot_with_tests, compile_imports, make_test_line, run_tests
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, wait_for
 
@@ -82,8 +82,7 @@ def test_two_at_once(machine: Machine, snapshot: Snapshot, tmp_path: Path) -> No
 def test_python_tests_find_their_imports_compiled(machine: Machine, tmp_path: Path) -> None:
     tests = [test for test in load_tests(ROOT / "guest-tests") if test.language == "python"]
     programs = [Program(test, "", test.path) for test in tests]
-    with boot_guest(machine, tmp_path) as guest:
-        push_tests(guest, programs, ROOT / "guest-tests" / "lib")
+    with boot_with_tests(machine, tmp_path, programs, ROOT / "guest-tests" / "lib") as guest:
         compile_imports(guest, programs)
         for test in tests:
             said = run(guest, f"export PYTHONVERBOSE=1; {make_test_line(test, 1)} --describe 2>&1")

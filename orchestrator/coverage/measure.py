@@ -20,7 +20,6 @@ from pydantic import TypeAdapter
 
 from orchestrator.coverage.gcov import CodeCoverage, Counts, FunctionCoverage, Unreached, add_counts, cover
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.guest.boot import boot_guest
 from orchestrator.guest.connection import Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.kernel.build import Kernel
@@ -33,7 +32,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import Program, make_boot_dir, push_tests, remove_stale_images, run_test
+from orchestrator.run.runner import Program, boot_with_tests, make_boot_dir, remove_stale_images, run_test
 from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
 from orchestrator.source.series import Patch
 from orchestrator.store.store import make_id, write_json
@@ -166,8 +165,7 @@ def _run(
     pending = list(programs)
     while pending:
         place.progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
-        with boot_guest(machine, make_boot_dir(folder)) as guest:
-            push_tests(guest, pending, place.lib_dir)
+        with boot_with_tests(machine, make_boot_dir(folder), pending, place.lib_dir) as guest:
             place.progress.stage("run", f"{len(pending)} test(s)")
             at = guest.ready_at
             while pending:

@@ -7,6 +7,7 @@ has proven that it runs the right kernel and config on all of its CPUs.
 
 import base64
 import contextlib
+import os
 import re
 import socket
 import time
@@ -43,6 +44,9 @@ READY = "cowbell: ready"
 # what x86 kernels say when an emulated timer came so late, on a busy host, that they do without it
 _TIMER_LOST = re.compile(r"^.*(?:lapic is not functional|APIC timer disabled due to verification).*$", re.M)
 _POLL_S = 0.01
+# the first archive on the disk with the keys has so much room, the second follows
+_KEYS_SIZE = 1 << 20
+_UNPACK_S = 30
 
 
 class BootCrashed(StageFailure):
@@ -72,8 +76,12 @@ def find_phase(console: bytes, phase: Phase = Phase.FIRMWARE) -> Phase:
 
 
 @contextlib.contextmanager
-def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None) -> Iterator[Guest]:
+def boot_guest(
+    machine: Machine, folder: Path, snapshot: Snapshot | None = None, archive: bytes = b""
+) -> Iterator[Guest]:
     """Boot a guest or start it from a snapshot of this machine; it ends with the block.
+
+    ``archive`` is what ``unpack_archive`` unpacks in the guest.
 
     Raises ``StageFailure`` with the last console lines if the kernel panics or hangs (stage ``boot``) or the
     guest does not match its description (``setup``), and ``InfraError`` if QEMU does not run. If QEMU crashes
@@ -82,28 +90,29 @@ def boot_guest(machine: Machine, folder: Path, snapshot: Snapshot | None = None)
     """
     with contextlib.ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(machine, folder, snapshot))
+            guest = stack.enter_context(_boot(machine, folder, snapshot, archive))
         except (QemuFailed, BootCrashed) as crash:
             if isinstance(crash, BootCrashed) and machine.accel != "tcg":
                 raise
             for name in ("qemu.log", "console.log"):
                 (folder / name).rename(folder / f"{name}.1")
-            guest = stack.enter_context(_boot(machine, folder, snapshot))
+            guest = stack.enter_context(_boot(machine, folder, snapshot, archive))
             guest.trouble = f"{crash.what} during the boot; the guest was booted again: {crash.hint}"
         yield guest
 
 
 @contextlib.contextmanager
-def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator[Guest]:
+def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: bytes) -> Iterator[Guest]:
     folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
     keys = snapshot.keys if snapshot else Keys.make()
     (folder / "keys.tar").touch(mode=0o600)
-    (folder / "keys.tar").write_bytes(keys.pack())
+    (folder / "keys.tar").write_bytes(keys.pack().ljust(_KEYS_SIZE, b"\0") + archive)
     (folder / "console.log").write_bytes(b"")
     began = time.monotonic()
     oom_kills = count_oom_kills()
     with contextlib.ExitStack() as stack:
+        stack.callback(os.truncate, folder / "keys.tar", _KEYS_SIZE)
         (serial_end, serial_peer), (monitor_end, monitor_peer) = socket.socketpair(), socket.socketpair()
         for end in (serial_end, serial_peer, monitor_end, monitor_peer):
             stack.callback(end.close)
@@ -140,6 +149,26 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None) -> Iterator
             set_up(guest, deadline)
         guest.ready_at = _check_console(machine, guest.console)
         yield guest
+
+
+def unpack_archive(guest: Guest, place: str) -> None:
+    """Unpack the archive with which the guest was booted, a tar file, into a folder of the guest.
+
+    It comes on a disk: SSH needs a thousand round trips for it, which take minutes on a busy host. Raises
+    ``StageFailure`` if the guest is lost or has no space.
+    """
+    line = f"dd if=/run/cowbell-disk bs={_KEYS_SIZE} skip=1 2>/dev/null | tar xf - -C {place} && sync"
+    try:
+        answer = guest.run(line, guest.deadline(_UNPACK_S))
+    except GuestGone as gone:
+        guest.check_host()
+        # no test has run yet, so this is a boot failure
+        raise StageFailure(
+            "boot", f"the guest was lost while tests were copied to it: {gone}", log=guest.console
+        ) from None
+    if answer.status:
+        output = make_printable(answer.stderr)
+        raise StageFailure("run", f"the tests cannot be unpacked in the guest: {output}", log=guest.console)
 
 
 def _wait_restored(

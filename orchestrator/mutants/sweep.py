@@ -28,9 +28,9 @@ from orchestrator.result.finding import Finding, judge_result
 from orchestrator.result.record import TrialResult
 from orchestrator.run.runner import (
     Program,
+    boot_with_tests,
     compile_imports,
     make_boot_dir,
-    push_tests,
     run_test,
 )
 from orchestrator.status import Status
@@ -262,8 +262,7 @@ class Sweep:
         self.progress.stage("boot", f"{self.machine.kernel.request.source.version} on {self.machine.accel}")
         boot_dir = make_boot_dir(self.place)
         try:
-            with boot_guest(self.machine, boot_dir) as guest:
-                push_tests(guest, self.programs, self.lib_dir)
+            with boot_with_tests(self.machine, boot_dir, self.programs, self.lib_dir) as guest:
                 compile_imports(guest, self.programs)
                 return save_snapshot(guest, self.place / "saved")
         finally:
@@ -286,10 +285,13 @@ class Sweep:
             self._saved, self._is_saved = self._save_guest(), True
         boot_dir = make_boot_dir(self.place)
         try:
-            with boot_guest(self.machine, boot_dir, self._saved) as guest:
-                # a guest that could not be saved is booted each time
-                if not self._saved:
-                    push_tests(guest, self.programs, self.lib_dir)
+            # a guest that could not be saved is booted each time
+            starting = (
+                boot_guest(self.machine, boot_dir, self._saved)
+                if self._saved
+                else boot_with_tests(self.machine, boot_dir, self.programs, self.lib_dir)
+            )
+            with starting as guest:
                 yield guest
         finally:
             shutil.rmtree(boot_dir, ignore_errors=True)

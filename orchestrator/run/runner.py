@@ -19,13 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.errors import CowbellError, StageFailure, UsageError
-from orchestrator.guest.boot import boot_guest
+from orchestrator.errors import CowbellError, UsageError
+from orchestrator.guest.boot import boot_guest, unpack_archive
 from orchestrator.guest.connection import CommandResult, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
-from orchestrator.parse.printk import make_printable
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
@@ -105,17 +104,20 @@ def run_tests(
         while pending:
             boot_dir = make_boot_dir(folder)
             progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
-            with boot_guest(machine, boot_dir, saved) as guest:
+            starting = (
+                boot_guest(machine, boot_dir, saved)
+                if saved
+                else boot_with_tests(machine, boot_dir, pending, lib_dir)
+            )
+            with starting as guest:
                 if guest.trouble:
                     progress.note(guest.trouble)
                 progress.stage("run", f"{len(pending)} test(s)")
-                if not saved:
-                    push_tests(guest, pending, lib_dir)
-                    # the next guest starts from this snapshot
-                    if len(pending) > 1 or is_wanted_again is not _once:
-                        compile_imports(guest, pending)
-                        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
-                        saved = save_snapshot(guest, Path(place))
+                # the next guest starts from this snapshot
+                if not saved and (len(pending) > 1 or is_wanted_again is not _once):
+                    compile_imports(guest, pending)
+                    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
+                    saved = save_snapshot(guest, Path(place))
                 yield from _run_in_guest(guest, pending, progress, is_wanted_again)
 
 
@@ -181,16 +183,22 @@ def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = s
     return f"rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && {wrap(start)}"
 
 
-def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None:
-    """Copy the tests to the guest, with a command for each in /work/bin for interactive use.
+@contextlib.contextmanager
+def boot_with_tests(
+    machine: Machine, folder: Path, programs: Sequence[Program], lib_dir: Path
+) -> Iterator[Guest]:
+    """Boot a guest that has the tests, with a command for each in /work/bin for interactive use."""
+    with boot_guest(machine, folder, archive=_pack_tests(machine, programs, lib_dir)) as guest:
+        unpack_archive(guest, "/work")
+        yield guest
 
-    Raises ``StageFailure`` if the guest is lost or has no space.
-    """
+
+def _pack_tests(machine: Machine, programs: Sequence[Program], lib_dir: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for program in programs:
             archive.add(program.path, f"tests/{program.test.id}", filter=_as_root)
-            line = make_test_line(program.test, guest.machine.time_scale)
+            line = make_test_line(program.test, machine.time_scale)
             command_file = tarfile.TarInfo(f"bin/{program.test.id}")
             script = f'#!/bin/sh\n{line} "$@"\n'.encode()
             command_file.size = len(script)
@@ -199,20 +207,9 @@ def push_tests(guest: Guest, programs: Sequence[Program], lib_dir: Path) -> None
         for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
             for path in sorted(lib.glob("*.py")):
                 archive.add(path, f"{name}/{path.name}", filter=_as_root)
-        for path in sorted((guest.machine.kernel.folder / "guest-modules").glob("*.ko")):
+        for path in sorted((machine.kernel.folder / "guest-modules").glob("*.ko")):
             archive.add(path, f"modules/{path.name}", filter=_as_root)
-    deadline = guest.deadline(30)
-    try:
-        answer = guest.run("cd /work && tar xf - && sync", deadline, packed.getvalue())
-    except GuestGone as gone:
-        guest.check_host()
-        # no test has run yet, so this is a boot failure
-        raise StageFailure(
-            "boot", f"the guest was lost while tests were copied to it: {gone}", log=guest.console
-        ) from None
-    if answer.status:
-        output = make_printable(answer.stderr)
-        raise StageFailure("run", f"the tests cannot be unpacked in the guest: {output}", log=guest.console)
+    return packed.getvalue()
 
 
 def compile_imports(guest: Guest, programs: Sequence[Program]) -> None:
