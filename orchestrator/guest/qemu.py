@@ -110,8 +110,8 @@ class QemuKilled(InfraError):
     """QEMU was killed, most likely because the host was out of memory."""
 
 
-class QemuFailed(InfraError):
-    """QEMU crashed, or its timers failed."""
+class QemuCrashed(InfraError):
+    """QEMU crashed."""
 
 
 def count_oom_kills() -> int:
@@ -136,7 +136,7 @@ def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
         raise QemuKilled(f"QEMU was killed by signal {-status}", hint="is the host out of memory?", log=log)
     if status < 0:
         name = signal.Signals(-status).name
-        raise QemuFailed(f"QEMU crashed ({name})", hint=output or "it printed nothing", log=log)
+        raise QemuCrashed(f"QEMU crashed ({name})", hint=output or "it printed nothing", log=log)
     if "Cannot allocate memory" in output:
         raise QemuKilled(
             "the host is out of memory (reported by QEMU)", hint=f"{output}\n  {_LESS_MEMORY}", log=log
