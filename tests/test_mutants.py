@@ -196,6 +196,7 @@ def test_state_of_a_mutant(
 
 BROKEN = Outcome("vmsplice.oom", "1", Status.BROKEN, "no memory")
 PASSED_THEN = Outcome("vmsplice.oom", "1", Status.PASS, "")
+STALLED = Outcome("vmsplice.oom", "1", Status.CRASH, "rcu: INFO: rcu_sched self-detected stall on CPU")
 CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG")
 
 
@@ -206,6 +207,9 @@ CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG")
         ([PASSED_THEN], PASSED_THEN),
         ([KILLED], None),
         ([KILLED, CRASHED], CRASHED),
+        ([CRASHED], CRASHED),
+        ([STALLED], None),
+        ([STALLED, KILLED], KILLED),
         # failed once: by chance
         ([KILLED, PASSED_THEN], None),
         ([KILLED, PASSED_THEN, PASSED_THEN], PASSED_THEN),
@@ -215,7 +219,9 @@ CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG")
         ([BROKEN, KILLED, PASSED_THEN, KILLED], KILLED),
     ],
 )
-def test_what_is_no_pass_must_happen_twice(runs: list[Outcome], decided: Outcome | None) -> None:
+def test_what_the_host_may_have_caused_must_happen_twice(
+    runs: list[Outcome], decided: Outcome | None
+) -> None:
     assert decide(runs) == decided
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs tests on mutants: first which test reaches which mutant, then each mutant's tests until one notices.
 
-Each mutant gets a fresh guest from a snapshot. A first pass is believed; anything else must happen again in
-another guest. Everything is kept as it comes: an outcome holds for a program of a test, so a changed or new
+Each mutant gets a fresh guest from a snapshot. A first pass is believed, and a crash that is no stall;
+anything else must happen again in another guest. Everything is kept as it comes: an outcome holds for a program of a test, so a changed or new
 test runs on the mutants that are still alive, and no other.
 """
 
@@ -46,6 +46,8 @@ _SLOWER = 5
 _MORE_S = 4.0
 # a race that takes longer, in native seconds, would take most of the time of all mutants
 _LONGEST_S = 6.0
+# of a busy host's guests
+_STALL = re.compile(r"stall|lockup|blocked for|hung|did not|answers|SysRq", re.I)
 _KILLS = (Status.FAIL, Status.CRASH)
 
 
@@ -70,10 +72,12 @@ class Outcome:
 def decide(runs: Sequence[Outcome]) -> Outcome | None:
     """What the runs of a test on a mutant come to; None if it has to run again.
 
-    A first pass is believed. Anything else, which the host may have caused, must happen twice.
+    A first pass is believed, and a crash that is no stall. Anything else, which the host may have caused,
+    must happen twice.
     """
-    if runs and runs[0].status is Status.PASS:
-        return runs[0]
+    for run in runs[:1]:
+        if run.status is Status.PASS or (run.status is Status.CRASH and not _STALL.search(run.reason)):
+            return run
     return next((one for i, one in enumerate(runs) if one._kind in [r._kind for r in runs[:i]]), None)
 
 
