@@ -2,8 +2,8 @@
 """Runs tests on mutants: first which test reaches which mutant, then each mutant's tests until one notices.
 
 Each mutant gets a fresh guest from a snapshot. A first pass is believed, and a crash that is no stall;
-anything else must happen again in another guest. Everything is kept as it comes: an outcome holds for a program of a test, so a changed or new
-test runs on the mutants that are still alive, and no other.
+anything else must happen again in another guest. Everything is kept as it comes: an outcome holds for a
+program of a test, so a changed or new test runs on the mutants that are still alive, and no other.
 """
 
 import contextlib
