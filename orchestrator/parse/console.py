@@ -6,24 +6,30 @@ on any text, and must not decide whether a test passed.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.parse import splat
 from orchestrator.parse.printk import KernelLine, split_line
-from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind
+from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind, Trace
 
 MAX_SPLATS_PER_KIND = 40
 MAX_MARKERS = 20_000
 MAX_MILESTONES = 64
 MAX_EXCERPT_LINES = 120
-MAX_FRAMES = 64
+MAX_TRACES = 16
 MAX_OPEN = 32
 
 # a report ends after this many unrelated lines: before its trace, and after it
 _PATIENCE_BEFORE_TRACE = 80
 _PATIENCE = 30
+# a message that may have no trace ends sooner
+_PATIENCE_OF_NOTICE = 12
 _CUT_PATIENCE = 20
+# the lines and seconds before a stack without a report in which the kernel said why it prints one
+_LINES_BEFORE = 8
+_SECONDS_BEFORE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,13 @@ class ConsoleLog:
         return tuple(splat for splat in self.splats if splat.is_fault)
 
 
-_BANNER = re.compile(r"Linux version \d+\.\d+")
-_MARKER = re.compile(r"cowbell: (begin|end) (\S.*?)\s*$")
+_BANNER = re.compile(r"Linux version \d{1,3}\.\d{1,4}")
+_MARKER = re.compile(r"cowbell: (begin|end) (\S.{0,990})$")
 _MILESTONES = (
     ("root", re.compile(r"VFS: Mounted root ")),
-    ("init", re.compile(r"Run \S+ as init process")),
+    ("init", re.compile(r"Run \S{1,900} as init process")),
     ("power-down", re.compile(r"reboot: (?:Power down|System halted)")),
-    ("restart", re.compile(r"reboot: Restarting system|Rebooting in \d+ seconds")),
+    ("restart", re.compile(r"reboot: Restarting system|Rebooting in \d{1,9} seconds")),
 )
 _MILESTONE_GATE = re.compile("Run |VFS: M|reboot: |Rebooting ")
 
@@ -99,8 +105,9 @@ class _Open:
     uptime_s: float | None
     test: str | None
     excerpt: list[str]
-    frames: list[str] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
     pointer: str = ""
+    locked_at: str = ""
     task: str | None = None
     taint: str | None = None
     dropped_lines: int = 0
@@ -111,15 +118,27 @@ class _Open:
     is_tracing: bool = False
     is_traced: bool = False
 
+    def add_header(self, text: str) -> None:
+        """Read the function that a line such as "WARNING: ... at function" names."""
+        self.pointer = self.pointer or splat.find_title_pointer(text)
+
+    def begin_trace(self, pointer: str = "") -> None:
+        """Begin a trace, unless the last one has no frames yet."""
+        last = self.traces[-1] if self.traces else None
+        if (last is None or last.frames or (pointer and last.pointer)) and len(self.traces) < MAX_TRACES:
+            self.traces.append(Trace())
+        if not self.traces[-1].frames:
+            self.traces[-1].pointer = pointer or self.traces[-1].pointer
+
     def close(self) -> Splat:
-        frames = tuple(self.frames)
-        if self.pointer and (not frames or splat.strip_suffix(frames[0]) != splat.strip_suffix(self.pointer)):
-            frames = (self.pointer, *frames)
+        trace = splat.choose_trace(self.kind, self.traces)
+        if self.pointer and not trace.pointer:
+            trace.pointer = self.pointer
         return Splat(
             self.kind,
             self.title,
-            frames,
-            splat.make_fingerprint(self.kind, frames, self.title),
+            trace.list_frames(),
+            splat.make_fingerprint(self.kind, trace, self.title, self.locked_at),
             self.line_number,
             "\n".join(self.excerpt[: self.kept]),
             self.dropped_lines,
@@ -138,6 +157,9 @@ class ConsoleParser:
         self._has_text = False
         self._open: dict[str, _Open] = {}
         self._cut: dict[str, list[tuple[int, KernelLine]]] = {}
+        # by caller: the last lines that are of no report, and a line that another CPU's line interrupted
+        self._recent: dict[str, deque[KernelLine]] = {}
+        self._split: dict[str, tuple[int, str]] = {}
         self._splats: list[Splat] = []
         self._kept: dict[SplatKind, int] = {}
         self._dropped: dict[SplatKind, int] = {}
@@ -148,6 +170,7 @@ class ConsoleParser:
         self._markers: list[Marker] = []
         self._dropped_markers = 0
         self._uptime_s: float | None = None
+        self._has_marks = False
         self._test: str | None = None
         self._has_trace_reason = False
 
@@ -174,17 +197,16 @@ class ConsoleParser:
         )
 
     def _on_line(self, line: KernelLine) -> None:
-        if line.uptime_s is not None:
-            self._uptime_s = line.uptime_s
+        self._uptime_s = self._uptime_s if line.uptime_s is None else line.uptime_s
+        self._has_marks = self._has_marks or line.is_marked
         if self._on_landmark(line):
             self._has_trace_reason = False
+            self._recent.clear()
             return
         if splat.SYSRQ.match(line.text):
             self._has_trace_reason = True
         if splat.CUT_HERE.match(line.text):
-            self._flush_cut(line.caller)
-            if len(self._cut) < MAX_OPEN:
-                self._cut[line.caller] = [(self._lines, line)]
+            self._on_cut_here(line)
             return
         kind = self._find_report(line)
         if kind and self._on_report(kind, line):
@@ -196,11 +218,45 @@ class ConsoleParser:
                 self._flush_cut(line.caller)
         elif report := self._find_open(line):
             self._on_continued(report, line)
-        elif self._is_from_kernel(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
-            # a healthy kernel prints no stack trace without a request
-            self._open_report(SplatKind.TRACE, line)
-            self._open[line.caller].title = "a stack without a report"
-            self._on_continued(self._open[line.caller], line)
+        elif self._is_from_kernel(line):
+            if splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
+                self._open_trace(line)
+            else:
+                if line.caller not in self._recent and len(self._recent) >= MAX_OPEN:
+                    del self._recent[next(iter(self._recent))]
+                self._recent.setdefault(line.caller, deque(maxlen=_LINES_BEFORE)).append(line)
+
+    def _on_cut_here(self, line: KernelLine) -> None:
+        report = self._find_open(line)
+        if report and self._may_have_header(report, line.text):
+            report.excerpt.append(line.raw[:MAX_LINE])
+            return
+        self._flush_cut(line.caller)
+        if len(self._cut) < MAX_OPEN:
+            self._cut[line.caller] = [(self._lines, line)]
+
+    def _open_trace(self, line: KernelLine) -> None:
+        """Open a report for a stack without one: a healthy kernel prints no stack without a request.
+
+        The line before the stack is its title.
+        """
+        before = [
+            text
+            for text in self._recent.pop(line.caller, ())
+            if None in (text.uptime_s, line.uptime_s)
+            or (text.uptime_s or 0) >= (line.uptime_s or 0) - _SECONDS_BEFORE
+        ]
+        reasons = [index for index, text in enumerate(before) if not splat.is_of_stack(text.text)]
+        self._open_report(SplatKind.TRACE, line)
+        report = self._open[line.caller]
+        report.title = "a stack without a report"
+        report.excerpt, report.kept = [], 0
+        if reasons:
+            before = before[reasons[-1] :]
+            report.title += f": {splat.clean_title(before[0].text)}"
+            report.excerpt, report.kept = [before.pop(0).raw[:MAX_LINE]], 1
+        for text in (*before, line):
+            self._on_continued(report, text)
 
     def _on_landmark(self, line: KernelLine) -> bool:
         if _BANNER.match(line.text):
@@ -228,17 +284,19 @@ class ConsoleParser:
             self._milestones.append(Milestone(name, self._lines, line.uptime_s))
 
     def _find_report(self, line: KernelLine) -> SplatKind | None:
-        if kind := splat.find_kind(line.text):
+        text = line.text.lstrip()
+        if kind := splat.find_kind(text):
             return kind
-        return SplatKind.BUG if self._is_from_kernel(line) and line.text.startswith("BUG: ") else None
+        return SplatKind.BUG if self._is_from_kernel(line) and text.startswith("BUG: ") else None
 
     def _is_from_kernel(self, line: KernelLine) -> bool:
         """Whether a line is from the kernel. User space may print lines that look like generic reports."""
-        return line.uptime_s is not None or self._uptime_s is None
+        return line.is_marked or not self._has_marks
 
     def _on_report(self, kind: SplatKind, line: KernelLine) -> bool:
         """Open a report, unless the line continues the open one; returns whether the line was consumed."""
         report = self._find_open(line)
+        text = line.text.lstrip()
         match kind:
             case SplatKind.PANIC:
                 message = line.text[line.text.index("Kernel panic") :][:MAX_LINE]
@@ -250,11 +308,15 @@ class ConsoleParser:
                 report.title = splat.clean_title(line.text)
                 report.task = splat.find_task(line.text) or report.task
                 return False
-            case SplatKind.OOPS if report and splat.DIE.match(line.text) and self._may_die(report):
+            case SplatKind.OOPS if report and splat.DIE.match(text) and self._may_die(report):
                 report.has_died = True
                 return False
-            case SplatKind.BUG | SplatKind.WARNING if report and self._may_have_header(report):
+            case SplatKind.BUG | SplatKind.WARNING if report and self._may_have_header(report, text):
                 report.has_header = True
+                report.add_header(text)
+                return False
+            case SplatKind.LIST | SplatKind.REFCOUNT if report and self._may_have_message(report):
+                report.kind, report.title, report.has_header = kind, splat.clean_title(text), True
                 return False
         self._open_report(kind, line)
         return True
@@ -272,9 +334,14 @@ class ConsoleParser:
         return not (report.has_died or report.is_traced) and report.kind in splat.KILLS_ITS_TASK
 
     @staticmethod
-    def _may_have_header(report: _Open) -> bool:
-        waits = report.kind in (SplatKind.LIST, SplatKind.REFCOUNT)
-        return waits and not (report.has_header or report.is_traced)
+    def _may_have_header(report: _Open, text: str) -> bool:
+        waits = splat.MESSAGE_FIRST.match(report.title) and not splat.MESSAGE_FIRST.match(text)
+        return bool(waits) and not (report.has_header or report.is_traced)
+
+    @staticmethod
+    def _may_have_message(report: _Open) -> bool:
+        """Whether the message may follow, as in old kernels."""
+        return report.kind is SplatKind.WARNING and not report.is_traced and len(report.excerpt) <= 3
 
     def _open_report(self, kind: SplatKind, line: KernelLine) -> None:
         previous = self._open.pop(line.caller, None)
@@ -290,31 +357,36 @@ class ConsoleParser:
             self._keep(self._open.pop(next(iter(self._open))))
         report = _Open(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
         report.task = splat.find_task(line.text)
-        report.has_died = bool(splat.DIE.match(line.text))
+        report.has_died = bool(splat.DIE.match(line.text.lstrip()))
+        report.add_header(line.text.lstrip())
         self._open[line.caller] = report
 
     def _find_open(self, line: KernelLine) -> _Open | None:
-        if line.text.startswith("NMI backtrace for cpu") and line.caller not in self._open:
+        is_new = line.caller not in self._open and len(self._open) < MAX_OPEN
+        if is_new and line.text.startswith("NMI backtrace for cpu"):
             # a stalled CPU prints its own trace into the report of the CPU that noticed
             stalls = (report for report in self._open.values() if report.kind.is_stall)
             if report := next(stalls, None):
                 self._open[line.caller] = report
         if not self._open:
             return None
-        if line.uptime_s is None and not line.caller and self._uptime_s is not None:
+        if not line.is_marked and not line.caller and self._has_marks:
             return None
         return self._open.get(line.caller)
 
     def _on_continued(self, report: _Open, line: KernelLine) -> None:
-        is_part = self._read_trace(report, line.text)
-        if found := splat.TASK.search(line.text):
+        text = self._join_split(line)
+        is_part = self._read_trace(report, text)
+        if report.kind is SplatKind.LOCKDEP and not (report.locked_at or report.is_traced):
+            report.locked_at = splat.find_locked_at(text)
+        if found := splat.TASK.search(text):
             report.task = report.task or found[1]
             if report.taint is None:
                 report.taint = (found[2] or "").replace(" ", "")
         elif report.task is None:
-            report.task = splat.find_task(line.text)
-        is_end = bool(splat.END.match(line.text))
-        is_part = is_part or is_end or bool(splat.OF_REPORT.match(line.text))
+            report.task = splat.find_task(text)
+        is_end = bool(splat.END.match(text))
+        is_part = is_part or is_end or bool(splat.OF_REPORT.match(text))
         if len(report.excerpt) < MAX_EXCERPT_LINES:
             report.excerpt.append(line.raw[:MAX_LINE])
             if is_part:
@@ -323,32 +395,48 @@ class ConsoleParser:
             report.dropped_lines += 1
         report.idle = 0 if is_part else report.idle + 1
         patience = _PATIENCE if report.is_traced else _PATIENCE_BEFORE_TRACE
-        if report.idle > patience or (is_end and (report.is_traced or not line.text.startswith("="))):
+        patience = patience if report.kind.is_fault else _PATIENCE_OF_NOTICE
+        if report.idle > patience or (is_end and (report.is_traced or not text.startswith("="))):
             self._close(report)
+
+    def _join_split(self, line: KernelLine) -> str:
+        """The text, with the part of its line that came before another CPU's line, if both are a frame."""
+        number, begun = self._split.pop(line.caller, (self._lines, ""))
+        if begun and number == self._lines:
+            # the line that interrupted it
+            self._split[line.caller] = (number, begun)
+        elif begun and splat.FRAME.fullmatch(begun + line.text):
+            return begun + line.text
+        if line.is_cut and not splat.FRAME.fullmatch(line.text) and len(self._split) < MAX_OPEN:
+            self._split[line.caller] = (self._lines, line.text)
+        return line.text
 
     @staticmethod
     def _read_trace(report: _Open, text: str) -> bool:
-        """Add a frame, or detect begin and end of the first trace; returns whether the line is in a trace."""
+        """Add a frame, or detect begin and end of a trace; returns whether the line is in a trace."""
         if splat.TRACE_BEGIN.match(text):
-            report.is_tracing, report.is_traced = not report.frames, True
+            report.begin_trace()
+            report.is_tracing = report.is_traced = True
             return True
         if found := splat.POINTER.match(text.lstrip()):
-            if report.is_tracing and report.frames:
-                if report.kind.is_stall:
-                    report.frames.append(found[1])
-            elif not report.pointer and not report.frames:
-                report.pointer = found[1]
+            if report.is_tracing and report.traces[-1].frames:
+                report.traces[-1].on_registers(found[1], is_stall=report.kind.is_stall)
+            elif not (report.is_traced and report.traces[-1].frames) or report.kind.is_stall:
+                report.begin_trace(found[1])
             return True
         if found := splat.FRAME.fullmatch(text):
-            if report.kind in splat.PLAIN_TRACE_KINDS and not report.is_traced:
+            is_plain = report.kind in splat.PLAIN_TRACE_KINDS or (
+                report.kind in splat.DYING_KINDS and found[1].startswith("[<")
+            )
+            if is_plain and not report.is_traced:
+                report.begin_trace()
                 report.is_tracing = report.is_traced = True
-            if report.is_tracing and not found[1] and len(report.frames) < MAX_FRAMES:
-                report.frames.append(found[2])
+            if report.is_tracing and not found[2]:
+                report.traces[-1].add(found[3], is_indented=bool(found[1]))
             return True
-        if report.is_tracing and report.frames and not splat.IN_TRACE.match(text):
-            report.is_tracing = report.idle < 3 and not splat.ends_trace(text)
-        elif report.kind in splat.PLAIN_TRACE_KINDS and report.frames and not text.strip():
-            report.is_tracing = False
+        if report.is_tracing and report.traces[-1].frames:
+            is_plain = report.kind in splat.PLAIN_TRACE_KINDS and not text.strip()
+            report.is_tracing = not is_plain and report.idle < _PATIENCE and not splat.TRACE_END.match(text)
         return False
 
     def _flush_cut(self, caller: str) -> None:
