@@ -267,9 +267,10 @@ class ConsoleParser:
             self._add_milestone("banner", line)
             return True
         if marker := _MARKER.match(line.text):
-            self._test = marker[2] if marker[1] == "begin" else None
+            test = marker[2].rstrip()
+            self._test = test if marker[1] == "begin" else None
             if len(self._markers) < MAX_MARKERS:
-                self._markers.append(Marker(marker[1], marker[2], self._lines, line.uptime_s))
+                self._markers.append(Marker(marker[1], test, self._lines, line.uptime_s))
             else:
                 self._dropped_markers += 1
             return True

@@ -154,7 +154,7 @@ _REPORTS: tuple[tuple[SplatKind, str], ...] = (
     (SplatKind.SLEEP, r"BUG: sleeping function called from invalid context"),
     (
         SplatKind.LOCKDEP,
-        rf"(?:=*\[ )?(?:BUG|WARNING|INFO): (?:{_LOCKDEP})|.{{0,40}}/\d{{1,10}} still has locks? held",
+        rf"(?:={0, 40}\[ )?(?:BUG|WARNING|INFO): (?:{_LOCKDEP})|.{{0,40}}/\d{{1,10}} still has locks? held",
     ),
     (
         SplatKind.OOPS,
@@ -228,7 +228,7 @@ TRACE_BEGIN = re.compile(r"\s{0,16}(?:Call [Tt]race:|backtrace)")
 PLAIN_TRACE_KINDS = (SplatKind.KFENCE, SplatKind.KCSAN, SplatKind.KMSAN)
 DYING_KINDS = (SplatKind.OOPS, SplatKind.BUG, SplatKind.WARNING, SplatKind.PANIC)
 TRACE_END = re.compile(
-    r"-{1,3}\[ end |={20,}$|Modules linked in|Allocated by|Freed by|CPU: \d|NMI backtrace|task:"
+    r"-{1,3}\[ end |={20,1000}$|Modules linked in|Allocated by|Freed by|CPU: \d|NMI backtrace|task:"
     r"|Showing all locks|Sending NMI|Kernel Offset|Rebooting in"
 )
 OF_REPORT = re.compile(
@@ -238,7 +238,7 @@ OF_REPORT = re.compile(
     r"|\s{1,4}[0-9a-f]{16}(?: |$)|Stack:"
     r"|(?:Allocated|Freed|Read|Write|Last|The buggy|Memory state|Mem abort|Data abort|page:|raw:|flags:)"
 )
-END = re.compile(r"---\[ end |={20,}$")
+END = re.compile(r"---\[ end |={20,1000}$")
 CUT_HERE = re.compile(r"\s{0,16}-{1,40}\[ cut here \]-{1,40}")
 TASK = re.compile(
     r"(?:\bComm: (.{1,64}?) (?:Kdump: loaded )?|^\s{1,16})(?:Not tainted|Tainted: ([A-Z ]{1,40}))"
