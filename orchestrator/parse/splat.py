@@ -154,7 +154,7 @@ _REPORTS: tuple[tuple[SplatKind, str], ...] = (
     (SplatKind.SLEEP, r"BUG: sleeping function called from invalid context"),
     (
         SplatKind.LOCKDEP,
-        rf"(?:={0, 40}\[ )?(?:BUG|WARNING|INFO): (?:{_LOCKDEP})|.{{0,40}}/\d{{1,10}} still has locks? held",
+        rf"(?:={{0,40}}\[ )?(?:BUG|WARNING|INFO): (?:{_LOCKDEP})|.{{0,40}}/\d{{1,10}} still has locks? held",
     ),
     (
         SplatKind.OOPS,

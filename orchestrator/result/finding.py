@@ -85,26 +85,13 @@ def judge_result(
 
 
 def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
-    """A finding for each planned result; a single one if the stream is not valid.
-
-    Two endings of kselftest.h are accepted: a final "Bail out!" that counts the reported failures, and a
-    final SKIP without a name for the tests that were not run. Its number is one too high in 5.15 and 6.1.
-    """
+    """A finding for each planned result; a single one if the stream is not valid."""
     stream = parse_ktap(result.stdout, is_foreign=True)
     evidence = (result.stdout + result.stderr)[-2000:]
     named = _name_leaves(result.test, stream)
     all_ok = all(leaf.ok for _, leaf in named)
-    has_skipped_rest = bool(
-        result.exit_status == _KSFT_SKIP
-        and named
-        and (named[-1][1].name, named[-1][1].status) == ("", Status.SKIP)
-    )
-    problems = [
-        problem
-        for problem in stream.problems
-        if not (has_skipped_rest and _is_of_skipped_rest(problem, stream.results[-1].number))
-        and not (stream.plan == len(stream.results) and not all_ok and problem.startswith("Bail out!"))
-    ]
+    has_skipped_rest = result.exit_status == _KSFT_SKIP and stream.has_skipped_rest
+    problems = stream.list_foreign_problems(may_skip_rest=has_skipped_rest)
     expected = {0} if all_ok else {_KSFT_FAIL}
     if has_skipped_rest or stream.plan == 0:
         expected.add(_KSFT_SKIP)
@@ -123,15 +110,6 @@ def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[F
         for name, leaf in named:
             reason = "; ".join(text for text in (leaf.name.lstrip(": "), leaf.reason) if text not in name)
             yield Finding(name, leaf.status, reason, "\n".join(leaf.diagnostics))
-
-
-def _is_of_skipped_rest(problem: str, number: int) -> bool:
-    """Whether a problem of a stream is due to its final SKIP, whose number may be one too high."""
-    wrong = (
-        f": line out of sequence: number {number}, expected {number - 1}",
-        f": result after end: number {number}, plan 1..{number - 1}",
-    )
-    return problem.startswith("plan says ") or problem.endswith(wrong)
 
 
 def _name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:
