@@ -146,6 +146,7 @@ HEADERS = [
     ("divide_error: 0000 [#1] SMP PTI", SplatKind.OOPS),
     ("fpu exception: 0000 [#12] SMP", SplatKind.OOPS),
     ("Oops: Oops: 0002 [#1] SMP", SplatKind.OOPS),
+    ("WARNING: at mm/gup.c:93", SplatKind.WARNING),
     ("Oops [#1]", SplatKind.OOPS),
     ("Oops - load access fault [#1]", SplatKind.OOPS),
     ("Kernel BUG [#1]", SplatKind.OOPS),
@@ -204,6 +205,7 @@ def test_splat_kinds(header: str, kind: SplatKind, prefix: str) -> None:
         "Freeing unused kernel image (initmem) memory: 972K",
         "[drm] BUG in the documentation",
         "UBSAN is enabled",
+        "Unable to handle kernel image of this size",
         "Oops: mydriver: cannot read the clock",
         "Oops - nothing here",
         "Internal error: mydriver lost its firmware",
@@ -431,6 +433,15 @@ STACKS: dict[str, tuple[str, str | None]] = {
     ),
     "fault-injection": (stamp("FAULT_INJECTION: forcing a failure.", *TRACE.splitlines()), None),
     "no-memory": (stamp("percpu: allocation failed, size=8 align=8", *TRACE.splitlines()), None),
+    "no-memory-in-other-words": (stamp("cma: cma_alloc: alloc failed, ret: -12", *TRACE.splitlines()), None),
+    "nothing-but-registers": (
+        stamp(
+            "BUG: kernel NULL pointer dereference, address: 8",
+            "Oops: 0002 [#1] SMP",
+            "RIP: 0010:memset+0x1/0x2",
+        ),
+        "oops:memset",
+    ),
     "clock-jump": (
         stamp("WARNING: suspicious RCU usage", "Call Trace:", " a_func+0x1/0x2", at="18446744073.123456"),
         "lockdep:a_func",

@@ -254,6 +254,8 @@ class ConsoleParser:
         if reasons:
             before = before[reasons[-1] :]
             report.title += f": {splat.clean_title(before[0].text)}"
+            if splat.NO_MEMORY.search(before[0].text):
+                report.kind, report.title = SplatKind.PAGE_ALLOC, splat.clean_title(before[0].text)
             report.excerpt, report.kept = [before.pop(0).raw[:MAX_LINE]], 1
         for text in (*before, line):
             self._on_continued(report, text)

@@ -162,7 +162,8 @@ _REPORTS: tuple[tuple[SplatKind, str], ...] = (
     ),
     (
         SplatKind.OOPS,
-        r"Unable to handle kernel |Insufficient stack space to handle exception|CFI failure at ",
+        r"Unable to handle kernel (?:NULL|paging|access|read|write|exec|unknown|instr|data)"
+        r"|Insufficient stack space to handle exception|CFI failure at ",
     ),
     (SplatKind.OOPS, rf"(?:traps: )?PANIC: double fault|{DIE.pattern}"),
     (SplatKind.BUG, r"kernel BUG at |BUG: (?:using |spinlock|rwlock|Dentry|corrupt)"),
@@ -182,7 +183,7 @@ _REPORTS: tuple[tuple[SplatKind, str], ...] = (
     (SplatKind.NOTICE, r"FAULT_INJECTION: |FAULT_FLAG_ALLOW_RETRY missing|unchecked MSR access error: "),
     (
         SplatKind.WARNING,
-        r"WARNING: CPU: \d{1,5} PID: |WARNING: (?:\[.{1,300}\] )?\S{1,200}:\d{1,7} (?:at|in) \S",
+        r"WARNING: (?:CPU: \d{1,5} PID: |at \S{1,200}:\d|(?:\[.{1,300}\] )?\S{1,200}:\d{1,7} (?:at|in) \S)",
     ),
 )
 _REPORT = [(kind, re.compile(pattern)) for kind, pattern in _REPORTS]
@@ -220,6 +221,8 @@ _TITLE_CLEANING = (
     ),
     (re.compile(r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"), ""),
 )
+# a stack after such a line is of an allocation
+NO_MEMORY = re.compile(r"\balloc\w{0,8} (?:\w{1,12} ){0,4}fail|fail\w{0,4} to alloc|[Oo]ut of memory")
 CALL_TRACE = re.compile(r"\s{0,16}Call [Tt]race:\s{0,16}$")
 # requested stack traces follow
 SYSRQ = re.compile(r"sysrq: (?:Show|HELP)|NMI backtrace for cpu")
@@ -380,6 +383,8 @@ def make_fingerprint(kind: SplatKind, trace: Trace, title: str, locked_at: str =
     frames = trace.list_frames()
     names = _name_functions(kind, trace) or find_relevant(frames) or ([locked_at] if locked_at else [])
     names = names or find_relevant(frames, with_library=True)
+    if not names and trace.pointer:
+        names = [strip_suffix(trace.pointer)]
     if not names and (found := _TITLE_PLACE.search(title)):
         names = [next(group for group in found.groups() if group)]
     if not names:
