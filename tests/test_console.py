@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.parse.console import (
-    MAX_EXCERPT_LINES,
     MAX_MARKERS,
     MAX_SPLATS_PER_KIND,
     ConsoleLog,
     ConsoleParser,
     parse_console,
 )
+from orchestrator.parse.openreport import MAX_EXCERPT_LINES
 from orchestrator.parse.splat import Splat, SplatKind
 from tests.conftest import LOGS, read_log
 
@@ -268,6 +268,16 @@ STACKS: dict[str, tuple[str, str | None]] = {
     "riscv-fault": (
         stamp("Unable to handle kernel paging request at virtual address 10", "Oops [#1]", *RISCV),
         "oops:wrong_one/its_caller",
+    ),
+    "cfi-warning": (
+        stamp(
+            "CFI failure at calls_it+0x4/0x10 (target: a)",
+            "------------[ cut here ]------------",
+            "WARNING: CPU: 0 PID: 7 at calls_it+0x4/0x10",
+            "Call Trace:",
+            " its_caller+0x1/0x2",
+        ),
+        "oops:calls_it/its_caller",
     ),
     "riscv-cfi": (
         stamp("CFI failure at wrong_one+0x4/0x10 (target: a)", "Kernel BUG [#1]", *RISCV[-3:]),

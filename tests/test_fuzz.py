@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.parse import console, ktap, printk, splat
+from orchestrator.parse import console, fingerprint, ktap, printk, splat
 from orchestrator.parse.console import ConsoleParser, parse_console
 from orchestrator.parse.ktap import KtapParser, parse_ktap
 
 # the parser of regular expressions of the standard library; it has no public name
 sre = __import__("re._parser").__dict__["_parser"]
 
-MODULES = (splat, printk, console, ktap)
+MODULES = (splat, fingerprint, printk, console, ktap)
 SETTINGS = settings(
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -232,6 +232,8 @@ def test_a_line_of_megabytes_takes_no_longer_than_its_beginning(parse: Callable[
 
 
 HOSTILE = {
+    "header": lambda n: f"[    1.000000] {'------------[ cut here ]-----' if n else 'refcount_t: underflow'}",
+    "lines": lambda n: f"[    1.000000] {'CPU: 1' if n else 'BUG: bad'}",
     "callers": lambda n: f"[    1.000000][  T{n}] BUG: bad\n",
     "cut": lambda n: f"[    1.000000][  T{n}] ------------[ cut here ]------------",
     "stalls": lambda n: f"[    1.000000][  C{n}] {'NMI backtrace for cpu 1' if n else 'BUG: soft lockup'}",

@@ -56,6 +56,12 @@ def test_kunit_prints_its_streams_into_the_log(prefix: str) -> None:
     assert not parsed.is_bad
 
 
+def test_quotes_of_mails() -> None:
+    parsed = read(*(f">> {line}" for line in ("kernel BUG at mm/gup.c:9!", *STREAM)))
+    assert [splat.fingerprint for splat in parsed.log.splats] == ["bug:mm/gup.c"]
+    assert list_results(parsed) == [{"first": Status.PASS, "second": Status.FAIL}]
+
+
 def test_several_streams() -> None:
     parsed = read(*STREAM, *STREAM[:4], "ok 2 second")
     assert [stream.is_bad for stream in parsed.streams] == [True, False]

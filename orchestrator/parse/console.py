@@ -8,24 +8,18 @@ on any text, and must not decide whether a test passed.
 import re
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.parse import splat
+from orchestrator.parse.openreport import OpenReport
 from orchestrator.parse.printk import KernelLine, split_line
-from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind, Trace
+from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind
 
 MAX_SPLATS_PER_KIND = 40
 MAX_MARKERS = 20_000
 MAX_MILESTONES = 64
-MAX_EXCERPT_LINES = 120
-MAX_TRACES = 16
 MAX_OPEN = 32
 
-# a report ends after this many unrelated lines: before its trace, and after it
-_PATIENCE_BEFORE_TRACE = 80
-_PATIENCE = 30
-# a message that may have no trace ends sooner
-_PATIENCE_OF_NOTICE = 12
 _CUT_PATIENCE = 20
 # the lines and seconds before a stack without a report in which the kernel said why it prints one
 _LINES_BEFORE = 8
@@ -95,67 +89,13 @@ def parse_console(text: str | Iterable[str]) -> ConsoleLog:
     return parser.end()
 
 
-@dataclass(slots=True)
-class _Open:
-    """A report that is being read."""
-
-    kind: SplatKind
-    title: str
-    line_number: int
-    uptime_s: float | None
-    test: str | None
-    excerpt: list[str]
-    traces: list[Trace] = field(default_factory=list)
-    pointer: str = ""
-    locked_at: str = ""
-    task: str | None = None
-    taint: str | None = None
-    dropped_lines: int = 0
-    kept: int = 1
-    idle: int = 0
-    has_died: bool = False
-    has_header: bool = False
-    is_tracing: bool = False
-    is_traced: bool = False
-
-    def add_header(self, text: str) -> None:
-        """Read the function that a line such as "WARNING: ... at function" names."""
-        self.pointer = self.pointer or splat.find_title_pointer(text)
-
-    def begin_trace(self, pointer: str = "") -> None:
-        """Begin a trace, unless the last one has no frames yet."""
-        last = self.traces[-1] if self.traces else None
-        if (last is None or last.frames or (pointer and last.pointer)) and len(self.traces) < MAX_TRACES:
-            self.traces.append(Trace())
-        if not self.traces[-1].frames:
-            self.traces[-1].pointer = pointer or self.traces[-1].pointer
-
-    def close(self) -> Splat:
-        trace = splat.choose_trace(self.kind, self.traces)
-        if self.pointer and not trace.pointer:
-            trace.pointer = self.pointer
-        return Splat(
-            self.kind,
-            self.title,
-            trace.list_frames(),
-            splat.make_fingerprint(self.kind, trace, self.title, self.locked_at),
-            self.line_number,
-            "\n".join(self.excerpt[: self.kept]),
-            self.dropped_lines,
-            self.uptime_s,
-            self.test,
-            self.task,
-            self.taint,
-        )
-
-
 class ConsoleParser:
     """Feed lines with :meth:`feed`, then get the result with :meth:`end`."""
 
     def __init__(self) -> None:
         self._lines = 0
         self._has_text = False
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenReport] = {}
         self._cut: dict[str, list[tuple[int, KernelLine]]] = {}
         # by caller: the last lines that are of no report, and a line that another CPU's line interrupted
         self._recent: dict[str, deque[KernelLine]] = {}
@@ -228,8 +168,8 @@ class ConsoleParser:
 
     def _on_cut_here(self, line: KernelLine) -> None:
         report = self._find_open(line)
-        if report and self._may_have_header(report, line.text):
-            report.excerpt.append(line.raw[:MAX_LINE])
+        if report and report.may_have_header(line.text):
+            self._on_continued(report, line)
             return
         self._flush_cut(line.caller)
         if len(self._cut) < MAX_OPEN:
@@ -311,14 +251,14 @@ class ConsoleParser:
                 report.title = splat.clean_title(line.text)
                 report.task = splat.find_task(line.text) or report.task
                 return False
-            case SplatKind.OOPS if report and splat.DIE.match(text) and self._may_die(report):
+            case SplatKind.OOPS if report and splat.DIE.match(text) and report.may_die:
                 report.has_died = True
                 return False
-            case SplatKind.BUG | SplatKind.WARNING if report and self._may_have_header(report, text):
+            case SplatKind.BUG | SplatKind.WARNING if report and report.may_have_header(text):
                 report.has_header = True
                 report.add_header(text)
                 return False
-            case SplatKind.LIST | SplatKind.REFCOUNT if report and self._may_have_message(report):
+            case SplatKind.LIST | SplatKind.REFCOUNT if report and report.may_have_message:
                 report.kind, report.title, report.has_header = kind, splat.clean_title(text), True
                 return False
         self._open_report(kind, line)
@@ -332,20 +272,6 @@ class ConsoleParser:
             return bool(kinds & set(splat.KILLS_ITS_TASK))
         return bool(splat.CONSEQUENCE.search(message))
 
-    @staticmethod
-    def _may_die(report: _Open) -> bool:
-        return not (report.has_died or report.is_traced) and report.kind in splat.KILLS_ITS_TASK
-
-    @staticmethod
-    def _may_have_header(report: _Open, text: str) -> bool:
-        waits = splat.MESSAGE_FIRST.match(report.title) and not splat.MESSAGE_FIRST.match(text)
-        return bool(waits) and not (report.has_header or report.is_traced)
-
-    @staticmethod
-    def _may_have_message(report: _Open) -> bool:
-        """Whether the message may follow, as in old kernels."""
-        return report.kind is SplatKind.WARNING and not report.is_traced and len(report.excerpt) <= 3
-
     def _open_report(self, kind: SplatKind, line: KernelLine) -> None:
         previous = self._open.pop(line.caller, None)
         if previous:
@@ -358,13 +284,13 @@ class ConsoleParser:
         excerpt = [text.raw[:MAX_LINE] for _, text in held] + [line.raw[:MAX_LINE]]
         if len(self._open) >= MAX_OPEN:
             self._keep(self._open.pop(next(iter(self._open))))
-        report = _Open(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
+        report = OpenReport(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
         report.task = splat.find_task(line.text)
         report.has_died = bool(splat.DIE.match(line.text.lstrip()))
         report.add_header(line.text.lstrip())
         self._open[line.caller] = report
 
-    def _find_open(self, line: KernelLine) -> _Open | None:
+    def _find_open(self, line: KernelLine) -> OpenReport | None:
         is_new = line.caller not in self._open and len(self._open) < MAX_OPEN
         if is_new and line.text.startswith("NMI backtrace for cpu"):
             # a stalled CPU prints its own trace into the report of the CPU that noticed
@@ -377,29 +303,8 @@ class ConsoleParser:
             return None
         return self._open.get(line.caller)
 
-    def _on_continued(self, report: _Open, line: KernelLine) -> None:
-        text = self._join_split(line)
-        is_part = self._read_trace(report, text)
-        if report.kind is SplatKind.LOCKDEP and not (report.locked_at or report.is_traced):
-            report.locked_at = splat.find_locked_at(text)
-        if found := splat.TASK.search(text):
-            report.task = report.task or found[1]
-            if report.taint is None:
-                report.taint = (found[2] or "").replace(" ", "")
-        elif report.task is None:
-            report.task = splat.find_task(text)
-        is_end = bool(splat.END.match(text))
-        is_part = is_part or is_end or bool(splat.OF_REPORT.match(text))
-        if len(report.excerpt) < MAX_EXCERPT_LINES:
-            report.excerpt.append(line.raw[:MAX_LINE])
-            if is_part:
-                report.kept = len(report.excerpt)
-        elif is_part:
-            report.dropped_lines += 1
-        report.idle = 0 if is_part else report.idle + 1
-        patience = _PATIENCE if report.is_traced else _PATIENCE_BEFORE_TRACE
-        patience = patience if report.kind.is_fault else _PATIENCE_OF_NOTICE
-        if report.idle > patience or (is_end and (report.is_traced or not text.startswith("="))):
+    def _on_continued(self, report: OpenReport, line: KernelLine) -> None:
+        if report.add_line(self._join_split(line), line.raw):
             self._close(report)
 
     def _join_split(self, line: KernelLine) -> str:
@@ -414,34 +319,6 @@ class ConsoleParser:
             self._split[line.caller] = (self._lines, line.text)
         return line.text
 
-    @staticmethod
-    def _read_trace(report: _Open, text: str) -> bool:
-        """Add a frame, or detect begin and end of a trace; returns whether the line is in a trace."""
-        if splat.TRACE_BEGIN.match(text):
-            report.begin_trace()
-            report.is_tracing = report.is_traced = True
-            return True
-        if found := splat.POINTER.match(text.lstrip()):
-            if report.is_tracing and report.traces[-1].frames:
-                report.traces[-1].on_registers(found[1], is_stall=report.kind.is_stall)
-            elif not (report.is_traced and report.traces[-1].frames) or report.kind.is_stall:
-                report.begin_trace(found[1])
-            return True
-        if found := splat.FRAME.fullmatch(text):
-            is_plain = report.kind in splat.PLAIN_TRACE_KINDS or (
-                report.kind in splat.DYING_KINDS and found[1].startswith("[<")
-            )
-            if is_plain and not report.is_traced:
-                report.begin_trace()
-                report.is_tracing = report.is_traced = True
-            if report.is_tracing and not found[2]:
-                report.traces[-1].add(found[3], is_indented=bool(found[1]))
-            return True
-        if report.is_tracing and report.traces[-1].frames:
-            is_plain = report.kind in splat.PLAIN_TRACE_KINDS and not text.strip()
-            report.is_tracing = not is_plain and report.idle < _PATIENCE and not splat.TRACE_END.match(text)
-        return False
-
     def _flush_cut(self, caller: str) -> None:
         """``cut here`` without a known report counts as a report."""
         held = self._cut.pop(caller, None)
@@ -449,7 +326,7 @@ class ConsoleParser:
             return
         number, first = held[0]
         message = next((text.text.strip() for _, text in held[1:] if text.text.strip()), "nothing followed")
-        report = _Open(
+        report = OpenReport(
             SplatKind.WARNING,
             f"report cut off: {splat.clean_title(message)}",
             number,
@@ -460,7 +337,7 @@ class ConsoleParser:
         )
         self._keep(report)
 
-    def _close(self, report: _Open) -> None:
+    def _close(self, report: OpenReport) -> None:
         for caller in [caller for caller, other in self._open.items() if other is report]:
             del self._open[caller]
         self._keep(report)
@@ -471,7 +348,7 @@ class ConsoleParser:
         while self._open:
             self._close(next(iter(self._open.values())))
 
-    def _keep(self, report: _Open) -> None:
+    def _keep(self, report: OpenReport) -> None:
         for caller in [caller for caller, other in self._open.items() if other is report]:
             del self._open[caller]
         if report.kind.is_fault:

@@ -14,6 +14,8 @@ from orchestrator.parse.printk import split_line
 
 MAX_STREAMS = 200
 
+# of a mail that quotes a log
+_QUOTE = re.compile(r"(?:> ?){1,8}")
 _VERSION = re.compile(r"K?TAP version [0-9]{1,4}\s{0,9}$")
 _PLAN = re.compile(r"1\.\.[0-9]{1,9}(?:\s|$)")
 
@@ -56,6 +58,7 @@ def parse_file(lines: Iterable[str]) -> LogFile:
     begun: list[tuple[int, KtapParser, bool]] = []
     dropped = 0
     for number, line in enumerate(lines, 1):
+        line = _QUOTE.sub("", line, count=1) if line.startswith(">") else line
         console.feed(line)
         for piece in split_line(line):
             if _VERSION.match(piece.text) or (not begun and _PLAN.match(piece.text)):
