@@ -77,7 +77,7 @@ def test_a_splat_leaves_its_fingerprint_and_a_race_its_rate(store: Store) -> Non
         store, replace(rated, stdout=rated.stdout.replace("1..1\n", "1..1\n# rate: 3 of 1800 tries\n"))
     )
     splat, race = read_entries(store)
-    assert (splat.raw, splat.fingerprint) == (Status.CRASH, "warning:handle_mm_fault")
+    assert (splat.raw, splat.fingerprint) == (Status.CRASH, "warning:do_wp_page/handle_mm_fault")
     assert (race.hits, race.tries) == (3, 1800)
     assert "3 of 1800" in render([race])
 

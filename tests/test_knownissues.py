@@ -23,8 +23,8 @@ from tests.conftest import LOGS, ROOT, read_log
 from tests.samples import GOOD, WARNING, judge
 
 COMPLAINS = replace(GOOD, console=GOOD.console.replace("[    2.1", WARNING + "[    2.1"), taint_after=1 << 9)
-FINGERPRINT = "warning:handle_mm_fault"
-KNOWN = Known("warning:handle_mm_fault*", "seen on every kernel of the kind, and harmless")
+FINGERPRINT = "warning:do_wp_page/handle_mm_fault"
+KNOWN = Known("warning:do_wp_page*", "seen on every kernel of the kind, and harmless")
 
 
 def test_a_known_splat_is_ignored_and_reported() -> None:

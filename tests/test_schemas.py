@@ -24,6 +24,7 @@ COMMANDS = {
     "gc": ("gc", "-n"),
     "doctor": ("doctor", "ROW=demo"),
     "history": ("history",),
+    "parse": ("parse", "tests/logs/kasan.log", "tests/logs/healthy.log"),
 }
 
 

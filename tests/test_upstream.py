@@ -123,6 +123,10 @@ def test_what_can_not_be_run_is_a_skip(name: str, reason: str, programs: dict[st
         (SKIPPED, 4, {"": Status.SKIP}),
         (CUT_SHORT, 4, {"/a": Status.PASS, "/no swap": Status.SKIP}),
         (CUT_SHORT.replace("ok 1", "not ok 1"), 4, {"/a": Status.FAIL, "/no swap": Status.SKIP}),
+        # the header of 5.15 and 6.1 counts the skip before it prints its number
+        ("1..3\nok 2 # SKIP no swap\n", 4, {"/no swap": Status.SKIP}),
+        ("1..3\nok 1 a\nok 3 # SKIP no swap\n", 4, {"/a": Status.PASS, "/no swap": Status.SKIP}),
+        ("1..1\nok 2 # SKIP no swap\n", 4, {"/no swap": Status.SKIP}),
         # what must not pass, or be believed
         ("", 0, {"": Status.BROKEN}),
         ("1..0\n", 0, {"": Status.BROKEN}),
@@ -131,6 +135,10 @@ def test_what_can_not_be_run_is_a_skip(name: str, reason: str, programs: dict[st
         ("1..2\nok 1 a\n", 0, {"": Status.BROKEN}),
         (CUT_SHORT, 0, {"": Status.BROKEN}),
         ("1..2\nok 1 a\n", 4, {"": Status.BROKEN}),
+        ("1..3\nok 2 # SKIP no swap\n", 0, {"": Status.BROKEN}),
+        ("1..3\nok 3 # SKIP no swap\n", 4, {"": Status.BROKEN}),
+        ("1..3\nok 2 a # SKIP no swap\n", 4, {"": Status.BROKEN}),
+        ("1..3\nok 2 b\nok 3 # SKIP no swap\n", 4, {"": Status.BROKEN}),
         ("1..1\nok 1 a\n", 1, {"": Status.BROKEN}),
         ("1..1\nok 1 a\n", 4, {"": Status.BROKEN}),
         ("1..1\nok 1 a\n", -1, {"": Status.BROKEN}),
@@ -168,6 +176,43 @@ def test_a_failure_is_told_by_what_the_line_says() -> None:
     assert (verdict.name, verdict.reason) == (
         "upstream/cow/fork ... with THP", "Leak from parent into child",
     )  # fmt: skip
+
+
+def test_a_text_that_says_how_it_went_is_no_name() -> None:
+    bad = told(
+        "1..3\nnot ok 1 : Leaf not released!\nok 2 Leaf split successfully\nok 3 mmap at 0x7f0012\n", 1
+    )
+    good = told("1..3\nok 1 : Leaf released as it was!\nok 2 Split failed\nok 3 mmap at 0x7f9912\n", 0)
+    assert list(bad) == list(good) == [f"upstream/cow/{number}" for number in (1, 2, 3)]
+    assert list(told("1..2\nok 1 read past the end\nok 2 no leaf\n", 0)) == [
+        "upstream/cow/read past the end", "upstream/cow/no leaf",
+    ]  # fmt: skip
+    stdout = f"{HEAD}1..1\nnot ok 1 : Leaf not released!\n"
+    (verdict,) = judge(make_result("upstream/cow", stdout, 1))
+    assert (verdict.name, verdict.reason) == ("upstream/cow/1", "Leaf not released!")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "exit_status", "failed"),
+    [
+        (
+            "1..3\n# [RUN] one\nok 1 fine\n# [RUN] two\nnot ok 2 no room\nBail out! 1 of 2\n",
+            1,
+            "upstream/cow/two (no room)",
+        ),
+        ("1..2\nnot ok 1 first\n", 1, "upstream/cow/first"),
+        ("1..2\nnot ok 1 first\nok 2 second\n", 0, "upstream/cow/first"),
+        (
+            "1..99\n" + "".join(f"not ok {number} t{number}\n" for number in range(1, 13)),
+            1,
+            ", ".join(f"upstream/cow/t{number}" for number in range(1, 11)) + " and 2 more",
+        ),
+    ],
+)
+def test_a_broken_test_names_what_failed(stdout: str, exit_status: int, failed: str) -> None:
+    (verdict,) = judge(make_result("upstream/cow", HEAD + stdout, exit_status))
+    assert verdict.status is Status.BROKEN
+    assert verdict.reason.endswith(f"; failed: {failed}")
 
 
 def test_a_splat_outweighs_what_was_said() -> None:

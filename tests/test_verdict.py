@@ -20,6 +20,13 @@ OOM = """[    2.050000] eater invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER
 """
 
 
+def test_a_broken_test_says_that_it_failed() -> None:
+    stdout = STDOUT.replace("1..1", "1..2").replace("ok 1", "not ok 1")
+    (verdict,) = judge(replace(GOOD, stdout=stdout, exit_status=1))
+    assert verdict.status is Status.BROKEN
+    assert verdict.reason == "plan says 2, got 1 results; failed: odirect.rd-mprotect"
+
+
 def status_of(result: TrialResult) -> Status:
     (status,) = {verdict.status for verdict in judge(result)}
     return status

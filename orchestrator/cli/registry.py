@@ -10,6 +10,7 @@ from orchestrator.cli.targets import (
     history,
     lookup,
     mutants,
+    parse,
     patches,
     report,
     seriesmatrix,
@@ -21,6 +22,7 @@ from orchestrator.cli.targets import (
 __all__ = ["TARGETS", "list_groups", "list_products"]
 
 _MODULES = (
-    test, shell, report, history, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store, help,
+    test, shell, report, history, parse, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store,
+    help,
 )  # fmt: skip
 TARGETS.update({target.name: target for module in _MODULES for target in module.TARGETS})

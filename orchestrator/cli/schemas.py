@@ -17,6 +17,7 @@ from orchestrator.bisect.outcome import BisectResult as Bisected
 from orchestrator.cli.configreport import KernelConfig
 from orchestrator.cli.doctor import HostFinding
 from orchestrator.cli.explain import Explained
+from orchestrator.cli.logreport import FileReport
 from orchestrator.cli.seriesmatrix import SeriesMatrix
 from orchestrator.cli.variables import Setting
 from orchestrator.coverage.gcov import CodeCoverage
@@ -128,6 +129,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "history": {"entries": _list_of(_take_fields("HistoryEntry", HistoryEntry, (), status=Status))},
     "diff": get_type_hints(Difference),
     "merge": get_type_hints(Merged),
+    "parse": {"files": list[FileReport]},
     "bisect": {**get_type_hints(Bisected), "is_found": bool},
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
     "mutants": {**get_type_hints(Measurement), "score": Score | None},

@@ -7,6 +7,7 @@ are read before it ends; those of one that crashes are lost.
 
 import base64
 import binascii
+import gzip
 import io
 import re
 import shutil
@@ -213,16 +214,6 @@ def _add(
         with place.store.scratch("gcov") as folder:
             (folder / "counted.gcda").write_bytes(data)
             shutil.copyfile(kernel.folder / "gcno" / f"{stem}.gcno", folder / "counted.gcno")
-            done = command.run(
-                [
-                    gcov,
-                    "--branch-counts",
-                    "--branch-probabilities",
-                    "--json-format",
-                    "--stdout",
-                    "counted.gcda",
-                ],
-                cwd=folder,
-            )
-            report = next(line for line in done.output.splitlines() if line.startswith("{"))
-            add_counts(report.encode(), file, known)
+            options = ["--branch-counts", "--branch-probabilities", "--json-format"]
+            command.run([gcov, *options, "counted.gcda"], cwd=folder)
+            add_counts(gzip.decompress(next(folder.glob("*.json.gz")).read_bytes()), file, known)

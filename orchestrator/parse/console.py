@@ -6,24 +6,24 @@ on any text, and must not decide whether a test passed.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.parse import splat
+from orchestrator.parse.openreport import OpenReport
 from orchestrator.parse.printk import KernelLine, split_line
 from orchestrator.parse.splat import MAX_LINE, Splat, SplatKind
 
 MAX_SPLATS_PER_KIND = 40
 MAX_MARKERS = 20_000
 MAX_MILESTONES = 64
-MAX_EXCERPT_LINES = 120
-MAX_FRAMES = 64
 MAX_OPEN = 32
 
-# a report ends after this many unrelated lines: before its trace, and after it
-_PATIENCE_BEFORE_TRACE = 80
-_PATIENCE = 30
 _CUT_PATIENCE = 20
+# the lines and seconds before a stack without a report in which the kernel said why it prints one
+_LINES_BEFORE = 8
+_SECONDS_BEFORE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,13 @@ class ConsoleLog:
         return tuple(splat for splat in self.splats if splat.is_fault)
 
 
-_BANNER = re.compile(r"Linux version \d+\.\d+")
-_MARKER = re.compile(r"cowbell: (begin|end) (\S.*?)\s*$")
+_BANNER = re.compile(r"Linux version \d{1,3}\.\d{1,4}")
+_MARKER = re.compile(r"cowbell: (begin|end) (\S.{0,990})$")
 _MILESTONES = (
     ("root", re.compile(r"VFS: Mounted root ")),
-    ("init", re.compile(r"Run \S+ as init process")),
+    ("init", re.compile(r"Run \S{1,900} as init process")),
     ("power-down", re.compile(r"reboot: (?:Power down|System halted)")),
-    ("restart", re.compile(r"reboot: Restarting system|Rebooting in \d+ seconds")),
+    ("restart", re.compile(r"reboot: Restarting system|Rebooting in \d{1,9} seconds")),
 )
 _MILESTONE_GATE = re.compile("Run |VFS: M|reboot: |Rebooting ")
 
@@ -89,55 +89,17 @@ def parse_console(text: str | Iterable[str]) -> ConsoleLog:
     return parser.end()
 
 
-@dataclass(slots=True)
-class _Open:
-    """A report that is being read."""
-
-    kind: SplatKind
-    title: str
-    line_number: int
-    uptime_s: float | None
-    test: str | None
-    excerpt: list[str]
-    frames: list[str] = field(default_factory=list)
-    pointer: str = ""
-    task: str | None = None
-    taint: str | None = None
-    dropped_lines: int = 0
-    kept: int = 1
-    idle: int = 0
-    has_died: bool = False
-    has_header: bool = False
-    is_tracing: bool = False
-    is_traced: bool = False
-
-    def close(self) -> Splat:
-        frames = tuple(self.frames)
-        if self.pointer and (not frames or splat.strip_suffix(frames[0]) != splat.strip_suffix(self.pointer)):
-            frames = (self.pointer, *frames)
-        return Splat(
-            self.kind,
-            self.title,
-            frames,
-            splat.make_fingerprint(self.kind, frames, self.title),
-            self.line_number,
-            "\n".join(self.excerpt[: self.kept]),
-            self.dropped_lines,
-            self.uptime_s,
-            self.test,
-            self.task,
-            self.taint,
-        )
-
-
 class ConsoleParser:
     """Feed lines with :meth:`feed`, then get the result with :meth:`end`."""
 
     def __init__(self) -> None:
         self._lines = 0
         self._has_text = False
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenReport] = {}
         self._cut: dict[str, list[tuple[int, KernelLine]]] = {}
+        # by caller: the last lines that are of no report, and a line that another CPU's line interrupted
+        self._recent: dict[str, deque[KernelLine]] = {}
+        self._split: dict[str, tuple[int, str]] = {}
         self._splats: list[Splat] = []
         self._kept: dict[SplatKind, int] = {}
         self._dropped: dict[SplatKind, int] = {}
@@ -148,6 +110,7 @@ class ConsoleParser:
         self._markers: list[Marker] = []
         self._dropped_markers = 0
         self._uptime_s: float | None = None
+        self._has_marks = False
         self._test: str | None = None
         self._has_trace_reason = False
 
@@ -174,17 +137,16 @@ class ConsoleParser:
         )
 
     def _on_line(self, line: KernelLine) -> None:
-        if line.uptime_s is not None:
-            self._uptime_s = line.uptime_s
+        self._uptime_s = self._uptime_s if line.uptime_s is None else line.uptime_s
+        self._has_marks = self._has_marks or line.is_marked
         if self._on_landmark(line):
             self._has_trace_reason = False
+            self._recent.clear()
             return
         if splat.SYSRQ.match(line.text):
             self._has_trace_reason = True
         if splat.CUT_HERE.match(line.text):
-            self._flush_cut(line.caller)
-            if len(self._cut) < MAX_OPEN:
-                self._cut[line.caller] = [(self._lines, line)]
+            self._on_cut_here(line)
             return
         kind = self._find_report(line)
         if kind and self._on_report(kind, line):
@@ -196,11 +158,47 @@ class ConsoleParser:
                 self._flush_cut(line.caller)
         elif report := self._find_open(line):
             self._on_continued(report, line)
-        elif self._is_from_kernel(line) and splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
-            # a healthy kernel prints no stack trace without a request
-            self._open_report(SplatKind.TRACE, line)
-            self._open[line.caller].title = "a stack without a report"
-            self._on_continued(self._open[line.caller], line)
+        elif self._is_from_kernel(line):
+            if splat.CALL_TRACE.match(line.text) and not self._has_trace_reason:
+                self._open_trace(line)
+            else:
+                if line.caller not in self._recent and len(self._recent) >= MAX_OPEN:
+                    del self._recent[next(iter(self._recent))]
+                self._recent.setdefault(line.caller, deque(maxlen=_LINES_BEFORE)).append(line)
+
+    def _on_cut_here(self, line: KernelLine) -> None:
+        report = self._find_open(line)
+        if report and report.may_have_header(line.text):
+            self._on_continued(report, line)
+            return
+        self._flush_cut(line.caller)
+        if len(self._cut) < MAX_OPEN:
+            self._cut[line.caller] = [(self._lines, line)]
+
+    def _open_trace(self, line: KernelLine) -> None:
+        """Open a report for a stack without one: a healthy kernel prints no stack without a request.
+
+        The line before the stack is its title.
+        """
+        before = [
+            text
+            for text in self._recent.pop(line.caller, ())
+            if None in (text.uptime_s, line.uptime_s)
+            or (text.uptime_s or 0) >= (line.uptime_s or 0) - _SECONDS_BEFORE
+        ]
+        reasons = [index for index, text in enumerate(before) if not splat.is_of_stack(text.text)]
+        self._open_report(SplatKind.TRACE, line)
+        report = self._open[line.caller]
+        report.title = "a stack without a report"
+        report.excerpt, report.kept = [], 0
+        if reasons:
+            before = before[reasons[-1] :]
+            report.title += f": {splat.clean_title(before[0].text)}"
+            if splat.NO_MEMORY.search(before[0].text):
+                report.kind, report.title = SplatKind.PAGE_ALLOC, splat.clean_title(before[0].text)
+            report.excerpt, report.kept = [before.pop(0).raw[:MAX_LINE]], 1
+        for text in (*before, line):
+            self._on_continued(report, text)
 
     def _on_landmark(self, line: KernelLine) -> bool:
         if _BANNER.match(line.text):
@@ -211,9 +209,10 @@ class ConsoleParser:
             self._add_milestone("banner", line)
             return True
         if marker := _MARKER.match(line.text):
-            self._test = marker[2] if marker[1] == "begin" else None
+            test = marker[2].rstrip()
+            self._test = test if marker[1] == "begin" else None
             if len(self._markers) < MAX_MARKERS:
-                self._markers.append(Marker(marker[1], marker[2], self._lines, line.uptime_s))
+                self._markers.append(Marker(marker[1], test, self._lines, line.uptime_s))
             else:
                 self._dropped_markers += 1
             return True
@@ -228,17 +227,19 @@ class ConsoleParser:
             self._milestones.append(Milestone(name, self._lines, line.uptime_s))
 
     def _find_report(self, line: KernelLine) -> SplatKind | None:
-        if kind := splat.find_kind(line.text):
+        text = line.text.lstrip()
+        if kind := splat.find_kind(text):
             return kind
-        return SplatKind.BUG if self._is_from_kernel(line) and line.text.startswith("BUG: ") else None
+        return SplatKind.BUG if self._is_from_kernel(line) and text.startswith("BUG: ") else None
 
     def _is_from_kernel(self, line: KernelLine) -> bool:
         """Whether a line is from the kernel. User space may print lines that look like generic reports."""
-        return line.uptime_s is not None or self._uptime_s is None
+        return line.is_marked or not self._has_marks
 
     def _on_report(self, kind: SplatKind, line: KernelLine) -> bool:
         """Open a report, unless the line continues the open one; returns whether the line was consumed."""
         report = self._find_open(line)
+        text = line.text.lstrip()
         match kind:
             case SplatKind.PANIC:
                 message = line.text[line.text.index("Kernel panic") :][:MAX_LINE]
@@ -250,11 +251,15 @@ class ConsoleParser:
                 report.title = splat.clean_title(line.text)
                 report.task = splat.find_task(line.text) or report.task
                 return False
-            case SplatKind.OOPS if report and splat.DIE.match(line.text) and self._may_die(report):
+            case SplatKind.OOPS if report and splat.DIE.match(text) and report.may_die:
                 report.has_died = True
                 return False
-            case SplatKind.BUG | SplatKind.WARNING if report and self._may_have_header(report):
+            case SplatKind.BUG | SplatKind.WARNING if report and report.may_have_header(text):
                 report.has_header = True
+                report.add_header(text)
+                return False
+            case SplatKind.LIST | SplatKind.REFCOUNT if report and report.may_have_message:
+                report.kind, report.title, report.has_header = kind, splat.clean_title(text), True
                 return False
         self._open_report(kind, line)
         return True
@@ -266,15 +271,6 @@ class ConsoleParser:
             kinds = {self._last_fault, *(report.kind for report in self._open.values())}
             return bool(kinds & set(splat.KILLS_ITS_TASK))
         return bool(splat.CONSEQUENCE.search(message))
-
-    @staticmethod
-    def _may_die(report: _Open) -> bool:
-        return not (report.has_died or report.is_traced) and report.kind in splat.KILLS_ITS_TASK
-
-    @staticmethod
-    def _may_have_header(report: _Open) -> bool:
-        waits = report.kind in (SplatKind.LIST, SplatKind.REFCOUNT)
-        return waits and not (report.has_header or report.is_traced)
 
     def _open_report(self, kind: SplatKind, line: KernelLine) -> None:
         previous = self._open.pop(line.caller, None)
@@ -288,68 +284,40 @@ class ConsoleParser:
         excerpt = [text.raw[:MAX_LINE] for _, text in held] + [line.raw[:MAX_LINE]]
         if len(self._open) >= MAX_OPEN:
             self._keep(self._open.pop(next(iter(self._open))))
-        report = _Open(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
+        report = OpenReport(kind, title, self._lines, line.uptime_s, self._test, excerpt, kept=len(excerpt))
         report.task = splat.find_task(line.text)
-        report.has_died = bool(splat.DIE.match(line.text))
+        report.has_died = bool(splat.DIE.match(line.text.lstrip()))
+        report.add_header(line.text.lstrip())
         self._open[line.caller] = report
 
-    def _find_open(self, line: KernelLine) -> _Open | None:
-        if line.text.startswith("NMI backtrace for cpu") and line.caller not in self._open:
+    def _find_open(self, line: KernelLine) -> OpenReport | None:
+        is_new = line.caller not in self._open and len(self._open) < MAX_OPEN
+        if is_new and line.text.startswith("NMI backtrace for cpu"):
             # a stalled CPU prints its own trace into the report of the CPU that noticed
             stalls = (report for report in self._open.values() if report.kind.is_stall)
             if report := next(stalls, None):
                 self._open[line.caller] = report
         if not self._open:
             return None
-        if line.uptime_s is None and not line.caller and self._uptime_s is not None:
+        if not line.is_marked and not line.caller and self._has_marks:
             return None
         return self._open.get(line.caller)
 
-    def _on_continued(self, report: _Open, line: KernelLine) -> None:
-        is_part = self._read_trace(report, line.text)
-        if found := splat.TASK.search(line.text):
-            report.task = report.task or found[1]
-            if report.taint is None:
-                report.taint = (found[2] or "").replace(" ", "")
-        elif report.task is None:
-            report.task = splat.find_task(line.text)
-        is_end = bool(splat.END.match(line.text))
-        is_part = is_part or is_end or bool(splat.OF_REPORT.match(line.text))
-        if len(report.excerpt) < MAX_EXCERPT_LINES:
-            report.excerpt.append(line.raw[:MAX_LINE])
-            if is_part:
-                report.kept = len(report.excerpt)
-        elif is_part:
-            report.dropped_lines += 1
-        report.idle = 0 if is_part else report.idle + 1
-        patience = _PATIENCE if report.is_traced else _PATIENCE_BEFORE_TRACE
-        if report.idle > patience or (is_end and (report.is_traced or not line.text.startswith("="))):
+    def _on_continued(self, report: OpenReport, line: KernelLine) -> None:
+        if report.add_line(self._join_split(line), line.raw):
             self._close(report)
 
-    @staticmethod
-    def _read_trace(report: _Open, text: str) -> bool:
-        """Add a frame, or detect begin and end of the first trace; returns whether the line is in a trace."""
-        if splat.TRACE_BEGIN.match(text):
-            report.is_tracing, report.is_traced = not report.frames, True
-            return True
-        if found := splat.POINTER.match(text.lstrip()):
-            if report.is_tracing and report.frames:
-                if report.kind.is_stall:
-                    report.frames.append(found[1])
-            elif not report.pointer and not report.frames:
-                report.pointer = found[1]
-            return True
-        if found := splat.FRAME.fullmatch(text):
-            if report.kind in splat.PLAIN_TRACE_KINDS and not report.is_traced:
-                report.is_tracing = report.is_traced = True
-            if report.is_tracing and not found[1] and len(report.frames) < MAX_FRAMES:
-                report.frames.append(found[2])
-            return True
-        if report.is_tracing and report.frames and not splat.IN_TRACE.match(text):
-            report.is_tracing = report.idle < 3 and not splat.ends_trace(text)
-        elif report.kind in splat.PLAIN_TRACE_KINDS and report.frames and not text.strip():
-            report.is_tracing = False
-        return False
+    def _join_split(self, line: KernelLine) -> str:
+        """The text, with the part of its line that came before another CPU's line, if both are a frame."""
+        number, begun = self._split.pop(line.caller, (self._lines, ""))
+        if begun and number == self._lines:
+            # the line that interrupted it
+            self._split[line.caller] = (number, begun)
+        elif begun and splat.FRAME.fullmatch(begun + line.text):
+            return begun + line.text
+        if line.is_cut and not splat.FRAME.fullmatch(line.text) and len(self._split) < MAX_OPEN:
+            self._split[line.caller] = (self._lines, line.text)
+        return line.text
 
     def _flush_cut(self, caller: str) -> None:
         """``cut here`` without a known report counts as a report."""
@@ -358,7 +326,7 @@ class ConsoleParser:
             return
         number, first = held[0]
         message = next((text.text.strip() for _, text in held[1:] if text.text.strip()), "nothing followed")
-        report = _Open(
+        report = OpenReport(
             SplatKind.WARNING,
             f"report cut off: {splat.clean_title(message)}",
             number,
@@ -369,7 +337,7 @@ class ConsoleParser:
         )
         self._keep(report)
 
-    def _close(self, report: _Open) -> None:
+    def _close(self, report: OpenReport) -> None:
         for caller in [caller for caller, other in self._open.items() if other is report]:
             del self._open[caller]
         self._keep(report)
@@ -380,7 +348,7 @@ class ConsoleParser:
         while self._open:
             self._close(next(iter(self._open.values())))
 
-    def _keep(self, report: _Open) -> None:
+    def _keep(self, report: OpenReport) -> None:
         for caller in [caller for caller, other in self._open.items() if other is report]:
             del self._open[caller]
         if report.kind.is_fault:

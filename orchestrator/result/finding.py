@@ -7,6 +7,7 @@ splat is a CRASH. The results of kernel selftests are not declared, so the plan 
 """
 
 import fnmatch
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +27,15 @@ _TAINT_OF = {
 }  # fmt: skip
 # exit codes and output of kernel selftests (tools/testing/selftests/kselftest.h)
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
+_MAX_NAMED = 10
 _ANNOUNCED = "[RUN] "
 # the guest's clock goes on while it has no CPU: of this share of its time, a time limit in it says nothing
 _BUSY = 0.2
+# a text that says how a test ended, or has an address: no name, as it differs from one kernel to another
+_OUTCOME = re.compile(
+    r"[:;,.!-]|.{0,999}(?:\b(?:succe(?:ss|ed)|fail|pass(?:ed)?\b|error|0x[0-9a-f]{4})|\bnot \w{1,30}ed\b)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ def judge_result(
         if override and (leaf is None or leaf.status is not Status.SKIP):
             yield replace(override, name=name)
         elif leaf is None or not stream.is_complete:
-            reason = f"{_find_oom(result)}{problems or 'no result line'}"
+            failed = _name_failed([(name, leaf)] if leaf else [])
+            reason = f"{_find_oom(result)}{problems or 'no result line'}{failed}"
             yield Finding(name, Status.BROKEN, reason, evidence)
         elif all_ok != (result.exit_status == 0):
             reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {result.exit_status}"
@@ -83,50 +91,49 @@ def judge_result(
 
 
 def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
-    """A finding for each planned result; a single one if the stream is not valid.
-
-    Two endings of kselftest.h are accepted: a final "Bail out!" that counts the reported failures, and a
-    final SKIP without a name for the tests that were not run.
-    """
+    """A finding for each planned result; a single one if the stream is not valid."""
     stream = parse_ktap(result.stdout, is_foreign=True)
     evidence = (result.stdout + result.stderr)[-2000:]
     named = _name_leaves(result.test, stream)
     all_ok = all(leaf.ok for _, leaf in named)
-    has_skipped_rest = bool(
-        result.exit_status == _KSFT_SKIP
-        and named
-        and (named[-1][1].name, named[-1][1].status) == ("", Status.SKIP)
-    )
-    problems = [
-        problem
-        for problem in stream.problems
-        if not (has_skipped_rest and problem.startswith("plan says "))
-        and not (stream.plan == len(stream.results) and not all_ok and problem.startswith("Bail out!"))
-    ]
+    has_skipped_rest = result.exit_status == _KSFT_SKIP and stream.has_skipped_rest
+    problems = stream.list_foreign_problems(may_skip_rest=has_skipped_rest)
     expected = {0} if all_ok else {_KSFT_FAIL}
     if has_skipped_rest or stream.plan == 0:
         expected.add(_KSFT_SKIP)
     if override := _find_override(result, known):
         yield replace(override, name=result.test)
     elif problems:
-        reason = f"{_find_oom(result)}{'; '.join(problems)}"
+        reason = f"{_find_oom(result)}{'; '.join(problems)}{_name_failed(named)}"
         yield Finding(result.test, Status.BROKEN, reason, evidence)
     elif result.exit_status not in expected:
         reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {result.exit_status}"
+        reason += _name_failed(named)
         yield Finding(result.test, Status.BROKEN, reason, evidence)
     elif stream.plan == 0:
         yield Finding(result.test, Status.SKIP, stream.skip or "")
     else:
         for name, leaf in named:
-            reason = "; ".join(text for text in (leaf.name, leaf.reason) if text not in name)
+            reason = "; ".join(text for text in (leaf.name.lstrip(": "), leaf.reason) if text not in name)
             yield Finding(name, leaf.status, reason, "\n".join(leaf.diagnostics))
+
+
+def _name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:
+    """The results that failed all the same, as the end of the reason of a BROKEN test."""
+    texts = [
+        f"{name} ({text})" if (text := leaf.name.lstrip(": ")) not in name else name
+        for name, leaf in named
+        if leaf.status is Status.FAIL
+    ]
+    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
+    return f"; failed: {', '.join(texts[:_MAX_NAMED])}{more}" if texts else ""
 
 
 def _name_leaves(test: str, stream: Ktap) -> list[tuple[str, KtapResult]]:
     """The results with unique names, made of the last ``[RUN]`` line and the result line.
 
     If only one result follows a ``[RUN]`` line, that line alone is its name: the text of the result line
-    depends on the outcome.
+    depends on the outcome. Without a ``[RUN]`` line, such a text is replaced by the number of the result.
     """
     announced, titled = "", []
     for name, leaf in stream.flatten():
@@ -134,6 +141,8 @@ def _name_leaves(test: str, stream: Ktap) -> list[tuple[str, KtapResult]]:
             announced = text.removeprefix(_ANNOUNCED).strip() if text.startswith(_ANNOUNCED) else announced
         # a skipped test may have its name in place of the reason
         text = name if leaf.name else "" if announced else leaf.reason
+        if leaf.name and not announced and _OUTCOME.match(leaf.name):
+            text = f"{name.removesuffix(leaf.name)}{leaf.number}"
         titled.append((announced, text, leaf))
     uses = Counter(title for title, _, _ in titled)
     times: Counter[str] = Counter()
