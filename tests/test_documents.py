@@ -86,6 +86,8 @@ KERNEL = {
     "docs/test-a-kernel.md: Choose tests",
     "docs/test-a-kernel.md: Open a shell in the guest",
     "docs/test-a-series.md: See what each patch changes",
+    "docs/what-a-pass-covers.md: Code that the tests execute",
+    "docs/what-a-pass-covers.md: Mistakes that the tests notice",
     "docs/write-a-test.md: A test in your own folder",
     "docs/write-a-test.md: A test with a child process",
 }

@@ -26,7 +26,9 @@ def render(found: CodeCoverage) -> str:
         lines += [f"  {one.file}:{one.name}" for one in unused]
     missed = [one for function in found.functions if function.lines_reached for one in function.unreached]
     if missed:
-        lines += ["", f"lines and branches that no test reaches in other functions: {len(missed)}"]
+        explained = sum(bool(one.reason) for one in missed)
+        what = f"lines and branches that no test reaches in other functions: {len(missed)}"
+        lines += ["", f"{what}, {explained} with a reason"]
         lines += [f"  {_describe(one)}" for one in missed]
     lines += ["", f"{found.kernel}, {len(found.tests)} tests"]
     return "\n".join(lines) + "\n"
