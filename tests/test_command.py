@@ -42,6 +42,12 @@ def test_a_deadline_is_put_off_by_what_somebody_else_took() -> None:
     assert deadline.allowed_s == 0.0
 
 
+def test_tools_of_administrators_are_found_by_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert Path(command.find_tool("depmod", "kmod")).parent.name == "sbin"
+    assert command.run(["sh", "-c", "command -v depmod"]).output.endswith("sbin/depmod")
+
+
 def test_time_without_a_cpu_is_known() -> None:
     """Two loops on one CPU: each waits while the other runs."""
     cpu = min(os.sched_getaffinity(0))
