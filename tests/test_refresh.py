@@ -10,6 +10,7 @@ import pytest
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.patch import export_commit
 from orchestrator.source.refresh import Worktree, find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source, checkout
 from orchestrator.source.series import Series, load_series
@@ -23,12 +24,18 @@ NEW = "	if (mapcount != 1)\n"
 
 @pytest.fixture
 def folder(base: Source, store: Store, make_series: MakeSeries, tmp_path: Path) -> Path:
-    """A series of two patches, as refresh writes it."""
+    """A series of two patches, as git format-patch writes it."""
     make_series("cow", {"mm/memory.c": (OLD, NEW)}, {"mm/swap.c": ("entry + 1", "entry + 2")})
     folder = tmp_path / "patches" / "cow"
     opened = find_worktree("cow", "first", None, store)
     open_worktree(base, load_series(folder), opened, store)
-    refresh_series(folder, load_series(folder), opened, store)
+    commits = run_git(opened.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
+    for number, commit in enumerate(commits, 1):
+        (folder / f"{number:04}-cow.patch").unlink()
+        made = export_commit(opened.place, commit, folder, number)
+        for file in ("series", "series.yaml"):
+            text = (folder / file).read_text()
+            (folder / file).write_text(text.replace(f"{number:04}-cow.patch", made.name))
     return folder
 
 
@@ -102,11 +109,11 @@ def test_moved_patch_keeps_its_claims(base: Source, folder: Path, opened: Worktr
     one, two = run_git(opened.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
     run_git(opened.place, "reset", "-q", "--hard", base.commit)
     run_git(opened.place, "cherry-pick", two, one)
-    refresh(folder, opened, store)
+    assert refresh(folder, opened, store) == ["series"]
     series = load_series(folder)
-    assert [patch.name for patch in series.patches] == ["0001-cow-2.patch", "0002-cow-1.patch"]
+    assert [patch.name for patch in series.patches] == ["0002-cow-2.patch", "0001-cow-1.patch"]
     assert series.patches[0].flips == {"a.b": "pass"}
-    assert "0001-cow-2.patch # the swap side" in claims.read_text()
+    assert "0002-cow-2.patch # the swap side" in claims.read_text()
 
 
 def test_backport_is_written_where_it_is_chosen(base: Source, folder: Path, store: Store) -> None:

@@ -4,29 +4,37 @@
 All of them become files for ``git am``, in order. Nothing is applied here.
 """
 
+import gzip
+import hashlib
+import lzma
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition, Version
-from orchestrator.source.patch import (
-    check_mail,
-    check_patch,
-    export_commit,
+from orchestrator.source.mail import (
+    clean_title,
+    find_base,
     has_diff,
+    is_reply,
     make_mail,
+    parse_numbering,
     parse_subject,
     read_subject,
+    split_mbox,
 )
+from orchestrator.source.patch import check_mail, check_patch, export_commit
 from orchestrator.source.repository import find_commit, git
 from orchestrator.source.tree import LocalTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store, make_id
 
-_NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?P<m>\d+)\s*\]")
+# a thread of 1,000 mails is about 10 MiB
+_LIMIT = 256 << 20
 _ALWAYS = Condition()
 
 
@@ -69,7 +77,8 @@ class Patch:
 class Series:
     """Ordered patches and their kernel range. Without patches it means no series.
 
-    ``is_generated``: Cowbell wrote the last patch.
+    ``is_generated``: Cowbell wrote the last patch. ``base`` is the commit that a mail says it was made for,
+    ``needed`` are the ids of the patches that it says are needed before (git format-patch --base).
     """
 
     name: str = ""
@@ -77,6 +86,8 @@ class Series:
     when: Condition = _ALWAYS
     patches: tuple[Patch, ...] = ()
     is_generated: bool = False
+    base: str = ""
+    needed: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -97,21 +108,8 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
     Raises all errors at once as ``UsageError``.
     """
     listing = folder / "series"
-    if not listing.is_file():
-        raise UsageError("has no series file (one patch name per line)", where=str(folder))
-    names: list[str] = []
     errors: list[UsageError] = []
-    for number, line in enumerate(listing.read_text().splitlines(), 1):
-        # quilt allows options after the name; git am knows only -p1
-        words = line.split("#")[0].split()
-        if words and words[0] in names:
-            errors.append(UsageError(f"lists {words[0]} twice", where=f"{listing}:{number}"))
-        elif words and not (folder / words[0]).is_file():
-            errors.append(UsageError(f"{words[0]} does not exist", where=f"{listing}:{number}"))
-        elif words and words[1:] not in ([], ["-p1"]):
-            errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=f"{listing}:{number}"))
-        elif words:
-            names.append(words[0])
+    names = [name for name, _ in read_listing(listing, errors) if name]
     if not names and not errors:
         errors.append(UsageError("lists no patches", where=str(listing)))
     declared = folder / "series.yaml"
@@ -132,7 +130,7 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         for name, entry in entries.items()
         for path in (folder / name, *(backport.path for backport in entry.backports))
     ]
-    errors += [error for path in files if path.is_file() for error in check_patch(path)]
+    errors += [error for path in files if is_file(path) for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
         Patch(
@@ -141,6 +139,53 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         for name, entry in entries.items()
     )
     return Series(about.name, about.title, about.when, patches)
+
+
+def read_listing(listing: Path, errors: list[UsageError]) -> list[tuple[str, str]]:
+    """The patches of a quilt series file, each with the text up to the end of its line.
+
+    Text after the last one has an empty name.
+    """
+    try:
+        data = listing.read_bytes()
+    except OSError as error:
+        what = f"has no series file: {error.strerror}"
+        raise UsageError(what, where=str(listing.parent), hint="it lists one patch per line") from None
+    found: list[tuple[str, str]] = []
+    names: set[str] = set()
+    text = ""
+    # as bytes that are no UTF-8 are kept in comments, they are written back as they were
+    lines = data.decode(errors="surrogateescape").split("\n")
+    for number, line in enumerate(lines, 1):
+        where = f"{listing}:{number}"
+        text += line + ("\n" if number < len(lines) else "")
+        # as in quilt, a comment starts after a blank: a name may contain the sign
+        words = re.sub(r"(?:^|\s)#.*", "", line.removeprefix("\ufeff")).split()
+        if not words:
+            continue
+        name = words[0]
+        if not name.isprintable():
+            errors.append(UsageError("the name of a patch is not UTF-8 text", where=where))
+        elif name in names:
+            errors.append(UsageError(f"lists {name} twice", where=where))
+        elif not is_file(listing.parent / name):
+            errors.append(UsageError(f"{name[:200]} does not exist", where=where))
+        elif words[1:] not in ([], ["-p1"], ["-p", "1"], ["-pab"]):
+            # quilt allows options after the name; git am knows only -p1
+            errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=where))
+        else:
+            found.append((name, text))
+            names.add(name)
+        text = ""
+    return [*found, ("", text)] if text else found
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +208,8 @@ def _make_shape(folder: Path) -> doc.Shape[_About]:
     def make_backport(
         place: doc.Place, when: Condition, file: str, flips: Mapping[str, str] | None = None
     ) -> Backport:
-        if not (folder / file).is_file():
-            raise ValueError(f"{file} does not exist")
+        if not is_file(folder / file):
+            raise ValueError(f"{file[:200]} does not exist")
         return Backport(_by_kernel(when), folder / file, _read_flips(flips))
 
     def make_patch(
@@ -203,82 +248,147 @@ def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
 # --- series given on the command line
 
 
-def find_series(path: Path, store: Store) -> Series:
-    """The series in a folder (quilt), an mbox or a patch file given on the command line."""
-    if path.is_dir():
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    """A mail of a thread: its place, and whether it is a patch, and which."""
+
+    file: Path
+    line: int
+    data: bytes
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def subject(self) -> str:
+        return parse_subject(self.data)
+
+
+def find_series(path: Path, store: Store, data: bytes | None = None) -> Series:
+    """The series in a folder, an mbox or a patch file given on the command line; ``data`` is its content.
+
+    A folder has a quilt series file, or the files of git format-patch. Replies of a thread are left out.
+    """
+    if data is None and is_file(path / "series"):
         return load_series(path, is_foreign=True)
-    if not path.is_file():
-        raise UsageError("there is no such series, mbox or patch", where=str(path))
-    data = path.read_bytes()
-    mails = _split_mbox(data)
+    files = sorted(_list_patches(path)) if data is None and path.is_dir() else [path]
+    if not files:
+        what = "has neither a series file nor patches (*.patch, *.diff, *.eml, *.mbox)"
+        raise UsageError(what, where=str(path))
+    texts = [_read(file) if data is None else data for file in files]
+    found = [
+        _Mail(file, line, mail)
+        for file, text in zip(files, texts, strict=True)
+        for line, mail in split_mbox(text)
+    ]
     errors: list[UsageError] = []
-    if len(mails) > 1:
-        mails = _order_mails(path, mails, errors)
-    if not mails:
+    try:
+        mails = found if len(found) == 1 else _order_mails(path, found, errors)
+    except UsageError as error:
+        raise UsageError(error.what, where=error.where or str(path), hint=error.hint) from None
+    if not mails and not errors:
         errors.append(UsageError("contains no patch", where=str(path)))
-    for line, mail in mails:
-        errors += check_mail(mail, str(path), line)
+    for mail in mails:
+        errors += check_mail(mail.data, str(mail.file), mail.line)
     raise_all(errors)
+    made: dict[str, bytes] = {}
+    for number, mail in enumerate(mails, 1):
+        title = clean_title(mail.subject) or mail.file.stem
+        slug = re.sub(r"[^\w.]+", "-", title).strip("-.")[:52].rstrip("-.")
+        made[f"{number:04}-{slug}.patch"] = make_mail(mail.data, title)
 
     def fill(folder: Path) -> None:
-        for number, (_, mail) in enumerate(mails, 1):
-            title = parse_subject(mail) or path.stem
-            slug = re.sub(r"[^\w.]+", "-", title).strip("-.")[:52]
-            (folder / f"{number:04}-{slug}.patch").write_bytes(make_mail(mail, title))
+        for name, text in made.items():
+            (folder / name).write_bytes(text)
 
-    made = _load_folder(store.publish("series", make_id(path.stem, data.hex()), fill))
-    return Series(str(path), made[0].subject if len(made) == 1 else path.name, Condition(), made)
+    digests = {name: hashlib.sha256(text).hexdigest() for name, text in made.items()}
+    patches = _load_folder(store.publish("series", make_id(digests), fill))
+    base, needed = find_base([mail.data for mail in found])
+    left_out = sum(mail not in mails and has_diff(mail.data) for mail in found)
+    title = patches[0].subject if len(patches) == 1 else path.name
+    if left_out:
+        title += f" (left out: {left_out} diff(s) in replies)"
+    return Series(str(path), title, Condition(), patches, base=base, needed=needed)
+
+
+def _list_patches(folder: Path) -> list[Path]:
+    names = (".patch", ".diff", ".eml", ".mbox", ".mbx")
+    return [path for path in folder.iterdir() if path.suffix in names and is_file(path)]
+
+
+def _read(path: Path) -> bytes:
+    """A file, unpacked if it is compressed."""
+    if not is_file(path):
+        raise UsageError("there is no such series, mbox or patch", where=str(path))
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+        if head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as packed:
+                data = packed.read(_LIMIT + 1)
+        elif head == b"\xfd7zXZ\0":
+            with lzma.open(path) as packed:
+                data = packed.read(_LIMIT + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(_LIMIT + 1)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+    if len(data) > _LIMIT:
+        raise UsageError(f"has more than {_LIMIT >> 20} MiB: that is no series", where=str(path))
+    return data
 
 
 def _load_folder(folder: Path) -> tuple[Patch, ...]:
     return tuple(Patch(path, read_subject(path)) for path in sorted(folder.iterdir()))
 
 
-def _split_mbox(data: bytes) -> list[tuple[int, bytes]]:
-    """The mails of an mbox with their first line. A diff without headers counts as a mail."""
-    starts = [match.start() for match in re.finditer(rb"^From \S+ .*\d{4}\s*$", data, re.M)]
-    if not starts or starts[0] > 0:
-        starts = [0, *starts]
-    ends = [*starts[1:], len(data)]
-    mails = [
-        (data.count(b"\n", 0, start) + 1, data[start:end]) for start, end in zip(starts, ends, strict=True)
-    ]
-    return [(line, mail) for line, mail in mails if mail.strip()]
+def _order_mails(path: Path, mails: Sequence[_Mail], errors: list[UsageError]) -> list[_Mail]:
+    """The patches of a thread in order; checks that it is complete and has one version.
 
-
-def _order_mails(
-    path: Path, mails: list[tuple[int, bytes]], errors: list[UsageError]
-) -> list[tuple[int, bytes]]:
-    """The patches of a thread in order; checks that it is complete and has one version."""
-    numbered: dict[int, tuple[int, bytes]] = {}
-    unnumbered: list[tuple[int, bytes]] = []
-    totals: dict[tuple[str, int], int] = {}
-    for line, mail in mails:
-        match = _NUMBERED.search(parse_subject(mail, keep_tags=True))
-        if not has_diff(mail):
-            if not match or int(match["n"]):
-                errors.append(
-                    UsageError(
-                        f"is a mail without a patch: {parse_subject(mail, keep_tags=True)}",
-                        where=f"{path}:{line}",
-                        hint="b4 am makes an mbox with the patches only",
-                    )
-                )
-        elif not match:
-            unnumbered.append((line, mail))
-        elif int(match["n"]) in numbered:
-            errors.append(UsageError(f"patch {match['n']}/{match['m']} occurs twice", where=f"{path}:{line}"))
+    Patches without a number keep their place before or after the others.
+    """
+    numbered: dict[int, _Mail] = {}
+    before: list[_Mail] = []
+    after: list[_Mail] = []
+    totals: dict[tuple[int, int], _Mail] = {}
+    versions: dict[str, int] = {}
+    for mail in mails:
+        try:
+            tag = parse_numbering(mail.subject)
+            is_cover = tag.total > 0 and tag.number == 0
+            if is_cover or is_reply(mail.data):
+                continue
+            is_patch = has_diff(mail.data)
+        except UsageError as error:
+            errors.append(UsageError(error.what, where=mail.where, hint=error.hint))
+            continue
+        if not is_patch:
+            if tag.number or tag.is_patch:
+                what = f"is a mail without a patch: {mail.subject}"
+                hint = "b4 am makes an mbox with the patches only"
+                errors.append(UsageError(what, where=mail.where, hint=hint))
+        elif versions.setdefault(clean_title(mail.subject), tag.version) != tag.version and not tag.number:
+            errors.append(UsageError(f"is another version of {clean_title(mail.subject)}", where=mail.where))
+        elif not tag.number:
+            (after if numbered else before).append(mail)
+        elif tag.number in numbered and (tag.version, tag.total) in totals:
+            errors.append(UsageError(f"patch {tag.number}/{tag.total} occurs twice", where=mail.where))
         else:
-            numbered[int(match["n"])] = (line, mail)
-            totals.setdefault((match["version"] or "1", int(match["m"])), line)
+            numbered[tag.number] = mail
+            totals.setdefault((tag.version, tag.total), mail)
     if len(totals) > 1:
         found = ", ".join(f"v{version} of {total}" for version, total in totals)
-        errors.append(UsageError(f"mixes several series: {found}", where=f"{path}:{max(totals.values())}"))
+        last = list(totals.values())[-1]
+        hint = "b4 am takes one version of a thread; or delete the mails of the others"
+        errors.append(UsageError(f"mixes several series: {found}", where=last.where, hint=hint))
     elif totals:
         ((_, total),) = totals
         if lacking := [str(n) for n in range(1, total + 1) if n not in numbered]:
-            errors.append(UsageError(f"lacks patch {', '.join(lacking)} of {total}", where=str(path)))
-    return [*(numbered[n] for n in sorted(numbered)), *unnumbered]
+            shown = ", ".join(lacking[:10]) + (" ..." if lacking[10:] else "")
+            errors.append(UsageError(f"lacks patch {shown} of {total}", where=str(path)))
+    return [*before, *(numbered[n] for n in sorted(numbered)), *after]
 
 
 def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
@@ -323,7 +433,7 @@ def _find_files(repo: Path, commit: str) -> str:
 
 def parse_range(word: str) -> tuple[str, str, str] | None:
     """Split ``TREE:BASE..TIP``; None for any other word."""
-    match = re.fullmatch(r"([^:]+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
+    match = re.fullmatch(r"(.+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
     return (match[1], match[2], match[3]) if match else None
 
 
