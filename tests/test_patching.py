@@ -164,6 +164,7 @@ def test_edit_a_series(project: Path, linux: Path, tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "")
     assert "swap is up to date" in again.stderr
     mine = tmp_path / "mine"
-    assert cowbell("worktree", *words, f"DIR={mine}", cwd=project).stdout == f"{mine}\n"
+    done = cowbell("worktree", *words, f"DIR={mine}", cwd=project)
+    assert done.stdout == f"{mine}\n", done.stderr
     assert "entry + 3" in (mine / "mm/swap.c").read_text()
     assert run_git(linux, "worktree", "list").count("\n") == 0, "nothing of it is in the user's repository"

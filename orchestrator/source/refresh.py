@@ -287,7 +287,7 @@ def _find_free_name(folder: Path, name: str, taken: Container[str]) -> str:
 
 
 _STAT = re.compile(
-    rb" .*\| +(?:\d+|Bin)\b.*| \d+ files? changed.*| (?:create|delete|mode|rename|copy|rewrite) .*|\s*"
+    rb" .*\| +(?:\d+|Bin)\b.*| \d+ files? changed.*| (?:create|delete|mode|rename|copy|rewrite) .*"
 )
 _OWN_FIELDS = re.compile(rb"(?:from|date|subject|mime-version|content-[\w-]+)\Z", re.I)
 _FIELD = re.compile(rb"^([!-9;-~]+):[^\n]*\n(?:[ \t][^\n]*\n)*", re.M)
@@ -298,8 +298,9 @@ def _keep_notes(old: bytes, new: bytes) -> bytes:
     old one.
     """
     mail = decode_mail(old)
-    notes = mail.body.partition(b"\n---\n")[2].partition(b"\ndiff --git ")[0] if mail.headers else b""
-    kept = [line for line in notes.split(b"\n") if not _STAT.fullmatch(line)]
+    found = re.search(rb"^---\n(.*?)^(?:diff --git |--- )", mail.body, re.M | re.S) if mail.headers else None
+    lines = found[1].split(b"\n") if found else []
+    notes = b"\n".join(line for line in lines if not _STAT.fullmatch(line)).strip(b"\n")
     head, blank, rest = new.partition(b"\n\n")
     if mail.shift is not None and mail.headers:
         fields = list(_FIELD.finditer(mail.text[: len(mail.text) - len(mail.body)]))
@@ -311,9 +312,8 @@ def _keep_notes(old: bytes, new: bytes) -> bytes:
                 lambda match: subject if match[1] == b"Subject" else match[0], head + b"\n"
             ).rstrip(b"\n")
         head = b"\n".join([head, *(field.rstrip(b"\n") for field in more)])
-    if kept:
-        start, rule, end = rest.partition(b"---\n")
-        rest = start + rule + b"\n".join([*kept, b"", b""]) + end
+    if notes:
+        rest = re.sub(rb"(?m)^---\n", lambda rule: rule[0] + notes + b"\n\n", rest, count=1)
     if tail := find_tail(mail.body):
         rest = rest.rstrip(b"\n") + b"\n" + tail
     return head + blank + rest

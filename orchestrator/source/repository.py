@@ -202,6 +202,10 @@ def checkout(source: Source, store: Store) -> Iterator[Path]:
     """The locked worktree at this commit. Only files that differ get a new time stamp."""
     with worktree(store, source.folder) as place:
         move_worktree(place, source.commit)
+        # some trees commit what is left of a build, and Kbuild builds nothing elsewhere then
+        (place / ".config").unlink(missing_ok=True)
+        for left in (place / "include/config", *place.glob("arch/*/include/generated")):
+            shutil.rmtree(left, ignore_errors=True)
         yield place
 
 
