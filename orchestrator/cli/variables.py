@@ -133,7 +133,8 @@ def _is_place(word: str) -> bool:
     from orchestrator.source.tree import exists
 
     named = parse_range(word)
-    return "/" in word and (exists(word) or bool(named and exists(named[0])))
+    is_range = named and exists(named[0]) and not re.search(r"[\s,]", named[1] + named[2])
+    return "/" in word and (exists(word) or bool(is_range))
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,11 @@ def decode_mail(data: bytes) -> Decoded:
     shift = data.count(b"\n", 0, len(data) - len(text))
     found = _HEADERS.match(text)
     raw = found[0] if found else b""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1").encode() + text[len(raw) :]
+        raw = raw.decode("latin-1").encode()
     fields = {match[1].lower(): match[2] for match in reversed(list(_FIELD.finditer(raw)))}
     if not {b"from", b"subject"} & fields.keys():
         return Decoded({}, data, 0, data)
@@ -98,10 +103,7 @@ def decode_mail(data: bytes) -> Decoded:
     coding = fields.get(b"content-transfer-encoding", b"").strip().lower()
     kind = fields.get(b"content-type", b"").lower()
     is_plain = (
-        b"=?" not in named
-        and coding in (b"", b"7bit", b"8bit", b"binary")
-        and b"multipart/" not in kind
-        and _is_utf8(raw)
+        b"=?" not in named and coding in (b"", b"7bit", b"8bit", b"binary") and b"multipart/" not in kind
     )
     if not is_plain:
         return _decode_by_git(text)
@@ -118,13 +120,6 @@ def _convert_lines(data: bytes) -> bytes:
     if re.search(rb"^(?:diff --git |@@ -\d)[^\n]*\r\n", data, re.M) or re.match(rb"[^\n]*\r\n", data):
         return data.replace(b"\r\n", b"\n")
     return data
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        return bool(data.decode()) or True
-    except UnicodeDecodeError:
-        return False
 
 
 def _decode_by_git(text: bytes) -> Decoded:

@@ -64,14 +64,15 @@ def check_mail(data: bytes, where: str, first: int) -> list[UsageError]:
     end = 0
     for at, (_, old, new), got in hunks:
         end = at + 1 + len(got)
-        lacks_old = sum(part[:1] not in (b"+", b"\\") for part in got) < old
-        lacks_new = sum(part[:1] not in (b"-", b"\\") for part in got) < new
+        more_old = sum(part[:1] not in (b"+", b"\\") for part in got) - old
+        more_new = sum(part[:1] not in (b"-", b"\\") for part in got) - new
         if end >= len(lines):
             return refuse(_TORN, len(lines) - 1)
-        if lacks_old or lacks_new:
+        if min(more_old, more_new) < 0:
             what = f"this hunk is shorter than its header says ({len(got)} lines)"
             return refuse(f"{what}: truncated or edited by hand?", at)
-        if lines[end][:1] in (b"+", b"-") and not lines[end].startswith((b"--", b"++")):
+        is_more = lines[end][:1] in (b"+", b"-") and not lines[end].startswith((b"--", b"++"))
+        if is_more or more_old or more_new:
             return refuse("this hunk is longer than its header says: edited by hand?", at)
     # a signature may end so
     if not end and text.strip() and not text.endswith(b"\n") and b"\n-- \n" not in text:

@@ -24,6 +24,8 @@ from orchestrator.store.store import make_id
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+# of a word that is no path
+_SHOWN = 200
 _ARCHIVE = re.compile(r".*\.(?:tar(?:\.\w+)?|tgz|txz|tbz2?|tzst)")
 
 
@@ -267,6 +269,9 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
     """
     name, ref = split_word(word)
     if is_path(name):
+        if not exists(name):
+            what = "is not a kernel tree: there is no such folder or archive"
+            raise UsageError(what, where=name[:_SHOWN])
         top = expand(name)
         tree: Tree = LocalTree(name_folder(top), str(top))
         if _ARCHIVE.fullmatch(top.name) and top.is_file():
