@@ -280,8 +280,9 @@ def test_title_is_what_a_patch_is_known_by(folder: Path, opened: Worktree, store
 
 FOREIGN = (
     "X-Note: kept\nFrom: A Developer <a@example.org>\nDate: Mon, 5 Jan 2015 10:00:00 +0000\n"
-    "Subject: [PATCH v3 {number}/3] {title}\nMessage-Id: <{number}@example.org>\n\nBecause of {number}.\n---\n"
-    "v3: as it should be | since v2\n\n some/file.c | 2 +-\n 1 file changed\n\n{diff}-- \n2.30.1 (a tool)\n\n"
+    "Subject: [PATCH v3 {number}/3] {title}\nMessage-Id: <{number}@example.org>\n\nBecause of {number}.\n"
+    "---\nv3: as it should be | since v2\n\n some/file.c | 2 +-\n 1 file changed\n\n"
+    "{diff}-- \n2.30.1 (a tool)\n\n"
 )
 CHANGES = [
     ("swap.c", "entry + 1", "entry + 2"),
