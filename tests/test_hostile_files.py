@@ -162,7 +162,7 @@ def test_any_fragment(folder: Path, text: str) -> None:
         load_fragments(place)
 
 
-YAML = {
+YAML: dict[Callable[[Path], object], Path] = {
     load_matrix: ROOT / "ci/matrix.yaml",
     load_expectations: ROOT / "ci/expectations.yaml",
     load_trees: ROOT / "patches/trees.yaml",

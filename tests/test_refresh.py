@@ -301,8 +301,8 @@ def foreign(tmp_path: Path) -> Path:
     for number, (file, old, new) in enumerate(CHANGES, 1):
         assert old in text[file]
         after = text[file].replace(old, new, 1)
-        lines = [part.splitlines(keepends=True) for part in (text[file], after)]
-        diff = "".join(difflib.unified_diff(*lines, f"a/mm/{file}", f"b/mm/{file}", n=2))
+        one, two = (part.splitlines(keepends=True) for part in (text[file], after))
+        diff = "".join(difflib.unified_diff(one, two, f"a/mm/{file}", f"b/mm/{file}", n=2))
         text[file] = after
         title = "mm: count" if number < 3 else "mm: compare"
         name = {1: "b.patch", 2: "a.patch", 3: "sub-c.diff"}[number]
