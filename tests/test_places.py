@@ -13,7 +13,8 @@ from orchestrator.errors import UsageError
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.plan.inputs import add_names
 from orchestrator.source.apply import apply_series
-from orchestrator.source.fetch import check_local, fetch_tree
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.local import check_local
 from orchestrator.source.repository import checkout, make_name, open_repository, parse_version
 from orchestrator.source.series import find_local_range
 from orchestrator.source.tree import LocalTree, TarballTree, Tree, find_tree, split_word

@@ -416,3 +416,13 @@ def test_worktree_of_any_words_has_a_branch(base: Source, series: str, store: St
     assert open_worktree(base, Series(series), opened, store)
     assert run_git(opened.place, "symbolic-ref", "--short", "HEAD") == opened.branch
     assert find_worktree(f"{series}x", "linux:v5~1", None, store) != opened
+
+
+def test_new_title_keeps_the_notes(foreign: Path, edited: Worktree, store: Store) -> None:
+    run_git(edited.place, "reset", "-q", "--hard", "HEAD~1")
+    run_git(edited.place, "commit", "-q", "--amend", "-m", "mm: count twice\n\nBecause.")
+    run_git(edited.place, "cherry-pick", "HEAD@{2}")
+    assert sorted(refresh(foreign, edited, store)) == ["0002-mm-count-twice.patch", "a.patch", "series"]
+    text = (foreign / "0002-mm-count-twice.patch").read_text()
+    assert "Subject: [PATCH] mm: count twice\n" in text
+    assert "\n---\nv3: as it should be | since v2\n\n mm/swap.c | 2 +-\n" in text

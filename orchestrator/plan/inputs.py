@@ -10,7 +10,8 @@ from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.source.fetch import check_local, fetch_tree
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.local import check_local
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import open_repository
 from orchestrator.source.series import (
@@ -18,9 +19,9 @@ from orchestrator.source.series import (
     export_range,
     find_local_range,
     find_series,
-    is_file,
     parse_range,
 )
+from orchestrator.source.thread import is_file
 from orchestrator.source.tree import GitTree, LocalTree, Tree, exists, expand, find_tree, is_path, split_word
 
 

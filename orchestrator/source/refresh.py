@@ -120,13 +120,18 @@ def refresh_series(
         exported = [export_commit(opened.place, commit, scratch, i) for i, commit in enumerate(commits, 1)]
         raise_all([error for path in exported for error in check_patch(path)])
         made = [edits.read_commit(commit, path) for commit, path in zip(commits, exported, strict=True)]
-        known = _match(made, {name: (path, edits.read_file(path)) for name, path in chosen.items()}, edits)
+        old = {name: (path, edits.read_file(path)) for name, path in chosen.items()}
+        known = _match(made, old, edits)
+        gone = old.keys() - {name for name, _ in known}
         new: dict[str, bytes] = {}
-        for path, (name, is_same) in zip(exported, known, strict=True):
+        for path, commit, (name, is_same) in zip(exported, made, known, strict=True):
             if not name:
                 # has no name yet: a slash is in no other
                 name = f"/{path.name}"
-                new[name] = path.read_bytes()
+                before = next(
+                    (old[other][0] for other in gone if old[other][1].changes == commit.changes), None
+                )
+                new[name] = _keep_notes(before.read_bytes() if before else b"", path.read_bytes())
             elif not is_same:
                 texts[chosen[name]] = _keep_notes(chosen[name].read_bytes(), path.read_bytes())
             order.append(name)
@@ -181,6 +186,10 @@ class _Commit:
     @property
     def title(self) -> str:
         return self.message.partition("\n")[0]
+
+    @property
+    def changes(self) -> list[bytes]:
+        return re.findall(rb"^[+-].*$", self.diff, re.M)
 
     @property
     def head(self) -> tuple[str, str, float, str]:

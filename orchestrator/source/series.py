@@ -4,37 +4,23 @@
 All of them become files for ``git am``, in order. Nothing is applied here.
 """
 
-import gzip
 import hashlib
-import lzma
 import re
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition, Version
-from orchestrator.source.mail import (
-    clean_title,
-    find_base,
-    has_diff,
-    is_reply,
-    make_mail,
-    parse_numbering,
-    parse_subject,
-    read_subject,
-    split_mbox,
-)
-from orchestrator.source.patch import check_mail, check_patch, export_commit
+from orchestrator.source.mail import clean_title, find_base, has_diff, make_mail, read_subject
+from orchestrator.source.patch import check_patch, export_commit
 from orchestrator.source.repository import find_commit, git
+from orchestrator.source.thread import find_patches, is_file
 from orchestrator.source.tree import LocalTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store, make_id
 
-# a thread of 1,000 mails is about 10 MiB
-_LIMIT = 256 << 20
 _ALWAYS = Condition()
 
 
@@ -180,14 +166,6 @@ def read_listing(listing: Path, errors: list[UsageError]) -> list[tuple[str, str
     return [*found, ("", text)] if text else found
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     where: str
@@ -248,23 +226,6 @@ def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
 # --- series given on the command line
 
 
-@dataclass(frozen=True, slots=True)
-class _Mail:
-    """A mail of a thread: its place, and whether it is a patch, and which."""
-
-    file: Path
-    line: int
-    data: bytes
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    @property
-    def subject(self) -> str:
-        return parse_subject(self.data)
-
-
 def find_series(path: Path, store: Store, data: bytes | None = None) -> Series:
     """The series in a folder, an mbox or a patch file given on the command line; ``data`` is its content.
 
@@ -272,26 +233,7 @@ def find_series(path: Path, store: Store, data: bytes | None = None) -> Series:
     """
     if data is None and is_file(path / "series"):
         return load_series(path, is_foreign=True)
-    files = sorted(_list_patches(path)) if data is None and path.is_dir() else [path]
-    if not files:
-        what = "has neither a series file nor patches (*.patch, *.diff, *.eml, *.mbox)"
-        raise UsageError(what, where=str(path))
-    texts = [_read(file) if data is None else data for file in files]
-    found = [
-        _Mail(file, line, mail)
-        for file, text in zip(files, texts, strict=True)
-        for line, mail in split_mbox(text)
-    ]
-    errors: list[UsageError] = []
-    try:
-        mails = found if len(found) == 1 else _order_mails(path, found, errors)
-    except UsageError as error:
-        raise UsageError(error.what, where=error.where or str(path), hint=error.hint) from None
-    if not mails and not errors:
-        errors.append(UsageError("contains no patch", where=str(path)))
-    for mail in mails:
-        errors += check_mail(mail.data, str(mail.file), mail.line)
-    raise_all(errors)
+    found, mails = find_patches(path, data)
     made: dict[str, bytes] = {}
     for number, mail in enumerate(mails, 1):
         title = clean_title(mail.subject) or mail.file.stem
@@ -312,83 +254,8 @@ def find_series(path: Path, store: Store, data: bytes | None = None) -> Series:
     return Series(str(path), title, Condition(), patches, base=base, needed=needed)
 
 
-def _list_patches(folder: Path) -> list[Path]:
-    names = (".patch", ".diff", ".eml", ".mbox", ".mbx")
-    return [path for path in folder.iterdir() if path.suffix in names and is_file(path)]
-
-
-def _read(path: Path) -> bytes:
-    """A file, unpacked if it is compressed."""
-    if not is_file(path):
-        raise UsageError("there is no such series, mbox or patch", where=str(path))
-    try:
-        with path.open("rb") as file:
-            head = file.read(6)
-        if head.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as packed:
-                data = packed.read(_LIMIT + 1)
-        elif head == b"\xfd7zXZ\0":
-            with lzma.open(path) as packed:
-                data = packed.read(_LIMIT + 1)
-        else:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    if len(data) > _LIMIT:
-        raise UsageError(f"has more than {_LIMIT >> 20} MiB: that is no series", where=str(path))
-    return data
-
-
 def _load_folder(folder: Path) -> tuple[Patch, ...]:
     return tuple(Patch(path, read_subject(path)) for path in sorted(folder.iterdir()))
-
-
-def _order_mails(path: Path, mails: Sequence[_Mail], errors: list[UsageError]) -> list[_Mail]:
-    """The patches of a thread in order; checks that it is complete and has one version.
-
-    Patches without a number keep their place before or after the others.
-    """
-    numbered: dict[int, _Mail] = {}
-    before: list[_Mail] = []
-    after: list[_Mail] = []
-    totals: dict[tuple[int, int], _Mail] = {}
-    versions: dict[str, int] = {}
-    for mail in mails:
-        try:
-            tag = parse_numbering(mail.subject)
-            is_cover = tag.total > 0 and tag.number == 0
-            if is_cover or is_reply(mail.data):
-                continue
-            is_patch = has_diff(mail.data)
-        except UsageError as error:
-            errors.append(UsageError(error.what, where=mail.where, hint=error.hint))
-            continue
-        if not is_patch:
-            if tag.number or tag.is_patch:
-                what = f"is a mail without a patch: {mail.subject}"
-                hint = "b4 am makes an mbox with the patches only"
-                errors.append(UsageError(what, where=mail.where, hint=hint))
-        elif versions.setdefault(clean_title(mail.subject), tag.version) != tag.version and not tag.number:
-            errors.append(UsageError(f"is another version of {clean_title(mail.subject)}", where=mail.where))
-        elif not tag.number:
-            (after if numbered else before).append(mail)
-        elif tag.number in numbered and (tag.version, tag.total) in totals:
-            errors.append(UsageError(f"patch {tag.number}/{tag.total} occurs twice", where=mail.where))
-        else:
-            numbered[tag.number] = mail
-            totals.setdefault((tag.version, tag.total), mail)
-    if len(totals) > 1:
-        found = ", ".join(f"v{version} of {total}" for version, total in totals)
-        last = list(totals.values())[-1]
-        hint = "b4 am takes one version of a thread; or delete the mails of the others"
-        errors.append(UsageError(f"mixes several series: {found}", where=last.where, hint=hint))
-    elif totals:
-        ((_, total),) = totals
-        if lacking := [str(n) for n in range(1, total + 1) if n not in numbered]:
-            shown = ", ".join(lacking[:10]) + (" ..." if lacking[10:] else "")
-            errors.append(UsageError(f"lacks patch {shown} of {total}", where=str(path)))
-    return [*before, *(numbered[n] for n in sorted(numbered)), *after]
 
 
 def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
