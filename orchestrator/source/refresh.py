@@ -255,7 +255,8 @@ def _clean_name(name: str) -> str:
 
 def _strip_diff(mail: bytes) -> bytes:
     """The diff of a mail without ids, line numbers and signature."""
-    diff = mail[mail.find(b"\ndiff --git ") + 1 :]
+    found = re.search(rb"^(?:diff --git |--- \S[^\n]*\n\+\+\+ )", mail, re.M)
+    diff = mail[found.start() :] if found else b""
     diff = diff.removesuffix(find_tail(diff)).rstrip(b"\n")
     return re.sub(rb"(?m)^(index|@@) .*$", rb"\1", diff)
 
