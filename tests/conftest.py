@@ -322,9 +322,11 @@ def read_log(name: str) -> str:
     return (LOGS / f"{name}.log").read_bytes().decode(errors="replace")
 
 
-def cowbell(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+def cowbell(
+    *words: str, cwd: Path = ROOT, stdin: str | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command, with the variables of ``env`` added to the environment."""
-    return _run_cowbell(words, cwd, env, limit_s=60)
+    return _run_cowbell(words, cwd, env, limit_s=60, stdin=stdin)
 
 
 def cowbell_with_store(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -333,7 +335,7 @@ def cowbell_with_store(store: Path, *words: str) -> subprocess.CompletedProcess[
 
 
 def _run_cowbell(
-    words: Sequence[str], cwd: Path, env: dict[str, str], limit_s: float
+    words: Sequence[str], cwd: Path, env: dict[str, str], limit_s: float, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "orchestrator", *words],
@@ -341,6 +343,7 @@ def _run_cowbell(
         env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
         capture_output=True,
         text=True,
+        input=stdin,
         timeout=limit_s,
         check=False,
     )

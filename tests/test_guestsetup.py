@@ -75,6 +75,12 @@ def test_nothing_is_set_up_that_is_not_asked_for(tmp_path: Path) -> None:
     assert make_setup_id(shape) == ""
 
 
+def test_commas_of_a_path_are_no_separators(tmp_path: Path) -> None:
+    shape = read(tmp_path, PLAIN + "disks: [{size: 64M}]\n").shape
+    words = make_hardware_argv(shape, Path("/a,b"))
+    assert any(word.startswith("file=/a,,b/cowbell-disk0.qcow2,if=none,") for word in words)
+
+
 def test_a_whole_description(tmp_path: Path) -> None:
     declared = read(
         tmp_path,

@@ -83,6 +83,24 @@ def test_which_patch_does_not_apply_and_where(project: Path, linux: Path) -> Non
     assert "\n0036-many-change-36.patch: applies\n" in done.stderr
 
 
+def test_commit_that_a_mail_was_made_for(project: Path, linux: Path) -> None:
+    """A reject says where the mail applies."""
+    made_for = run_git(linux, "rev-parse", "v5.10^{commit}")
+    patch = project / "mine.patch"
+    text = render_patch("mine", {"mm/swap.c": ("entry + 1", "entry + 9")})
+    patch.write_text(f"{text}\nbase-commit: {made_for}\nprerequisite-patch-id: {'12' * 20}\n")
+    swap = linux / "mm/swap.c"
+    swap.write_text(swap.read_text().replace("entry + 1", "entry + 7"))
+    run_git(linux, "commit", "-q", "-a", "-m", "in the way")
+    told = f"it was made for the commit {made_for[:12]} (base-commit): KERNEL={linux}:{made_for[:12]}; 1 pat"
+    done = cowbell("series", f"SERIES={patch}", f"KERNEL={linux}", cwd=project)
+    assert (done.returncode, told in done.stdout) == (1, True), done.stdout
+    done = cowbell("source", "ROW=demo", f"SERIES={patch}", f"KERNEL={linux}", cwd=project)
+    assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+    done = cowbell("series", f"SERIES={patch}", f"KERNEL={linux}:{made_for[:12]}", cwd=project)
+    assert (done.returncode, "it was made for" in done.stdout) == (0, False), done.stdout
+
+
 def test_source_of_a_mail_and_a_dirty_tree(project: Path, linux: Path) -> None:
     patch = project / "mine.patch"
     patch.write_text(render_patch("mine", {"mm/swap.c": ("entry + 1", "entry + 9")}))
@@ -164,6 +182,7 @@ def test_edit_a_series(project: Path, linux: Path, tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "")
     assert "swap is up to date" in again.stderr
     mine = tmp_path / "mine"
-    assert cowbell("worktree", *words, f"DIR={mine}", cwd=project).stdout == f"{mine}\n"
+    done = cowbell("worktree", *words, f"DIR={mine}", cwd=project)
+    assert done.stdout == f"{mine}\n", done.stderr
     assert "entry + 3" in (mine / "mm/swap.c").read_text()
     assert run_git(linux, "worktree", "list").count("\n") == 0, "nothing of it is in the user's repository"

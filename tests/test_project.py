@@ -253,6 +253,47 @@ def test_every_fault_is_told_where_it_is(own: Path) -> None:
     assert f"{own}/ci/matrix.yaml:7: " in done.stderr
 
 
+def test_a_faulty_fragment_or_series_stops_only_what_uses_it(own: Path) -> None:
+    write(
+        own,
+        {
+            "kconfigs/bad.config": "CONFIG_SWAP\n",
+            "kconfigs/binary.config": "\0\1\n",
+            "kconfigs/folder.config/x": "",
+            "patches/bad/series": "absent.patch\n",
+            "patches/bad/series.yaml": "title: bad\nwhen: kernel>=5.0\npatches: []\n",
+            "patches/claims/series": "1.patch\n",
+            "patches/claims/1.patch": FILES["patches/mine/0001-mine.patch"],
+            "patches/claims/series.yaml": FILES["patches/mine/series.yaml"]
+            .replace("0001-mine", "1")
+            .replace("mine.header", "mine.haeder"),
+        },
+    )
+    assert cowbell("-n", cwd=own).returncode == 0
+    assert cowbell("series", "SERIES=mine", cwd=own).returncode == 0
+    for words, places in {
+        ("-n", "test", "CONFIG=base,bad"): ["kconfigs/bad.config:1: not understood"],
+        ("-n", "test", "CONFIG=base,folder,binary"): ["folder.config: cannot be read", "binary.config:1: "],
+        ("series", "SERIES=bad"): ["patches/bad/series:1: absent.patch does not exist"],
+        ("-n", "test", "SERIES=bad"): ["patches/bad/series:1: absent.patch does not exist"],
+        ("series", "SERIES=claims"): ["patches/claims/series.yaml:4: patches[0]: 1.patch flips mine.haeder"],
+        ("series",): ["patches/bad/series:1", "patches/claims/series.yaml:4"],
+        ("list",): ["kconfigs/bad.config:1", "patches/bad/series:1", "patches/claims/series.yaml:4"],
+    }.items():
+        done = cowbell(*words, cwd=own)
+        assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
+        for place in places:
+            assert place in done.stderr
+    assert cowbell("list", "rows", cwd=own).returncode == 0
+
+
+def test_an_own_fragment_may_be_a_plain_one(own: Path) -> None:
+    (own / "kconfigs/mine.config").write_text("# from elsewhere\nCONFIG_USERFAULTFD=y\n")
+    declared = load_declarations(own)
+    assert not declared.faults
+    assert [request.symbol for request in declared.fragments["mine"].requests] == ["USERFAULTFD"]
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "place"),
     [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A series opened, edited with git as people do, and written back: nothing else changes."""
 
+import base64
+import difflib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,12 @@ import pytest
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.patch import export_commit
 from orchestrator.source.refresh import Worktree, find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source, checkout
 from orchestrator.source.series import Series, load_series
 from orchestrator.store.store import Store
-from tests.conftest import FAKE_TREE, MakeSeries, QuietProgress
+from tests.conftest import FAKE_TREE, FAKELINUX, MakeSeries, QuietProgress, render_patch
 from tests.gitserver import commit_file, run_git
 
 OLD = "	if (references != 1)\n"
@@ -23,12 +26,18 @@ NEW = "	if (mapcount != 1)\n"
 
 @pytest.fixture
 def folder(base: Source, store: Store, make_series: MakeSeries, tmp_path: Path) -> Path:
-    """A series of two patches, as refresh writes it."""
+    """A series of two patches, as git format-patch writes it."""
     make_series("cow", {"mm/memory.c": (OLD, NEW)}, {"mm/swap.c": ("entry + 1", "entry + 2")})
     folder = tmp_path / "patches" / "cow"
     opened = find_worktree("cow", "first", None, store)
     open_worktree(base, load_series(folder), opened, store)
-    refresh_series(folder, load_series(folder), opened, store)
+    commits = run_git(opened.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
+    for number, commit in enumerate(commits, 1):
+        (folder / f"{number:04}-cow.patch").unlink()
+        made = export_commit(opened.place, commit, folder, number)
+        for file in ("series", "series.yaml"):
+            text = (folder / file).read_text()
+            (folder / file).write_text(text.replace(f"{number:04}-cow.patch", made.name))
     return folder
 
 
@@ -102,11 +111,11 @@ def test_moved_patch_keeps_its_claims(base: Source, folder: Path, opened: Worktr
     one, two = run_git(opened.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
     run_git(opened.place, "reset", "-q", "--hard", base.commit)
     run_git(opened.place, "cherry-pick", two, one)
-    refresh(folder, opened, store)
+    assert refresh(folder, opened, store) == ["series"]
     series = load_series(folder)
-    assert [patch.name for patch in series.patches] == ["0001-cow-2.patch", "0002-cow-1.patch"]
+    assert [patch.name for patch in series.patches] == ["0002-cow-2.patch", "0001-cow-1.patch"]
     assert series.patches[0].flips == {"a.b": "pass"}
-    assert "0001-cow-2.patch # the swap side" in claims.read_text()
+    assert "0002-cow-2.patch # the swap side" in claims.read_text()
 
 
 def test_backport_is_written_where_it_is_chosen(base: Source, folder: Path, store: Store) -> None:
@@ -267,3 +276,153 @@ def test_title_is_what_a_patch_is_known_by(folder: Path, opened: Worktree, store
     assert sorted(refresh(folder, opened, store)) == [
         "0002-another-title.patch", "0002-cow-2.patch", "series"
     ]  # fmt: skip
+
+
+FOREIGN = (
+    "X-Note: kept\nFrom: A Developer <a@example.org>\nDate: Mon, 5 Jan 2015 10:00:00 +0000\n"
+    "Subject: [PATCH v3 {number}/3] {title}\nMessage-Id: <{number}@example.org>\n\nBecause of {number}.\n"
+    "---\nv3: as it should be | since v2\n\n some/file.c | 2 +-\n 1 file changed\n\n"
+    "{diff}-- \n2.30.1 (a tool)\n\n"
+)
+CHANGES = [
+    ("swap.c", "entry + 1", "entry + 2"),
+    ("swap.c", "entry + 2", "entry + 3"),
+    ("memory.c", "!= 1", "!= 2"),
+]
+LISTING = "# the series\n\nb.patch -p1 # first\n# about the next\na.patch\n\n# the rest\nsub-c.diff"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Patches as mail programs and other tools write them: two of one title, and one in base64."""
+    folder = tmp_path / "patches" / "foreign"
+    folder.mkdir(parents=True)
+    text = {name: (FAKELINUX / "mm" / name).read_text() for name in ("swap.c", "memory.c")}
+    for number, (file, old, new) in enumerate(CHANGES, 1):
+        assert old in text[file]
+        after = text[file].replace(old, new, 1)
+        one, two = (part.splitlines(keepends=True) for part in (text[file], after))
+        diff = "".join(difflib.unified_diff(one, two, f"a/mm/{file}", f"b/mm/{file}", n=2))
+        text[file] = after
+        title = "mm: count" if number < 3 else "mm: compare"
+        name = {1: "b.patch", 2: "a.patch", 3: "sub-c.diff"}[number]
+        (folder / name).write_text(FOREIGN.format(number=number, title=title, diff=diff))
+    head, _, body = (folder / "sub-c.diff").read_text().partition("\n\n")
+    packed = base64.encodebytes(body.encode()).decode()
+    (folder / "sub-c.diff").write_text(f"{head}\nContent-Transfer-Encoding: base64\n\n{packed}")
+    (folder / "series").write_text(LISTING)
+    claims = (
+        "title: t\nwhen: kernel>=5.0\npatches:\n  - {file: a.patch, flips: {a.b: pass}} # of the second\n"
+    )
+    (folder / "series.yaml").write_text(claims)
+    return folder
+
+
+@pytest.fixture
+def edited(base: Source, foreign: Path, store: Store) -> Worktree:
+    opened = find_worktree("foreign", FAKE_TREE.name, None, store)
+    assert open_worktree(base, load_series(foreign), opened, store)
+    return opened
+
+
+def test_what_nobody_edited_keeps_its_bytes(
+    base: Source, foreign: Path, edited: Worktree, store: Store
+) -> None:
+    before = read_folder(foreign)
+    assert refresh(foreign, edited, store) == []
+    assert read_folder(foreign) == before
+    # on an earlier commit that was edited they are others, but the patches are the same
+    run_git(edited.place, "reset", "-q", "--hard", base.commit)
+    commit_file(edited.place, "mm/first.c", "int first;\n", "mm: come first")
+    run_git(edited.place, "cherry-pick", f"{base.commit}..HEAD@{{2}}")
+    assert sorted(refresh(foreign, edited, store)) == ["0001-mm-come-first.patch", "series"]
+    after = read_folder(foreign)
+    assert {name: after[name] for name in before if name != "series"} == {
+        name: data for name, data in before.items() if name != "series"
+    }
+    expected = LISTING.replace("\n\nb.patch", "\n\n0001-mm-come-first.patch\nb.patch") + "\n"
+    assert (foreign / "series").read_text() == expected
+
+
+def test_edited_patch_keeps_name_notes_and_headers(foreign: Path, edited: Worktree, store: Store) -> None:
+    run_git(edited.place, "reset", "-q", "--hard", "HEAD~1")
+    before = (foreign / "b.patch").read_bytes()
+    swap = edited.place / "mm/swap.c"
+    swap.write_text(swap.read_text().replace("entry + 3", "entry + 4"))
+    run_git(edited.place, "commit", "-q", "-a", "--amend", "--no-edit")
+    run_git(edited.place, "cherry-pick", "HEAD@{2}")
+    assert refresh(foreign, edited, store) == ["a.patch"]
+    text = (foreign / "a.patch").read_text()
+    head = text.partition("\n\n")[0].splitlines()
+    assert "Subject: [PATCH v3 2/3] mm: count" in head
+    assert {"X-Note: kept", "Message-Id: <2@example.org>"} <= set(head)
+    assert "\n---\nv3: as it should be | since v2\n\n mm/swap.c | 2 +-\n" in text
+    assert "some/file.c" not in text
+    assert text.endswith("\n-- \n2.30.1 (a tool)\n\n")
+    assert "+\treturn entry + 4" in text
+    assert (foreign / "b.patch").read_bytes() == before
+    assert refresh(foreign, edited, store) == []
+
+
+def test_patches_of_one_title_are_told_apart(
+    base: Source, foreign: Path, edited: Worktree, store: Store, progress: QuietProgress
+) -> None:
+    commits = run_git(edited.place, "rev-list", "--reverse", f"{base.commit}..HEAD").split()
+    commit_file(edited.place, "mm/third.c", "int third;\n", "mm: count")
+    commit_file(edited.place, "mm/fourth.c", "int fourth;\n", "mm: count")
+    changed = sorted(refresh(foreign, edited, store))
+    assert changed == ["0004-mm-count.patch", "0005-mm-count.patch", "series"]
+    series = load_series(foreign)
+    assert [patch.name for patch in series.patches] == [
+        "b.patch", "a.patch", "sub-c.diff", "0004-mm-count.patch", "0005-mm-count.patch"
+    ]  # fmt: skip
+    assert apply_series(base, series, (), store, progress).tree_id == run_git(
+        edited.place, "rev-parse", "HEAD^{tree}"
+    )
+    assert series.patches[1].flips == {"a.b": "pass"}
+    # the first of them is gone, and the second is still itself
+    run_git(edited.place, "reset", "-q", "--hard", base.commit)
+    run_git(edited.place, "cherry-pick", commits[2])
+    assert "a.patch" in refresh(foreign, edited, store)
+    assert (foreign / "series").read_text() == "# the series\n\n# about the next\n\n# the rest\nsub-c.diff\n"
+
+
+def test_a_file_that_is_not_of_the_series_is_not_overwritten(
+    foreign: Path, edited: Worktree, store: Store
+) -> None:
+    (foreign / "0004-mm-new.patch").write_text("notes of mine")
+    commit_file(edited.place, "mm/new.c", "int new;\n", "mm: new")
+    assert sorted(refresh(foreign, edited, store)) == ["0004-mm-new-2.patch", "series"]
+    assert (foreign / "0004-mm-new.patch").read_text() == "notes of mine"
+
+
+def test_plain_diff_keeps_its_bytes(base: Source, tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "patches" / "plain"
+    folder.mkdir(parents=True)
+    text = render_patch("x", {"mm/swap.c": ("entry + 1", "entry + 2")})
+    text = "Some words.\n\n" + text[text.index("--- a/") : text.index("-- \n")]
+    (folder / "fix-#1.patch").write_text(text)
+    (folder / "series").write_text("fix-#1.patch\n")
+    (folder / "series.yaml").write_text("title: t\nwhen: kernel>=5.0\npatches: []\n")
+    opened = find_worktree("plain", "x", None, store)
+    open_worktree(base, load_series(folder), opened, store)
+    assert refresh(folder, opened, store) == []
+    assert (folder / "fix-#1.patch").read_text() == text
+
+
+@pytest.mark.parametrize("series", ["/a/linux:HEAD~1..HEAD", "~/x y.mbox", "a@{1}..b^", "x.lock"])
+def test_worktree_of_any_words_has_a_branch(base: Source, series: str, store: Store) -> None:
+    opened = find_worktree(series, "linux:v5~1", None, store)
+    assert open_worktree(base, Series(series), opened, store)
+    assert run_git(opened.place, "symbolic-ref", "--short", "HEAD") == opened.branch
+    assert find_worktree(f"{series}x", "linux:v5~1", None, store) != opened
+
+
+def test_new_title_keeps_the_notes(foreign: Path, edited: Worktree, store: Store) -> None:
+    run_git(edited.place, "reset", "-q", "--hard", "HEAD~1")
+    run_git(edited.place, "commit", "-q", "--amend", "-m", "mm: count twice\n\nBecause.")
+    run_git(edited.place, "cherry-pick", "HEAD@{2}")
+    assert sorted(refresh(foreign, edited, store)) == ["0002-mm-count-twice.patch", "a.patch", "series"]
+    text = (foreign / "0002-mm-count-twice.patch").read_text()
+    assert "Subject: [PATCH] mm: count twice\n" in text
+    assert "\n---\nv3: as it should be | since v2\n\n mm/swap.c | 2 +-\n" in text

@@ -20,7 +20,7 @@ from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
 from orchestrator.source.fetch import fetch_tree
-from orchestrator.source.patch import make_mail
+from orchestrator.source.mail import make_mail
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import Source, find_commit, git, make_folder, open_repository
 from orchestrator.source.series import Series, find_series

@@ -114,7 +114,7 @@ class Call:
             self.place,
             is_dirty=self.value("DIRTY") not in ("", "0"),
             redo=self.redo and "source" in self.line.targets,
-            built=[Path(word).expanduser() for word in self.settings["BUILT"].words],
+            built=[Path(word).expanduser() for word in self.settings["BUILT"].paths],
         )
 
     @cached_property
@@ -163,7 +163,7 @@ class Call:
         return Request(
             rows=self.declared.usual_rows[:1] if is_first else self.rows,
             tree=settings["KERNEL"].value,
-            series=settings["SERIES"].words,
+            series=settings["SERIES"].paths,
             tests=settings["TESTS"].words,
             arch=settings["ARCH"].value,
             config=settings["CONFIG"].words,

@@ -15,7 +15,14 @@ from orchestrator.plan.plan import Declarations, Request
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.root import SHIPPED
 from orchestrator.project.yamlfile import suggest
-from orchestrator.source.apply import PatchOutcome, PatchState, apply_series, find_source, try_series
+from orchestrator.source.apply import (
+    PatchOutcome,
+    PatchState,
+    apply_series,
+    describe_base,
+    find_source,
+    try_series,
+)
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.refresh import find_worktree, open_worktree, refresh_series
 from orchestrator.source.repository import Source
@@ -32,7 +39,10 @@ def show_series(
     request: Request, declared: Declarations, place: Workspace, options: Options, where: Path | None
 ) -> tuple[int, str]:
     """The series and their patches; with a tree, whether each patch applies (status 1: one does not)."""
-    series = _choose_series(request, declared) or list(declared.series.values())
+    series = _choose_series(request, declared)
+    if not request.series:
+        raise_all(declared.find_faults("series", declared.series))
+        series = list(declared.series.values())
     if not request.tree:
         listed = {one.name: _describe(one) for one in series}
         product = {"schema": "cowbell-series-1", "series": listed}
@@ -55,7 +65,9 @@ def show_series(
             indent=1,
         )
         return int(not is_good), text + "\n"
-    parts = [_render_outcomes(one, base, tried[one.name]) for one in series]
+    parts = [
+        _render_outcomes(one, base, tried[one.name], describe_base(base, one, place.store)) for one in series
+    ]
     return int(not is_good), "\n".join(parts)
 
 
@@ -67,6 +79,7 @@ def _try(series: Series, base: Source, declared: Declarations, place: Workspace)
 
 def _choose_series(request: Request, declared: Declarations) -> list[Series]:
     known = declared.series
+    names = [name for name in request.series if name != "none" or name in known]
     raise_all(
         [
             UsageError(
@@ -74,11 +87,12 @@ def _choose_series(request: Request, declared: Declarations) -> list[Series]:
                 where="SERIES",
                 hint=f"there are: {', '.join(known)}",
             )
-            for name in request.series
+            for name in names
             if name not in known
         ]
+        + declared.find_faults("series", names)
     )
-    return [known[name] for name in request.series]
+    return [known[name] for name in names]
 
 
 def _describe(series: Series) -> Mapping[str, Any]:
@@ -119,12 +133,14 @@ def _render_flips(file: Patch | Backport) -> list[str]:
     return [f"      {test} -> {status.value}" for test, status in file.flips.items()]
 
 
-def _render_outcomes(series: Series, base: Source, outcomes: Sequence[PatchOutcome]) -> str:
+def _render_outcomes(series: Series, base: Source, outcomes: Sequence[PatchOutcome], about: str) -> str:
     bad = [outcome for outcome in outcomes if outcome.state is not PatchState.APPLIES]
     verdict = "does not apply" if bad else f"applies, {len(outcomes)} patch(es)"
     lines = [f"{series.name} on {base.tree} ({base.version}, {base.commit[:12]}): {verdict}"]
     if not series.when.holds_for(base.version):
         lines.append(f"  it is meant for {series.when.text}; tried anyway")
+    if about:
+        lines.append(f"  {about}")
     for outcome in outcomes if bad else ():
         lines.append(f"  {outcome.patch}: {outcome.state}")
         if outcome.reject:

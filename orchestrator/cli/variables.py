@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The variables of the command line: meaning, default, accepted values, and where a value came from."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from orchestrator.errors import UsageError
 from orchestrator.project.yamlfile import count, size_mib, suggest, time_s
 
 _MOST_REPEATS = 10_000
+# words and separators of one path
+_MOST_PARTS = 63
 
 
 def read_repeat(text: str) -> int:
@@ -56,12 +59,14 @@ VARIABLES: Mapping[str, Variable] = {
     "KERNEL": Variable(
         "a tree of patches/trees.yaml or a path to one",
         kind="trees",
-        more="NAME:REF or PATH:REF selects a branch, tag or commit, NAME:VERSION a version of a Debian tree.",
+        more="A path is a checkout, a bare repository, a folder or a tarball. NAME:REF or PATH:REF selects a "
+        "branch, tag or commit, NAME:VERSION a version of a Debian tree.",
     ),
     "SERIES": Variable(
         "patch series to compare with the plain kernel",
         kind="series",
-        more="Names of patches/, folders, mboxes, patches, or TREE:BASE..TIP. none: only the plain kernel.",
+        more="Names of patches/, folders, mboxes, patches, or TREE:BASE..TIP. -: an mbox on stdin. "
+        "none: only the plain kernel.",
     ),
     "DIRTY": Variable("1: include the uncommitted changes of KERNEL=PATH"),
     "ARCH": Variable("x86_64, aarch64 or riscv64, instead of the row's"),
@@ -122,6 +127,16 @@ VARIABLES: Mapping[str, Variable] = {
 }
 
 
+def _is_place(word: str) -> bool:
+    """Whether a word with blanks or commas is a path, or a range of commits of one."""
+    from orchestrator.source.series import parse_range
+    from orchestrator.source.tree import exists
+
+    named = parse_range(word)
+    is_range = named and exists(named[0]) and not re.search(r"[\s,]", named[1] + named[2])
+    return "/" in word and (exists(word) or bool(is_range))
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A variable's value, and where it came from: command line, environment, FILE:LINE or default."""
@@ -132,6 +147,18 @@ class Setting:
     @property
     def words(self) -> tuple[str, ...]:
         return tuple(self.value.replace(",", " ").split())
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """As ``words``, but a path that exists may have blanks and commas."""
+        parts = re.split(r"([,\s]+)", self.value.strip(", \t\r\n"))
+        words: list[str] = []
+        while parts:
+            longer = range(min(len(parts), _MOST_PARTS), 1, -2)
+            end = next((end for end in longer if _is_place("".join(parts[:end]))), 1)
+            words.append("".join(parts[:end]))
+            parts = parts[end + 1 :]
+        return tuple(word for word in words if word)
 
     @property
     def is_typed(self) -> bool:

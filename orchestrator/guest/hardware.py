@@ -47,6 +47,11 @@ def make_member_mib(shape: GuestShape) -> int:
     return -(-shape.swap.size_mib // (shape.swap.disks - 1))
 
 
+def quote_path(path: Path) -> str:
+    """A path in a list of QEMU's options, which commas separate."""
+    return str(path).replace(",", ",,")
+
+
 @contextlib.contextmanager
 def make_images(shape: GuestShape, folder: Path) -> Iterator[None]:
     """Sparse image files of the disks; removed at the end of the block."""
@@ -84,7 +89,7 @@ def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
     for backing in list_backings(shape):
         name, sector = backing.serial, backing.sector
         # the images are removed after the boot, so flushes need not reach the host's disk
-        drive = f"file={backing.path(folder)},if=none,id={name},format=qcow2,cache=unsafe{limits}"
+        drive = f"file={quote_path(backing.path(folder))},if=none,id={name},format=qcow2,cache=unsafe{limits}"
         words += ["-drive", drive]
         blocks = f"logical_block_size={sector},physical_block_size={sector}"
         words += ["-device", f"virtio-blk-pci,drive={name},serial={name},{blocks}"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv
+from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv, quote_path
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import Kernel
 from orchestrator.process import command
@@ -72,7 +72,7 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
     return [
         qemu,
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
-        *("-drive", f"file={folder / ROOT_OVERLAY},if=none,id=root,format=qcow2,cache=unsafe"),
+        *("-drive", f"file={quote_path(folder / ROOT_OVERLAY)},if=none,id=root,format=qcow2,cache=unsafe"),
         *("-device", "virtio-blk-pci,drive=root"),
         *make_board_argv(machine, folder, serial, monitor),
     ]
@@ -98,7 +98,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
-        *("-drive", f"file={folder / 'keys.tar'},if=none,id=keys,format=raw,readonly=on"),
+        *("-drive", f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *make_hardware_argv(machine.shape, folder),
         *("-chardev", f"socket,id=console,fd={serial}", "-serial", "chardev:console"),

@@ -18,7 +18,8 @@ from orchestrator.store.store import Store, make_id
 
 # the Kconfig files, and the scripts and makefiles that run Kconfig or are run by it
 _PART = re.compile(
-    r"[^/]+|(.*/)?Kconfig[^/]*|scripts/.*|arch/(.*/)?Makefile[^/]*|arch/[^/]+/tools/.*", re.DOTALL
+    r"(?!\.config$)[^/]+|(.*/)?Kconfig[^/]*|scripts/.*|arch/(.*/)?Makefile[^/]*|arch/[^/]+/tools/.*",
+    re.DOTALL,
 )
 
 

@@ -3,7 +3,7 @@
 
 A fragment has ``CONFIG_`` lines and header lines::
 
-    #: about    purpose of the fragment
+    #: about    purpose of the fragment            a user's own may leave it out
     #: when     arch=aarch64 kernel>=5.13         where the fragment may be used
     #: only     arch=x86_64 SYMBOL...  # why      requests them only there; elsewhere they are unsupported
     #: only     kernel<6.15 SYMBOL...  # why      newer kernels no longer have them: gone
@@ -71,19 +71,32 @@ class Fragment:
 
 def load_fragments(folder: Path) -> dict[str, Fragment]:
     """The fragments of a folder by name; raises all errors at once as ``UsageError``."""
-    errors: list[UsageError] = []
-    found = {path.stem: _load_fragment(path, errors) for path in sorted(folder.glob("*.config"))}
-    raise_all(errors)
+    found, faults = read_fragments(folder)
+    raise_all([error for errors in faults.values() for error in errors])
     return found
 
 
-def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
-    reader = _Reader(path, errors)
+def read_fragments(
+    folder: Path, *, needs_about: bool = True
+) -> tuple[dict[str, Fragment], dict[str, list[UsageError]]]:
+    """The fragments of a folder by name, as far as they are understood, and the errors of each faulty one."""
+    errors: dict[str, list[UsageError]] = {}
+    found = {
+        path.stem: _load_fragment(path, errors.setdefault(path.stem, []), needs_about=needs_about)
+        for path in sorted(folder.glob("*.config"))
+    }
+    return found, {name: faults for name, faults in errors.items() if faults}
+
+
+def _load_fragment(path: Path, errors: list[UsageError], *, needs_about: bool) -> Fragment:
+    reader = _Reader(path, errors, needs_about=needs_about)
+    lines = ["#: about -"]
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text().removeprefix("\ufeff").splitlines()
     except UnicodeDecodeError:
         errors.append(UsageError("is not UTF-8 text", where=str(path)))
-        lines = ["#: about"]
+    except OSError as error:
+        errors.append(UsageError(f"cannot be read: {error.strerror}", where=str(path)))
     for number, line in enumerate(map(str.rstrip, lines), 1):
         reader.read(line, f"{path}:{number}")
     return reader.finish()
@@ -92,8 +105,9 @@ def _load_fragment(path: Path, errors: list[UsageError]) -> Fragment:
 class _Reader:
     """Reads a fragment line by line and collects its errors."""
 
-    def __init__(self, path: Path, errors: list[UsageError]) -> None:
+    def __init__(self, path: Path, errors: list[UsageError], *, needs_about: bool) -> None:
         self.path = path
+        self.needs_about = needs_about
         self.errors = errors
         self.values: dict[str, list[str]] = {}
         self.requests: list[SymbolRequest] = []
@@ -169,7 +183,7 @@ class _Reader:
         return frozenset(" ".join(self.values.get(key, [])).split())
 
     def finish(self) -> Fragment:
-        if not self._words("about"):
+        if self.needs_about and not self._words("about"):
             self._add_error("missing '#: about' header", f"{self.path}:1", "add '#: about ...'")
         requested = {one.symbol for request in self.requests for one in request.candidates}
         for symbol, key, where in self.named:

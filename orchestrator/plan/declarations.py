@@ -4,11 +4,12 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.kernel.fragment import load_fragments
+from orchestrator.kernel.fragment import read_fragments
 from orchestrator.plan.plan import Declarations, check_machine
 from orchestrator.project.guesttest import GuestTest, is_match, load_tests
 from orchestrator.project.knownissues import load_known_issues
@@ -26,18 +27,23 @@ T = TypeVar("T")
 def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
     """Read all that is shipped and, in its place or added to it, what is declared below ``root``.
 
-    Of ``root`` any part may be missing. Raises every ``UsageError`` of every file at once.
+    Of ``root`` any part may be missing. Raises every ``UsageError`` of every file at once; those of fragments
+    and series are kept for the commands that use them.
     """
     errors: list[Exception] = []
     layers = [_load_layer(folder, shipped, errors) for folder in list_layers(root, shipped)]
+    if errors:
+        errors += [error for layer in layers for faults in layer.faults.values() for error in faults]
     raise_all([error for error in errors if isinstance(error, UsageError)])
     # what is shipped speaks of the shipped tests, also where one of the user's own has taken a name
     tests = [test for layer in layers for test in layer.tests]
     declared = functools.reduce(_lay_over, layers)
+    faults = {name: list(errors) for name, errors in declared.faults.items()}
+    for name, error in _check_flips(declared, tests):
+        faults.setdefault(f"series/{name}", []).append(error)
+    declared = replace(declared, faults={name: tuple(errors) for name, errors in faults.items()})
     machines = (check_machine(declared.rows[name], declared.fragments) for name in declared.usual_rows)
-    raise_all(
-        [*_check_flips(declared, tests), *_check_expectations(declared, tests), *itertools.chain(*machines)]
-    )
+    raise_all([*_check_expectations(declared, tests), *itertools.chain(*machines)])
     return declared
 
 
@@ -53,15 +59,25 @@ def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarati
             errors.extend(group.exceptions)
         return otherwise
 
-    folders = sorted({path.parent for path in (root / "patches").glob("*/series*")})
+    fragments, found = read_fragments(root / "kconfigs", needs_about=root == shipped)
+    faults = {f"fragments/{name}": tuple(told) for name, told in found.items()}
+    series: dict[str, Series] = {}
+    for folder in sorted({path.parent for path in (root / "patches").glob("*/series*")}):
+        try:
+            series[folder.name] = load_series(folder)
+        except* UsageError as group:
+            series[folder.name] = Series(folder.name)
+            told = tuple(error for error in group.exceptions if isinstance(error, UsageError))
+            faults[f"series/{folder.name}"] = told
     lib = shipped / "guest-tests" / "lib"
     tests: tuple[GuestTest, ...] = load(lambda path: load_tests(path, lib), root / "guest-tests", ())
     return Declarations(
         rows=load(load_matrix, root / "ci" / "matrix.yaml", {}),
         expectations=load(load_expectations, root / "ci" / "expectations.yaml", ()),
         trees=load(load_trees, root / "patches" / "trees.yaml", {}),
-        series={folder.name: load(load_series, folder, Series(folder.name)) for folder in folders},
-        fragments=load(load_fragments, root / "kconfigs", {}),
+        series=series,
+        fragments=fragments,
+        faults=faults,
         # the kernel's own are not files of ours
         tests=(*tests, *(TESTS if root == shipped else ())),
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
@@ -82,6 +98,14 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
         tests=tuple(test for _, test in sorted(tests.items())),
         fixups=tuple(fixups.values()),
         known_splats=(*own.known_splats, *below.known_splats),
+        faults={
+            **{
+                name: errors
+                for name, errors in below.faults.items()
+                if name.partition("/")[2] not in (own.series if name.startswith("series/") else own.fragments)
+            },
+            **own.faults,
+        },
         own={
             "rows": frozenset(own.rows),
             "trees": frozenset(own.trees),
@@ -92,15 +116,13 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
     )
 
 
-def _check_flips(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[UsageError]:
+def _check_flips(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[tuple[str, UsageError]]:
     known = {test.id for test in tests}
     for series in declared.series.values():
         for patch in series.patches:
             for test in sorted(patch.flips.keys() - known):
-                yield UsageError(
-                    f"{patch.name} flips {test}, and there is no such test{suggest(test, known)}",
-                    where=patch.where,
-                )
+                what = f"{patch.name} flips {test}, and there is no such test{suggest(test, known)}"
+                yield series.name, UsageError(what, where=patch.where)
 
 
 def _check_expectations(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[UsageError]:

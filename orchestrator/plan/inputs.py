@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Adds the trees, series and commit ranges of the command line to the declarations."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,19 @@ from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
-from orchestrator.source.fetch import check_local, fetch_tree
+from orchestrator.source.fetch import fetch_tree
+from orchestrator.source.local import check_local
 from orchestrator.source.remote import fetch_range
 from orchestrator.source.repository import open_repository
-from orchestrator.source.series import Series, export_range, find_local_range, find_series, parse_range
-from orchestrator.source.tree import GitTree, LocalTree, Tree, find_tree, is_path
+from orchestrator.source.series import (
+    Series,
+    export_range,
+    find_local_range,
+    find_series,
+    parse_range,
+)
+from orchestrator.source.thread import is_file
+from orchestrator.source.tree import GitTree, LocalTree, Tree, exists, expand, find_tree, is_path, split_word
 
 
 def add_inputs(
@@ -58,10 +67,13 @@ def add_inputs(
         errors.append(error)
     for word in series:
         try:
-            if parts := parse_range(word):
+            parts = parse_range(word)
+            if word == "-":
+                known[word] = find_series(Path(word), place.store, sys.stdin.buffer.read())
+            elif parts and not exists(word):
                 known[word] = _load_range(word, *parts, declared, place, redo=redo)
             elif _is_brought(word, declared):
-                known[word] = find_series(Path(word).expanduser(), place.store)
+                known[word] = find_series(expand(word), place.store)
         except* UsageError as group:
             errors += (error for error in group.exceptions if isinstance(error, UsageError))
     raise_all(errors)
@@ -71,7 +83,7 @@ def add_inputs(
 def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
     """The declarations with the command line's own tree and series, by their words alone."""
     trees: dict[str, Tree] = {}
-    name, _, ref = kernel.partition(":")
+    name, ref = split_word(kernel)
     if is_path(name):
         # it may be on another machine only
         trees[kernel] = LocalTree(kernel, name, ref)
@@ -83,7 +95,8 @@ def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Dec
 
 def _is_brought(word: str, declared: Declarations) -> bool:
     """Whether a word of ``SERIES=`` is no name, but brings a series along."""
-    return word not in declared.series and (bool(parse_range(word)) or "/" in word or Path(word).is_file())
+    is_own = word == "-" or bool(parse_range(word)) or "/" in word or is_file(Path(word))
+    return is_own and word not in declared.series
 
 
 def _load_range(

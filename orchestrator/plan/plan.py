@@ -4,7 +4,7 @@
 Nothing is fetched, built or looked up in the store here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,8 @@ class Declarations:
     """All that the project's files declare, by name.
 
     ``own`` names what is of the user's own folder, by the kinds of ``cowbell list``. ``built`` are kernels
-    that were built elsewhere, by ROW/VARIANT; where there are any, they alone are meant.
+    that were built elsewhere, by ROW/VARIANT; where there are any, they alone are meant. ``faults`` are the
+    errors of fragments and series by KIND/NAME: they stop only what uses these.
     """
 
     rows: Mapping[str, Row]
@@ -61,6 +62,11 @@ class Declarations:
     known_splats: tuple[KnownIssue, ...] = ()
     built: "Mapping[str, Prebuilt]" = field(default_factory=dict)
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    faults: Mapping[str, tuple[UsageError, ...]] = field(default_factory=dict)
+
+    def find_faults(self, kind: str, names: Iterable[str]) -> list[UsageError]:
+        """The errors in the files of some ``fragments`` or ``series``."""
+        return [error for name in names for error in self.faults.get(f"{kind}/{name}", ())]
 
     @property
     def usual_rows(self) -> tuple[str, ...]:
@@ -119,6 +125,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
+        errors += declared.find_faults("fragments", list_fragments(row.kconfig, row.arch))
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
         errors += check_machine(row, declared.fragments, blamed)
@@ -134,6 +141,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
             known = _is_known(row.tree, declared.trees, "kernel", where, errors)
             if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
                 continue
+            errors += declared.find_faults("series", [variant.series])
             if known:
                 series = declared.series[variant.series] if variant.series else Series()
                 jobs.append(Job(row, variant, declared.trees[row.tree], series, tests, boot))
@@ -188,6 +196,12 @@ def _list_built(
         yield Job(
             row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover
         )
+
+
+def list_fragments(names: Sequence[str], arch: str) -> list[str]:
+    """The fragments that are used: with ``base`` that of the architecture, and never those of others."""
+    used = [name for name in names if name == arch or name not in ARCHES]
+    return [*used, arch] if "base" in used and arch not in used else used
 
 
 def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:

@@ -14,7 +14,7 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.process.progress import Progress
 from orchestrator.source import repository
 from orchestrator.source.fixup import Fixup, choose_fixups
-from orchestrator.source.patch import make_mail, read_subject
+from orchestrator.source.mail import make_mail, read_subject
 from orchestrator.source.reject import Reject, explain_reject
 from orchestrator.source.repository import Source, find_commit, git, open_repository
 from orchestrator.source.series import Series
@@ -60,6 +60,8 @@ def apply_series(
         return known
     outcomes = try_series(base, series, fixups, store, progress, keep_going=keep_going)
     if failure := find_failure(base, series, outcomes):
+        if about := describe_base(base, series, store):
+            failure.hint += f"\n{about}"
         raise failure
     known = find_source(base, series, fixups, store)
     assert known
@@ -151,7 +153,7 @@ def _apply(
 
     done = git(place, *AM, *map(str, mails), check=False)
     while True:
-        applied = done.output.split("Applying: ")[1:]
+        applied = re.split(r"^Applying: ", done.output, flags=re.M)[1:]
         for output in applied[: len(applied) - bool(done.returncode)]:
             # git am skips such a patch without an error
             is_present = re.search(r"^No changes -- Patch already applied", output, re.M)
@@ -191,3 +193,21 @@ def find_failure(base: Source, series: Series, outcomes: Sequence[PatchOutcome])
     later = [o for o in outcomes[outcomes.index(first) + 1 :] if o.state is not PatchState.NOT_TRIED]
     hint = "\n".join([hint, *(f"{o.patch}: {o.state}" for o in later)])
     return StageFailure("source", what, where=first.reject.where if first.reject else "", hint=hint)
+
+
+def describe_base(base: Source, series: Series, store: Store) -> str:
+    """Where to get the commit that the mails of a series were made for, if the tree is another one."""
+    about = ""
+    if series.base and series.base != base.base:
+        place = Path(base.origin)
+        is_local = place.is_dir()
+        has_it = (is_local and find_commit(place, series.base, is_users=True)) or find_commit(
+            open_repository(store), series.base
+        )
+        word = f"KERNEL={base.origin if is_local else base.folder}:{series.base[:12]}"
+        about = f"it was made for the commit {series.base[:12]} (base-commit)"
+        about += f": {word}" if has_it else f", which is not in {base.tree}"
+    if series.needed:
+        needed = f"{len(series.needed)} patch(es) are needed before it (prerequisite-patch-id)"
+        about = f"{about}; {needed}" if about else needed
+    return about

@@ -8,7 +8,6 @@ continue where they stopped.
 
 import dataclasses
 import gzip
-import hashlib
 import lzma
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,9 +19,24 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.source import debian, repository
-from orchestrator.source.remote import fetch_git, fetch_objects, find_git_errors, is_whole
-from orchestrator.source.repository import Source, find_commit, git, open_repository
-from orchestrator.source.tree import AbsentTree, DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.source.local import (
+    check_local,
+    commit_files,
+    empty_worktree,
+    fetch_local,
+    find_local_commit,
+)
+from orchestrator.source.remote import fetch_git
+from orchestrator.source.repository import Source, find_commit, open_repository
+from orchestrator.source.tree import (
+    AbsentTree,
+    DebianTree,
+    GitTree,
+    LocalTree,
+    TarballTree,
+    Tree,
+    read_sha256,
+)
 from orchestrator.store.store import Store, make_id
 
 # space for the download, the files, and the pack of git
@@ -62,6 +76,9 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
         repository.save_ref(store, _ref(tree), commit, origin)
     if origin != str(tree):
         progress.note(f"{tree.name}: {commit[:12]} from {origin}")
+    listed = repository.list_files(store, commit).splitlines()
+    if links := [line.partition("\t")[2] for line in listed if line.startswith("160000 ")]:
+        progress.note(f"{tree.name}: the files of submodules are not part of it: {', '.join(links[:5])}")
     found = _find_saved(tree, store)
     assert found
     return found
@@ -75,7 +92,7 @@ def find_fetched(tree: Tree, store: Store) -> Source | None:
     if isinstance(tree, LocalTree):
         check_local(tree)
     known = _find_saved(tree, store)
-    if known and isinstance(tree, LocalTree) and _find_local_commit(tree, store) != known.commit:
+    if known and isinstance(tree, LocalTree) and find_local_commit(tree, store) != known.commit:
         return None
     return known
 
@@ -130,7 +147,7 @@ def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple
         case TarballTree():
             return _fetch_tarball(tree, store)
         case LocalTree():
-            return _fetch_local(tree, store), tree.path
+            return fetch_local(tree, store), tree.path
         case AbsentTree():
             raise UsageError(
                 "only prebuilt kernels of this tree are available, not its source", where=tree.name
@@ -215,9 +232,9 @@ def _download(url: str, sha256: str, store: Store) -> Path:
     else:
         archive = store.path("downloads") / Path(url).name
         archive.parent.mkdir(exist_ok=True)
-        if not archive.exists() or _read_sha256(archive) != sha256:
+        if not archive.exists() or read_sha256(archive) != sha256:
             _curl(url, archive, "--continue-at", "-")
-    got = _read_sha256(archive)
+    got = read_sha256(archive)
     if got != sha256:
         if archive.parent == store.path("downloads"):
             archive.unlink()
@@ -239,11 +256,6 @@ def _curl(url: str, target: Path, *options: str) -> None:
         done = command.run([curl, *common, url], check=False)
     if done.returncode:
         raise InfraError(f"cannot be downloaded: {done.output.strip()}", where=url)
-
-
-def _read_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_signature(tree: TarballTree, archive: Path, store: Store) -> None:
@@ -272,86 +284,12 @@ def _import_archive(archive: Path, tree: Tree, store: Store, message: str) -> st
     another version as newer.
     """
     name = repository.make_folder(tree.name)
-    with repository.worktree(store, name) as place:
-        git(place, "read-tree", "--empty")
-        for old in place.iterdir():
-            if old.name != ".git":
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        tar = [command.find_tool("tar", "tar"), "-xf", str(archive), "-C", str(place)]
+    with empty_worktree(store, name) as place:
+        # the repository of whoever made the archive is none of the source, and its configuration is not run
+        tar = [command.find_tool("tar", "tar"), "--exclude=.git", "-xf", str(archive), "-C", str(place)]
         done = command.run([*tar, "--strip-components=1", "--no-same-owner", "--touch"], check=False)
         if done.returncode:
             raise command.find_host_error(done, done.output.splitlines()) or UsageError(
                 "is not a complete archive", where=str(archive), hint=done.output
             )
-        return _commit_files(place, f"{name}: {message}", "--force")
-
-
-def _commit_files(place: Path, message: str, *options: str, parent: str = "", **env: str) -> str:
-    """Commit all files of a folder. A threshold of one byte makes git add write a single pack."""
-    pack = ("-c", "core.bigFileThreshold=1", "-c", "core.compression=1")
-    git(place, *pack, "add", "--all", *options, ".", env=env)
-    tree = git(place, "write-tree", env=env).output
-    after = ("-p", parent) if parent else ()
-    return git(place, "commit-tree", *after, "-m", message, tree, env=env).output
-
-
-# --- folders of this machine
-
-
-def check_local(tree: LocalTree) -> None:
-    """Raise ``UsageError`` if a folder is not a kernel tree, or has object files or uncommitted changes."""
-    path = Path(tree.path)
-    if not (path / "Makefile").is_file() or not (path / "Kconfig").is_file():
-        raise UsageError("is not a kernel tree: it has no Makefile and Kconfig", where=tree.path)
-    if not tree.is_checkout:
-        if (path / ".config").exists() or (path / "include" / "config").exists():
-            raise UsageError(
-                "contains object files of a build", where=tree.path, hint=f"make -C {path} mrproper"
-            )
-        return
-    if not _find_head(tree):
-        done = git(path, "rev-parse", f"{tree.ref or 'HEAD'}^{{commit}}", check=False, is_users=True)
-        raise UsageError(f"has no commit {tree.ref or 'at HEAD'}: {find_git_errors(done)}", where=tree.path)
-    if tree.ref or tree.is_dirty:
-        return
-    changed = git(path, "status", "--porcelain", "--untracked-files=no", is_users=True).output.splitlines()
-    if changed:
-        raise UsageError(
-            f"has {len(changed)} uncommitted change(s): {changed[0].strip()} ...",
-            where=tree.path,
-            hint="commit them, since HEAD is tested; or use DIRTY=1 to include them",
-        )
-
-
-def _find_local_commit(tree: LocalTree, store: Store) -> str:
-    """The commit of the current content of a folder; uncommitted content is added to the store."""
-    if tree.is_checkout and not tree.is_dirty:
-        return _find_head(tree)
-    return _fetch_local(tree, store)
-
-
-def _find_head(tree: LocalTree) -> str:
-    return find_commit(Path(tree.path), tree.ref or "HEAD", is_users=True)
-
-
-def _fetch_local(tree: LocalTree, store: Store) -> str:
-    repo = open_repository(store)
-    head = ""
-    if tree.is_checkout:
-        head = _find_head(tree)
-        if not is_whole(repo, head):
-            fetch_objects(repo, Path(tree.path).as_uri(), head, store)
-        if not tree.is_dirty:
-            return head
-    index = store.path("index", tree.name)
-    own = {"GIT_DIR": str(repo), "GIT_WORK_TREE": tree.path, "GIT_INDEX_FILE": str(index)}
-    with store.lock(f"index-{tree.name}"):
-        Path(f"{index}.lock").unlink(missing_ok=True)
-        if head:
-            # keeps the stat data of unchanged files
-            git(repo, "read-tree", "--reset", head, env=own)
-        # check_local has made sure that there are no object files
-        options = () if head else ("--force",)
-        return _commit_files(
-            Path(tree.path), f"{tree.path} with uncommitted changes", *options, parent=head, **own
-        )
+        return commit_files(place, f"{name}: {message}", "--force")

@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.source.patch import Hunk, parse_hunks, read_subject
+from orchestrator.source.mail import read_subject
+from orchestrator.source.patch import Hunk, parse_hunks
 from orchestrator.source.repository import git
 
 _SHOWN_LINES = 60

@@ -6,6 +6,7 @@ between its commits: only files that differ get a new time stamp.
 """
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,9 @@ from orchestrator.project.condition import Version
 from orchestrator.store.store import Store
 
 # identical input gives identical commits, independent of user, host and time
-_OWN_CONFIG = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    # a checkout may belong to another user
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "safe.directory",
-    "GIT_CONFIG_VALUE_0": "*",
-}
+_OWN_CONFIG = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+# whatever a checkout or a user configures: no programs of theirs, and the store's repository is bare
+_SAFE = {"core.fsmonitor": "false", "core.hooksPath": "/dev/null", "safe.bareRepository": "all"}
 _ENV = {
     # never prompt for a password
     "GIT_TERMINAL_PROMPT": "0",
@@ -64,6 +60,12 @@ class Source:
         return make_folder(self.tree)
 
 
+def make_name(text: str) -> str:
+    """A text as the name of a folder, a branch or a part of a ref."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+    return re.sub(r"\.{2,}|\.lock$", ".", name)[:80].strip("-.") or "unnamed"
+
+
 def make_folder(tree: str) -> str:
     """The folder name of a tree: ``stable-5.15:v5.15.100`` shares that of ``stable-5.15``."""
     return tree.split(":")[0]
@@ -75,7 +77,7 @@ def git(
     check: bool = True,
     is_users: bool = False,
     env: Mapping[str, str] | None = None,
-    stdin: str = "",
+    stdin: str | bytes = "",
     on_line: Callable[[str], None] | None = None,
     limit_s: float | None = None,
 ) -> command.Completed:
@@ -89,8 +91,8 @@ def git(
         return command.run(
             [tool, *words],
             cwd=place,
-            env=_ENV | ({} if is_users else _OWN_CONFIG) | dict(env or {}),
-            stdin=stdin.encode() if stdin else None,
+            env=_ENV | _make_config(is_users=is_users) | dict(env or {}),
+            stdin=(stdin.encode() if isinstance(stdin, str) else stdin) or None,
             on_line=on_line,
             deadline=command.Deadline.after(limit_s) if limit_s else None,
             check=check,
@@ -100,6 +102,18 @@ def git(
         raise InfraError(
             f"git {verb} failed", where=str(place), hint=f"{error.what}\n{error.hint}"
         ) from error
+
+
+def _make_config(*, is_users: bool) -> dict[str, str]:
+    """The environment that configures git, in addition to the user's own if ``is_users``."""
+    # a checkout may belong to another user; git tells the users themselves about it
+    settings = _SAFE if is_users else {**_SAFE, "safe.directory": "*"}
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    first = int(count) if is_users and count.isdecimal() else 0
+    made = {} if is_users else dict(_OWN_CONFIG)
+    for number, (key, value) in enumerate(settings.items(), first):
+        made |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return {**made, "GIT_CONFIG_COUNT": str(first + len(settings))}
 
 
 def open_repository(store: Store) -> Path:
@@ -141,11 +155,19 @@ def list_notes(store: Store, prefix: str) -> dict[str, str]:
 def read_version(store: Store, commit: str, tree: str) -> Version:
     """The version in a commit's Makefile; raises ``UsageError`` if there is none."""
     makefile = git(open_repository(store), "cat-file", "blob", f"{commit}:Makefile", check=False).output
-    numbers = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) *= *(\d+)$", makefile, re.M))
-    try:
-        return Version.parse(".".join(numbers[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")))
-    except KeyError:
-        raise UsageError("is not a kernel tree: its Makefile has no VERSION", where=tree) from None
+    version = parse_version(makefile)
+    if not version:
+        raise UsageError("is not a kernel tree: its Makefile has no VERSION", where=tree)
+    return version
+
+
+def parse_version(makefile: str) -> Version | None:
+    """The version that a kernel's Makefile sets at its top; None if it does not."""
+    pattern = r"^(VERSION|PATCHLEVEL|SUBLEVEL)[ \t]*:?=[ \t]*([0-9]{1,6})[ \t]*(?:#.*)?\r?$"
+    found = {match[1]: int(match[2]) for match in reversed(list(re.finditer(pattern, makefile, re.M)))}
+    if not {"VERSION", "PATCHLEVEL", "SUBLEVEL"} <= found.keys():
+        return None
+    return Version((found["VERSION"], found["PATCHLEVEL"], found["SUBLEVEL"]))
 
 
 def export_patches(store: Store, base: str, commit: str) -> bytes | None:
@@ -180,6 +202,10 @@ def checkout(source: Source, store: Store) -> Iterator[Path]:
     """The locked worktree at this commit. Only files that differ get a new time stamp."""
     with worktree(store, source.folder) as place:
         move_worktree(place, source.commit)
+        # some trees commit what is left of a build, and Kbuild builds nothing elsewhere then
+        (place / ".config").unlink(missing_ok=True)
+        for left in (place / "include/config", *place.glob("arch/*/include/generated")):
+            shutil.rmtree(left, ignore_errors=True)
         yield place
 
 

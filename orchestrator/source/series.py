@@ -4,6 +4,7 @@
 All of them become files for ``git am``, in order. Nothing is applied here.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,21 +13,14 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.condition import Condition, Version
-from orchestrator.source.patch import (
-    check_mail,
-    check_patch,
-    export_commit,
-    has_diff,
-    make_mail,
-    parse_subject,
-    read_subject,
-)
+from orchestrator.source.mail import clean_title, find_base, has_diff, make_mail, read_subject
+from orchestrator.source.patch import check_patch, export_commit
 from orchestrator.source.repository import find_commit, git
+from orchestrator.source.thread import find_patches, is_file
 from orchestrator.source.tree import LocalTree
 from orchestrator.status import Status
 from orchestrator.store.store import Store, make_id
 
-_NUMBERED = re.compile(r"\[[^]]*?(?:\bv(?P<version>\d+)\b[^]]*?)?\b(?P<n>\d+)/(?P<m>\d+)\s*\]")
 _ALWAYS = Condition()
 
 
@@ -69,7 +63,8 @@ class Patch:
 class Series:
     """Ordered patches and their kernel range. Without patches it means no series.
 
-    ``is_generated``: Cowbell wrote the last patch.
+    ``is_generated``: Cowbell wrote the last patch. ``base`` is the commit that a mail says it was made for,
+    ``needed`` are the ids of the patches that it says are needed before (git format-patch --base).
     """
 
     name: str = ""
@@ -77,6 +72,8 @@ class Series:
     when: Condition = _ALWAYS
     patches: tuple[Patch, ...] = ()
     is_generated: bool = False
+    base: str = ""
+    needed: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -97,21 +94,8 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
     Raises all errors at once as ``UsageError``.
     """
     listing = folder / "series"
-    if not listing.is_file():
-        raise UsageError("has no series file (one patch name per line)", where=str(folder))
-    names: list[str] = []
     errors: list[UsageError] = []
-    for number, line in enumerate(listing.read_text().splitlines(), 1):
-        # quilt allows options after the name; git am knows only -p1
-        words = line.split("#")[0].split()
-        if words and words[0] in names:
-            errors.append(UsageError(f"lists {words[0]} twice", where=f"{listing}:{number}"))
-        elif words and not (folder / words[0]).is_file():
-            errors.append(UsageError(f"{words[0]} does not exist", where=f"{listing}:{number}"))
-        elif words and words[1:] not in ([], ["-p1"]):
-            errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=f"{listing}:{number}"))
-        elif words:
-            names.append(words[0])
+    names = [name for name, _ in read_listing(listing, errors) if name]
     if not names and not errors:
         errors.append(UsageError("lists no patches", where=str(listing)))
     declared = folder / "series.yaml"
@@ -132,7 +116,7 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         for name, entry in entries.items()
         for path in (folder / name, *(backport.path for backport in entry.backports))
     ]
-    errors += [error for path in files if path.is_file() for error in check_patch(path)]
+    errors += [error for path in files if is_file(path) for error in check_patch(path)]
     raise_all(errors)
     patches = tuple(
         Patch(
@@ -141,6 +125,45 @@ def load_series(folder: Path, *, is_foreign: bool = False) -> Series:
         for name, entry in entries.items()
     )
     return Series(about.name, about.title, about.when, patches)
+
+
+def read_listing(listing: Path, errors: list[UsageError]) -> list[tuple[str, str]]:
+    """The patches of a quilt series file, each with the text up to the end of its line.
+
+    Text after the last one has an empty name.
+    """
+    try:
+        data = listing.read_bytes()
+    except OSError as error:
+        what = f"has no series file: {error.strerror}"
+        raise UsageError(what, where=str(listing.parent), hint="it lists one patch per line") from None
+    found: list[tuple[str, str]] = []
+    names: set[str] = set()
+    text = ""
+    # as bytes that are no UTF-8 are kept in comments, they are written back as they were
+    lines = data.decode(errors="surrogateescape").split("\n")
+    for number, line in enumerate(lines, 1):
+        where = f"{listing}:{number}"
+        text += line + ("\n" if number < len(lines) else "")
+        # as in quilt, a comment starts after a blank: a name may contain the sign
+        words = re.sub(r"(?:^|\s)#.*", "", line.removeprefix("\ufeff")).split()
+        if not words:
+            continue
+        name = words[0]
+        if not name.isprintable():
+            errors.append(UsageError("the name of a patch is not UTF-8 text", where=where))
+        elif name in names:
+            errors.append(UsageError(f"lists {name} twice", where=where))
+        elif not is_file(listing.parent / name):
+            errors.append(UsageError(f"{name[:200]} does not exist", where=where))
+        elif words[1:] not in ([], ["-p1"], ["-p", "1"], ["-pab"]):
+            # quilt allows options after the name; git am knows only -p1
+            errors.append(UsageError(f"{' '.join(words[1:])} is not supported", where=where))
+        else:
+            found.append((name, text))
+            names.add(name)
+        text = ""
+    return [*found, ("", text)] if text else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +186,8 @@ def _make_shape(folder: Path) -> doc.Shape[_About]:
     def make_backport(
         place: doc.Place, when: Condition, file: str, flips: Mapping[str, str] | None = None
     ) -> Backport:
-        if not (folder / file).is_file():
-            raise ValueError(f"{file} does not exist")
+        if not is_file(folder / file):
+            raise ValueError(f"{file[:200]} does not exist")
         return Backport(_by_kernel(when), folder / file, _read_flips(flips))
 
     def make_patch(
@@ -203,82 +226,36 @@ def _read_flips(flips: Mapping[str, str] | None) -> Mapping[str, Status]:
 # --- series given on the command line
 
 
-def find_series(path: Path, store: Store) -> Series:
-    """The series in a folder (quilt), an mbox or a patch file given on the command line."""
-    if path.is_dir():
+def find_series(path: Path, store: Store, data: bytes | None = None) -> Series:
+    """The series in a folder, an mbox or a patch file given on the command line; ``data`` is its content.
+
+    A folder has a quilt series file, or the files of git format-patch. Replies of a thread are left out.
+    """
+    if data is None and is_file(path / "series"):
         return load_series(path, is_foreign=True)
-    if not path.is_file():
-        raise UsageError("there is no such series, mbox or patch", where=str(path))
-    data = path.read_bytes()
-    mails = _split_mbox(data)
-    errors: list[UsageError] = []
-    if len(mails) > 1:
-        mails = _order_mails(path, mails, errors)
-    if not mails:
-        errors.append(UsageError("contains no patch", where=str(path)))
-    for line, mail in mails:
-        errors += check_mail(mail, str(path), line)
-    raise_all(errors)
+    found, mails = find_patches(path, data)
+    made: dict[str, bytes] = {}
+    for number, mail in enumerate(mails, 1):
+        title = clean_title(mail.subject) or mail.file.stem
+        slug = re.sub(r"[^\w.]+", "-", title).strip("-.")[:52].rstrip("-.")
+        made[f"{number:04}-{slug}.patch"] = make_mail(mail.data, title)
 
     def fill(folder: Path) -> None:
-        for number, (_, mail) in enumerate(mails, 1):
-            title = parse_subject(mail) or path.stem
-            slug = re.sub(r"[^\w.]+", "-", title).strip("-.")[:52]
-            (folder / f"{number:04}-{slug}.patch").write_bytes(make_mail(mail, title))
+        for name, text in made.items():
+            (folder / name).write_bytes(text)
 
-    made = _load_folder(store.publish("series", make_id(path.stem, data.hex()), fill))
-    return Series(str(path), made[0].subject if len(made) == 1 else path.name, Condition(), made)
+    digests = {name: hashlib.sha256(text).hexdigest() for name, text in made.items()}
+    patches = _load_folder(store.publish("series", make_id(digests), fill))
+    base, needed = find_base([mail.data for mail in found])
+    left_out = sum(mail not in mails and has_diff(mail.data) for mail in found)
+    title = patches[0].subject if len(patches) == 1 else path.name
+    if left_out:
+        title += f" (left out: {left_out} diff(s) in replies)"
+    return Series(str(path), title, Condition(), patches, base=base, needed=needed)
 
 
 def _load_folder(folder: Path) -> tuple[Patch, ...]:
     return tuple(Patch(path, read_subject(path)) for path in sorted(folder.iterdir()))
-
-
-def _split_mbox(data: bytes) -> list[tuple[int, bytes]]:
-    """The mails of an mbox with their first line. A diff without headers counts as a mail."""
-    starts = [match.start() for match in re.finditer(rb"^From \S+ .*\d{4}\s*$", data, re.M)]
-    if not starts or starts[0] > 0:
-        starts = [0, *starts]
-    ends = [*starts[1:], len(data)]
-    mails = [
-        (data.count(b"\n", 0, start) + 1, data[start:end]) for start, end in zip(starts, ends, strict=True)
-    ]
-    return [(line, mail) for line, mail in mails if mail.strip()]
-
-
-def _order_mails(
-    path: Path, mails: list[tuple[int, bytes]], errors: list[UsageError]
-) -> list[tuple[int, bytes]]:
-    """The patches of a thread in order; checks that it is complete and has one version."""
-    numbered: dict[int, tuple[int, bytes]] = {}
-    unnumbered: list[tuple[int, bytes]] = []
-    totals: dict[tuple[str, int], int] = {}
-    for line, mail in mails:
-        match = _NUMBERED.search(parse_subject(mail, keep_tags=True))
-        if not has_diff(mail):
-            if not match or int(match["n"]):
-                errors.append(
-                    UsageError(
-                        f"is a mail without a patch: {parse_subject(mail, keep_tags=True)}",
-                        where=f"{path}:{line}",
-                        hint="b4 am makes an mbox with the patches only",
-                    )
-                )
-        elif not match:
-            unnumbered.append((line, mail))
-        elif int(match["n"]) in numbered:
-            errors.append(UsageError(f"patch {match['n']}/{match['m']} occurs twice", where=f"{path}:{line}"))
-        else:
-            numbered[int(match["n"])] = (line, mail)
-            totals.setdefault((match["version"] or "1", int(match["m"])), line)
-    if len(totals) > 1:
-        found = ", ".join(f"v{version} of {total}" for version, total in totals)
-        errors.append(UsageError(f"mixes several series: {found}", where=f"{path}:{max(totals.values())}"))
-    elif totals:
-        ((_, total),) = totals
-        if lacking := [str(n) for n in range(1, total + 1) if n not in numbered]:
-            errors.append(UsageError(f"lacks patch {', '.join(lacking)} of {total}", where=str(path)))
-    return [*(numbered[n] for n in sorted(numbered)), *unnumbered]
 
 
 def export_range(name: str, start: str, tip: str, repo: Path, store: Store) -> Series:
@@ -323,7 +300,7 @@ def _find_files(repo: Path, commit: str) -> str:
 
 def parse_range(word: str) -> tuple[str, str, str] | None:
     """Split ``TREE:BASE..TIP``; None for any other word."""
-    match = re.fullmatch(r"([^:]+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
+    match = re.fullmatch(r"(.+):([^:]+?)(?<!\.)\.\.(?!\.)([^:]+)", word)
     return (match[1], match[2], match[3]) if match else None
 
 

@@ -5,21 +5,28 @@ Nothing is fetched here. A name may have a ref, ``stable-5.15:v5.15.100``, ``/pa
 Debian version: ``debian-6.1:6.1.170-3``.
 """
 
+import functools
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.debian import VERSION
+from orchestrator.source.repository import make_name
 from orchestrator.store.store import make_id
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+# of a word that is no path
+_SHOWN = 200
+_ARCHIVE = re.compile(r".*\.(?:tar(?:\.\w+)?|tgz|txz|tbz2?|tzst)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,8 @@ class TarballTree:
 class LocalTree:
     """A folder of this machine; it is only read.
 
-    A git checkout is used at ``ref`` (HEAD if empty), or with ``is_dirty`` including uncommitted changes. A
-    folder without git is used as it is.
+    A git checkout or bare repository is used at ``ref`` (HEAD if empty), a checkout with ``is_dirty``
+    including uncommitted changes. A folder without git is used as it is.
     """
 
     name: str
@@ -97,7 +104,13 @@ class LocalTree:
 
     @property
     def is_checkout(self) -> bool:
-        return (Path(self.path) / ".git").exists()
+        return (Path(self.path) / ".git").exists() or self.is_bare
+
+    @property
+    def is_bare(self) -> bool:
+        top = Path(self.path)
+        parts = (top / "HEAD").is_file(), (top / "objects").is_dir(), (top / "refs").is_dir()
+        return all(parts) and not (top / ".git").exists()
 
     def __str__(self) -> str:
         return f"{self.ref} of {self.path}" if self.ref else self.path
@@ -197,25 +210,72 @@ def _resolve(path: str, here: Path) -> str:
 
 
 def is_path(word: str) -> bool:
-    """Whether a value of the command line is a folder instead of the name of a tree."""
-    return "/" in word or word in (".", "..")
+    """Whether a value of the command line is a folder or archive instead of the name of a tree."""
+    return "/" in word or word.startswith((".", "~"))
+
+
+def split_word(word: str) -> tuple[str, str]:
+    """The name or path of a tree, and its ref: the longest path that exists, as paths may have colons."""
+    if word.startswith("file:"):
+        word = unquote(urlsplit(word).path)
+    for cut in (len(word), *reversed([i for i, letter in enumerate(word) if letter == ":"])):
+        if is_path(word[:cut]) and exists(word[:cut]):
+            return word[:cut], word[cut + 1 :]
+    name, _, ref = word.partition(":")
+    return name, ref
+
+
+def exists(word: str) -> bool:
+    """Whether there is a file or folder of this name; a name that no file can have is none."""
+    try:
+        return expand(word).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def expand(word: str) -> Path:
+    """The absolute path of a word, ``~`` expanded."""
+    try:
+        return Path(word).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):
+        # no such user, or links that lead in a circle
+        return Path(word).absolute()
 
 
 def name_folder(top: Path) -> str:
-    """The name of a tree that is given as a folder."""
-    return f"{top.name}-{make_id(str(top))[:6]}"
+    """The name of a tree that is given as a folder; git refs and folders have it, so it is plain."""
+    return f"{make_name(top.name)}-{make_id(str(top))[:6]}"
+
+
+@functools.lru_cache
+def _read_digest(archive: Path, changed_ns: int) -> str:
+    return read_sha256(archive)
+
+
+def read_sha256(path: Path) -> str:
+    """The digest of a file; raises ``UsageError`` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
-    """The tree that ``KERNEL=`` names: ``NAME`` or ``/path``, optionally with ``:REF``.
+    """The tree that ``KERNEL=`` names: ``NAME``, a folder, a repository or an archive; ``:REF`` may follow.
 
     For a Debian tree the ref is a version. ``is_dirty`` includes the uncommitted changes of a checkout.
     Raises ``UsageError`` if there is no such tree.
     """
-    name, _, ref = word.partition(":")
+    name, ref = split_word(word)
     if is_path(name):
-        top = Path(name).expanduser().resolve()
+        if not exists(name):
+            what = "is not a kernel tree: there is no such folder or archive"
+            raise UsageError(what, where=name[:_SHOWN])
+        top = expand(name)
         tree: Tree = LocalTree(name_folder(top), str(top))
+        if _ARCHIVE.fullmatch(top.name) and top.is_file():
+            tree = TarballTree(name_folder(top), str(top), _read_digest(top, top.stat().st_mtime_ns))
     elif name in trees:
         tree = trees[name]
     else:

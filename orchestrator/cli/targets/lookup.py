@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.target import Target
-from orchestrator.errors import UsageError
+from orchestrator.errors import UsageError, raise_all
 
 if TYPE_CHECKING:
     from orchestrator.history.coverage import Observation
@@ -23,6 +23,8 @@ def run_list(call: Call) -> int:
         return _show_changelog(call)
     if kind == "trees" and options.verbose:
         return _show_versions(call)
+    faults = call.declared.faults.items()
+    raise_all([error for name, errors in faults if not kind or name.startswith(kind) for error in errors])
     if kind:
         names = listing.list_kind(kind, call.declared)
         return call.show_product("names", listing.render_names, names, kind=kind, names=names)
