@@ -3,30 +3,15 @@
  * An R/O reference to a page that is shared with a child may give the process a copy, as a write does. But
  * the memory is PROT_READ: the copy must not be writable, neither for the program nor for read().
  */
+#include "access.h"
 #include "cowpin.h"
 #include "pagekind.h"
 #include "partner.h"
 #include "pattern.h"
-#include <setjmp.h>
 #include <sys/uio.h>
 
 static char *map, *expected;
 static size_t length;
-static sigjmp_buf before_write;
-
-static void on_fault(int signal)
-{
-	(void)signal;
-	siglongjmp(before_write, 1);
-}
-
-static bool program_can_write(volatile char *byte)
-{
-	if (sigsetjmp(before_write, 1))
-		return false;
-	*byte = 'x';
-	return true;
-}
 
 static bool kernel_can_write(char *byte)
 {
@@ -45,7 +30,7 @@ static void check_readonly(size_t referenced, const char *who)
 {
 	gt_note("the %s writes to PROT_READ memory", who);
 	for (size_t at = 11; at < length; at += at < referenced ? page_size() : length - at) {
-		gt_check(!program_can_write(map + at), "a write at offset %zu ends in SIGSEGV", at);
+		gt_check(!access_can_write(map + at, 'x'), "a write at offset %zu ends in SIGSEGV", at);
 		gt_check(!kernel_can_write(map + at), "read() into offset %zu ends in EFAULT", at);
 	}
 	pattern_check(expected, map, length, "the memory after the writes that were refused");
@@ -73,10 +58,9 @@ static void run(void)
 	uint64_t before;
 	size_t referenced;
 
-	signal(SIGSEGV, on_fault);
 	map = pagekind_map(gt_param("page"), 2, &length);
 	expected = pattern_fill(map, length, 1);
-	gt_check(program_can_write(map + 11) && kernel_can_write(map + 11), "writable memory is writable");
+	gt_check(access_can_write(map + 11, 'x') && kernel_can_write(map + 11), "writable memory is writable");
 	expected[11] = 'x';
 	gt_need(!mprotect(map, length, PROT_READ), "mprotect to PROT_READ");
 	if (partner_fork(&child)) {

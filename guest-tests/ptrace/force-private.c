@@ -5,6 +5,7 @@
  * the copy; a kernel that then forgets that the access is a write changes the file (CVE-2016-5195,
  * and CVE-2022-2590 for shared memory).
  */
+#include "access.h"
 #include "guesttest.h"
 #include "pagestate.h"
 #include "rate.h"
@@ -69,7 +70,8 @@ static bool has_ended(pid_t pid)
 
 static void run(void)
 {
-	bool in_memory = !strcmp(gt_param("race"), "shmem"), is_race = strcmp(gt_param("race"), "none");
+	bool in_memory = !strcmp(gt_param("race"), "shmem"), is_mapped = !strcmp(gt_param("race"), "mapped");
+	bool is_race = !is_mapped && strcmp(gt_param("race"), "none");
 	char name[40], *original = malloc(page_size()), *now = malloc(page_size());
 	pid_t debugger;
 	int fd;
@@ -86,6 +88,8 @@ static void run(void)
 	shared = mmap(NULL, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	gt_need(fd >= 0 && map != MAP_FAILED && shared != MAP_FAILED, "mapping the file");
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);	/* where Yama is */
+	if (is_mapped)	/* the copy then is that of a mapped page */
+		gt_need(*(volatile char *)map == 'o', "reading the mapping");
 	debugger = gt_fork();
 	if (!debugger)
 		force_writes(is_race);
@@ -94,6 +98,7 @@ static void run(void)
 	if (shared->refused)
 		gt_skip("the kernel rejects writes to read-only mappings: %s", strerror(shared->refused));
 	gt_check(*(volatile char *)map == 'x', "the mapping shows the forced write");
+	gt_check(is_race || !access_can_write(map, 'y'), "the mapping stays read-only for the program");
 	while (!has_ended(debugger)) {
 		madvise(map, page_size(), MADV_DONTNEED);
 		__atomic_add_fetch(&shared->dropped, 1, __ATOMIC_RELAXED);
@@ -115,7 +120,7 @@ GUEST_TEST = {
 	.fixes         = "19be0eaffa3a",
 	.cve           = "CVE-2016-5195 CVE-2022-2590",
 	.min_kernel    = "3.16",
-	.params        = "race: none dontneed shmem",
+	.params        = "race: none mapped dontneed shmem",
 	.needs_root    = false,
 	.kind          = "race",
 	.timeout_s     = 30,
