@@ -324,7 +324,7 @@ MUTANTS = {
     "mm/memory.c:wp_page_copy:drop-maker:84": "",
     "mm/memory.c:do_wp_page:if-never:20": "",
     "mm/memory.c:copy_present_page:if-always:9": "",
-    "mm/gup.c:follow_page_pte:if-never:20": "",
+    "mm/gup.c:follow_page_pte:if-never:98": "",
 }
 
 
