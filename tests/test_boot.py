@@ -249,6 +249,14 @@ def test_crash_of_an_emulated_kernel_must_happen_twice(
     assert (tmp_path / "boot/console.log.1").exists() == (number == 2)
 
 
+def test_splat_that_no_host_causes_is_believed_at_once(make_machine: MakeMachine, tmp_path: Path) -> None:
+    bug = "print [    0.200000] kernel BUG at mm/slub.c:305!\n"
+    machine = make_machine(f"{bug}{PANIC}exit 0\n")
+    with pytest.raises(StageFailure, match="Kernel panic"):
+        boot_once(machine, tmp_path / "boot")
+    assert len(starts(machine)) == 1
+
+
 def test_qemu_that_crashes_again_is_the_host_s(make_machine: MakeMachine, tmp_path: Path) -> None:
     machine = make_machine("say assertion failed\nkill ABRT\n")
     with pytest.raises(InfraError, match=r"QEMU crashed \(SIGABRT\)") as raised:

@@ -197,7 +197,7 @@ def test_state_of_a_mutant(
 BROKEN = Outcome("vmsplice.oom", "1", Status.BROKEN, "no memory")
 PASSED_THEN = Outcome("vmsplice.oom", "1", Status.PASS, "")
 STALLED = Outcome("vmsplice.oom", "1", Status.CRASH, "rcu: INFO: rcu_sched self-detected stall on CPU")
-CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG")
+CRASHED = Outcome("vmsplice.oom", "1", Status.CRASH, "BUG", is_certain=True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 """Measures which lines and branches of the kernel the tests of a job reach.
 
 gcov counts in the kernel, in the files that have functions of ``ci/mutants.yaml``. The counters of each guest
-are read before it ends; those of one that crashes are lost.
+are read before it ends. Of one that is lost, all tests but the last run again.
 """
 
 import base64
@@ -111,6 +111,8 @@ def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace
             counts: dict[str, Counts] = {file: {} for file in files}
             for counters in _run(machine, programs, folder, place):
                 _add(counters, kernel, counts, place)
+            if not any(counts.values()):
+                raise StageFailure("run", "no test ended in a guest whose counters could be read")
             covered = [
                 function
                 for file, text in files.items()
@@ -168,15 +170,17 @@ def _run(
         place.progress.stage("boot", f"{machine.kernel.request.source.version} on {machine.accel}")
         with boot_with_tests(machine, make_boot_dir(folder), pending, place.lib_dir) as guest:
             place.progress.stage("run", f"{len(pending)} test(s)")
-            at = guest.ready_at
+            at, counted = guest.ready_at, list[Program]()
             while pending:
                 place.progress.count(len(programs) - len(pending), len(programs))
                 program = pending.pop(0)
                 result, at = run_test(guest, program, at)
                 place.progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
                 if not result.is_guest_usable:
-                    place.progress.note(f"{program.test.id}: {result.ended}, what its guest counted is lost")
+                    place.progress.note(f"{program.test.id}: {result.ended}, and is not counted")
+                    pending = [*counted, *pending]
                     break
+                counted.append(program)
             else:
                 yield _read_counters(guest)
 

@@ -47,7 +47,7 @@ _UNPACK_S = 30
 
 
 class BootCrashed(StageFailure):
-    """The kernel printed a splat or ended before the guest was ready."""
+    """The guest ended, panicked or stalled before it was ready; under emulation a busy host may cause it."""
 
 
 class Phase(StrEnum):
@@ -227,8 +227,13 @@ def _explain_failure(
 ) -> StageFailure:
     """Why a guest did not become ready: a panic, an early end, or a hang after ``spent_s`` in its phase."""
     text = serial.log.read_bytes().decode(errors="replace")
-    panic = parse_console(text).panic
-    kind = BootCrashed if panic or spent_s is None else StageFailure
+    found_in = parse_console(text)
+    panic = found_in.panic
+    kind = (
+        BootCrashed
+        if (panic or spent_s is None) and all(one.kind.may_be_host for one in found_in.faults)
+        else StageFailure
+    )
     shown = "the console's last lines:\n" + _tail(text)
     if panic:
         what = f"{panic} ({phase})"
@@ -257,7 +262,8 @@ def _check_console(console: Path) -> int:
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:
         titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
-        raise BootCrashed("boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console)
+        kind = BootCrashed if all(splat.kind.may_be_host for splat in faults) else StageFailure
+        raise kind("boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console)
     return len(text)
 
 

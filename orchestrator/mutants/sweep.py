@@ -23,6 +23,7 @@ from orchestrator.guest.connection import Guest
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.mutants.operators import Site
+from orchestrator.parse.splat import SplatKind
 from orchestrator.process.progress import Progress
 from orchestrator.result.finding import Finding, judge_result
 from orchestrator.result.record import TrialResult
@@ -46,19 +47,23 @@ _SLOWER = 5
 _MORE_S = 4.0
 # a race that takes longer, in native seconds, would take most of the time of all mutants
 _LONGEST_S = 6.0
-# of a busy host's guests
-_STALL = re.compile(r"stall|lockup|blocked for|hung|did not|answers|SysRq", re.I)
+# of splats that no busy host causes
+_CERTAIN = frozenset(kind.value for kind in SplatKind if not kind.may_be_host)
 _KILLS = (Status.FAIL, Status.CRASH)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of one test on one mutant: the status of its worst subtest, and the reason."""
+    """The result of one test on one mutant: the status of its worst subtest, and the reason.
+
+    ``is_certain``: the kernel printed a splat that no busy host causes.
+    """
 
     test: str
     program_id: str
     status: Status
     reason: str
+    is_certain: bool = False
 
     @property
     def is_kill(self) -> bool:
@@ -76,7 +81,7 @@ def decide(runs: Sequence[Outcome]) -> Outcome | None:
     must happen twice.
     """
     for run in runs[:1]:
-        if run.status is Status.PASS or (run.status is Status.CRASH and not _STALL.search(run.reason)):
+        if run.status is Status.PASS or run.is_certain:
             return run
     return next((one for i, one in enumerate(runs) if one._kind in [r._kind for r in runs[:i]]), None)
 
@@ -259,7 +264,11 @@ class Sweep:
         for finding in _judge(program, result):
             counts = finding.name in passed or finding.status is Status.CRASH
             if counts and _RANK.index(finding.status) < _RANK.index(worst.status):
-                worst = Outcome(program.test.id, program.program_id, finding.status, finding.reason)
+                kind = finding.fingerprint.partition(":")[0]
+                is_certain = finding.status is Status.CRASH and kind in _CERTAIN
+                worst = Outcome(
+                    program.test.id, program.program_id, finding.status, finding.reason, is_certain
+                )
         return worst
 
     def _save_guest(self) -> Snapshot | None:

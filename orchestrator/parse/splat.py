@@ -48,6 +48,11 @@ class SplatKind(StrEnum):
         return self not in (SplatKind.OOM, SplatKind.PAGE_ALLOC, SplatKind.NOTICE)
 
     @property
+    def may_be_host(self) -> bool:
+        """Whether a busy host may be the reason: something came too late, or the kernel gave up for that."""
+        return self.is_stall or self in (SplatKind.PANIC, SplatKind.HUNG_TASK)
+
+    @property
     def is_stall(self) -> bool:
         """Whether the report interrupts the code that stalls."""
         return self in (
