@@ -29,19 +29,8 @@ static void *reclaim_page(void *arg)
 	return NULL;
 }
 
-/* Within shrink_page_list, swap space is allocated after the look for a pin: by the name of the time. */
-static const char *arm_at_allocation(int hold, pid_t tid)
-{
-	static const char *const names[] = { "add_to_swap", "folio_alloc_swap" };
-	struct cowhold_arm arm = { .tid = tid, .limit_ms = COWHOLD_MOST_MS };
-
-	for (size_t i = 0; i < 2; i++) {
-		snprintf(arm.symbol, sizeof(arm.symbol), "%s", names[i]);
-		if (!ioctl(hold, COWHOLD_IOC_ARM, &arm))
-			return names[i];
-	}
-	gt_skip("cannot probe the allocation of swap space in reclaim: %s", strerror(errno));
-}
+/* Within shrink_page_list, swap space is allocated after the look for a pin. */
+static const char *const allocating[] = { "add_to_swap", "folio_alloc_swap", NULL };
 
 /* False where a busy host let reclaim go before the buffer was registered: then nothing was raced with. */
 static bool register_during_reclaim(struct uring *ring, char *buffer)
@@ -57,7 +46,7 @@ static bool register_during_reclaim(struct uring *ring, char *buffer)
 		!pthread_create(&thread, NULL, reclaim_page, NULL), "a thread");
 	while (!__atomic_load_n(&reclaim.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
-	where = arm_at_allocation(hold, reclaim.tid);
+	where = cowhold_arm_first(hold, reclaim.tid, COWHOLD_MOST_MS, allocating, "reclaim");
 	close(reclaim.go[1]);
 	if (cowhold_wait(hold, reclaim.done[0])) {
 		uring_register_buffer(ring, buffer, page_size());

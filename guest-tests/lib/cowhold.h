@@ -30,6 +30,23 @@ static inline pid_t cowhold_move_away(void)
 }
 
 /*
+ * Holds the thread at the first of these functions that the kernel has: names depend on version and compiler.
+ * NULL ends them. Returns the name; skips, saying what cannot be held, if it has none.
+ */
+static inline const char *cowhold_arm_first(int fd, pid_t tid, unsigned int limit_ms, const char *const *names,
+					    const char *what)
+{
+	struct cowhold_arm arm = { .tid = tid, .limit_ms = limit_ms };
+
+	for (; *names; names++) {
+		snprintf(arm.symbol, sizeof(arm.symbol), "%s", *names);
+		if (!ioctl(fd, COWHOLD_IOC_ARM, &arm))
+			return *names;
+	}
+	gt_skip("%s cannot be held: %s", what, strerror(errno));
+}
+
+/*
  * Returns whether the thread is held, false if done_fd becomes readable or is closed before. Polls
  * instead of sleeping, because on some machines the held CPU, with its interrupts off, is the one that
  * keeps the time.

@@ -56,24 +56,18 @@ static inline void migrating_start_mover(void)
 /* limit_ms: when the migration goes on although nobody lets it. */
 static inline void migrating_hold(char *page, int node, unsigned int limit_ms)
 {
-	/* While the page is copied. What it is called depends on the kernel. */
-	static const char *const functions[] = { "migrate_page_copy", "folio_migrate_flags" };
-	struct cowhold_arm arm = { .limit_ms = limit_ms };
-	size_t i = 0;
+	/* While the page is copied. */
+	static const char *const functions[] = { "migrate_page_copy", "folio_migrate_flags", NULL };
+	const char *function;
 
 	page_settle(page);
 	migrating.order->page = page;
 	migrating.order->node = node;
-	arm.tid = migrating.order->tid;
-	do {
-		if (i == sizeof(functions) / sizeof(*functions))
-			gt_skip("cannot stop a migration: %s", strerror(errno));
-		snprintf(arm.symbol, sizeof(arm.symbol), "%s", functions[i++]);
-	} while (ioctl(migrating.hold, COWHOLD_IOC_ARM, &arm));
+	function = cowhold_arm_first(migrating.hold, migrating.order->tid, limit_ms, functions, "a migration");
 	partner_wake(&migrating.mover);
 	if (!cowhold_wait(migrating.hold, migrating.mover.in)) {
 		gt_need(migrating.order->status >= 0, "the page is migrated: %d", migrating.order->status);
-		gt_skip("the migration does not call %s", arm.symbol);
+		gt_skip("the migration does not call %s", function);
 	}
 	migrating.is_held = true;
 	gt_need(page_entry(page) & PAGE_SWAPPED, "the page's entry is one of a migration");

@@ -35,19 +35,8 @@ static void *take_pin(void *arg)
 	return NULL;
 }
 
-/* By the names of the time: the reference is taken there. */
-static void arm_pin(int hold)
-{
-	static const char *const names[] = { "try_grab_compound_head", "try_grab_folio_fast", "try_grab_folio" };
-	struct cowhold_arm ask = { .tid = pinner.tid, .limit_ms = PIN_MS };
-
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(ask.symbol, sizeof(ask.symbol), "%s", names[i]);
-		if (!ioctl(hold, COWHOLD_IOC_ARM, &ask))
-			return;
-	}
-	gt_skip("GUP-fast cannot be held: %s", strerror(errno));
-}
+/* The reference is taken there. */
+static const char *const pinning[] = { "try_grab_compound_head", "try_grab_folio_fast", "try_grab_folio", NULL };
 
 static void arm_fork(int hold)
 {
@@ -77,7 +66,7 @@ static bool fork_and_pin(void)
 	while (!__atomic_load_n(&pinner.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
 	if (pinner.is_begun)
-		arm_pin(hold);
+		cowhold_arm_first(hold, pinner.tid, PIN_MS, pinning, "GUP-fast");
 	arm_fork(pinner.fork_hold);
 	close(pinner.go[1]);
 	if (pinner.is_begun)

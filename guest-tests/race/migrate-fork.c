@@ -5,11 +5,11 @@
  * (fork=before).
  */
 #include "cowhold.h"
+#include "numa.h"
 #include "pagestate.h"
 #include "partner.h"
 #include "thp.h"
 #include <pthread.h>
-#include <sys/syscall.h>
 
 enum { LIMIT_MS = 400, MOST_ROUNDS = 5, MOVE_ALL = 4 };
 
@@ -19,22 +19,14 @@ static struct {
 	int go[2], done[2];
 } migration;
 
-static int node_of(void *page)
-{
-	int node = -1;
-
-	gt_need(!syscall(SYS_move_pages, 0, 1UL, &page, NULL, &node, 0), "asking where the page is");
-	return node;
-}
-
 /* To the other of two nodes. Returns whether it was. */
 static bool move_page(void *page)
 {
-	int from = node_of(page), node = from == 0, status = -1;
+	int node = !numa_node_of(page), status = -1;
 
 	if (syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, MOVE_ALL) < 0)
 		gt_skip("pages cannot be moved to NUMA node %d: %s", node, strerror(errno));
-	return from >= 0 && status == node;
+	return status == node;
 }
 
 static void *migrate(void *arg)
@@ -67,21 +59,10 @@ static void check_both(struct partner *child, volatile char *page)
 	partner_end(child);
 }
 
-/* By the names of the time; the page is unmapped when it is called. */
-static void arm(int hold, pid_t tid)
-{
-	static const char *const names[] = {
-		"migrate_page_move_mapping", "__folio_migrate_mapping", "folio_migrate_mapping",
-	};
-	struct cowhold_arm ask = { .tid = tid, .limit_ms = LIMIT_MS };
-
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(ask.symbol, sizeof(ask.symbol), "%s", names[i]);
-		if (!ioctl(hold, COWHOLD_IOC_ARM, &ask))
-			return;
-	}
-	gt_skip("the migration of a page cannot be stopped: %s", strerror(errno));
-}
+/* The page is unmapped when it is called. */
+static const char *const migrating[] = {
+	"migrate_page_move_mapping", "__folio_migrate_mapping", "folio_migrate_mapping", NULL,
+};
 
 /* fork() flushes the TLB in the end, and so may wait until the migration goes on. Returns whether they met. */
 static bool fork_during(volatile char *page)
@@ -97,7 +78,7 @@ static bool fork_during(volatile char *page)
 		!pthread_create(&thread, NULL, migrate, NULL), "a thread");
 	while (!__atomic_load_n(&migration.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
-	arm(hold, migration.tid);
+	cowhold_arm_first(hold, migration.tid, LIMIT_MS, migrating, "the migration of a page");
 	close(migration.go[1]);
 	met = cowhold_wait(hold, migration.done[0]) && page_entry(page) & PAGE_SWAPPED;
 	if (partner_fork(&child)) {

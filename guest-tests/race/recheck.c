@@ -53,19 +53,6 @@ static void end_first(void)
 	gt_check(first.page[SECOND] == '2', "the second thread's write is not lost");
 }
 
-/* The names of functions change, as the compiler likes. */
-static void arm(int hold, pid_t tid, unsigned int limit_ms, const char *const *names)
-{
-	struct cowhold_arm ask = { .tid = tid, .limit_ms = limit_ms };
-
-	for (; *names; names++) {
-		snprintf(ask.symbol, sizeof(ask.symbol), "%s", *names);
-		if (!ioctl(hold, COWHOLD_IOC_ARM, &ask))
-			return;
-	}
-	gt_skip("the kernel cannot be stopped there: %s", strerror(errno));
-}
-
 /* A page that a write fault copies. */
 static char *map_page(const char *kind)
 {
@@ -102,7 +89,7 @@ static bool copy_at_once(const char *kind)
 		partner_end(&child);
 	}
 	start_first((char *)page, true);
-	arm(hold, first.tid, LIMIT_MS, names);
+	cowhold_arm_first(hold, first.tid, LIMIT_MS, names, "a write fault");
 	close(first.go[1]);
 	held = cowhold_wait(hold, first.done[0]);
 	page[SECOND] = '2';
@@ -164,7 +151,7 @@ static bool wait_at_once(const char *kind)
 		migrate(&child, (void *)page);
 	partner_wait(&child);
 	start_first((char *)page, false);
-	arm(hold, child.pid, COWHOLD_MOST_MS, names);
+	cowhold_arm_first(hold, child.pid, COWHOLD_MOST_MS, names, "the migration of a page");
 	partner_wake(&child);
 	held = cowhold_wait(hold, child.in);
 	if (!held && errno != ETIME)

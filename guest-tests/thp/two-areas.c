@@ -4,10 +4,10 @@
  * huge page stays where it is for ever. A THP in one area shows that they work here.
  */
 #include "guesttest.h"
+#include "numa.h"
 #include "pattern.h"
 #include "swap.h"
 #include "thp.h"
-#include <sys/syscall.h>
 
 enum { ASKS = 100 };
 
@@ -16,10 +16,8 @@ static size_t length;
 /* To the other of two nodes. */
 static bool migrate(void *map)
 {
-	int from = -1, node, status = -1;
+	int node = !numa_node_of(map), status = -1;
 
-	gt_need(!syscall(SYS_move_pages, 0, 1UL, &map, NULL, &from, 0), "asking where the page is");
-	node = from == 0;
 	for (int i = 0; i < 3 && status != node; i++)
 		if (syscall(SYS_move_pages, 0, 1UL, &map, &node, &status, 2 /* MPOL_MF_MOVE */) < 0)
 			gt_skip("pages cannot be moved to NUMA node %d: %s", node, strerror(errno));

@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import io
+import logging
 import struct
 import tarfile
 import time
@@ -19,6 +20,9 @@ from orchestrator.guest.serial import SerialLine
 from orchestrator.parse.printk import make_printable
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
+
+# it also logs the errors that it raises
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     # imported late: the import takes 0.1 s, which a dry run does not need
