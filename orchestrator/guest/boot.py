@@ -271,15 +271,17 @@ def _check_identity(guest: Guest, deadline: Deadline) -> None:
     """Check the kernel's build id, config and number of CPUs."""
     kernel, shape = guest.machine.kernel, guest.machine.shape
     try:
-        answer = guest.run("nproc && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64", deadline)
+        line = "nproc && cat /proc/version && cat /proc/config.gz /sys/kernel/notes 2>/dev/null | base64"
+        answer = guest.run(line, deadline)
     except GuestGone as gone:
         guest.check_host()
         raise StageFailure(
             "boot", f"the guest was lost after it became ready: {gone}", log=guest.console
         ) from None
-    cpus, _, packed = answer.stdout.partition("\n")
+    cpus, banner, packed = [*answer.stdout.split("\n", 2), "", ""][:3]
     config_text, notes = _unpack(base64.b64decode(packed))
-    if bytes.fromhex(kernel.gnu_build_id) not in notes:
+    is_same = banner == kernel.banner if kernel.banner else bytes.fromhex(kernel.gnu_build_id) in notes
+    if not is_same:
         raise StageFailure("setup", "the guest runs a different kernel than the one built", log=guest.console)
     if cpus != str(shape.cpus):
         raise StageFailure("setup", f"{shape.cpus} CPU(s) requested, {cpus} online", log=guest.console)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError
 from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv, quote_path
+from orchestrator.guest.initrd import Modules
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import Kernel
 from orchestrator.process import command
@@ -23,7 +24,8 @@ class Machine:
     """Everything that affects how a guest runs, except the keys of one boot.
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
-    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file.
+    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. ``modules`` is
+    what a kernel that was built elsewhere boots with.
     """
 
     kernel: Kernel
@@ -33,6 +35,7 @@ class Machine:
     boot_limit_s: float
     boot: str = "qemu"
     keep_core: bool = False
+    modules: Modules | None = None
 
     @property
     def arch(self) -> Arch:
@@ -72,6 +75,7 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
     return [
         qemu,
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
+        *(("-initrd", str(machine.modules.initrd)) if machine.modules else ()),
         *("-drive", f"file={quote_path(folder / ROOT_OVERLAY)},if=none,id=root,format=qcow2,cache=unsafe"),
         *("-device", "virtio-blk-pci,drive=root"),
         *make_board_argv(machine, folder, serial, monitor),
@@ -101,9 +105,15 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *("-drive", f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *make_hardware_argv(machine.shape, folder),
+        *(_make_modules_argv(machine.modules.disk) if machine.modules else ()),
         *("-chardev", f"socket,id=console,fd={serial}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
     ]
+
+
+def _make_modules_argv(disk: Path) -> list[str]:
+    drive = f"file={quote_path(disk)},if=none,id=modules,format=raw,readonly=on"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=modules,serial=cowbell-modules"]
 
 
 class QemuKilled(InfraError):

@@ -16,8 +16,9 @@ from orchestrator.source import debian
 from orchestrator.store.store import Store, make_id
 
 _PACKAGES = (
-    *("busybox", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
-    *("dmsetup", "e2fsprogs", "mdadm", "xfsprogs"),
+    # static, as the initramfs of kernels with modules has nothing else
+    *("busybox-static", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
+    *("dmsetup", "e2fsprogs", "kmod", "mdadm", "xfsprogs"),
 )
 _EXCLUDED = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),

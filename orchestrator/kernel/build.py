@@ -23,6 +23,7 @@ from orchestrator.process import command
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch, Image
+from orchestrator.source.image import KIND, read_facts
 from orchestrator.source.repository import Source, checkout
 from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
 
@@ -128,12 +129,15 @@ class Kernel:
 
     The guest reports ``gnu_build_id``, which proves that it runs this kernel. ``folder`` also has ``vmlinux``
     and, with CONFIG_MODULES, ``modules`` for the guest's root and ``guest-modules`` with the test modules.
+    A kernel that was built elsewhere is proven by its ``banner``; its ``release`` names its modules.
     """
 
     request: BuildRequest
     folder: Path
     image: Path
     gnu_build_id: str
+    release: str = ""
+    banner: str = ""
 
     @property
     def build_s(self) -> float:
@@ -147,7 +151,8 @@ def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     if not folder.is_dir():
         return None
     build = json.loads((folder / "build.json").read_text())
-    return Kernel(request, folder, folder / build["image"], build["gnu_build_id"])
+    own = (build.get("release", ""), build.get("banner", ""))
+    return Kernel(request, folder, folder / build["image"], build["gnu_build_id"], *own)
 
 
 def build_kernel(
@@ -167,6 +172,9 @@ def build_kernel(
         shutil.rmtree(known.folder)
 
     def fill(draft: Path) -> None:
+        if request.source.image:
+            _take_image(request, store, draft)
+            return
         text = _make_config(request, store, progress, budget)
         # no core is used while waiting for the worktree or a concurrent build
         with checkout(request.source, store) as worktree, budget.build() as share:
@@ -176,6 +184,27 @@ def build_kernel(
     made = find_kernel(request, store)
     assert made
     return made
+
+
+def _take_image(request: BuildRequest, store: Store, draft: Path) -> None:
+    """The files of an image that was built elsewhere, as those of a kernel that was built here."""
+    place, told = store.use(KIND, request.source.image), read_facts(store, request.source.image)
+    shutil.copytree(place, draft, dirs_exist_ok=True, copy_function=os.link)
+    write_json(
+        draft / "build.json",
+        {
+            "image": "image",
+            "gnu_build_id": "",
+            "release": told["release"],
+            "banner": told["banner"],
+            "vmlinux_sha256": told["sha256"],
+            "wall_s": 0.0,
+            "cpu_s": 0.0,
+            "make": "",
+            "warnings": [],
+            "new_warnings": [],
+        },
+    )
 
 
 def _build(

@@ -19,7 +19,7 @@ from orchestrator.project.matrix import Expectation, Row, Variant
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import Fixup
 from orchestrator.source.series import Series
-from orchestrator.source.tree import AbsentTree, Tree
+from orchestrator.source.tree import IMAGES, AbsentTree, DebianImageTree, Tree
 
 if TYPE_CHECKING:
     # pydantic takes a while, and who lists rows has no use for it
@@ -122,13 +122,15 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     jobs: list[Job] = []
     for row in rows:
         where = f"{row.where or 'matrix.yaml'}: row {row.name}"
+        is_image = isinstance(declared.trees.get(row.tree), IMAGES)
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
         errors += declared.find_faults("fragments", list_fragments(row.kconfig, row.arch))
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
-        errors += check_machine(row, declared.fragments, blamed)
+        # what an image was built with is known when it is read
+        errors += check_machine(row, declared.fragments, blamed) if not is_image else ()
         tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
         boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
         if declared.built:
@@ -142,9 +144,15 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
             if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
                 continue
             errors += declared.find_faults("series", [variant.series])
-            if known:
+            if known and is_image and variant.series:
+                what = f"{row.tree} is a built kernel, to which no series can be applied"
+                errors.append(UsageError(what, where="SERIES" if wanted else where))
+            elif known:
                 series = declared.series[variant.series] if variant.series else Series()
-                jobs.append(Job(row, variant, declared.trees[row.tree], series, tests, boot))
+                tree = declared.trees[row.tree]
+                if isinstance(tree, DebianImageTree):
+                    tree = replace(tree, arch=row.arch)
+                jobs.append(Job(row, variant, tree, series, tests, boot))
     raise_all(list({str(error): error for error in errors}.values()))
     jobs = [replace(job, variant=_add_expectations(job.variant, job.tests, declared)) for job in jobs]
     if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:

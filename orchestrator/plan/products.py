@@ -4,7 +4,9 @@
 import datetime
 from dataclasses import replace
 
+from orchestrator.errors import UsageError
 from orchestrator.guest.accel import choose_accel
+from orchestrator.guest.initrd import make_modules
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.guest.vng import find_reason_not
@@ -15,15 +17,17 @@ from orchestrator.kernel.build import (
     build_kernel,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
-from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
+from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
+from orchestrator.project.guest import list_needs
 from orchestrator.project.guesttest import SELFTEST
 from orchestrator.result.record import Expected, JobRecord, Known
 from orchestrator.run.runner import Program, compile_test
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.apply import apply_series
+from orchestrator.source.image import KIND, read_facts, read_values
 from orchestrator.source.repository import Source
 
 
@@ -45,6 +49,8 @@ def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutco
 
 def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
     arch = ARCHES[job.row.arch]
+    if src.image:
+        return place.make_request(src, make_image_config(job.row.kconfig, declared.fragments, arch), arch)
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     request = place.make_request(src, config, arch)
     if job.built:
@@ -63,7 +69,14 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
     """The row's machine, on the accelerator that was asked for and works."""
     image = make_rootfs(kernel.request.arch, place.store, place.progress)
     machine = Machine(
-        kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, boot=job.boot, keep_core=place.keep_core
+        kernel,
+        image,
+        job.row.guest,
+        "tcg",
+        job.row.limits.boot_s,
+        boot=job.boot,
+        keep_core=place.keep_core,
+        modules=make_modules(kernel, image, place.store),
     )
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
@@ -131,12 +144,33 @@ def _is_over(until: datetime.date | None, what: str, where: str, place: Workspac
     return True
 
 
-def find_reason_left_out(job: Job, base: Source) -> str:
-    """Why a job is not for its tree, or cannot be booted as asked for; empty where neither holds."""
+def _find_misfit(job: Job, base: Source, place: Workspace) -> str:
+    """What the row's guest needs and the image lacks; empty where that is unknown."""
+    told = read_facts(place.store, base.image)
+    if told["arch"] != job.row.arch:
+        what = f"is an image for {told['arch']}, and row {job.row.name} is for {job.row.arch}"
+        raise UsageError(what, where=base.tree, hint=f"add ARCH={told['arch']}")
+    config = place.store.path(KIND, base.image) / "config"
+    values = read_values(config.read_text()) if config.exists() else None
+    lacking = [
+        f"{need.symbol} ({need.key})"
+        for need in list_needs(job.row.guest)
+        if values is not None and need.symbol not in values
+    ]
+    return f"the image was built without {', '.join(lacking)}" if lacking else ""
+
+
+def find_reason_left_out(job: Job, base: Source, place: Workspace) -> str:
+    """Why a job is not for its tree, or cannot be booted as asked for; empty where neither holds.
+
+    Raises ``UsageError`` for an image of another architecture.
+    """
     if job.boot == "vng" and (reason := find_reason_not(ARCHES[job.row.arch])):
         return reason
     if job.built:
         return job.built.left_out
+    if base.image:
+        return _find_misfit(job, base, place)
     if job.series.when.holds(job.row.arch, base.version):
         return ""
     return f"series {job.series.name} is for {job.series.when.text}, {base.tree} is {base.version}"

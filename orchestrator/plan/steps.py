@@ -48,6 +48,7 @@ from orchestrator.run.runner import Program, make_program_id, run_tests
 from orchestrator.source.apply import find_source
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.repository import Source
+from orchestrator.source.tree import IMAGES
 
 T = TypeVar("T")
 STAGES = ("source", "config", "build", "rootfs", "run")
@@ -194,9 +195,12 @@ class JobSteps:
             return
         yield from self._fetch()
         base = self.prepared.base
-        if base and (reason := find_reason_left_out(self.job, base)):
+        if base and (reason := find_reason_left_out(self.job, base, self.place)):
             self.prepared = replace(self.prepared, left_out=reason)
             yield self._step("plan", "plan", f"left out, {reason}", "", "", _do_nothing)
+            return
+        if isinstance(self.job.tree, IMAGES):
+            self.prepared = replace(self.prepared, source=base, new=self._new)
             return
         yield from self._apply()
         if self.goal.reaches("config"):
@@ -206,7 +210,7 @@ class JobSteps:
         built = self.job.built
         assert built
         self.prepared = Prepared(
-            built.base, built.source, left_out=find_reason_left_out(self.job, built.base)
+            built.base, built.source, left_out=find_reason_left_out(self.job, built.base, self.place)
         )
         if reason := self.prepared.left_out:
             yield self._step("plan", "plan", f"left out, {reason}", "", "", _do_nothing)
@@ -329,6 +333,8 @@ class JobSteps:
         why = self._new or again
         if built and not known:
             why = f"take it from {built.folder}"
+        elif not why and not known and isinstance(job.tree, IMAGES):
+            why = "take it from the store's images"
         elif not why and (changed or not known):
             why = (
                 f"build it: {self._explain_kernel('nothing was built from this source, config and compiler')}"

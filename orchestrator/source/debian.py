@@ -2,7 +2,8 @@
 """Downloads Debian packages, and lists their versions, without touching the package state of the host.
 
 The mirrors and the keyring are those of the host's apt configuration. Package lists and downloads are in
-private apt roots inside the store, one per suite, so no privileges are needed.
+private apt roots inside the store, one per suite, so no privileges are needed. A suite may be written
+``SUITE@ARCH`` (as ``trixie@arm64``) for the packages of an architecture of Debian that is not the host's.
 """
 
 import contextlib
@@ -149,18 +150,30 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
     return errors
 
 
+def list_names(store: Store, prefix: str, suite: str) -> list[str]:
+    """The packages of a suite whose names have a prefix, in the lists that were updated last."""
+    root = _find_root(store, suite)
+    if not (root / "updated").exists():
+        return []
+    return command.run([*_make_argv("apt-cache", root), "pkgnames", prefix], check=False).output.split()
+
+
+def list_versions(store: Store, packages: Sequence[str], suite: str) -> list[tuple[str, str]]:
+    """The versions of some packages in a suite, as (package, version); no network is used."""
+    root = _find_root(store, suite)
+    if not packages or not (root / "updated").exists():
+        return []
+    listed = command.run([*_make_argv("apt-cache", root), "madison", *packages], check=False).output
+    lines = [[field.strip() for field in line.split(" | ")] for line in listed.splitlines()]
+    return [(line[0], line[1]) for line in lines if len(line) == 3 and line[0] in packages]
+
+
 def read_offers(store: Store, package: str, suites: Iterable[str]) -> tuple[Offer, ...]:
     """The versions in the lists that were updated last, newest first; no network is used."""
     found: dict[str, list[str]] = {}
     for suite in dict.fromkeys(suites):
-        root = _find_root(store, suite)
-        if not (root / "updated").exists():
-            continue
-        listed = command.run([*_make_argv("apt-cache", root), "madison", package], check=False).output
-        for line in listed.splitlines():
-            name, *fields = (field.strip() for field in line.split(" | "))
-            if name == package and len(fields) == 2:
-                found.setdefault(fields[0], []).append(suite)
+        for _, version in list_versions(store, [package], suite):
+            found.setdefault(version, []).append(suite)
     # a version may be listed more than once
     return tuple(
         Offer(version, tuple(dict.fromkeys(found[version])))
@@ -204,11 +217,12 @@ def _make_root(root: Path, suite: str) -> None:
     for folder in ("lists/partial", "cache/archives/partial", "etc/apt.conf.d"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "status").touch()
-    (root / "sources.list").write_text(make_source_line(suite) + "\n")
+    (root / "sources.list").write_text(make_source_line(suite.partition("@")[0]) + "\n")
 
 
 def _make_argv(tool: str, root: Path) -> list[str]:
     """An apt command that uses only a private root."""
+    arch = root.name.partition("@")[2]
     return [
         command.find_tool(tool, "apt"),
         f"-o=Dir::Etc::sourcelist={root}/sources.list",
@@ -216,6 +230,7 @@ def _make_argv(tool: str, root: Path) -> list[str]:
         f"-o=Dir::State={root}",
         f"-o=Dir::State::status={root}/status",
         f"-o=Dir::Cache={root}/cache",
+        *([f"-o=APT::Architecture={arch}", f"-o=APT::Architectures={arch}"] if arch else []),
         "-o=APT::Sandbox::User=",
         "-o=Acquire::Retries=2",
         "-q",

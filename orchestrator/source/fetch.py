@@ -19,6 +19,12 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.source import debian, repository
+from orchestrator.source.image import (
+    fetch_debian_image,
+    fetch_local_image,
+    find_debian_image,
+    find_local_image,
+)
 from orchestrator.source.local import (
     check_local,
     commit_files,
@@ -30,8 +36,10 @@ from orchestrator.source.remote import fetch_git
 from orchestrator.source.repository import Source, find_commit, open_repository
 from orchestrator.source.tree import (
     AbsentTree,
+    DebianImageTree,
     DebianTree,
     GitTree,
+    ImageTree,
     LocalTree,
     TarballTree,
     Tree,
@@ -52,6 +60,10 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
     A local tree is always read again, an exact Debian version never. Raises ``InfraError`` if the tree cannot
     be fetched and never was, ``UsageError`` if it is not a kernel or its declaration is wrong.
     """
+    if isinstance(tree, ImageTree):
+        return fetch_local_image(tree, store, progress)
+    if isinstance(tree, DebianImageTree):
+        return fetch_debian_image(tree, store, progress, redo=redo)
     redo = redo and not (isinstance(tree, DebianTree) and tree.version)
     known = find_fetched(tree, store)
     if known and not redo:
@@ -89,6 +101,10 @@ def find_fetched(tree: Tree, store: Store) -> Source | None:
 
     Raises ``UsageError`` for a local tree that cannot be used.
     """
+    if isinstance(tree, ImageTree):
+        return find_local_image(tree, store)
+    if isinstance(tree, DebianImageTree):
+        return find_debian_image(tree, store)
     if isinstance(tree, LocalTree):
         check_local(tree)
     known = _find_saved(tree, store)
@@ -148,6 +164,8 @@ def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple
             return _fetch_tarball(tree, store)
         case LocalTree():
             return fetch_local(tree, store), tree.path
+        case ImageTree() | DebianImageTree():
+            raise AssertionError(f"{tree} has no commits")
         case AbsentTree():
             raise UsageError(
                 "only prebuilt kernels of this tree are available, not its source", where=tree.name

@@ -39,7 +39,8 @@ class Source:
     """A commit to build from. ``base`` is the commit of the tree, before fixups and series.
 
     ``tree`` is the requested name, ``origin`` the mirror, folder or package. ``make_words`` are the make
-    variables of its fixups. ``is_generated``: Cowbell wrote a part of the series.
+    variables of its fixups. ``is_generated``: Cowbell wrote a part of the series. ``image`` is the entry of
+    the store for a kernel that was built elsewhere, whose commits are digests of its file.
     """
 
     source_id: str
@@ -53,6 +54,7 @@ class Source:
     fixups: tuple[str, ...] = ()
     make_words: tuple[str, ...] = ()
     is_generated: bool = False
+    image: str = ""
 
     @property
     def folder(self) -> str:

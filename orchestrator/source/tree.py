@@ -24,6 +24,7 @@ from orchestrator.store.store import make_id
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+FLAVOURS = ("cloud", "generic")
 # of a word that is no path
 _SHOWN = 200
 _ARCHIVE = re.compile(r".*\.(?:tar(?:\.\w+)?|tgz|txz|tbz2?|tzst)")
@@ -117,6 +118,49 @@ class LocalTree:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageTree:
+    """A kernel of this machine that is already built: an image, a build folder or a Debian package.
+
+    ``modules`` is the folder or package of its modules, if they are not where its kind has them.
+    """
+
+    name: str
+    path: str
+    modules: str = ""
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class DebianImageTree:
+    """Debian's own builds of a kernel: those of a ``series`` such as 6.12, or of all if it is empty.
+
+    ``flavour`` is ``cloud``, or ``generic`` for the usual one with all drivers. ``arch`` is one of our
+    architectures. Without a ``version`` it is the newest one of all suites.
+    """
+
+    name: str
+    series: str
+    flavour: str
+    suite: str
+    version: str = ""
+    arch: str = "x86_64"
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        return tuple(self.suite.split())
+
+    def at(self, version: str) -> "DebianImageTree":
+        """The tree at one version, named ``NAME:VERSION``."""
+        return replace(self, name=f"{self.name.split(':')[0]}:{version}", version=version)
+
+    def __str__(self) -> str:
+        version = f" {self.version or self.series}" if self.version or self.series else ""
+        return f"Debian's kernel image{version} ({self.flavour}, {self.arch}) from {', '.join(self.suites)}"
+
+
+@dataclass(frozen=True, slots=True)
 class AbsentTree:
     """The tree of a prebuilt kernel: only its name is known here."""
 
@@ -126,7 +170,9 @@ class AbsentTree:
         return f"{self.name} (source not available here)"
 
 
-Tree = DebianTree | GitTree | TarballTree | LocalTree | AbsentTree
+Tree = DebianTree | GitTree | TarballTree | LocalTree | ImageTree | DebianImageTree | AbsentTree
+# kernels that are not built here
+IMAGES = (ImageTree, DebianImageTree)
 
 
 def load_trees(file: Path) -> dict[str, Tree]:
@@ -137,6 +183,8 @@ def load_trees(file: Path) -> dict[str, Tree]:
     text = doc.scalar(doc.text)
     keys: dict[str, doc.Shape[Any]] = {
         "debian": text,
+        "debian-image": text,
+        "flavour": doc.scalar(doc.one_of(FLAVOURS)),
         "suite": text,
         "git": doc.list_of(text),
         "ref": text,
@@ -165,7 +213,7 @@ def load_trees(file: Path) -> dict[str, Tree]:
 
 _KINDS = (
     "expected {git: [URL, MIRROR...], ref: REF} (with commit: to select one of its history), "
-    "{debian: PACKAGE, suite: SUITE...}, {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
+    "{debian: PACKAGE, suite: SUITE...}, {debian-image: SERIES, suite: SUITE...} (with flavour:), {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
     "{dir: PATH}"
 )
 
@@ -175,6 +223,9 @@ def _make_tree(name: str, values: Mapping[str, Any], here: Path) -> Tree | None:
     keys = set(values)
     if keys == {"debian", "suite"} and values["suite"].split():
         return DebianTree(name, values["debian"], values["suite"])
+    if {"debian-image", "suite"} <= keys <= {"debian-image", "suite", "flavour"} and values["suite"].split():
+        series = "" if values["debian-image"] == "all" else values["debian-image"]
+        return DebianImageTree(name, series, values.get("flavour", FLAVOURS[0]), values["suite"])
     if keys == {"dir"}:
         return LocalTree(name, _resolve(values["dir"], here))
     if {"tarball", "sha256"} <= keys <= {"tarball", "sha256", "keyring", "sign"}:
@@ -261,11 +312,19 @@ def read_sha256(path: Path) -> str:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -> Tree:
+def is_image(path: Path) -> bool:
+    """Whether a path is a built kernel: a file that is no archive, or a build folder without sources."""
+    if path.is_dir():
+        return (path / ".config").is_file() and not (path / "Kconfig").exists()
+    return path.is_file() and not _ARCHIVE.fullmatch(path.name)
+
+
+def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False, modules: str = "") -> Tree:
     """The tree that ``KERNEL=`` names: ``NAME``, a folder, a repository or an archive; ``:REF`` may follow.
 
-    For a Debian tree the ref is a version. ``is_dirty`` includes the uncommitted changes of a checkout.
-    Raises ``UsageError`` if there is no such tree.
+    It may be a kernel that is already built, too: an image, a build folder or a package, whose modules are in
+    ``modules`` if that is given. For Debian's trees the ref is a version. ``is_dirty`` includes the
+    uncommitted changes of a checkout. Raises ``UsageError`` if there is no such tree.
     """
     name, ref = split_word(word)
     if is_path(name):
@@ -274,7 +333,9 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
             raise UsageError(what, where=name[:_SHOWN])
         top = expand(name)
         tree: Tree = LocalTree(name_folder(top), str(top))
-        if _ARCHIVE.fullmatch(top.name) and top.is_file():
+        if is_image(top):
+            tree = ImageTree(name_folder(top), str(top), modules)
+        elif _ARCHIVE.fullmatch(top.name) and top.is_file():
             tree = TarballTree(name_folder(top), str(top), _read_digest(top, top.stat().st_mtime_ns))
     elif name in trees:
         tree = trees[name]
@@ -292,9 +353,9 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False) -
                 tree = replace(tree, name=f"{tree.name}:{ref}", ref=ref, commit="")
             case LocalTree() if tree.is_checkout:
                 tree = replace(tree, name=f"{tree.name}:{ref}", ref=ref)
-            case DebianTree() if VERSION.fullmatch(ref):
+            case DebianTree() | DebianImageTree() if VERSION.fullmatch(ref):
                 tree = tree.at(ref)
-            case DebianTree():
+            case DebianTree() | DebianImageTree():
                 raise UsageError(
                     f"expected a Debian version of {name}, such as 6.1.170-3, got {ref}",
                     where="KERNEL",

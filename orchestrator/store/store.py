@@ -12,6 +12,8 @@ artifact.
     downloads/, index/   partial downloads; the index of the files of a local tree
     configs/ID/          the .config of a source and its fragments
     build/ID/            object files, reused from commit to commit
+    images/ID/           kernels that were built elsewhere, with their modules
+    initrds/ID/          the initramfs and the disk of modules of such a kernel
     kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
     programs/ID/         compiled guest tests

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Takes kernels that are already built into the store: image, config and modules, from files or packages.
+
+An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is known; ``modules/lib/modules`` with
+the modules as they came; and ``image.json``.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InfraError, UsageError
+from orchestrator.process import command
+from orchestrator.process.progress import Progress
+from orchestrator.project.arch import ARCHES
+from orchestrator.project.condition import Version
+from orchestrator.source import debian
+from orchestrator.source.imagefile import ImageFile, read_image
+from orchestrator.source.repository import Source
+from orchestrator.source.tree import DebianImageTree, ImageTree
+from orchestrator.store.store import Store, make_id, write_atomic, write_json
+
+KIND = "images"
+# what a guest cannot be without: its console, its disks, its network, and a file system for its root
+_NEEDED = ("DEVTMPFS", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS")
+_CONSOLES = {
+    "x86_64": "SERIAL_8250_CONSOLE",
+    "aarch64": "SERIAL_AMBA_PL011_CONSOLE",
+    "riscv64": "SERIAL_8250_CONSOLE",
+}
+# which packages a release consists of, in the order in which they appeared
+_PARTS = ("image", "binary", "modules", "base")
+_SUFFIXES = {"cloud": "-cloud-{arch}", "generic": "-{arch}"}
+# flavours and meta packages whose names end as the generic ones do
+_OTHER = re.compile(r".*-(?:cloud|rt|16k)|(?!\d).*")
+_NEEDED_MIB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The files of a built kernel. ``modules`` is the folder named by its release, if there is one."""
+
+    image: Path
+    config: Path | None = None
+    modules: Path | None = None
+    is_build: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOffer:
+    """A version of Debian's kernel image that the mirror offers, its suite, and the packages it consists of."""
+
+    version: str
+    suites: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+# --- images of this machine
+
+
+def fetch_local_image(tree: ImageTree, store: Store, progress: Progress) -> Source:
+    """The image with its config and modules, in the store; raises ``UsageError`` for what does not fit."""
+    with store.own_scratch("image") as scratch:
+        parts = _find_parts(tree, scratch)
+        image_id = make_id("image", [_read_digest(path) for path in _list_files(parts)], parts.is_build)
+        place = store.publish(
+            KIND, image_id, lambda draft: _fill(draft, parts, tree.path, progress, is_checked=bool(tree.modules))
+        )
+    return _make_source(tree.name, place)
+
+
+def find_local_image(tree: ImageTree, store: Store) -> Source | None:
+    """The source of an image that is in the store as it is now."""
+    with store.own_scratch("image") as scratch:
+        parts = _find_parts(tree, scratch)
+        image_id = make_id("image", [_read_digest(path) for path in _list_files(parts)], parts.is_build)
+    place = store.path(KIND, image_id)
+    return _make_source(tree.name, store.use(KIND, image_id)) if place.is_dir() else None
+
+
+def _list_files(parts: _Parts) -> list[Path]:
+    files = [parts.image, *([parts.config] if parts.config else [])]
+    if parts.modules:
+        files += _list_modules(parts)
+    return files
+
+
+def _list_modules(parts: _Parts) -> list[Path]:
+    """The modules and the lists of modules; of a build folder those that make would install."""
+    assert parts.modules
+    names = ("*.ko", "modules.*") if parts.is_build else ("*.ko", "*.ko.?z", "*.ko.zst", "modules.*")
+    found = [path for name in names for path in parts.modules.rglob(name)]
+    return sorted(path for path in found if path.is_file() and not _is_foreign(path.relative_to(parts.modules)))
+
+
+def _is_foreign(path: Path) -> bool:
+    """Links to headers and sources, and what depmod makes, which is made again."""
+    return path.parts[0] in ("build", "source") or path.suffix == ".bin"
+
+
+def _read_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_parts(tree: ImageTree, scratch: Path) -> _Parts:
+    """The image that a path means, and what belongs to it by the path's kind."""
+    path = Path(tree.path)
+    if path.is_dir():
+        parts = _find_in_build(path)
+    elif path.suffix == ".deb":
+        parts = _unpack_packages(_find_siblings(path), scratch)
+    else:
+        parts = _find_beside(path)
+    if not tree.modules:
+        return parts
+    given = Path(tree.modules).expanduser().absolute()
+    if given.suffix == ".deb" and given.is_file():
+        given = _unpack(given, scratch / "modules")
+    elif not given.is_dir():
+        raise UsageError("there is no such folder", where=f"MODULES={tree.modules}")
+    return _Parts(parts.image, parts.config, _find_release(given, tree.modules))
+
+
+def _find_release(place: Path, given: str) -> Path:
+    """The folder named by a release: the given one, or the only one in its lib/modules."""
+    if (place / "modules.order").exists() or (place / "kernel").is_dir():
+        return place
+    found = [path for top in ("lib/modules", "usr/lib/modules", ".") for path in (place / top).glob("*/kernel")]
+    if len({path.resolve() for path in found}) != 1:
+        what = "has modules of several kernels" if found else "has no modules: expected DIR/lib/modules/RELEASE"
+        raise UsageError(what, where=f"MODULES={given}")
+    return found[0].parent
+
+
+def _find_in_build(folder: Path) -> _Parts:
+    names = [name for arch in ARCHES.values() for name in (f"arch/{arch.kernel_arch}/boot/Image",)]
+    names += ["arch/x86/boot/bzImage", "arch/arm64/boot/Image.gz", "vmlinux"]
+    if image := next((folder / name for name in names if (folder / name).is_file()), None):
+        has_modules = (folder / "modules.order").exists()
+        return _Parts(image, folder / ".config", folder if has_modules else None, is_build=True)
+    raise UsageError(f"has no image; looked for {', '.join(names)}", where=str(folder), hint=f"make -C {folder}")
+
+
+def _find_beside(image: Path) -> _Parts:
+    """What belongs to /boot/vmlinuz-RELEASE, or /lib/modules/RELEASE/vmlinuz; other files stand alone."""
+    if (image.parent / "modules.order").exists():
+        config = image.parent / "config"
+        return _Parts(image, config if config.is_file() else None, image.parent)
+    name, _, release = image.name.partition("-")
+    if name in ("vmlinuz", "vmlinux", "bzImage", "Image", "kernel") and release:
+        config = image.with_name(f"config-{release}")
+        folders = [image.parent.parent / top / release for top in ("lib/modules", "usr/lib/modules")]
+        modules = next((folder for folder in folders if folder.is_dir()), None)
+        return _Parts(image, config if config.is_file() else None, modules)
+    return _Parts(image)
+
+
+def _find_siblings(package: Path) -> list[Path]:
+    """The packages of the same release and version in a package's folder, which make up one kernel."""
+    match = re.fullmatch(r"linux-(?:image|binary|modules|base)-(\S+)", package.stem)
+    if not match:
+        return [package]
+    found = [package.with_name(f"linux-{part}-{match[1]}.deb") for part in _PARTS]
+    return [path for path in found if path.is_file()]
+
+
+def _unpack(package: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    done = command.run([command.find_tool("dpkg-deb", "dpkg"), "-x", str(package), str(folder)], check=False)
+    if done.returncode:
+        raise command.find_host_error(done, done.output.splitlines()) or UsageError(
+            "is not a complete Debian package", where=str(package), hint=done.output
+        )
+    return folder
+
+
+def _unpack_packages(packages: Sequence[Path], folder: Path) -> _Parts:
+    """The kernel of unpacked Debian packages, old and new."""
+    for package in packages:
+        _unpack(package, folder)
+    images = [*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")]
+    if not images:
+        hint = "since Linux 6.19 it is in linux-binary-VERSION and linux-modules-VERSION: put them beside it"
+        names = " ".join(path.name for path in packages)
+        raise UsageError("contains no kernel image", where=names, hint=hint)
+    return _find_beside(images[0])
+
+
+# --- taking one into the store
+
+
+def _fill(draft: Path, parts: _Parts, origin: str, progress: Progress, *, is_checked: bool = False) -> None:
+    image = read_image(parts.image)
+    config = _choose_config(image, parts)
+    release = image.release
+    if parts.modules:
+        _check_release(parts, release, strictly=is_checked)
+        target = draft / "modules" / "lib" / "modules" / release
+        _copy_modules(parts, target)
+        depmod = command.find_tool("depmod", "kmod")
+        command.run([depmod, "-b", str(draft / "modules"), release])
+    _check_drivers(image, config, draft / "modules" / "lib" / "modules" / release, parts)
+    (draft / "image").write_bytes(image.boots)
+    if config:
+        (draft / "config").write_text(config)
+    else:
+        progress.note(f"{parts.image}: its config is unknown; what tests need is checked in the guest only")
+    write_json(
+        draft / "image.json",
+        {
+            "arch": image.arch,
+            "release": release,
+            "banner": image.banner,
+            "version": str(image.version),
+            "sha256": _read_digest(parts.image),
+            "origin": origin,
+        },
+    )
+
+
+def _choose_config(image: ImageFile, parts: _Parts) -> str:
+    """The config of an image: its own one, or the file that belongs to it; they must agree."""
+    beside = parts.config.read_text(errors="replace") if parts.config else ""
+    if not image.config or not beside:
+        return image.config or beside
+    own, given = set(_list_settings(image.config)), set(_list_settings(beside))
+    if changed := sorted(given - own):
+        what = f"is not the config of {parts.image.name}: {len(changed)} symbol(s) differ, {changed[0]} is not its"
+        raise UsageError(what, where=str(parts.config))
+    return image.config
+
+
+def _list_settings(config: str) -> list[str]:
+    return [line for line in config.splitlines() if line.startswith("CONFIG_")]
+
+
+def _check_release(parts: _Parts, release: str, *, strictly: bool) -> None:
+    """Modules of another kernel would be refused one by one in the guest."""
+    assert parts.modules
+    file = parts.modules / "include" / "config" / "kernel.release"
+    found = file.read_text().strip() if parts.is_build and file.exists() else parts.modules.name
+    if found != release and (strictly or not parts.is_build or file.exists()):
+        where = f"MODULES={parts.modules}" if strictly else str(parts.modules)
+        raise UsageError(f"has the modules of {found}, and {parts.image} is {release}", where=where)
+
+
+def _copy_modules(parts: _Parts, target: Path) -> None:
+    assert parts.modules
+    for path in _list_modules(parts):
+        below = path.relative_to(parts.modules)
+        # a build folder has them where make installs them below kernel/
+        place = target / "kernel" / below if parts.is_build and path.suffix == ".ko" else target / below
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+
+
+def _check_drivers(image: ImageFile, config: str, modules: Path, parts: _Parts) -> None:
+    """Raise ``UsageError`` if the guest could not be reached: drivers that are neither built in nor there."""
+    if not config:
+        return
+    values = read_values(config)
+    lacking = [symbol for symbol in (*_NEEDED, _CONSOLES[image.arch]) if values.get(symbol, "n") == "n"]
+    modular = [symbol for symbol in _NEEDED if values.get(symbol) == "m"]
+    if modular and not modules.is_dir():
+        raise UsageError(
+            f"needs modules to boot ({', '.join(modular)}), and there are none",
+            where=str(parts.image),
+            hint="MODULES=DIR names their folder",
+        )
+    if modular and values.get("BLK_DEV_INITRD") != "y":
+        lacking.append("BLK_DEV_INITRD")
+    if lacking:
+        raise UsageError(f"cannot be a guest: it was built without {', '.join(lacking)}", where=str(parts.image))
+
+
+def read_values(config: str) -> dict[str, str]:
+    """The values of a ``.config`` by symbol, without those that are not set."""
+    return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", config, re.M))
+
+
+def _make_source(tree: str, place: Path) -> Source:
+    told = json.loads((place / "image.json").read_text())
+    return Source(
+        source_id=place.name,
+        tree=tree,
+        series="",
+        version=Version.parse(told["version"]),
+        base=told["sha256"][:40],
+        commit=told["sha256"][:40],
+        tree_id=told["sha256"][:40],
+        origin=told["origin"],
+        image=place.name,
+    )
+
+
+def read_facts(store: Store, image_id: str) -> dict[str, Any]:
+    """What ``image.json`` says of an image in the store."""
+    found: dict[str, Any] = json.loads((store.use(KIND, image_id) / "image.json").read_text())
+    return found
+
+
+# --- Debian's images
+
+
+def fetch_debian_image(
+    tree: DebianImageTree, store: Store, progress: Progress, *, redo: bool = False
+) -> Source:
+    """The image of a version, or of the newest one when it was first asked for (again with ``redo``)."""
+    if not redo and (known := find_debian_image(tree, store)):
+        return known
+    version = tree.version
+    for max_age_s in (0.0,) if redo and not version else (debian.FRESH_S, debian.CURRENT_S):
+        offers, errors = find_image_offers(tree, store, max_age_s=max_age_s)
+        offer = next((one for one in offers if version in ("", one.version)), None)
+        try:
+            if not offer:
+                raise _explain_missing(tree, offers, errors)
+            place = store.publish(
+                KIND, _make_debian_id(tree, offer.version), lambda draft: _download(draft, offer, store, progress)
+            )
+            break
+        except (debian.UnavailableError, UsageError):
+            if max_age_s != debian.FRESH_S:
+                raise
+    for error in errors.values():
+        progress.note(f"{tree.name}: {error.what}")
+    if not version:
+        write_atomic(_newest(tree, store), offer.version)
+    return _make_source(tree.name, place)
+
+
+def find_debian_image(tree: DebianImageTree, store: Store) -> Source | None:
+    """The image, if it is in the store; of a tree without version the one that was newest when it was fetched."""
+    newest = _newest(tree, store)
+    version = tree.version or (newest.read_text() if newest.exists() else "")
+    if not version or not store.path(KIND, _make_debian_id(tree, version)).is_dir():
+        return None
+    return _make_source(tree.name, store.use(KIND, _make_debian_id(tree, version)))
+
+
+def _make_debian_id(tree: DebianImageTree, version: str) -> str:
+    return make_id("debian-image", tree.arch, tree.flavour, version)
+
+
+def _newest(tree: DebianImageTree, store: Store) -> Path:
+    return store.path(KIND, f"{make_id(asdict(tree))}.newest")
+
+
+def find_image_offers(
+    tree: DebianImageTree, store: Store, *, max_age_s: float = debian.FRESH_S
+) -> tuple[tuple[ImageOffer, ...], dict[str, InfraError]]:
+    """The versions that the mirror offers, newest first, and the error of each suite without new lists."""
+    errors = debian.update_lists(store, _list_suites(tree), max_age_s=max_age_s)
+    return read_image_offers(tree, store), errors
+
+
+def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, ...]:
+    """The versions in the lists that were updated last, newest first; no network is used."""
+    suites: dict[str, list[str]] = {}
+    packages: dict[str, dict[str, list[str]]] = {}
+    suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)
+    for suite in _list_suites(tree):
+        names = [name for part in _PARTS for name in debian.list_names(store, f"linux-{part}-", suite)]
+        chosen = [name for name in names if _find_debian_release(name, suffix)]
+        for package, version in debian.list_versions(store, chosen, suite):
+            if tree.series and not re.match(rf"{re.escape(tree.series)}[.~-]", version):
+                continue
+            release = _find_debian_release(package, suffix)
+            packages.setdefault(version, {}).setdefault(release, []).append(package)
+            suites.setdefault(version, []).append(suite)
+    found = []
+    for version in sorted(packages, key=debian.make_key, reverse=True):
+        # the shorter ones are meta packages: 6.12 beside 6.12.118+deb13
+        release = max(packages[version], key=len)
+        names = sorted(set(packages[version][release]), key=lambda name: _PARTS.index(name.split("-")[1]))
+        found.append(ImageOffer(version, tuple(dict.fromkeys(suites[version])), tuple(names)))
+    return tuple(found)
+
+
+def _find_debian_release(package: str, suffix: str) -> str:
+    """The release in a package's name, without the flavour; empty for packages of other flavours."""
+    _, _, rest = package.split("-", 2)
+    release = rest.removesuffix(suffix)
+    return "" if release == rest or _OTHER.fullmatch(release) else release
+
+
+def _list_suites(tree: DebianImageTree) -> list[str]:
+    arch = ARCHES[tree.arch]
+    return [suite if arch.is_native else f"{suite}@{arch.debian_arch}" for suite in tree.suites]
+
+
+def _explain_missing(
+    tree: DebianImageTree, offers: Iterable[ImageOffer], errors: dict[str, InfraError]
+) -> InfraError | UsageError:
+    known = [offer.version for offer in offers]
+    if errors:
+        error = next(iter(errors.values()))
+        return InfraError(f"{tree.name} cannot be looked up: {error.what}", where=tree.name, hint=error.hint)
+    if not known:
+        suites = ", ".join(tree.suites)
+        return debian.UnavailableError(f"the mirror has no such image in {suites}", where=tree.name)
+    nearest = sorted(known, key=lambda one: _measure_distance(one, tree.version))[:5]
+    what = f"the mirror has no image of version {tree.version} for {tree.arch}"
+    return UsageError(what, where="KERNEL", hint=f"the nearest ones: {', '.join(nearest)}")
+
+
+def _measure_distance(one: str, other: str) -> list[int]:
+    """Sorts versions by how far they are from another one: first by series, then by point release."""
+    first, second = (list(map(int, re.findall(r"\d+", text)))[:4] for text in (one, other))
+    return [abs(a - b) for a, b in zip(first, second, strict=False)]
+
+
+def _download(draft: Path, offer: ImageOffer, store: Store, progress: Progress) -> None:
+    store.check_space(_NEEDED_MIB, "a kernel image")
+    progress.stage("source", f"{offer.packages[0]} {offer.version} from {offer.suites[0]}")
+    with store.own_scratch("image") as scratch:
+        found = [
+            debian.download_package(store, package, debian.Offer(offer.version, offer.suites), scratch)
+            for package in offer.packages
+        ]
+        parts = _unpack_packages(found, scratch / "unpacked")
+        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress)
