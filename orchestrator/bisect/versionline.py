@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The versions of a Debian tree as a line of commits, one commit without files per version.
+"""The versions of a Debian tree or of its kernel images as a line of commits, one commit without files per version.
 
 Only the versions that a bisection tests are fetched.
 """
@@ -15,8 +15,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.source.debian import make_key
 from orchestrator.source.fetch import find_fetched
 from orchestrator.source.repository import make_folder, open_repository
-from orchestrator.source.tree import DebianTree
-from orchestrator.source.versions import DebianVersion, find_versions
+from orchestrator.source.tree import VERSIONED, DebianImageTree, DebianTree
+from orchestrator.source.versions import DebianVersion, complete_version, find_versions
 
 # the suffix of a rebuild for another release, with the same kernel source
 _REBUILD = re.compile(r"~(deb|bpo)\d+[+u]\d+$")
@@ -27,10 +27,11 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
 
     Raises ``UsageError`` for versions that do not exist, or are the same.
     """
-    assert isinstance(job.tree, DebianTree)
+    assert isinstance(job.tree, VERSIONED)
     tree = replace(job.tree, name=make_folder(job.tree.name), version="")
-    old, new = sorted((good, bad), key=make_key)
-    versions = [old, *choose_between(_look_up(tree, good, bad, place), old, new), new]
+    known = _look_up(tree, good, bad, place)
+    old, new = sorted((complete_version(word, known) for word in (good, bad)), key=make_key)
+    versions = [old, *choose_between(known, old, new), new]
     git_dir = open_repository(place.store)
     named = dict(zip(commit_chain(git_dir, versions), versions, strict=True))
     commits = list(named)
@@ -39,6 +40,10 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
         return name_job(replace(job, tree=tree.at(named[commit])), named[commit])
 
     def make_diff_command(parent: str, commit: str) -> str:
+        if isinstance(tree, DebianImageTree):
+            # point releases of one series have their source in the stable tree
+            releases = [named[one].partition("-")[0] for one in (parent, commit)]
+            return f"git log --oneline v{releases[0]}..v{releases[1]} -- mm (in a clone of the stable tree)"
         found = [find_fetched(tree.at(named[one]), place.store) for one in (parent, commit)]
         words = " ".join(src.commit[:12] for src in found if src)
         return f"git -C {git_dir} diff {words} -- mm"
@@ -57,21 +62,22 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
     )
 
 
-def _look_up(tree: DebianTree, good: str, bad: str, place: Workspace) -> Sequence[DebianVersion]:
+def _look_up(tree: DebianTree | DebianImageTree, good: str, bad: str, place: Workspace) -> Sequence[DebianVersion]:
     found = find_versions(tree, (good, bad), place.store)
     versions = found.trees[tree.name]
     known = [version.version for version in versions]
-    unknown = [(name, word) for name, word in (("GOOD", good), ("BAD", bad)) if word not in known]
+    ends = [("GOOD", good), ("BAD", bad)]
+    unknown = [(name, word) for name, word in ends if not complete_version(word, versions)]
     if unknown and found.errors:
         error = next(iter(found.errors.values()))
         what = f"{unknown[0][1]} cannot be looked up: {error.what}"
         raise InfraError(what, where=unknown[0][0], hint=error.hint)
     hint = f"known versions: {', '.join(known)}"
     errors = [
-        UsageError(f"there is no version {word} of {tree.package}", where=name, hint=hint)
+        UsageError(f"there is no version {word} of {tree.name}", where=name, hint=hint)
         for name, word in unknown
     ]
-    if good == bad:
+    if not errors and len({complete_version(word, versions) for word in (good, bad)}) == 1:
         errors.append(UsageError("are the same version", where="GOOD, BAD"))
     raise_all(errors)
     for error in found.errors.values():

@@ -19,7 +19,7 @@ from orchestrator.project.matrix import Row
 from orchestrator.result.record import load_run
 from orchestrator.result.verdict import judge_job
 from orchestrator.source.debian import VERSION, make_key
-from orchestrator.source.tree import DebianTree
+from orchestrator.source.tree import VERSIONED
 from orchestrator.status import Status
 
 
@@ -113,7 +113,7 @@ def _make_line(asked: Asked, job: Job, declared: Declarations, place: Workspace)
                 hint="set GOOD=REV BAD=REV, or SERIES=NAME, or CONFIG_GOOD=FRAGMENTS CONFIG_BAD=FRAGMENTS",
             )
         )
-    is_version = asked.good and asked.bad and isinstance(job.tree, DebianTree)
+    is_version = asked.good and asked.bad and isinstance(job.tree, VERSIONED)
     if is_version:
         errors += _check_versions(asked)
     raise_all(errors)

@@ -113,6 +113,7 @@ class Call:
             self.request.series,
             self.place,
             is_dirty=self.value("DIRTY") not in ("", "0"),
+            modules=self.value("MODULES"),
             redo=self.redo and "source" in self.line.targets,
             built=[Path(word).expanduser() for word in self.settings["BUILT"].paths],
         )
@@ -154,14 +155,18 @@ class Call:
 
     @cached_property
     def request(self) -> "Request":
-        from orchestrator.plan.plan import Request
+        from orchestrator.plan.plan import IMAGE_ROW, Request
+        from orchestrator.source.tree import names_image
 
         settings = self.settings
         # a shell boots by vng where it can
         is_free = self.line.targets == ("shell",) and settings["BOOT"].origin == "default"
-        is_first = self.line.is_first_row and not self.rows and not self.value("BUILT")
+        rows = self.rows
+        if self.line.is_first_row and not rows and not self.value("BUILT"):
+            is_image = names_image(settings["KERNEL"].value, self.declared.trees)
+            rows = (IMAGE_ROW,) if is_image else self.declared.usual_rows[:1]
         return Request(
-            rows=self.declared.usual_rows[:1] if is_first else self.rows,
+            rows=rows,
             tree=settings["KERNEL"].value,
             series=settings["SERIES"].paths,
             tests=settings["TESTS"].words,

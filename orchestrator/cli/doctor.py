@@ -18,7 +18,7 @@ from orchestrator.process import command
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.matrix import Row
 from orchestrator.source import debian
-from orchestrator.source.tree import DebianTree, GitTree
+from orchestrator.source.tree import VERSIONED, DebianImageTree, DebianTree, GitTree
 from orchestrator.store.store import Store
 
 # programs of every kernel build and every guest, with their Debian packages
@@ -102,18 +102,18 @@ def _examine_trees(jobs: Sequence[Job]) -> Iterator[HostFinding]:
     """The sources of the trees; whether the network answers is not checked."""
     for name, tree in {job.tree.name: job.tree for job in jobs}.items():
         rows = tuple(dict.fromkeys(job.row.name for job in jobs if job.tree.name == name))
-        if isinstance(tree, DebianTree):
+        if isinstance(tree, VERSIONED):
             yield from _examine_suites(tree, rows)
         elif isinstance(tree, GitTree):
             yield HostFinding(f"the network, or a checkout, for {name}", rows, True, is_needed=False)
 
 
-def _examine_suites(tree: DebianTree, rows: tuple[str, ...]) -> Iterator[HostFinding]:
+def _examine_suites(tree: DebianTree | DebianImageTree, rows: tuple[str, ...]) -> Iterator[HostFinding]:
     """A mirror for each suite; one suite is enough to have a kernel."""
     errors: dict[str, InfraError] = {}
     for suite in tree.suites:
         try:
-            debian.make_source_line(suite)
+            debian.make_source_line(suite.partition("@")[0])
         except InfraError as error:
             errors[suite] = error
         else:

@@ -15,7 +15,7 @@ from orchestrator.plan.plan import Declarations
 from orchestrator.project.guesttest import GuestTest, is_match
 from orchestrator.project.matrix import Row
 from orchestrator.project.yamlfile import suggest
-from orchestrator.source.tree import DebianTree, GitTree, LocalTree, Tree
+from orchestrator.source.tree import DebianImageTree, DebianTree, GitTree, LocalTree, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _explain(word: str, declared: Declarations) -> Mapping[str, Mapping[str, str
 
 def _explain_tree(tree: Tree) -> Mapping[str, str]:
     match tree:
-        case DebianTree():
+        case DebianTree() | DebianImageTree():
             more = f"KERNEL={tree.name}:VERSION; cowbell list trees -v lists the versions"
         case GitTree() | LocalTree():
             more = f"KERNEL={tree.name}:REF for another branch, tag or commit"

@@ -8,7 +8,7 @@ from orchestrator.cli.call import Call
 from orchestrator.cli.options import OPTIONS, Option
 
 # the variables that choose jobs, those of building their kernels, and those of running their tests
-JOBS = ("ROW", "KERNEL", "SERIES", "DIRTY")
+JOBS = ("ROW", "KERNEL", "MODULES", "SERIES", "DIRTY")
 KERNELS = ("ARCH", "CONFIG", "CC", "LLVM", "BOOT")
 TRIALS = ("TESTS", "ACCEL", "VMCORE")
 FIRST_ROW = "the first row"

@@ -19,7 +19,7 @@ from orchestrator.plan.plan import Job
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Row
-from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree, Tree
+from orchestrator.source.tree import VERSIONED, GitTree, LocalTree, TarballTree, Tree
 from orchestrator.store.store import make_id
 
 Yaml = dict[str, Any]
@@ -152,8 +152,8 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
         return [objects | {"when": "always"}]
     # update the cache of a package or archive each week, except for an exact version
     year, week, _ = today.isocalendar()
-    is_exact = isinstance(job.tree, DebianTree) and job.tree.version
-    is_weekly = isinstance(job.tree, DebianTree | TarballTree) and not is_exact
+    is_exact = isinstance(job.tree, VERSIONED) and job.tree.version
+    is_weekly = isinstance(job.tree, (*VERSIONED, TarballTree)) and not is_exact
     when = f"-{year}-{week}" if is_weekly else ""
     source = f"cowbell-source-{make_id(job.tree.name, str(job.tree))}{when}"
     return [

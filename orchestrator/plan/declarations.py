@@ -42,7 +42,7 @@ def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
     for name, error in _check_flips(declared, tests):
         faults.setdefault(f"series/{name}", []).append(error)
     declared = replace(declared, faults={name: tuple(errors) for name, errors in faults.items()})
-    machines = (check_machine(declared.rows[name], declared.fragments) for name in declared.usual_rows)
+    machines = (check_machine(declared.rows[name], declared) for name in declared.usual_rows)
     raise_all([*_check_expectations(declared, tests), *itertools.chain(*machines)])
     return declared
 

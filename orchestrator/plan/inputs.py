@@ -32,6 +32,7 @@ def add_inputs(
     place: Workspace,
     *,
     is_dirty: bool = False,
+    modules: str = "",
     redo: bool = False,
     built: Sequence[Path] = (),
 ) -> Declarations:
@@ -57,7 +58,9 @@ def add_inputs(
     try:
         # a plain name that is unknown is told with the other wrong words of the request
         if kernel in trees or ":" in kernel or is_path(kernel):
-            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty)
+            trees[kernel] = find_tree(kernel, trees, is_dirty=is_dirty, modules=modules)
+        elif modules:
+            errors.append(UsageError("is for KERNEL= with the path of a kernel image", where="MODULES"))
         chosen = trees.get(kernel)
         if isinstance(chosen, LocalTree):
             check_local(chosen)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.kernel.prebuilt import Prebuilt
 
 
+# the row of a kernel that is not built here, where none is named
+IMAGE_ROW = "released"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What was asked for, in the words of the command line; empty means the row's own.
@@ -108,7 +112,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         if _is_known(name, declared.rows, "row", "ROW", errors)
     ]
     if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
-        rows = [replace(row, tree=request.tree) for row in rows]
+        rows = [_take_tree(row, request.tree) for row in rows]
     if request.arch and _is_known(request.arch, ARCHES, "architecture", "ARCH", errors):
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
@@ -122,15 +126,13 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     jobs: list[Job] = []
     for row in rows:
         where = f"{row.where or 'matrix.yaml'}: row {row.name}"
-        is_image = isinstance(declared.trees.get(row.tree), IMAGES)
         for name in row.kconfig:
             blamed = "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
         errors += declared.find_faults("fragments", list_fragments(row.kconfig, row.arch))
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
-        # what an image was built with is known when it is read
-        errors += check_machine(row, declared.fragments, blamed) if not is_image else ()
+        errors += check_machine(row, declared, blamed)
         tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
         boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
         if declared.built:
@@ -140,19 +142,21 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         for variant in variants:
             # an unknown word of the request has been told already
             blame = errors if variant in row.variants else []
-            known = _is_known(row.tree, declared.trees, "kernel", where, errors)
+            name = variant.tree or row.tree
+            known = _is_known(name, declared.trees, "kernel", where, errors)
             if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
                 continue
             errors += declared.find_faults("series", [variant.series])
-            if known and is_image and variant.series:
-                what = f"{row.tree} is a built kernel, to which no series can be applied"
+            if known and isinstance(declared.trees[name], IMAGES) and variant.series:
+                what = f"{name} is a built kernel, to which no series can be applied"
                 errors.append(UsageError(what, where="SERIES" if wanted else where))
             elif known:
                 series = declared.series[variant.series] if variant.series else Series()
-                tree = declared.trees[row.tree]
+                own = replace(row, tree=name, arch=request.arch or variant.arch or row.arch)
+                tree = declared.trees[name]
                 if isinstance(tree, DebianImageTree):
-                    tree = replace(tree, arch=row.arch)
-                jobs.append(Job(row, variant, tree, series, tests, boot))
+                    tree = replace(tree, arch=own.arch)
+                jobs.append(Job(own, variant, tree, series, tests, boot))
     raise_all(list({str(error): error for error in errors}.values()))
     jobs = [replace(job, variant=_add_expectations(job.variant, job.tests, declared)) for job in jobs]
     if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
@@ -160,6 +164,12 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
         raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
     return tuple(jobs)
+
+
+def _take_tree(row: Row, tree: str) -> Row:
+    """The row with another tree; of variants that have one of their own, one is left."""
+    variants = [variant for variant in row.variants if not variant.tree]
+    return replace(row, tree=tree, variants=tuple(variants) or (Variant("plain", "", ()),))
 
 
 def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
@@ -212,11 +222,16 @@ def list_fragments(names: Sequence[str], arch: str) -> list[str]:
     return [*used, arch] if "base" in used and arch not in used else used
 
 
-def check_machine(row: Row, fragments: Mapping[str, Fragment], blamed: str = "") -> Iterator[UsageError]:
+def check_machine(row: Row, declared: Declarations, blamed: str = "") -> Iterator[UsageError]:
     """What the row's guest asks for, and its config or its architecture's page size can not give.
 
-    Each is told where the row says it, or ``blamed`` for it.
+    Each is told where the row says it, or ``blamed`` for it. What an image was built with is known only when
+    it is read.
     """
+    fragments = declared.fragments
+    trees = {variant.tree or row.tree for variant in row.variants}
+    if all(isinstance(declared.trees.get(name), IMAGES) for name in trees):
+        return
     known = [fragments[name] for name in row.kconfig if name in fragments]
     symbols = {request.symbol: request.value for fragment in known for request in fragment.requests}
 

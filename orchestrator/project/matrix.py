@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the rows of ``ci/matrix.yaml`` and the expectations of ``ci/expectations.yaml``.
 
-The ``variants`` of a row are its tree without and with series. The expectations of a variant override those
+The ``variants`` of a row are its tree without and with series, or several trees. The expectations of a variant override those
 of ``ci/expectations.yaml``. All other tests are expected to pass.
 """
 
@@ -41,11 +41,16 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One variant of a row: its tree with a series, or without one (``series`` empty)."""
+    """One variant of a row: its tree with a series, or without one (``series`` empty).
+
+    A variant may have another ``tree`` and ``arch`` than its row.
+    """
 
     name: str
     series: str
     expect: tuple[Expectation, ...]
+    tree: str = ""
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,15 @@ def _make_expectation(
     return Expectation(test, Status(status), why, when or Condition(), where, until, fingerprint, names)
 
 
-def _make_variant(place: Place, name: str, series: str = "", expect: tuple[Expectation, ...] = ()) -> Variant:
-    return Variant(name, series, expect)
+def _make_variant(
+    place: Place,
+    name: str,
+    series: str = "",
+    expect: tuple[Expectation, ...] = (),
+    tree: str = "",
+    arch: str = "",
+) -> Variant:
+    return Variant(name, series, expect, tree, arch)
 
 
 def _make_row(
@@ -174,6 +186,8 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                             {"name": _TEXT},
                             {
                                 "series": _TEXT,
+                                "tree": _TEXT,
+                                "arch": doc.scalar(doc.one_of(ARCHES)),
                                 "expect": _ROW_EXPECTATIONS,
                             },
                         )

@@ -150,10 +150,16 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
     return errors
 
 
+def read_age(store: Store, suite: str) -> float:
+    """When the lists of a suite were updated, in Unix time; 0 if never."""
+    stamp = _find_root(store, suite) / "updated"
+    return stamp.stat().st_mtime if stamp.exists() else 0.0
+
+
 def list_names(store: Store, prefix: str, suite: str) -> list[str]:
     """The packages of a suite whose names have a prefix, in the lists that were updated last."""
     root = _find_root(store, suite)
-    if not (root / "updated").exists():
+    if not read_age(store, suite):
         return []
     return command.run([*_make_argv("apt-cache", root), "pkgnames", prefix], check=False).output.split()
 
@@ -161,7 +167,7 @@ def list_names(store: Store, prefix: str, suite: str) -> list[str]:
 def list_versions(store: Store, packages: Sequence[str], suite: str) -> list[tuple[str, str]]:
     """The versions of some packages in a suite, as (package, version); no network is used."""
     root = _find_root(store, suite)
-    if not packages or not (root / "updated").exists():
+    if not packages or not read_age(store, suite):
         return []
     listed = command.run([*_make_argv("apt-cache", root), "madison", *packages], check=False).output
     lines = [[field.strip() for field in line.split(" | ")] for line in listed.splitlines()]

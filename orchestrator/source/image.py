@@ -5,6 +5,7 @@ An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is kno
 the modules as they came; and ``image.json``.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -195,7 +196,15 @@ def _unpack_packages(packages: Sequence[Path], folder: Path) -> _Parts:
 # --- taking one into the store
 
 
-def _fill(draft: Path, parts: _Parts, origin: str, progress: Progress, *, is_checked: bool = False) -> None:
+def _fill(
+    draft: Path,
+    parts: _Parts,
+    origin: str,
+    progress: Progress,
+    *,
+    is_checked: bool = False,
+    package: Sequence[str] = (),
+) -> None:
     image = read_image(parts.image)
     config = _choose_config(image, parts)
     release = image.release
@@ -220,6 +229,8 @@ def _fill(draft: Path, parts: _Parts, origin: str, progress: Progress, *, is_che
             "version": str(image.version),
             "sha256": _read_digest(parts.image),
             "origin": origin,
+            # architecture, flavour and version of Debian
+            "package": package,
         },
     )
 
@@ -322,7 +333,7 @@ def fetch_debian_image(
             if not offer:
                 raise _explain_missing(tree, offers, errors)
             place = store.publish(
-                KIND, _make_debian_id(tree, offer.version), lambda draft: _download(draft, offer, store, progress)
+                KIND, _make_debian_id(tree, offer.version), lambda draft: _download(draft, tree, offer, store, progress)
             )
             break
         except (debian.UnavailableError, UsageError):
@@ -352,11 +363,26 @@ def _newest(tree: DebianImageTree, store: Store) -> Path:
     return store.path(KIND, f"{make_id(asdict(tree))}.newest")
 
 
+def list_stored_versions(tree: DebianImageTree, store: Store) -> set[str]:
+    """The versions of a tree that are in the store."""
+    found = set()
+    for path in store.path(KIND).glob("*/image.json"):
+        arch, flavour, version = json.loads(path.read_text())["package"] or ("", "", "")
+        if (arch, flavour) == (tree.arch, tree.flavour) and _is_of(tree, version):
+            found.add(version)
+    return found
+
+
+def _is_of(tree: DebianImageTree, version: str) -> bool:
+    """Whether a version belongs to the series of a tree."""
+    return not tree.series or bool(re.match(rf"{re.escape(tree.series)}[.~-]", version))
+
+
 def find_image_offers(
     tree: DebianImageTree, store: Store, *, max_age_s: float = debian.FRESH_S
 ) -> tuple[tuple[ImageOffer, ...], dict[str, InfraError]]:
     """The versions that the mirror offers, newest first, and the error of each suite without new lists."""
-    errors = debian.update_lists(store, _list_suites(tree), max_age_s=max_age_s)
+    errors = debian.update_lists(store, tree.suites, max_age_s=max_age_s)
     return read_image_offers(tree, store), errors
 
 
@@ -365,11 +391,9 @@ def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, 
     suites: dict[str, list[str]] = {}
     packages: dict[str, dict[str, list[str]]] = {}
     suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)
-    for suite in _list_suites(tree):
-        names = [name for part in _PARTS for name in debian.list_names(store, f"linux-{part}-", suite)]
-        chosen = [name for name in names if _find_debian_release(name, suffix)]
-        for package, version in debian.list_versions(store, chosen, suite):
-            if tree.series and not re.match(rf"{re.escape(tree.series)}[.~-]", version):
+    for suite in tree.suites:
+        for package, version in _list_packages(store, suite, suffix, debian.read_age(store, suite)):
+            if not _is_of(tree, version):
                 continue
             release = _find_debian_release(package, suffix)
             packages.setdefault(version, {}).setdefault(release, []).append(package)
@@ -383,16 +407,18 @@ def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, 
     return tuple(found)
 
 
+@functools.lru_cache
+def _list_packages(store: Store, suite: str, suffix: str, _updated: float) -> list[tuple[str, str]]:
+    """The packages of a flavour and their versions, from lists that were updated at that time."""
+    names = [name for part in _PARTS for name in debian.list_names(store, f"linux-{part}-", suite)]
+    return debian.list_versions(store, [name for name in names if _find_debian_release(name, suffix)], suite)
+
+
 def _find_debian_release(package: str, suffix: str) -> str:
     """The release in a package's name, without the flavour; empty for packages of other flavours."""
     _, _, rest = package.split("-", 2)
     release = rest.removesuffix(suffix)
     return "" if release == rest or _OTHER.fullmatch(release) else release
-
-
-def _list_suites(tree: DebianImageTree) -> list[str]:
-    arch = ARCHES[tree.arch]
-    return [suite if arch.is_native else f"{suite}@{arch.debian_arch}" for suite in tree.suites]
 
 
 def _explain_missing(
@@ -416,7 +442,7 @@ def _measure_distance(one: str, other: str) -> list[int]:
     return [abs(a - b) for a, b in zip(first, second, strict=False)]
 
 
-def _download(draft: Path, offer: ImageOffer, store: Store, progress: Progress) -> None:
+def _download(draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Store, progress: Progress) -> None:
     store.check_space(_NEEDED_MIB, "a kernel image")
     progress.stage("source", f"{offer.packages[0]} {offer.version} from {offer.suites[0]}")
     with store.own_scratch("image") as scratch:
@@ -425,4 +451,5 @@ def _download(draft: Path, offer: ImageOffer, store: Store, progress: Progress) 
             for package in offer.packages
         ]
         parts = _unpack_packages(found, scratch / "unpacked")
-        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress)
+        package = (tree.arch, tree.flavour, offer.version)
+        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress, package=package)

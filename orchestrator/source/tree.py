@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project import yamlfile as doc
+from orchestrator.project.arch import ARCHES
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.debian import VERSION
 from orchestrator.source.repository import make_name
@@ -149,7 +150,11 @@ class DebianImageTree:
 
     @property
     def suites(self) -> tuple[str, ...]:
-        return tuple(self.suite.split())
+        """The suites, as ``SUITE@ARCH`` for an architecture that is not the host's."""
+        arch = ARCHES[self.arch]
+        return tuple(
+            suite if arch.is_native else f"{suite}@{arch.debian_arch}" for suite in self.suite.split()
+        )
 
     def at(self, version: str) -> "DebianImageTree":
         """The tree at one version, named ``NAME:VERSION``."""
@@ -173,6 +178,8 @@ class AbsentTree:
 Tree = DebianTree | GitTree | TarballTree | LocalTree | ImageTree | DebianImageTree | AbsentTree
 # kernels that are not built here
 IMAGES = (ImageTree, DebianImageTree)
+# trees whose ref is a Debian version
+VERSIONED = (DebianTree, DebianImageTree)
 
 
 def load_trees(file: Path) -> dict[str, Tree]:
@@ -319,6 +326,14 @@ def is_image(path: Path) -> bool:
     return path.is_file() and not _ARCHIVE.fullmatch(path.name)
 
 
+def names_image(word: str, trees: Mapping[str, Tree]) -> bool:
+    """Whether ``KERNEL=`` names a kernel that is not built here."""
+    name, _ = split_word(word)
+    if is_path(name):
+        return exists(name) and is_image(expand(name))
+    return isinstance(trees.get(name), IMAGES)
+
+
 def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False, modules: str = "") -> Tree:
     """The tree that ``KERNEL=`` names: ``NAME``, a folder, a repository or an archive; ``:REF`` may follow.
 
@@ -363,6 +378,8 @@ def find_tree(word: str, trees: Mapping[str, Tree], *, is_dirty: bool = False, m
                 )
             case _:
                 raise UsageError(f"{name} is not a git tree, so it has no ref {ref}", where="KERNEL")
+    if modules and not isinstance(tree, ImageTree):
+        raise UsageError("is for KERNEL= with the path of a kernel image", where="MODULES")
     if isinstance(tree, LocalTree):
         tree = replace(tree, is_dirty=is_dirty and not tree.ref)
     return tree

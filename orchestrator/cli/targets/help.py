@@ -68,12 +68,12 @@ def run_completion(call: Call) -> int:
 
 def _list_tree_words(begun: str, call: Call) -> list[str]:
     """TREE:VERSION for each version that is known without a network."""
-    from orchestrator.source.tree import DebianTree
+    from orchestrator.source.tree import VERSIONED
     from orchestrator.source.versions import read_versions
 
     name = begun.removeprefix("KERNEL=").partition(":")[0]
     tree = call.declared.trees.get(name)
-    known = read_versions(tree, call.store) if isinstance(tree, DebianTree) else ()
+    known = read_versions(tree, call.store) if isinstance(tree, VERSIONED) else ()
     return [f"{name}:{version.version}" for version in known]
 
 

@@ -37,9 +37,9 @@ def _show_versions(call: Call) -> int:
     """The trees with the versions that Debian's mirror offers."""
     from orchestrator.cli import listing
     from orchestrator.source import debian, versions
-    from orchestrator.source.tree import DebianTree
+    from orchestrator.source.tree import VERSIONED
 
-    trees = [tree for tree in call.declared.trees.values() if isinstance(tree, DebianTree)]
+    trees = [tree for tree in call.declared.trees.values() if isinstance(tree, VERSIONED)]
     if call.is_dry_run:
         found = versions.DebianVersions(
             {tree.name: versions.read_versions(tree, call.store) for tree in trees}, {}
