@@ -8,6 +8,22 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
+/* Returns why there are no modules; the host writes it beside them. */
+static inline const char *module_reason(const char *folder)
+{
+	static char reason[300] = "it has no modules";
+	char path[400];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/../modules/reason", folder);
+	file = fopen(path, "r");
+	if (file && fgets(reason, sizeof(reason), file))
+		reason[strcspn(reason, "\n")] = 0;
+	if (file)
+		fclose(file);
+	return reason;
+}
+
 /* Loads modules/NAME.ko, once per boot. */
 static inline void module_need(const char *name)
 {
@@ -18,10 +34,11 @@ static inline void module_need(const char *name)
 	snprintf(path, sizeof(path), "%s/../modules/%s.ko", dirname(self), name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		gt_skip("no module %s was built for this kernel: %s", name, strerror(errno));
+		gt_skip("no module %s was built for this kernel: %s", name, module_reason(self));
 	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST) {
-		if (errno == ENOSYS || errno == EPERM)
-			gt_skip("the kernel loads no module: %s", strerror(errno));
+		/* the last two are of kernels that load only signed modules */
+		if (errno == ENOSYS || errno == EPERM || errno == EKEYREJECTED || errno == ENOKEY)
+			gt_skip("the kernel does not load module %s: %s", name, strerror(errno));
 		gt_broken("loading %s: %s", path, strerror(errno));
 	}
 	close(fd);

@@ -5,7 +5,6 @@ No package is configured or run while the image is made, so a foreign architectu
 guest writes to a temporary overlay of the image.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +27,6 @@ _EXCLUDED = (
 )
 # sparse on the host; space for files of the tests
 _SIZE = "2G"
-# packages since trixie have no files in /bin and /lib and need the links
-_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
-# the same without root, with the package of Debian instead of a generated one
-_MERGED = "usr-is-merged"
-_LINKS = 'cd "$1" && for dir in bin sbin lib lib64; do mkdir -p usr/$dir && ln -s usr/$dir $dir; done'
 _INIT = Path(__file__).with_name("guest-init")
 # mount points and commands that the init of vng needs
 _MOUNTS = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
@@ -47,31 +41,12 @@ class Rootfs:
 def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
     """The image for an architecture, built if absent (about 15 s)."""
 
-    # packages are only unpacked, which works without root and chroot
-    is_root = os.geteuid() == 0
-    packages = _PACKAGES if is_root else (*_PACKAGES, _MERGED)
-
     def fill(draft: Path) -> None:
         progress.stage("rootfs", f"{arch.name}: Debian {arch.debian_suite}")
         image = draft / "root.img"
-        command.run(
-            [
-                command.find_tool("mmdebstrap", "mmdebstrap"),
-                *([] if is_root else ["--mode=chrootless"]),
-                "--variant=extract",
-                "--format=ext2",
-                f"--architectures={arch.debian_arch}",
-                f"--include={','.join(packages)}",
-                *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
-                f"--setup-hook={_MERGED_USR if is_root else _LINKS}",
-                f"--extract-hook=copy-in {_INIT} /",
-                f"--extract-hook={_MOUNTS}",
-                arch.debian_suite,
-                str(image),
-                debian.make_source_line(arch.debian_suite),
-            ],
-            deadline=command.Deadline.after(900),
-        )
+        options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+        options += [f"--extract-hook=copy-in {_INIT} /", f"--extract-hook={_MOUNTS}"]
+        debian.unpack_packages(arch.debian_suite, arch.debian_arch, _PACKAGES, image, *options, kind="ext2")
         command.run([command.find_tool("resize2fs", "e2fsprogs"), "-f", str(image), _SIZE])
 
     rootfs_id = make_rootfs_id(arch)
@@ -79,5 +54,6 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
 
 
 def make_rootfs_id(arch: Arch) -> str:
-    links, init = str(_MERGED_USR), _INIT.read_text()
-    return make_id(arch.debian_arch, arch.debian_suite, _PACKAGES, _EXCLUDED, _SIZE, links, init, _MOUNTS)
+    return make_id(
+        arch.debian_arch, arch.debian_suite, _PACKAGES, _EXCLUDED, _SIZE, _INIT.read_text(), _MOUNTS
+    )

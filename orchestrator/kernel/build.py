@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kernel import toolbox
 from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
+from orchestrator.kernel.guestmodules import make_guest_modules
 from orchestrator.kernel.kconfig import Config
 from orchestrator.kernel.newwarnings import find_new_warnings
 from orchestrator.process import command
@@ -48,11 +50,15 @@ _FORMAT = 3
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """The compiler of the guest tests, the make variables, and the tool versions that are part of an id."""
+    """The compiler of the guest tests, the make variables, and the tool versions that are part of an id.
+
+    With a ``suite``, the compiler is that of a Debian release, which is fetched when it is first needed.
+    """
 
     compiler: str
     make_words: tuple[str, ...]
     identity: str
+    suite: str = ""
 
 
 def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
@@ -78,6 +84,15 @@ def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolc
     if prefix:
         words.append(f"CROSS_COMPILE={prefix}")
     return Toolchain(compiler, tuple(words), identity)
+
+
+def find_test_toolchain(arch: Arch, store: Store) -> Toolchain:
+    """The compiler of the guest tests for kernels that are not built here: the host's, or else Debian's."""
+    try:
+        return find_toolchain(arch)
+    except InfraError:
+        compiler = toolbox.find_compiler(toolbox.find_place(arch.debian_suite, arch, store), arch)
+        return Toolchain(str(compiler), (), f"gcc of Debian {arch.debian_suite}", arch.debian_suite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,8 @@ class BuildRequest:
 
     @property
     def has_modules(self) -> bool:
+        if self.source.image:
+            return bool(self.guest_modules)
         return any((request.symbol, request.value) == ("MODULES", "y") for request in self.config.requests)
 
     @property
@@ -173,7 +190,7 @@ def build_kernel(
 
     def fill(draft: Path) -> None:
         if request.source.image:
-            _take_image(request, store, draft)
+            _take_image(request, store, progress, draft)
             return
         text = _make_config(request, store, progress, budget)
         # no core is used while waiting for the worktree or a concurrent build
@@ -186,10 +203,14 @@ def build_kernel(
     return made
 
 
-def _take_image(request: BuildRequest, store: Store, draft: Path) -> None:
+def _take_image(request: BuildRequest, store: Store, progress: Progress, draft: Path) -> None:
     """The files of an image that was built elsewhere, as those of a kernel that was built here."""
     place, told = store.use(KIND, request.source.image), read_facts(store, request.source.image)
+    progress.stage("build", f"{request.subject}: take the image, build the test modules")
     shutil.copytree(place, draft, dirs_exist_ok=True, copy_function=os.link)
+    if request.has_modules:
+        target = draft / "guest-modules"
+        make_guest_modules(request.guest_modules, told, request.arch, store, progress, target)
     write_json(
         draft / "build.json",
         {

@@ -10,6 +10,7 @@ from orchestrator.guest.initrd import make_modules
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.guest.vng import find_reason_not
+from orchestrator.kernel import build
 from orchestrator.kernel.build import (
     BuildRequest,
     Kernel,
@@ -18,6 +19,7 @@ from orchestrator.kernel.build import (
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
+from orchestrator.kernel.toolbox import make_toolbox
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
@@ -83,12 +85,14 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
 
 def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
     """The toolchain of the tests: the kernel's, unless that was built elsewhere."""
-    return place.find_toolchain(kernel.request.arch) if job.built else kernel.request.toolchain
+    return build.find_test_toolchain(kernel.request.arch, place.store) if job.built else kernel.request.toolchain
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     """The job's tests as programs for its kernel's guest; our own first."""
     toolchain = find_test_toolchain(job, kernel, place)
+    if toolchain.suite:
+        make_toolbox(toolchain.suite, kernel.request.arch, place.store, place.progress)
     own = [test for test in job.tests if test.language != SELFTEST]
     selftests = [test for test in job.tests if test.language == SELFTEST]
     return [

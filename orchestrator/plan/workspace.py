@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.kernel.build import BuildRequest, Toolchain, find_toolchain
+from orchestrator.kernel.build import BuildRequest, Toolchain, find_test_toolchain, find_toolchain
 from orchestrator.kernel.kconfig import Config
 from orchestrator.process.budget import WHOLE_HOST, Budget
 from orchestrator.process.progress import Board
@@ -47,7 +47,8 @@ class Workspace:
         return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
 
     def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
-        return BuildRequest(src, config, arch, self.find_toolchain(arch), self.list_modules())
+        toolchain = find_test_toolchain(arch, self.store) if src.image else self.find_toolchain(arch)
+        return BuildRequest(src, config, arch, toolchain, self.list_modules())
 
     def list_modules(self) -> tuple[Path, ...]:
         """The sources of the guest tests' modules; the user's own file takes the place of one of its name."""

@@ -125,7 +125,7 @@ def find_host_error(done: Completed, lines: Sequence[str]) -> InfraError | None:
     return None
 
 
-def _find_path() -> str:
+def find_path() -> str:
     """PATH, and where Debian has depmod and resize2fs, which are not in the PATH of its users."""
     there = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join([*there, *(place for place in _SBIN if place not in there)])
@@ -133,14 +133,14 @@ def _find_path() -> str:
 
 def find_tool(name: str, package: str) -> str:
     """The absolute path of a program; raises ``InfraError`` with its Debian package if it is missing."""
-    path = shutil.which(name, path=_find_path())
+    path = shutil.which(name, path=find_path())
     if path is None:
         raise InfraError(f"{name} is not installed", hint=f"apt-get install {package}")
     return path
 
 
 def is_installed(name: str) -> bool:
-    return shutil.which(name, path=_find_path()) is not None
+    return shutil.which(name, path=find_path()) is not None
 
 
 def run(
@@ -243,7 +243,7 @@ def start(
 def make_env(added: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a child: a few inherited variables, the C locale, and ``added``."""
     kept = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
-    return kept | {"PATH": _find_path(), "LC_ALL": "C"} | dict(added or {})
+    return kept | {"PATH": find_path(), "LC_ALL": "C"} | dict(added or {})
 
 
 def wait(process: Process, seconds: float) -> bool:

@@ -207,7 +207,7 @@ def _pack_tests(machine: Machine, programs: Sequence[Program], lib_dir: Path) ->
         for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
             for path in sorted(lib.glob("*.py")):
                 archive.add(path, f"{name}/{path.name}", filter=_as_root)
-        for path in sorted((machine.kernel.folder / "guest-modules").glob("*.ko")):
+        for path in sorted((machine.kernel.folder / "guest-modules").glob("*")):
             archive.add(path, f"modules/{path.name}", filter=_as_root)
     return packed.getvalue()
 

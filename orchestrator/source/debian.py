@@ -7,6 +7,7 @@ private apt roots inside the store, one per suite, so no privileges are needed. 
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,11 @@ FRESH_S = 3600.0
 # and those of this age are what the mirror has now
 CURRENT_S = 60.0
 VERSION = re.compile(r"(?:\d+:)?\d[A-Za-z0-9.+~-]*")
+# packages since trixie have no files in /bin and /lib and need the links
+_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh")
+# the same without root, with the package of Debian instead of a generated one
+_MERGED = "usr-is-merged"
+_LINKS = 'cd "$1" && for dir in bin sbin lib lib64; do mkdir -p usr/$dir && ln -s usr/$dir $dir; done'
 _UPDATE_S = 300.0
 _DOWNLOAD_S = 900.0
 
@@ -98,6 +104,33 @@ def _make_part_key(text: str) -> tuple[object, ...]:
 
     pairs = re.findall(r"(\D*)(\d*)", text)
     return tuple(((*map(weigh, words), 0), int(digits or 0)) for words, digits in pairs)
+
+
+def unpack_packages(
+    suite: str, arch: str, packages: Sequence[str], target: Path, *options: str, kind: str = "directory"
+) -> None:
+    """Unpack packages and all that they depend on into a folder, or into an image of a file system ``kind``.
+
+    ``arch`` is Debian's name of the architecture, ``options`` are for mmdebstrap. No package is configured or
+    run, which works without root and for a foreign architecture.
+    """
+    is_root = os.geteuid() == 0
+    command.run(
+        [
+            command.find_tool("mmdebstrap", "mmdebstrap"),
+            *([] if is_root else ["--mode=chrootless"]),
+            "--variant=extract",
+            f"--format={kind}",
+            f"--architectures={arch}",
+            f"--include={','.join(packages if is_root else (*packages, _MERGED))}",
+            f"--setup-hook={_MERGED_USR if is_root else _LINKS}",
+            *options,
+            suite,
+            str(target),
+            make_source_line(suite),
+        ],
+        deadline=command.Deadline.after(_DOWNLOAD_S),
+    )
 
 
 def find_offers(store: Store, package: str, suites: Sequence[str], *, max_age_s: float = FRESH_S) -> Offers:

@@ -204,6 +204,7 @@ def _fill(
     *,
     is_checked: bool = False,
     package: Sequence[str] = (),
+    suites: Sequence[str] = (),
 ) -> None:
     image = read_image(parts.image)
     config = _choose_config(image, parts)
@@ -231,8 +232,16 @@ def _fill(
             "origin": origin,
             # architecture, flavour and version of Debian
             "package": package,
+            "suites": suites,
+            "headers": _find_headers(parts),
         },
     )
+
+
+def _find_headers(parts: _Parts) -> str:
+    """The folder with which modules for this kernel are built on this machine; empty if there is none."""
+    headers = parts.modules / "build" if parts.modules and not parts.is_build else parts.modules
+    return str(headers.resolve()) if headers and headers.is_dir() else ""
 
 
 def _choose_config(image: ImageFile, parts: _Parts) -> str:
@@ -452,4 +461,4 @@ def _download(draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Stor
         ]
         parts = _unpack_packages(found, scratch / "unpacked")
         package = (tree.arch, tree.flavour, offer.version)
-        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress, package=package)
+        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress, package=package, suites=offer.suites)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.store.store import Store
 
-KINDS = ("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "worktrees")
+KINDS = ("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "toolboxes", "worktrees")
 # like make clean: artifacts that only make the next build faster
 CLEANED = ("build", "programs", "worktrees")
 

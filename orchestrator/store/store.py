@@ -16,6 +16,7 @@ artifact.
     initrds/ID/          the initramfs and the disk of modules of such a kernel
     kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
+    toolboxes/ID/        compilers of Debian that are not installed
     programs/ID/         compiled guest tests
     results/VARIANT_ID/  one file per test result, and the console of every boot
     history.sqlite       the history; made again from results and runs if missing

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds the modules of the guest tests for kernels that were built elsewhere, by the headers of those.
+
+Without headers there are no modules; the tests that need them say why they are skipped.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InfraError
+from orchestrator.kernel import toolbox
+from orchestrator.process import command
+from orchestrator.process.progress import Progress
+from orchestrator.project.arch import Arch
+from orchestrator.source import debian
+from orchestrator.store.store import Store
+
+# in the folder of the modules: why there are none
+REASON = "reason"
+_BUILD_S = 600.0
+
+
+def make_guest_modules(
+    sources: tuple[Path, ...], told: Mapping[str, Any], arch: Arch, store: Store, progress: Progress, target: Path
+) -> None:
+    """Build the modules into a new folder; ``told`` is the ``image.json`` of the kernel.
+
+    If that is not possible, the folder has the reason instead.
+    """
+    target.mkdir()
+    with store.own_scratch("guest-modules") as scratch:
+        try:
+            words = list(_choose_make(told, arch, store, progress, scratch))
+            folder = scratch / "modules"
+            folder.mkdir()
+            for path in sources:
+                shutil.copyfile(path, folder / path.name)
+            log = scratch / "build.log"
+            deadline = command.Deadline.after(_BUILD_S)
+            # a toolbox has the assembler and the linker, too
+            path = {"PATH": f"{Path(words[0]).parent}:{command.find_path()}"}
+            done = command.run([*words, f"M={folder}", "modules"], env=path, log=log, deadline=deadline, check=False)
+            if done.returncode:
+                text = log.read_text(errors="replace")
+                first = next((line for line in text.splitlines() if re.search(r"error|\*\*\*", line, re.I)), text)
+                raise InfraError(f"they do not compile: {first.strip()[:200]}")
+        except InfraError as error:
+            reason = f"no test modules for {told['release']}: {error.what}"
+            progress.note(reason)
+            (target / REASON).write_text(f"{reason}\n")
+            return
+        for module in folder.glob("*.ko"):
+            shutil.copyfile(module, target / module.name)
+
+
+def _choose_make(
+    told: Mapping[str, Any], arch: Arch, store: Store, progress: Progress, scratch: Path
+) -> Iterator[str]:
+    """The make command for the kernel's headers, with a compiler of the release that it was built on."""
+    variables = [f"ARCH={arch.kernel_arch}"]
+    if told["package"]:
+        box = _find_toolbox(told["suites"][0], arch, store, progress)
+        headers = _fetch_headers(told, store, box, scratch)
+        make, cc = box / "usr" / "bin" / "make", toolbox.find_compiler(box, arch)
+        variables.append(f"CROSS_COMPILE={arch.cross_prefix}")
+    else:
+        headers = Path(told["headers"])
+        if not told["headers"] or not (headers / "Makefile").is_file():
+            raise InfraError(f"there are no headers, as in /lib/modules/{told['release']}/build")
+        make = Path(command.find_tool("make", "make"))
+        prefix = "" if arch.is_native else arch.cross_prefix
+        cc = Path(command.find_tool(f"{prefix}gcc", "gcc" if arch.is_native else arch.cross_packages))
+        variables += [f"CROSS_COMPILE={prefix}"] if prefix else []
+    # a make that a loader starts does not know how it is called
+    yield from (str(make), "-C", str(headers), f"MAKE={make}", *variables, f"CC={cc}")
+
+
+def _find_toolbox(suite: str, arch: Arch, store: Store, progress: Progress) -> Path:
+    """The compiler of a release; older ones may be gone from the mirror, and newer ones do as well."""
+    release = re.sub(r"-.*|@.*", "", suite).replace("experimental", "sid")
+    try:
+        return toolbox.make_toolbox(release, arch, store, progress)
+    except InfraError:
+        return toolbox.make_toolbox(arch.debian_suite, arch, store, progress)
+
+
+def _fetch_headers(told: Mapping[str, Any], store: Store, box: Path, scratch: Path) -> Path:
+    """The unpacked headers of a Debian kernel; their programs run by a toolbox."""
+    _, _, version = told["package"]
+    release, suites = told["release"], tuple(told["suites"])
+    native = tuple(suite.partition("@")[0] for suite in suites)
+    root = scratch / "headers"
+    first = debian.download_package(store, f"linux-headers-{release}", debian.Offer(version, suites), scratch)
+    tool = command.find_tool("dpkg-deb", "dpkg")
+    depends = command.run([tool, "-f", str(first), "Depends"]).output
+    # the programs of Kbuild are those of the host
+    debian.update_lists(store, native[:1])
+    packages = [first]
+    for name in dict.fromkeys(re.findall(r"linux-(?:headers-[\w.+-]+-common|kbuild-[\w.+-]+)", depends)):
+        packages.append(debian.download_package(store, name, debian.Offer(version, native), scratch))
+    for package in packages:
+        command.run([tool, "-x", str(package), str(root)])
+    headers = root / "usr" / "src" / f"linux-headers-{release}"
+    makefile = headers / "Makefile"
+    makefile.write_text(makefile.read_text().replace("/usr/src/", f"{root}/usr/src/"))
+    # only there for the type information of modules, which needs one more program
+    (headers / "vmlinux").unlink(missing_ok=True)
+    for folder in root.glob("usr/lib/linux-kbuild-*"):
+        for program in list(toolbox.list_elf(folder)):
+            toolbox.wrap(program, box)
+    return headers
