@@ -30,16 +30,19 @@ class Pin:
     @staticmethod
     def need() -> None:
         """Load the module, once per boot."""
-        path = Path(__file__).resolve().parent.parent / "modules/cowpin.ko"
+        folder = Path(__file__).resolve().parent.parent / "modules"
+        path, reason = folder / "cowpin.ko", folder / "reason"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            gt_skip(f"no module cowpin was built for this kernel: {error.strerror}")
+        except OSError:
+            why = reason.read_text().strip() if reason.exists() else "it has no modules"
+            gt_skip(f"no module cowpin was built for this kernel: {why}")
         number = SYS_FINIT_MODULE.get(platform.machine()) or gt_skip("finit_module number unknown")
         if libc.syscall(number, fd, b"", 0) and ctypes.get_errno() != errno.EEXIST:
             why = os.strerror(ctypes.get_errno())
-            if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
-                gt_skip(f"the kernel loads no module: {why}")
+            # the last two are of kernels that load only signed modules
+            if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM, errno.EKEYREJECTED, errno.ENOKEY):
+                gt_skip(f"the kernel does not load module cowpin: {why}")
             gt_broken(f"loading {path}: {why}")
         os.close(fd)
 

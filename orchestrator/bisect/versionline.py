@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The versions of a Debian tree or of its kernel images as a line of commits, one commit without files per version.
+"""The versions of a Debian tree or of its images as a line of commits, one commit without files per version.
 
 Only the versions that a bisection tests are fetched.
 """
@@ -62,7 +62,9 @@ def make_version_line(job: Job, good: str, bad: str, declared: Declarations, pla
     )
 
 
-def _look_up(tree: DebianTree | DebianImageTree, good: str, bad: str, place: Workspace) -> Sequence[DebianVersion]:
+def _look_up(
+    tree: DebianTree | DebianImageTree, good: str, bad: str, place: Workspace
+) -> Sequence[DebianVersion]:
     found = find_versions(tree, (good, bad), place.store)
     versions = found.trees[tree.name]
     known = [version.version for version in versions]

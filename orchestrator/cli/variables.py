@@ -59,15 +59,15 @@ VARIABLES: Mapping[str, Variable] = {
     "KERNEL": Variable(
         "a tree of patches/trees.yaml or a path to one",
         kind="trees",
-        more="A path is a checkout, a bare repository, a folder or a tarball; or a kernel that is already built: "
-        "an image, a build folder or a .deb. NAME:REF or PATH:REF selects a branch, tag or commit, NAME:VERSION "
-        "a version of a Debian tree or image.",
+        more="A path is a checkout, a bare repository, a folder or a tarball; or a kernel that is already "
+        "built: an image, a build folder or a .deb. NAME:REF or PATH:REF selects a branch, tag or commit, "
+        "NAME:VERSION a version of a Debian tree or image.",
     ),
     "MODULES": Variable(
         "folder or package with the modules of KERNEL=IMAGE",
         is_inherited=False,
-        more="It is a lib/modules/RELEASE, a folder that contains one, or a .deb. Without it, modules are where "
-        "the image's kind has them: /lib/modules for /boot/vmlinuz-RELEASE.",
+        more="It is a lib/modules/RELEASE, a folder that contains one, or a .deb. Without it, modules are "
+        "where the image's kind has them: /lib/modules for /boot/vmlinuz-RELEASE.",
     ),
     "SERIES": Variable(
         "patch series to compare with the plain kernel",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel with modules boots with: an initramfs that loads the drivers of the root disk, and a disk with all
-modules. Both are made once per image.
+"""Makes what a kernel with modules boots with: an initramfs with the drivers of the root disk, and a disk.
 
+Both are made once per image; the disk has all modules.
 Format of the archive: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 """
 
@@ -133,7 +133,9 @@ def _read_soft(file: Path) -> Mapping[str, list[str]]:
     text = file.read_text() if file.exists() else ""
     found: dict[str, list[str]] = {}
     for match in re.finditer(r"^softdep (\S+) .*?\bpre: ?(.*?)(?: post:.*)?$", text, re.M):
-        found.setdefault(match[1].replace("-", "_"), []).extend(word.replace("-", "_") for word in match[2].split())
+        found.setdefault(match[1].replace("-", "_"), []).extend(
+            word.replace("-", "_") for word in match[2].split()
+        )
     return found
 
 

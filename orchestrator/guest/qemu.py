@@ -24,8 +24,8 @@ class Machine:
     """Everything that affects how a guest runs, except the keys of one boot.
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
-    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. ``modules`` is
-    what a kernel that was built elsewhere boots with.
+    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. A kernel
+    that was built elsewhere boots with its ``modules``.
     """
 
     kernel: Kernel

@@ -24,7 +24,12 @@ _BUILD_S = 600.0
 
 
 def make_guest_modules(
-    sources: tuple[Path, ...], told: Mapping[str, Any], arch: Arch, store: Store, progress: Progress, target: Path
+    sources: tuple[Path, ...],
+    told: Mapping[str, Any],
+    arch: Arch,
+    store: Store,
+    progress: Progress,
+    target: Path,
 ) -> None:
     """Build the modules into a new folder; ``told`` is the ``image.json`` of the kernel.
 
@@ -41,11 +46,15 @@ def make_guest_modules(
             log = scratch / "build.log"
             deadline = command.Deadline.after(_BUILD_S)
             # a toolbox has the assembler and the linker, too
-            path = {"PATH": f"{Path(words[0]).parent}:{command.find_path()}"}
-            done = command.run([*words, f"M={folder}", "modules"], env=path, log=log, deadline=deadline, check=False)
+            env = {"PATH": f"{Path(words[0]).parent}:{command.find_path()}"}
+            done = command.run(
+                [*words, f"M={folder}", "modules"], env=env, log=log, deadline=deadline, check=False
+            )
             if done.returncode:
                 text = log.read_text(errors="replace")
-                first = next((line for line in text.splitlines() if re.search(r"error|\*\*\*", line, re.I)), text)
+                first = next(
+                    (line for line in text.splitlines() if re.search(r"error|\*\*\*", line, re.I)), text
+                )
                 raise InfraError(f"they do not compile: {first.strip()[:200]}")
         except InfraError as error:
             reason = f"no test modules for {told['release']}: {error.what}"

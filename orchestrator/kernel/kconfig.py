@@ -94,7 +94,9 @@ class SymbolOutcome:
 
 def make_image_config(names: Sequence[str], fragments: Mapping[str, Fragment], arch: Arch) -> Config:
     """What is left of fragments for a kernel that was built elsewhere: their kernel command line."""
-    append = " ".join(fragments[name].append for name in names if name in fragments and fragments[name].append)
+    append = " ".join(
+        fragments[name].append for name in names if name in fragments and fragments[name].append
+    )
     return Config(make_id(arch.name, []), arch.name, (), append)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.source import debian

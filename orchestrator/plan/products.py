@@ -85,7 +85,9 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
 
 def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
     """The toolchain of the tests: the kernel's, unless that was built elsewhere."""
-    return build.find_test_toolchain(kernel.request.arch, place.store) if job.built else kernel.request.toolchain
+    return (
+        build.find_test_toolchain(kernel.request.arch, place.store) if job.built else kernel.request.toolchain
+    )
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the rows of ``ci/matrix.yaml`` and the expectations of ``ci/expectations.yaml``.
 
-The ``variants`` of a row are its tree without and with series, or several trees. The expectations of a variant override those
-of ``ci/expectations.yaml``. All other tests are expected to pass.
+The ``variants`` of a row are its tree without and with series, or several trees. The expectations of a
+variant override those of ``ci/expectations.yaml``. All other tests are expected to pass.
 """
 
 import datetime

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Takes kernels that are already built into the store: image, config and modules, from files or packages.
 
-An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is known; ``modules/lib/modules`` with
-the modules as they came; and ``image.json``.
+An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is known; ``modules/lib/modules``
+with the modules as they came; and ``image.json``.
 """
 
 import functools
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class ImageOffer:
-    """A version of Debian's kernel image that the mirror offers, its suite, and the packages it consists of."""
+    """A version of Debian's kernel image, the suites that have it, and the packages it consists of."""
 
     version: str
     suites: tuple[str, ...]
@@ -68,9 +68,11 @@ def fetch_local_image(tree: ImageTree, store: Store, progress: Progress) -> Sour
     """The image with its config and modules, in the store; raises ``UsageError`` for what does not fit."""
     with store.own_scratch("image") as scratch:
         parts = _find_parts(tree, scratch)
-        image_id = make_id("image", [_read_digest(path) for path in _list_files(parts)], parts.is_build)
+        image_id = _make_id(parts)
         place = store.publish(
-            KIND, image_id, lambda draft: _fill(draft, parts, tree.path, progress, is_checked=bool(tree.modules))
+            KIND,
+            image_id,
+            lambda draft: _fill(draft, parts, tree.path, progress, is_checked=bool(tree.modules)),
         )
     return _make_source(tree.name, place)
 
@@ -79,16 +81,17 @@ def find_local_image(tree: ImageTree, store: Store) -> Source | None:
     """The source of an image that is in the store as it is now."""
     with store.own_scratch("image") as scratch:
         parts = _find_parts(tree, scratch)
-        image_id = make_id("image", [_read_digest(path) for path in _list_files(parts)], parts.is_build)
+        image_id = _make_id(parts)
     place = store.path(KIND, image_id)
     return _make_source(tree.name, store.use(KIND, image_id)) if place.is_dir() else None
 
 
-def _list_files(parts: _Parts) -> list[Path]:
-    files = [parts.image, *([parts.config] if parts.config else [])]
-    if parts.modules:
-        files += _list_modules(parts)
-    return files
+def _make_id(parts: _Parts) -> str:
+    """The id of an image, its config and its modules, by their content and by what the modules are called."""
+    files = [_read_digest(path) for path in (parts.image, parts.config) if path]
+    modules = _list_modules(parts) if parts.modules else []
+    named = {str(path.relative_to(parts.modules)): _read_digest(path) for path in modules if parts.modules}
+    return make_id("image", files, parts.modules.name if parts.modules else "", named, parts.is_build)
 
 
 def _list_modules(parts: _Parts) -> list[Path]:
@@ -96,7 +99,9 @@ def _list_modules(parts: _Parts) -> list[Path]:
     assert parts.modules
     names = ("*.ko", "modules.*") if parts.is_build else ("*.ko", "*.ko.?z", "*.ko.zst", "modules.*")
     found = [path for name in names for path in parts.modules.rglob(name)]
-    return sorted(path for path in found if path.is_file() and not _is_foreign(path.relative_to(parts.modules)))
+    return sorted(
+        path for path in found if path.is_file() and not _is_foreign(path.relative_to(parts.modules))
+    )
 
 
 def _is_foreign(path: Path) -> bool:
@@ -132,9 +137,13 @@ def _find_release(place: Path, given: str) -> Path:
     """The folder named by a release: the given one, or the only one in its lib/modules."""
     if (place / "modules.order").exists() or (place / "kernel").is_dir():
         return place
-    found = [path for top in ("lib/modules", "usr/lib/modules", ".") for path in (place / top).glob("*/kernel")]
+    found = [
+        path for top in ("lib/modules", "usr/lib/modules", ".") for path in (place / top).glob("*/kernel")
+    ]
     if len({path.resolve() for path in found}) != 1:
-        what = "has modules of several kernels" if found else "has no modules: expected DIR/lib/modules/RELEASE"
+        what = (
+            "has modules of several kernels" if found else "has no modules: expected DIR/lib/modules/RELEASE"
+        )
         raise UsageError(what, where=f"MODULES={given}")
     return found[0].parent
 
@@ -145,7 +154,9 @@ def _find_in_build(folder: Path) -> _Parts:
     if image := next((folder / name for name in names if (folder / name).is_file()), None):
         has_modules = (folder / "modules.order").exists()
         return _Parts(image, folder / ".config", folder if has_modules else None, is_build=True)
-    raise UsageError(f"has no image; looked for {', '.join(names)}", where=str(folder), hint=f"make -C {folder}")
+    raise UsageError(
+        f"has no image; looked for {', '.join(names)}", where=str(folder), hint=f"make -C {folder}"
+    )
 
 
 def _find_beside(image: Path) -> _Parts:
@@ -251,8 +262,8 @@ def _choose_config(image: ImageFile, parts: _Parts) -> str:
         return image.config or beside
     own, given = set(_list_settings(image.config)), set(_list_settings(beside))
     if changed := sorted(given - own):
-        what = f"is not the config of {parts.image.name}: {len(changed)} symbol(s) differ, {changed[0]} is not its"
-        raise UsageError(what, where=str(parts.config))
+        what = f"is not the config of {parts.image.name}: {len(changed)} symbol(s) differ"
+        raise UsageError(what, where=str(parts.config), hint=f"the image does not have {changed[0]}")
     return image.config
 
 
@@ -296,7 +307,9 @@ def _check_drivers(image: ImageFile, config: str, modules: Path, parts: _Parts) 
     if modular and values.get("BLK_DEV_INITRD") != "y":
         lacking.append("BLK_DEV_INITRD")
     if lacking:
-        raise UsageError(f"cannot be a guest: it was built without {', '.join(lacking)}", where=str(parts.image))
+        raise UsageError(
+            f"cannot be a guest: it was built without {', '.join(lacking)}", where=str(parts.image)
+        )
 
 
 def read_values(config: str) -> dict[str, str]:
@@ -334,29 +347,25 @@ def fetch_debian_image(
     """The image of a version, or of the newest one when it was first asked for (again with ``redo``)."""
     if not redo and (known := find_debian_image(tree, store)):
         return known
-    version = tree.version
-    for max_age_s in (0.0,) if redo and not version else (debian.FRESH_S, debian.CURRENT_S):
+    for max_age_s in (0.0,) if redo and not tree.version else (debian.FRESH_S, debian.CURRENT_S):
         offers, errors = find_image_offers(tree, store, max_age_s=max_age_s)
-        offer = next((one for one in offers if version in ("", one.version)), None)
         try:
-            if not offer:
-                raise _explain_missing(tree, offers, errors)
-            place = store.publish(
-                KIND, _make_debian_id(tree, offer.version), lambda draft: _download(draft, tree, offer, store, progress)
-            )
+            offer = _choose_offer(tree, offers, errors)
+            fill = functools.partial(_download, tree=tree, offer=offer, store=store, progress=progress)
+            place = store.publish(KIND, _make_debian_id(tree, offer.version), fill)
             break
         except (debian.UnavailableError, UsageError):
             if max_age_s != debian.FRESH_S:
                 raise
     for error in errors.values():
         progress.note(f"{tree.name}: {error.what}")
-    if not version:
+    if not tree.version:
         write_atomic(_newest(tree, store), offer.version)
     return _make_source(tree.name, place)
 
 
 def find_debian_image(tree: DebianImageTree, store: Store) -> Source | None:
-    """The image, if it is in the store; of a tree without version the one that was newest when it was fetched."""
+    """The image, if it is in the store; without a version, the one that was newest when it was fetched."""
     newest = _newest(tree, store)
     version = tree.version or (newest.read_text() if newest.exists() else "")
     if not version or not store.path(KIND, _make_debian_id(tree, version)).is_dir():
@@ -430,19 +439,21 @@ def _find_debian_release(package: str, suffix: str) -> str:
     return "" if release == rest or _OTHER.fullmatch(release) else release
 
 
-def _explain_missing(
-    tree: DebianImageTree, offers: Iterable[ImageOffer], errors: dict[str, InfraError]
-) -> InfraError | UsageError:
-    known = [offer.version for offer in offers]
+def _choose_offer(
+    tree: DebianImageTree, offers: Sequence[ImageOffer], errors: Mapping[str, InfraError]
+) -> ImageOffer:
+    """The version of the tree, or the newest one; raises an error that says what there is."""
+    if offer := next((one for one in offers if tree.version in ("", one.version)), None):
+        return offer
     if errors:
         error = next(iter(errors.values()))
-        return InfraError(f"{tree.name} cannot be looked up: {error.what}", where=tree.name, hint=error.hint)
-    if not known:
+        raise InfraError(f"{tree.name} cannot be looked up: {error.what}", where=tree.name, hint=error.hint)
+    if not offers:
         suites = ", ".join(tree.suites)
-        return debian.UnavailableError(f"the mirror has no such image in {suites}", where=tree.name)
-    nearest = sorted(known, key=lambda one: _measure_distance(one, tree.version))[:5]
+        raise debian.UnavailableError(f"the mirror has no such image in {suites}", where=tree.name)
+    nearest = sorted((o.version for o in offers), key=lambda one: _measure_distance(one, tree.version))
     what = f"the mirror has no image of version {tree.version} for {tree.arch}"
-    return UsageError(what, where="KERNEL", hint=f"the nearest ones: {', '.join(nearest)}")
+    raise UsageError(what, where="KERNEL", hint=f"the nearest ones: {', '.join(nearest[:5])}")
 
 
 def _measure_distance(one: str, other: str) -> list[int]:
@@ -451,7 +462,9 @@ def _measure_distance(one: str, other: str) -> list[int]:
     return [abs(a - b) for a, b in zip(first, second, strict=False)]
 
 
-def _download(draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Store, progress: Progress) -> None:
+def _download(
+    draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Store, progress: Progress
+) -> None:
     store.check_space(_NEEDED_MIB, "a kernel image")
     progress.stage("source", f"{offer.packages[0]} {offer.version} from {offer.suites[0]}")
     with store.own_scratch("image") as scratch:
@@ -461,4 +474,11 @@ def _download(draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Stor
         ]
         parts = _unpack_packages(found, scratch / "unpacked")
         package = (tree.arch, tree.flavour, offer.version)
-        _fill(draft, parts, f"{offer.packages[0]}_{offer.version}", progress, package=package, suites=offer.suites)
+        _fill(
+            draft,
+            parts,
+            f"{offer.packages[0]}_{offer.version}",
+            progress,
+            package=package,
+            suites=offer.suites,
+        )

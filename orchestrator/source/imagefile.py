@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from orchestrator.errors import UsageError
 from orchestrator.process import command
@@ -73,7 +73,9 @@ def read_image(path: Path) -> ImageFile:
         raise UsageError(str(error) or "is truncated", where=str(path)) from None
     packed = _IKCONFIG.search(kernel)
     config = zlib.decompressobj(31).decompress(packed[1]).decode(errors="replace") if packed else ""
-    return ImageFile(arch, banner[1].decode(errors="replace"), banner[0].decode(errors="replace"), boots, config)
+    return ImageFile(
+        arch, banner[1].decode(errors="replace"), banner[0].decode(errors="replace"), boots, config
+    )
 
 
 def _open(data: bytes, depth: int = 0) -> tuple[str, bytes, bytes]:
@@ -143,9 +145,15 @@ def _call(program: str, *before_target: str) -> Callable[[bytes], bytes]:
     return unpack_by_program
 
 
-def _run(unpacker: Any, data: bytes) -> bytes:
+class _Unpacker(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _run(unpacker: _Unpacker, data: bytes) -> bytes:
     """Decompress the first stream in some data."""
-    plain: bytes = unpacker.decompress(data)
+    plain = unpacker.decompress(data)
     if not unpacker.eof:
         raise ValueError("is truncated: its compressed data does not end")
     return plain

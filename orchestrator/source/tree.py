@@ -220,7 +220,8 @@ def load_trees(file: Path) -> dict[str, Tree]:
 
 _KINDS = (
     "expected {git: [URL, MIRROR...], ref: REF} (with commit: to select one of its history), "
-    "{debian: PACKAGE, suite: SUITE...}, {debian-image: SERIES, suite: SUITE...} (with flavour:), {tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
+    "{debian: PACKAGE, suite: SUITE...}, {debian-image: SERIES, suite: SUITE...} (with flavour:), "
+    "{tarball: URL, sha256: DIGEST} (with keyring: and sign:) or "
     "{dir: PATH}"
 )
 

@@ -40,9 +40,7 @@ def list_versions(
     return DebianVersions({tree.name: read_versions(tree, store) for tree in trees}, errors)
 
 
-def find_versions(
-    tree: DebianTree | DebianImageTree, wanted: Sequence[str], store: Store
-) -> DebianVersions:
+def find_versions(tree: DebianTree | DebianImageTree, wanted: Sequence[str], store: Store) -> DebianVersions:
     """The versions of a tree; the lists are updated if ``wanted`` versions are missing."""
     found = list_versions([tree], store)
     if all(complete_version(word, found.trees[tree.name]) for word in wanted):
@@ -67,7 +65,7 @@ def read_versions(tree: DebianTree | DebianImageTree, store: Store) -> tuple[Deb
 
 
 def complete_version(word: str, versions: Iterable[DebianVersion]) -> str:
-    """The version that a word means: itself, or as ``6.1.170`` the newest package of it; empty if there is none."""
+    """The version that a word means: itself, or for ``6.1.170`` the newest package of it; empty for none."""
     known = [version.version for version in versions]
     if word in known:
         return word
