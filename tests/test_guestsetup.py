@@ -49,7 +49,7 @@ from tests.conftest import ROOT, QuietProgress
 
 PLAIN = "cpus: 2\nmemory: 1G\n"
 PLAIN_SHAPE = GuestShape(2, 1024)
-FRAGMENTS = load_declarations(ROOT).fragments
+DECLARED = load_declarations(ROOT)
 
 
 def read(tmp_path: Path, text: str) -> Declared:
@@ -223,7 +223,7 @@ def test_fragments_that_the_guest_needs_are_named(tmp_path: Path) -> None:
     """Where the row says it; and of ARCH= and CONFIG= what they take away."""
     (tmp_path / "matrix.yaml").write_text(ROW)
     (row,) = load_matrix(tmp_path / "matrix.yaml").values()
-    found = list(plan.check_machine(row, FRAGMENTS))
+    found = list(plan.check_machine(row, DECLARED))
     assert [(error.where.rpartition("/")[2], error.what, error.hint) for error in found] == [
         (
             "matrix.yaml:10: rows[0].guest.swap",
@@ -237,9 +237,9 @@ def test_fragments_that_the_guest_needs_are_named(tmp_path: Path) -> None:
         ),
     ]
     well = replace(row, kconfig=(*row.kconfig, "raid5-swap", "hugetlbfs"))
-    assert not list(plan.check_machine(well, FRAGMENTS))
+    assert not list(plan.check_machine(well, DECLARED))
     # a later fragment takes it away again
-    (error,) = plan.check_machine(replace(well, kconfig=(*well.kconfig, "noswap")), FRAGMENTS)
+    (error,) = plan.check_machine(replace(well, kconfig=(*well.kconfig, "noswap")), DECLARED)
     assert "needs SWAP" in error.what
 
 

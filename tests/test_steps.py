@@ -476,16 +476,17 @@ def test_an_expectation_and_a_known_issue_hold_until_the_end_of_their_day(
     ]
 
 
-def test_reasons_to_leave_a_job_out() -> None:
+def test_reasons_to_leave_a_job_out(tmp_path: Path, store: Store, progress: QuietProgress) -> None:
+    place = Workspace(tmp_path, store, progress)
     young = replace(PLAIN, series=Series("young", when=Condition.parse("kernel>=5.15")))
-    assert find_reason_left_out(PLAIN, BASE) == ""
-    reason = find_reason_left_out(young, BASE)
+    assert find_reason_left_out(PLAIN, BASE, place) == ""
+    reason = find_reason_left_out(young, BASE, place)
     assert reason == "series young is for kernel>=5.15, debian-5.10 is 5.10.226"
     # the host that built it decided by its own version of the tree
     built = Prebuilt("demo", "plain", "young", BASE, left_out="as it was there")
-    assert find_reason_left_out(replace(young, built=built), BASE) == "as it was there"
-    assert find_reason_left_out(replace(young, built=replace(built, left_out="")), BASE) == ""
+    assert find_reason_left_out(replace(young, built=built), BASE, place) == "as it was there"
+    assert find_reason_left_out(replace(young, built=replace(built, left_out="")), BASE, place) == ""
     # what cannot be booted here is left out whatever the series
     foreign = replace(young, row=replace(ROW, arch="aarch64"), boot="vng", built=built)
-    assert "BOOT=vng works only for x86_64 on x86_64" in find_reason_left_out(foreign, BASE)
-    assert find_reason_left_out(replace(foreign, boot="qemu", built=None), BASE) == reason
+    assert "BOOT=vng works only for x86_64 on x86_64" in find_reason_left_out(foreign, BASE, place)
+    assert find_reason_left_out(replace(foreign, boot="qemu", built=None), BASE, place) == reason

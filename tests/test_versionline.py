@@ -258,7 +258,7 @@ def test_the_mirror_s_trouble_ends_it_and_it_goes_on_later(bench: Bench) -> None
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({"good": "5.10.1-1"}, ["GOOD: there is no version 5.10.1-1 of linux-source-5.10"]),
+        ({"good": "5.10.1-1"}, ["GOOD: there is no version 5.10.1-1 of fake-5.10"]),
         (
             {"good": "5.10.1-1", "bad": "5.10.2-1"},
             ["GOOD: there is no version 5.10.1-1", "BAD: there is no version 5.10.2-1"],

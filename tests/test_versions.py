@@ -26,7 +26,7 @@ from tests.schema import read_product
 
 PACKAGE = FAKE_TREE.package
 SUITES = (
-    "bookworm", "bookworm-backports", "bookworm-security", "bullseye-security", "experimental", "sid",
+    "bookworm", "bookworm-backports", "bookworm-security", "bullseye-security", "experimental", "forky", "sid",
     "trixie", "trixie-backports", "trixie-security",
 )  # fmt: skip
 
@@ -304,7 +304,7 @@ def project(offered: Mirror, tmp_path: Path) -> Path:
 
 def test_trees_are_listed_without_the_mirror(project: Path, offered: Mirror) -> None:
     done = cowbell("list", "trees", cwd=project)
-    assert f"fake-5.10        {PACKAGE} from bullseye-security, bookworm\n" in done.stdout, done.stdout
+    assert f"fake-5.10             {PACKAGE} from bullseye-security, bookworm\n" in done.stdout, done.stdout
     assert "fake-5.10" in read_product(cowbell("list", "trees", "--json", cwd=project).stdout)["names"]
     assert offered.asked == []
 

@@ -36,6 +36,7 @@ _CONSOLES = {
 }
 # which packages a release consists of, in the order in which they appeared
 _PARTS = ("image", "binary", "modules", "base")
+_PACKAGE = re.compile(rf"linux-(?:{'|'.join(_PARTS)})-\d")
 _SUFFIXES = {"cloud": "-cloud-{arch}", "generic": "-{arch}"}
 # flavours and meta packages whose names end as the generic ones do
 _OTHER = re.compile(r".*-(?:cloud|rt|16k)|(?!\d).*")
@@ -410,10 +411,10 @@ def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, 
     packages: dict[str, dict[str, list[str]]] = {}
     suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)
     for suite in tree.suites:
-        for package, version in _list_packages(store, suite, suffix, debian.read_age(store, suite)):
-            if not _is_of(tree, version):
-                continue
+        for package, version in _list_packages(store, suite, debian.read_age(store, suite)):
             release = _find_debian_release(package, suffix)
+            if not release or not _is_of(tree, version):
+                continue
             packages.setdefault(version, {}).setdefault(release, []).append(package)
             suites.setdefault(version, []).append(suite)
     found = []
@@ -426,10 +427,10 @@ def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, 
 
 
 @functools.lru_cache
-def _list_packages(store: Store, suite: str, suffix: str, _updated: float) -> list[tuple[str, str]]:
-    """The packages of a flavour and their versions, from lists that were updated at that time."""
-    names = [name for part in _PARTS for name in debian.list_names(store, f"linux-{part}-", suite)]
-    return debian.list_versions(store, [name for name in names if _find_debian_release(name, suffix)], suite)
+def _list_packages(store: Store, suite: str, _updated: float) -> list[tuple[str, str]]:
+    """The packages of kernel images and their versions, from lists that were updated at that time."""
+    names = [name for name in debian.list_names(store, "linux-", suite) if _PACKAGE.match(name)]
+    return debian.list_versions(store, names, suite)
 
 
 def _find_debian_release(package: str, suffix: str) -> str:
