@@ -291,7 +291,7 @@ class Bisection:
         return replace(step, answer=answer, reason=reason, rates=rates, stage=stage)
 
     def _build(self, job: Job) -> tuple[str, StageFailure | None]:
-        """The image id, or the failure; neither for a job that is left out."""
+        """The id of the image and its command line, or the failure; neither for a job that is left out."""
         failures: list[StageFailure] = []
         images: list[Path] = []
         try:
@@ -307,10 +307,12 @@ class Bisection:
                 for error in group.exceptions
                 if isinstance(error, UsageError | UnavailableError)
             ]
-        return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
+        appends = [self._line.declared.fragments[name].append for name in job.row.kconfig]
+        image_id = make_id(find_image_id(images[0].parent), appends) if images else ""
+        return image_id, failures[0] if failures else None
 
     def _find_twin(self, image_id: str) -> BisectStep | None:
-        """An earlier step with the same image and an answer."""
+        """An earlier step with the same image and command line, and an answer."""
         known = (step for step in self._steps if image_id and step.image_id == image_id)
         return next((step for step in known if step.answer is not Answer.SKIP), None)
 
@@ -337,11 +339,13 @@ class Bisection:
 
 
 def find_image_id(folder: Path) -> str:
-    """The content id of a built kernel: vmlinux and modules."""
+    """The content id of a built kernel: vmlinux and all that is installed for its modules."""
     build = json.loads((folder / "build.json").read_text())
+    # whatever their names: a config may compress modules
     modules = {
         str(path.relative_to(folder)): path
         for name in ("modules", "guest-modules")
-        for path in sorted((folder / name).rglob("*.ko"))
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
     }
     return make_id(build["vmlinux_sha256"], make_tree_id(modules))
