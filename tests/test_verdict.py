@@ -27,6 +27,20 @@ def test_a_broken_test_says_that_it_failed() -> None:
     assert verdict.reason == "plan says 2, got 1 results; failed: odirect.rd-mprotect"
 
 
+@pytest.mark.parametrize(
+    ("added", "named"),
+    [("ok 3\n", "3"), ("ok 3 other\n", "other"), ("not ok 3 other # SKIP no swap\n", "other")],
+)
+def test_an_undeclared_result_is_no_test_of_its_own(added: str, named: str) -> None:
+    """Each declared subtest is BROKEN and says why; one that failed still says so."""
+    stdout = PAIR.replace("1..2", "1..3").replace("ok 2", "not ok 2") + added
+    verdicts = judge(replace(PAIRED, stdout=stdout, exit_status=1))
+    assert [verdict.name for verdict in verdicts] == list(NAMES)
+    assert {verdict.status for verdict in verdicts} == {Status.BROKEN}
+    reason = f"it does not declare: {named}"
+    assert [verdict.reason for verdict in verdicts] == [reason, f"{reason}; failed: {NAMES[1]}"]
+
+
 def status_of(result: TrialResult) -> Status:
     (status,) = {verdict.status for verdict in judge(result)}
     return status

@@ -54,21 +54,23 @@ class Finding:
 def judge_result(
     result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
-    """A finding for each declared subtest, and one for each undeclared result."""
+    """A finding for each declared subtest. All are BROKEN if the test reports any other result."""
     if not subtests:
         yield from _judge_selftest(result, known)
         return
     stream = parse_ktap(result.stdout)
     leaves = dict(stream.flatten())
     override = _find_override(result, known)
-    problems = "; ".join(stream.problems)
+    undeclared = _join([name for name in leaves if name not in subtests])
+    told = [f"it does not declare: {undeclared}"] if undeclared else []
+    problems = "; ".join((*stream.problems, *told))
     evidence = (result.stdout + result.stderr)[-2000:]
     all_ok = all(leaf.ok for leaf in leaves.values())
     for name in subtests:
-        leaf = leaves.pop(name, None)
+        leaf = leaves.get(name)
         if override and (leaf is None or leaf.status is not Status.SKIP):
             yield replace(override, name=name)
-        elif leaf is None or not stream.is_complete:
+        elif leaf is None or problems:
             failed = _name_failed([(name, leaf)] if leaf else [])
             reason = f"{_find_oom(result)}{problems or 'no result line'}{failed}"
             yield Finding(name, Status.BROKEN, reason, evidence)
@@ -86,8 +88,6 @@ def judge_result(
                 status = Status.BROKEN
                 reason += f", for {result.waited_s:.0f} s of which the host gave the guest no CPU"
             yield Finding(name, status, reason, "\n".join(leaf.diagnostics), leaf.rate)
-    for name in leaves:
-        yield Finding(name, Status.BROKEN, f"{result.test} does not declare this subtest", evidence)
 
 
 def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
@@ -125,8 +125,12 @@ def _name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:
         for name, leaf in named
         if leaf.status is Status.FAIL
     ]
+    return f"; failed: {_join(texts)}" if texts else ""
+
+
+def _join(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
-    return f"; failed: {', '.join(texts[:_MAX_NAMED])}{more}" if texts else ""
+    return ", ".join(texts[:_MAX_NAMED]) + more
 
 
 def _name_leaves(test: str, stream: Ktap) -> list[tuple[str, KtapResult]]:
