@@ -311,6 +311,28 @@ def test_revs_that_are_not_there(ground: Ground) -> None:
     assert [str(error).split(": ")[1] for error in group.value.exceptions] == ["has no v1", "has no v2"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("GOOD=main~1", "BAD=main~1"), "GOOD, BAD: are the same commit"),
+        (("GOOD=main", "BAD=main~2"), "GOOD, BAD: are in the wrong order: main~2 is older than main"),
+        (
+            ("GOOD=main~2", "BAD=main", "FIND=fix"),
+            "GOOD, BAD: are in the wrong order: main~2 is older than main",
+        ),
+        (("GOOD=main~2", "BAD=main", "PATHS=kernel/none.c"), "PATHS: no commit between GOOD and BAD touches"),
+    ],
+)
+def test_ends_without_a_commit_between_them_are_a_usage_error(
+    ground: Ground, words: tuple[str, ...], told: str
+) -> None:
+    """Also in a dry run."""
+    row = ("ROW=demo", "TESTS=odirect.rd-mprotect", f"KERNEL={ground.path}")
+    done = cowbell("-n", "bisect", *row, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
 # --- not twice
 
 
@@ -568,6 +590,9 @@ def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     found = line.make_series_line(job, DECLARED, ground.place)
     last = found.make_job(found.new).series.patches
     assert [patch.name for patch in last] == [series.patches[0].name, series.patches[2].name]
+    job = replace(job, series=replace(series, patches=(other,)))
+    with pytest.raises(UsageError, match="three has no patch for linux"):
+        line.make_series_line(job, DECLARED, ground.place)
 
 
 def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:

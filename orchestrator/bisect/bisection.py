@@ -67,7 +67,7 @@ def make_bisection_id(request: BisectRequest, job: Job) -> str:
 
 
 class Bisection:
-    """One bisection; see ``run``."""
+    """One bisection; see ``run``. Raises ``UsageError`` if no commit in between touches the paths."""
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class Bisection:
         redo: bool = False,
     ) -> None:
         self._request, self._line = request, request.line
+        if not self._line.count(request.paths):
+            raise UsageError("no commit between GOOD and BAD touches these paths", where="PATHS")
         self._place, self._accel, self._command = place, accel, command
         self.folder = place.store.path("bisects", make_bisection_id(request, job))
         self._steps: list[BisectStep] = []
