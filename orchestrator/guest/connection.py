@@ -245,11 +245,33 @@ class Guest:
             status = channel.recv_exit_status()
         return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
+    def has_panicked(self) -> bool:
+        """Whether the kernel has panicked, where the console says so: it runs no program any more.
+
+        A program can write the same message to the kernel log. A guest that panicked has ``PANIC_S`` to end.
+        """
+        serial, said_at = self.channels.serial, self.channels.serial.panicked_at
+        if said_at is None:
+            return False
+        while not self.has_ended and not self._is_panic_over(said_at):
+            time.sleep(_POLL_S)
+        # asked once for each message
+        serial.panicked_at = None
+        try:
+            self.run(":", self.deadline(PANIC_S))
+        except GuestGone:
+            serial.panicked_at = said_at
+            return True
+        return False
+
+    def _is_panic_over(self, said_at: float) -> bool:
+        return time.monotonic() - said_at > PANIC_S * self.machine.time_scale
+
     def _find_reason(self, channel: "paramiko.Channel", deadline: Deadline) -> "GoneReason | None":
-        panicked_at = self.channels.serial.panicked_at
+        said_at = self.channels.serial.panicked_at
         if self.has_ended:
             return GoneReason.END
-        if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
+        if said_at is not None and self._is_panic_over(said_at) and self.has_panicked():
             return GoneReason.PANIC
         if self.channels.serial.dropped:
             return GoneReason.FLOOD

@@ -54,10 +54,19 @@ class Finding:
 def judge_result(
     result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
+    """A finding for each declared subtest, or for each result of a test that declares none."""
+    found = _judge_declared(result, subtests, known) if subtests else _judge_selftest(result, known)
+    for finding in found:
+        if result.unusable and finding.status is Status.PASS:
+            reason = f"its guest could not be used afterwards: {result.unusable}"
+            finding = replace(finding, status=Status.BROKEN, reason=reason)
+        yield finding
+
+
+def _judge_declared(
+    result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
+) -> Iterator[Finding]:
     """A finding for each declared subtest. All are BROKEN if the test reports any other result."""
-    if not subtests:
-        yield from _judge_selftest(result, known)
-        return
     stream = parse_ktap(result.stdout)
     leaves = dict(stream.flatten())
     override = _find_override(result, known)
@@ -194,16 +203,27 @@ def _name_faults(faults: Sequence[Splat]) -> str:
 def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | None:
     """The finding that overrides the test's own results: a splat, a lost guest, taint, a missing log."""
     log = parse_console(result.console)
-    end = max((m.line_number for m in log.markers if m.action == "end"), default=log.lines)
+    ends = [marker.line_number for marker in log.markers if marker.action == "end"]
+    end = max(ends, default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
     shown = f"{core}{result.console[-4000:]}\n{result.said[-4000:]}"
     faults, ignored = _split_faults(log, known)
+    # a kernel that has panicked does not run the test to its end
+    forged = [
+        splat
+        for splat in faults
+        if splat.kind is SplatKind.PANIC and ends and splat.line_number < end and result.ended is Ended.EXIT
+    ]
+    faults = [splat for splat in faults if splat not in forged]
     if faults:
         titles = _name_faults(faults)
         if all(splat.line_number > end for splat in faults):
             titles += " (after the end of the test)"
         excerpts = "\n".join({splat.fingerprint: splat.excerpt for splat in reversed(faults)}.values())[:8000]
         return Finding("", Status.CRASH, titles, core + excerpts, fingerprint=faults[0].fingerprint)
+    if forged:
+        reason = f"a program wrote to the kernel log, which goes on after it: {_name_faults(forged)}"
+        return Finding("", Status.BROKEN, reason, shown)
     if log.panic:
         return Finding("", Status.CRASH, log.panic, shown)
     if result.ended is not Ended.EXIT:

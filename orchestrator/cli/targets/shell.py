@@ -45,7 +45,6 @@ TARGETS = (
         (
             ("cowbell shell ROW=demo SERIES=none", "the plain kernel, with the tests in PATH"),
             ("echo 'uname -r' | cowbell shell SERIES=none", "run commands; exit with their status"),
-            ("git bisect run sh -c 'cowbell shell KERNEL=. < check.sh'", "bisect with a script of your own"),
         ),
         variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "BUILT"),
         extra_options=PARALLEL,
