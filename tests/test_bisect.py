@@ -87,7 +87,8 @@ def commits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Ground:
     """Fake kernels by commit: the results of each trial, and a log of all builds and runs."""
 
-    def __init__(self, commits: Sequence[str], place: Workspace) -> None:
+    def __init__(self, commits: Sequence[str], place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
         self.path, self.commits, self.place = commits[-1], list(commits[:-1]), place
         self.test = DETERMINISTIC
         self.first = 13
@@ -175,7 +176,7 @@ def ground(
     progress: QuietProgress,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Ground:
-    ground = Ground(commits, Workspace(tmp_path, store, progress))
+    ground = Ground(commits, Workspace(tmp_path, store, progress), monkeypatch)
     monkeypatch.setattr(bisection, "build_jobs", ground.build)
     monkeypatch.setattr(bisection, "run_jobs", ground.run)
     return ground
@@ -310,6 +311,28 @@ def test_revs_that_are_not_there(ground: Ground) -> None:
     assert [str(error).split(": ")[1] for error in group.value.exceptions] == ["has no v1", "has no v2"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("GOOD=main~1", "BAD=main~1"), "GOOD, BAD: are the same commit"),
+        (("GOOD=main", "BAD=main~2"), "GOOD, BAD: are in the wrong order: main~2 is older than main"),
+        (
+            ("GOOD=main~2", "BAD=main", "FIND=fix"),
+            "GOOD, BAD: are in the wrong order: main~2 is older than main",
+        ),
+        (("GOOD=main~2", "BAD=main", "PATHS=kernel/none.c"), "PATHS: no commit between GOOD and BAD touches"),
+    ],
+)
+def test_ends_without_a_commit_between_them_are_a_usage_error(
+    ground: Ground, words: tuple[str, ...], told: str
+) -> None:
+    """Also in a dry run."""
+    row = ("ROW=demo", "TESTS=odirect.rd-mprotect", f"KERNEL={ground.path}")
+    done = cowbell("-n", "bisect", *row, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
 # --- not twice
 
 
@@ -326,6 +349,51 @@ def test_the_same_image_is_not_tried_again(ground: Ground) -> None:
         f"run {step.commit[:12]}" for step in outcome.steps if step.role == "again"
     }
     assert not tried_once & set(ground.told)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_image_includes_modules_however_they_are_compressed(ground: Ground, suffix: str) -> None:
+    ground.images = dict.fromkeys(ground.commits, "the same vmlinux")
+    build = ground.build
+
+    def build_modules(jobs: Sequence[Job], declared: Declarations, place: Workspace) -> list[Path]:
+        (image,) = build(jobs, declared, place)
+        commit = ground.find_commit(jobs[0])
+        module = image.parent / "modules/lib/modules/5.10" / f"fuse.ko{suffix}"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("old" if commit in ground.commits[: ground.first] else "new")
+        return [image]
+
+    ground.monkeypatch.setattr(bisection, "build_jobs", build_modules)
+    outcome = ground.bisect()
+    assert outcome.suspects == (ground.commits[ground.first],)
+    assert any(step.same_as for step in outcome.steps)
+
+
+def test_image_on_another_command_line_is_another_step(ground: Ground) -> None:
+    """The symbol changes the image and does no harm, the command line breaks the test."""
+
+    def fragment(name: str, append: str, **symbols: str) -> Fragment:
+        asks = tuple(SymbolRequest(symbol, value, f"{name}:1") for symbol, value in symbols.items())
+        return Fragment(name, name, Condition(), asks, append, frozenset())
+
+    fragments = {"one": fragment("one", "", KSM="n"), "other": fragment("other", "quiet", KSM="y")}
+    job = ground.make_line().make_job(ground.commits[0])
+    config = make_config_line(job, ["one"], ["other"], replace(DECLARED, fragments=fragments), ground.place)
+    symbolic = run_git(config.git_dir, "rev-list", "--reverse", config.new).split()
+    ground.images = dict.fromkeys(ground.commits[1:3], "the same vmlinux")
+    ground.first = 2
+
+    def make_job(commit: str) -> Job:
+        number = symbolic.index(commit)
+        tree = ground.make_line().make_job(ground.commits[number]).tree
+        return replace(config.make_job(commit), tree=tree)
+
+    found = replace(config, make_job=make_job, leave_out=lambda commit: None)
+    question = BisectRequest(DETERMINISTIC.id, DETERMINISTIC, found, Find.BREAK, (), 0.95)
+    outcome = Bisection(question, job, ground.place, "tcg", "cowbell bisect").run()
+    assert outcome.suspects == (symbolic[2],)
+    assert found.describe(symbolic[2]) == "append: - becomes quiet"
 
 
 def test_a_killed_bisection_goes_on(ground: Ground) -> None:
@@ -522,6 +590,9 @@ def test_patches_are_a_line(ground: Ground, make_series: MakeSeries) -> None:
     found = line.make_series_line(job, DECLARED, ground.place)
     last = found.make_job(found.new).series.patches
     assert [patch.name for patch in last] == [series.patches[0].name, series.patches[2].name]
+    job = replace(job, series=replace(series, patches=(other,)))
+    with pytest.raises(UsageError, match="three has no patch for linux"):
+        line.make_series_line(job, DECLARED, ground.place)
 
 
 def test_a_matrix_shows_what_is_not_as_claimed(make_series: MakeSeries) -> None:

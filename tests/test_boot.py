@@ -7,12 +7,14 @@ import errno
 import gzip
 import io
 import os
+import signal
 import socket
 import tarfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import paramiko
@@ -30,9 +32,9 @@ from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES, Arch
-from orchestrator.project.guest import GuestShape
+from orchestrator.project.guest import Disk, GuestShape, Swap
 from orchestrator.store.store import Store
-from tests.conftest import LOGS, QuietProgress, find_processes
+from tests.conftest import LOGS, QuietProgress, find_processes, wait_for
 from tests.kernels import SOURCE
 
 GCC = Toolchain("gcc", (), "gcc 12")
@@ -269,6 +271,35 @@ def test_qemu_that_does_not_answer_is_the_host_s(make_machine: MakeMachine, tmp_
     machine = replace(make_machine("mute\nprint [    0.1] well\nhang\n"), boot_limit_s=0.2)
     with pytest.raises(InfraError, match="monitor did not answer"):
         boot_once(machine, tmp_path / "boot")
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_failed_host_is_noticed_before_the_deadline(
+    make_machine: MakeMachine, tmp_path: Path, stop: bool
+) -> None:
+    failure = "" if stop else "io-error No space left on device\n"
+    machine = replace(make_machine(f"wait\n{failure}hang\n"), boot_limit_s=20)
+
+    def interfere() -> None:
+        wait_for(lambda: find_processes(str(machine.kernel.image)), 60)
+        for pid in find_processes(str(machine.kernel.image)):
+            os.kill(pid, signal.SIGSTOP)
+
+    if stop:
+        threading.Thread(target=interfere, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(InfraError, match="QEMU is stopped" if stop else "No space left on device"):
+        boot_once(machine, tmp_path / "boot")
+    assert time.monotonic() - began < 30
+
+
+def test_host_s_io_errors_never_reach_a_guest(make_machine: MakeMachine) -> None:
+    machine = make_machine("")
+    shape = replace(machine.shape, disks=(Disk(256, 512, "ext4"),), swap=Swap("disk", 64))
+    argv = make_argv(replace(machine, shape=shape), "/bin/qemu", Path("/folder"), 7, 8)
+    drives = [word for option, word in pairwise(argv) if option == "-drive"]
+    assert len(drives) == 4
+    assert all("werror=stop,rerror=stop" in drive for drive in drives)
 
 
 def test_host_out_of_memory(

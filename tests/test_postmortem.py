@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from orchestrator.errors import InfraError
 from orchestrator.guest.connection import Channels, GoneReason, Guest, Keys
+from orchestrator.guest.hostwatch import HostWatch
 from orchestrator.guest.qemu import Machine, count_oom_kills, make_argv
 from orchestrator.guest.qmp import Monitor
 from orchestrator.guest.rootfs import Rootfs
@@ -58,7 +60,10 @@ def make_guest(tmp_path: Path, fakes: Path) -> Iterator[MakeGuest]:
             monitor = stack.enter_context(contextlib.closing(Monitor(ends[2])))
             monitor.connect(Deadline.after(10))
             assert monitor.read_status() == "running"
-            lines = Channels(serial, monitor, port, Keys.make(), count_oom_kills())
+            watch = stack.enter_context(
+                contextlib.closing(HostWatch(process, serial, monitor, tmp_path / "qemu.log"))
+            )
+            lines = Channels(serial, monitor, watch, port, Keys.make(), count_oom_kills())
             return Guest(machine, tmp_path, process, None, 1.0, 0, lines)  # type: ignore[arg-type]
 
         yield make
@@ -105,6 +110,31 @@ def test_stopped_qemu_is_the_host_s(make_guest: MakeGuest) -> None:
     with pytest.raises(InfraError, match="QEMU is stopped"):
         find_ending(guest, GoneReason.TIMEOUT)
     os.kill(guest.process.pid, signal.SIGCONT)
+
+
+def test_stopped_qemu_is_noticed_at_once_and_a_moment_is_not(make_guest: MakeGuest) -> None:
+    guest, disconnected = make_guest("hang\n"), threading.Event()
+    guest.channels.watch.on_failure(disconnected.set)
+    for _ in range(3):
+        os.kill(guest.process.pid, signal.SIGSTOP)
+        wait_for(lambda: command.is_stopped(guest.process))
+        os.kill(guest.process.pid, signal.SIGCONT)
+        assert not disconnected.wait(0.4)
+    guest.channels.watch.check()
+    os.kill(guest.process.pid, signal.SIGSTOP)
+    assert disconnected.wait(5)
+    # whoever waits for an answer of the guest stops waiting, and says why
+    os.kill(guest.process.pid, signal.SIGCONT)
+    with pytest.raises(InfraError, match="QEMU is stopped"):
+        find_ending(guest, GoneReason.CONNECTION)
+
+
+def test_io_error_of_the_host_is_noticed_at_once(make_guest: MakeGuest) -> None:
+    guest, disconnected = make_guest("wait\nio-error Input/output error\nhang\n"), threading.Event()
+    guest.channels.watch.on_failure(disconnected.set)
+    assert disconnected.wait(5)
+    with pytest.raises(InfraError, match="the host's disk is full or failed: write .*: Input/output error"):
+        find_ending(guest, GoneReason.TIMEOUT)
 
 
 def test_unwritable_console_is_an_infrastructure_error(make_guest: MakeGuest) -> None:

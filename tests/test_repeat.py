@@ -11,7 +11,7 @@ from orchestrator.report.page import render_html
 from orchestrator.report.report import Judged, list_explanations
 from orchestrator.result.record import JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.result.repeat import AUTO, Repeat
-from orchestrator.result.stored import forget_results, keep_result
+from orchestrator.result.stored import find_results, keep_result
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from tests.conftest import cowbell
@@ -35,37 +35,42 @@ def test_a_counted_test_is_run_that_often() -> None:
 
 
 @pytest.mark.parametrize("name", [GOOD.test, "selftests/mm/cow"])
-def test_what_is_to_be_run_again_is_forgotten(tmp_path: Path, name: str) -> None:
+def test_a_new_result_replaces_all_trials_of_an_earlier_run(tmp_path: Path, name: str) -> None:
     """Also of the kernel's own tests, whose names have a folder; another machine's result is not ours."""
     test = replace(DETERMINISTIC, id=name)
+    stdout = GOOD.stdout.replace(GOOD.test, name)
+    result = replace(GOOD, test=name, content_id="0" * 16, stdout=stdout)
+    result = replace(result, console=GOOD.console.replace(GOOD.test, name))
     for trial in range(1, 12):
-        keep_result(tmp_path, replace(GOOD, test=name, content_id="0" * 16, trial=trial))
+        keep_result(tmp_path, replace(result, trial=trial, host="before"))
     theirs = tmp_path / f"{name}.{'0' * 12}.{'f' * 12}.json"
     theirs.write_text("{}")
-    assert len(list(tmp_path.rglob("*.json"))) == 12
-    forget_results(tmp_path, test, "0" * 16)
-    assert list(tmp_path.rglob("*.json")) == [theirs]
+    assert len(find_results(tmp_path, test, "0" * 16, ())) == 11
+    keep_result(tmp_path, replace(result, host="now"))
+    (found,) = find_results(tmp_path, test, "0" * 16, ())
+    assert found.host == "now"
+    assert theirs.exists()
 
 
-def test_a_kill_while_they_are_forgotten_leaves_the_first_ones(
+def test_a_kill_while_a_result_is_replaced_mixes_no_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second one that stayed would be taken for the new first one's successor."""
-    for trial in (1, 2, 3):
-        keep_result(tmp_path, replace(GOOD, trial=trial))
-    paths = sorted(tmp_path.glob("*.json"), key=lambda path: path.name.count("."))
+    old = [replace(GOOD, trial=trial) for trial in (1, 2, 3)]
+    for result in old:
+        keep_result(tmp_path, result)
     unlink, gone = Path.unlink, list[Path]()
 
-    def unlink_two(path: Path) -> None:
-        if len(gone) == 2:
+    def unlink_one(path: Path) -> None:
+        if gone:
             raise KeyboardInterrupt
         gone.append(path)
         unlink(path)
 
-    monkeypatch.setattr(Path, "unlink", unlink_two)
+    monkeypatch.setattr(Path, "unlink", unlink_one)
     with pytest.raises(KeyboardInterrupt):
-        forget_results(tmp_path, DETERMINISTIC, GOOD.content_id)
-    assert list(tmp_path.glob("*.json")) == paths[:1]
+        keep_result(tmp_path, replace(GOOD, host="now"))
+    assert find_results(tmp_path, DETERMINISTIC, GOOD.content_id, ()) == old[:2]
 
 
 def test_auto_runs_what_is_deterministic_once() -> None:

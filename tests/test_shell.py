@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """cowbell shell: which kernel, on a terminal and without one, and nothing left when it ends."""
 
+import io
 import os
 import pty
 import select
@@ -11,13 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.cli.shell import choose_job
-from orchestrator.errors import UsageError
+from orchestrator import pipeline
+from orchestrator.cli import shell
+from orchestrator.cli.main import main
+from orchestrator.cli.shell import Session, choose_job
+from orchestrator.errors import StageFailure, UsageError
+from orchestrator.guest.qemu import QemuKilled
 from orchestrator.plan.plan import Request, make_plan
-from tests.conftest import ROOT, find_processes, wait_for
+from tests.conftest import ROOT, cowbell, find_processes, wait_for
 from tests.samples import DECLARED
 
 WORDS = [sys.executable, "-m", "orchestrator", "shell", "ROW=demo", "SERIES=none", "ACCEL=tcg"]
@@ -61,8 +67,58 @@ def test_plan_chooses_qemu_or_vng(boot: str, kconfig: tuple[str, ...], came: str
 
 def test_shell_is_done_alone() -> None:
     done = subprocess.run([*WORDS, "test"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 128
     assert "shell: cannot be combined" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Session(0, ()), 0),
+        (Session(1, ("WARNING at mm/memory.c:1",)), 1),
+        (Session(124, ()), 124),
+        # a script that skips the commit
+        (Session(125, ()), 125),
+        # no such program, a signal
+        (Session(127, ()), 127),
+        (Session(139, ()), 127),
+        (StageFailure("source", "left out: the series is for others"), 125),
+        (StageFailure("build", "the kernel does not build"), 125),
+        (StageFailure("boot", "Kernel panic - not syncing: VFS"), 125),
+        (StageFailure("shell", "Kernel panic - not syncing: sysrq triggered crash"), 126),
+        (UsageError("there is no kernel /nowhere", where="KERNEL"), 128),
+        (QemuKilled("QEMU was killed"), 129),
+        (ZeroDivisionError("a bug"), 129),
+    ],
+)
+def test_exit_status_for_git_bisect_run(
+    monkeypatch: pytest.MonkeyPatch, outcome: Session | Exception, status: int
+) -> None:
+    """git takes 1 to 124, 126 and 127 for bad, 125 for a skip, and stops at 128 and above."""
+
+    @contextmanager
+    def open_guest(*_: object) -> Iterator[SimpleNamespace]:
+        if isinstance(outcome, Exception) and getattr(outcome, "stage", "") != "shell":
+            raise outcome
+        yield SimpleNamespace(console="console.log")
+
+    def run_shell(guest: object) -> Session:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(pipeline, "open_guest", open_guest)
+    monkeypatch.setattr(shell, "run_shell", run_shell)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(SystemExit) as ended:
+        main(["shell", "ROW=demo", "SERIES=none"])
+    assert ended.value.code == status
+
+
+def test_a_tree_that_does_not_exist_stops_git() -> None:
+    done = cowbell("shell", "KERNEL=/nowhere", "SERIES=none")
+    assert done.returncode == 128
+    assert "/nowhere" in done.stderr
 
 
 def find_guests(store: Path) -> list[int]:
@@ -100,7 +156,7 @@ def test_commands_from_a_file(kernel_store_root: Path, setup_kconfig: tuple[str,
 @pytest.mark.kernel
 def test_guest_that_dies_is_told(kernel_store_root: Path) -> None:
     done = run_script(kernel_store_root, "echo c > /proc/sysrq-trigger; sleep 100\n")
-    assert done.returncode == 1
+    assert done.returncode == 126
     assert "sysrq triggered crash" in done.stderr
     complained = "echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 do_wp_page+0x1/0x2' > /dev/kmsg\n"
     done = run_script(kernel_store_root, complained)

@@ -35,6 +35,7 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.knownissues import KnownIssue
 from orchestrator.project.matrix import Expectation, Variant
 from orchestrator.result.record import Expected, Known, TrialResult
+from orchestrator.result.stored import keep_result
 from orchestrator.run.runner import Program
 from orchestrator.source.repository import Source
 from orchestrator.source.series import Series
@@ -179,7 +180,9 @@ def project(
     ) -> Iterator[TrialResult]:
         project.tested.touch()
         for program in programs:
-            yield replace(GOOD, content_id=program.program_id)
+            result = replace(GOOD, content_id=program.program_id)
+            keep_result(folder, result)
+            yield result
 
     for module in (steps, pipeline):
         monkeypatch.setattr(module, "perform", lambda listed: perform(note(listed)))

@@ -124,6 +124,17 @@ FAULTS = {
         "crash",
         "Kernel panic - not syncing: sysrq triggered crash",
     ),
+    "panic-forged": (
+        'system("echo Kernel panic - not syncing: forged > /dev/kmsg"); gt_pass("lied");',
+        "broken",
+        "a program wrote to the kernel log, which goes on after it: Kernel panic - not syncing: forged",
+    ),
+    "panic-forged-long": (
+        'system("echo Kernel panic - not syncing: forged > /dev/kmsg; sleep 12"); gt_pass("lied");',
+        "broken",
+        "a program wrote to the kernel log, which goes on after it: Kernel panic - not syncing: forged",
+    ),
+    "panic-not": ('gt_pass("in the guest of the forged ones");', "pass", ""),
     "panic-stays": (
         'system("echo 0 > /proc/sys/kernel/panic"); press("c"); gt_pass("survived");',
         "crash",
@@ -142,6 +153,21 @@ FAULTS = {
     ),
     "stuck": ("signal(SIGALRM, SIG_IGN); for (;;) pause();", "timeout", "the guest answers"),
     "triple": ('press("p"); gt_pass("survived");', "crash", "(triple fault?): QEMU reports guest-reset"),
+    "unusable": (
+        'system("mount -t tmpfs none /bin"); gt_pass("hid all programs");',
+        "broken",
+        "the taint of the kernel could not be read",
+    ),
+    "unusable-disk": (
+        'system("mount -o remount,ro /"); gt_pass("nothing can be written");',
+        "broken",
+        "its guest could not be used afterwards: sh: 1: cannot create /work/usable: Read-only file system",
+    ),
+    "unusable-log": (
+        'system("dmesg -n 1; echo N > /sys/module/printk/parameters/ignore_loglevel"); gt_pass("mute");',
+        "broken",
+        "the kernel log did not reach the console",
+    ),
     "well": ('gt_pass("and the guests go on");', "pass", ""),
 }
 
@@ -200,14 +226,20 @@ class Bench:
             results.append(result)
         return results
 
-    def go(self, faults: dict[str, str], machine: Machine | None = None) -> Iterator[TrialResult]:
+    def go(
+        self, faults: dict[str, str], machine: Machine | None = None, *, is_own: bool = False
+    ) -> Iterator[TrialResult]:
+        """The results of faults, as of built-in tests, or as of a user's own."""
         project = self.folder / "project"
         (project / "fault").mkdir(parents=True)
         for name, body in faults.items():
             (project / "fault" / f"{name}.c").write_text(make_fault(name, body))
         lib_dir = ROOT / "guest-tests" / "lib"
         toolchain = self.machine.kernel.request.toolchain
-        programs = [compile_test(test, toolchain, lib_dir, self.store) for test in load_tests(project)]
+        programs = [
+            compile_test(test, toolchain, lib_dir, self.store)
+            for test in load_tests(project, None if is_own else project / "lib")
+        ]
         return run_tests(machine or self.machine, programs, lib_dir, self.results, QuietProgress())
 
     @property
@@ -311,10 +343,44 @@ def test_qemu_that_is_killed_or_stopped(bench: Bench, number: int, words: str) -
     thread.start()
     began = time.monotonic()
     with pytest.raises(InfraError, match=words):
-        finished.extend(bench.go({"a-first": WAIT["well"], **WAIT}))
+        finished.extend(bench.go({"a-first": WAIT["well"], "wait-long": WAIT["wait"]}))
+    # the time limit of the test is 300 seconds
     assert time.monotonic() - began < 60
     thread.join()
     assert [result.test for result in finished] == ["fault.a-first"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_full_disk_of_the_host(bench: Bench, tmp_path: Path) -> None:
+    """The guest does not see the error, and its time limit is not waited for."""
+    write = """static char block[1 << 20];
+	int fd = open("big", O_CREAT | O_WRONLY, 0600);
+	while (write(fd, block, sizeof(block)) > 0)
+		fsync(fd);
+	gt_fail("the kernel lost a write");"""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48M", "none", small], check=True)
+    began = time.monotonic()
+    try:
+        with pytest.raises(InfraError, match="the host's disk is full or failed: write.*No space left"):
+            Bench(bench.machine, bench.store, small).run({"big": write})
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert time.monotonic() - began < 60
+
+
+def test_own_test_cannot_forge_the_result_of_the_next(bench: Bench) -> None:
+    forge = """FILE *next = fopen("/work/tests/fault.b-next", "w");
+	fputs("#!/bin/sh\\necho KTAP version 1; echo 1..1; echo ok 1 fault.b-next\\n", next);
+	fclose(next);
+	gt_pass("the next one passes");"""
+    results = list(bench.go({"a-forge": forge, "b-next": 'gt_fail("the truth");'}, is_own=True))
+    assert [verdict.status for result in results for verdict in judge([result])] == ["pass", "fail"]
+    # as of trusted tests the forgery would work: it is what this test is about
+    (bench.folder / "project").rename(bench.folder / "before")
+    results = list(bench.go({"a-forge": forge, "b-next": 'gt_fail("the truth");'}))
+    assert [verdict.status for result in results for verdict in judge([result])] == ["pass", "pass"]
 
 
 def test_panic_at_boot(bench: Bench, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from orchestrator.project.matrix import Variant
 from orchestrator.report.bundle import _judge_one, is_failing
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_run
 from orchestrator.result.repeat import AUTO, Repeat
+from orchestrator.result.stored import keep_result
 from orchestrator.result.verdict import judge_job
 from orchestrator.run.runner import Program
 from orchestrator.source.series import Series
@@ -100,6 +101,7 @@ class Laboratory:
                 self.boots(trial)
                 self.tell(f"{machine.variant} {trial}")
                 result = replace(self.said(trial), trial=trial, content_id=program.program_id)
+                keep_result(folder, result)
                 is_wanted = is_wanted_again(result)
                 yield result
                 trial += 1

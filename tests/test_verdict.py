@@ -27,6 +27,50 @@ def test_a_broken_test_says_that_it_failed() -> None:
     assert verdict.reason == "plan says 2, got 1 results; failed: odirect.rd-mprotect"
 
 
+@pytest.mark.parametrize(
+    ("added", "named"),
+    [("ok 3\n", "3"), ("ok 3 other\n", "other"), ("not ok 3 other # SKIP no swap\n", "other")],
+)
+def test_an_undeclared_result_is_no_test_of_its_own(added: str, named: str) -> None:
+    """Each declared subtest is BROKEN and says why; one that failed still says so."""
+    stdout = PAIR.replace("1..2", "1..3").replace("ok 2", "not ok 2") + added
+    verdicts = judge(replace(PAIRED, stdout=stdout, exit_status=1))
+    assert [verdict.name for verdict in verdicts] == list(NAMES)
+    assert {verdict.status for verdict in verdicts} == {Status.BROKEN}
+    reason = f"it does not declare: {named}"
+    assert [verdict.reason for verdict in verdicts] == [reason, f"{reason}; failed: {NAMES[1]}"]
+
+
+PANIC = "[    2.050000] Kernel panic - not syncing: forged\n"
+
+
+def test_a_panic_that_the_test_outlived_is_not_the_kernel_s() -> None:
+    begin, end = CONSOLE.splitlines(keepends=True)
+    forged = replace(GOOD, console=begin + PANIC + end)
+    (verdict,) = judge(forged)
+    assert verdict.status is Status.BROKEN
+    assert verdict.reason == (
+        "a program wrote to the kernel log, which goes on after it: Kernel panic - not syncing: forged"
+    )
+    # a splat beside it counts, and so does a panic after the end, or without one
+    for console in (
+        begin + PANIC + WARNING + end,
+        begin + WARNING + PANIC + end,
+        CONSOLE + PANIC,
+        begin + PANIC,
+    ):
+        assert status_of(replace(GOOD, console=console)) is Status.CRASH
+    assert status_of(replace(forged, ended=Ended.RESET, exit_status=None)) is Status.CRASH
+
+
+def test_a_test_that_left_its_guest_unusable_does_not_pass() -> None:
+    (verdict,) = judge(replace(GOOD, unusable="sh: python3: not found"))
+    assert verdict.status is Status.BROKEN
+    assert verdict.reason == "its guest could not be used afterwards: sh: python3: not found"
+    # a kernel that did so is not excused
+    assert status_of(replace(FAILED, unusable="sh: python3: not found")) is Status.FAIL
+
+
 def status_of(result: TrialResult) -> Status:
     (status,) = {verdict.status for verdict in judge(result)}
     return status

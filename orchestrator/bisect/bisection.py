@@ -67,7 +67,7 @@ def make_bisection_id(request: BisectRequest, job: Job) -> str:
 
 
 class Bisection:
-    """One bisection; see ``run``."""
+    """One bisection; see ``run``. Raises ``UsageError`` if no commit in between touches the paths."""
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class Bisection:
         redo: bool = False,
     ) -> None:
         self._request, self._line = request, request.line
+        if not self._line.count(request.paths):
+            raise UsageError("no commit between GOOD and BAD touches these paths", where="PATHS")
         self._place, self._accel, self._command = place, accel, command
         self.folder = place.store.path("bisects", make_bisection_id(request, job))
         self._steps: list[BisectStep] = []
@@ -291,7 +293,7 @@ class Bisection:
         return replace(step, answer=answer, reason=reason, rates=rates, stage=stage)
 
     def _build(self, job: Job) -> tuple[str, StageFailure | None]:
-        """The image id, or the failure; neither for a job that is left out."""
+        """The id of the image and its command line, or the failure; neither for a job that is left out."""
         failures: list[StageFailure] = []
         images: list[Path] = []
         try:
@@ -307,10 +309,12 @@ class Bisection:
                 for error in group.exceptions
                 if isinstance(error, UsageError | UnavailableError)
             ]
-        return find_image_id(images[0].parent) if images else "", failures[0] if failures else None
+        appends = [self._line.declared.fragments[name].append for name in job.row.kconfig]
+        image_id = make_id(find_image_id(images[0].parent), appends) if images else ""
+        return image_id, failures[0] if failures else None
 
     def _find_twin(self, image_id: str) -> BisectStep | None:
-        """An earlier step with the same image and an answer."""
+        """An earlier step with the same image and command line, and an answer."""
         known = (step for step in self._steps if image_id and step.image_id == image_id)
         return next((step for step in known if step.answer is not Answer.SKIP), None)
 
@@ -337,11 +341,13 @@ class Bisection:
 
 
 def find_image_id(folder: Path) -> str:
-    """The content id of a built kernel: vmlinux and modules."""
+    """The content id of a built kernel: vmlinux and all that is installed for its modules."""
     build = json.loads((folder / "build.json").read_text())
+    # whatever their names: a config may compress modules
     modules = {
         str(path.relative_to(folder)): path
         for name in ("modules", "guest-modules")
-        for path in sorted((folder / name).rglob("*.ko"))
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
     }
     return make_id(build["vmlinux_sha256"], make_tree_id(modules))

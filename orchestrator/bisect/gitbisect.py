@@ -54,7 +54,7 @@ class BisectState:
 def start(place: Path, borrowed: Path, old: str, new: str, paths: Sequence[str], find: Find) -> BisectState:
     """Start a bisection in a new repository that borrows the objects of the git directory ``borrowed``.
 
-    Replaces the folder. Raises ``UsageError`` if no commit in between touches ``paths``.
+    Replaces the folder.
     """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -90,8 +90,6 @@ def _bisect(place: Path, *words: str) -> BisectState:
         return BisectState(suspects=(found[1],))
     if left := _SUSPECTS.search(output):
         return BisectState(suspects=tuple(left[1].split()))
-    if "No testable commit found" in output:
-        raise UsageError("no commit between GOOD and BAD touches these paths", where="PATHS")
     if re.search(r"^The merge base \w+ is ", output, re.M):
         raise UsageError(
             "neither end is an ancestor of the other, and their merge base gives the same result as the new "

@@ -21,7 +21,7 @@ from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.mail import make_mail
-from orchestrator.source.remote import fetch_range
+from orchestrator.source.remote import fetch_range, is_ancestor
 from orchestrator.source.repository import Source, find_commit, git, make_folder, open_repository
 from orchestrator.source.series import Series, find_series
 from orchestrator.source.tree import GitTree, LocalTree, find_tree
@@ -74,17 +74,20 @@ def name_job(job: Job, variant: str) -> Job:
 def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, place: Workspace) -> Line:
     """From one rev of the job's tree to another, the older one first.
 
-    Raises ``UsageError`` for a tree that is not a git tree, unknown revs, and revs without a common history.
+    Raises ``UsageError`` for a tree that is not a git tree, unknown revs, revs in the wrong order or of the
+    same commit, and revs without a common history.
     """
     tree = job.tree
     if isinstance(tree, LocalTree) and tree.is_checkout:
         git_dir, (old, new) = _find_local(Path(tree.path), ends)
+        _check_order(git_dir, old, new, ends)
         word = make_folder(tree.name) if make_folder(tree.name) in declared.trees else tree.path
     elif isinstance(tree, GitTree):
         word = make_folder(tree.name)
         base, tip = (_fetch_end(word, rev, declared, place) for rev in ends)
-        fetch_range(base, tip, place.store, place.progress)
         git_dir, old, new = open_repository(place.store), base.commit, tip.commit
+        _check_order(git_dir, old, new, ends)
+        fetch_range(base, tip, place.store, place.progress)
     else:
         raise UsageError(
             f"{tree.name} is not a git tree, so it has no history",
@@ -106,6 +109,18 @@ def make_history_line(job: Job, ends: tuple[str, str], declared: Declarations, p
         return name_job(replace(make_job(new), series=series), f"without-{commit[:12]}")
 
     return Line("commit", git_dir, old, new, ends, declared, make_job, leave_out)
+
+
+def _check_order(git_dir: Path, old: str, new: str, ends: tuple[str, str]) -> None:
+    """Raise ``UsageError`` if there is nothing between the ends, which the user may have swapped."""
+    if old == new:
+        raise UsageError(f"are the same commit, {old[:12]}", where="GOOD, BAD")
+    if is_ancestor(git_dir, new, old):
+        raise UsageError(
+            f"are in the wrong order: {ends[1]} is older than {ends[0]}",
+            where="GOOD, BAD",
+            hint="GOOD= is the older one; with FIND=fix, which finds the commit that fixed the test, BAD= is",
+        )
 
 
 def _find_local(place: Path, ends: tuple[str, str]) -> tuple[Path, list[str]]:
@@ -140,9 +155,15 @@ def _make_revert(git_dir: Path, commit: str, place: Workspace) -> Series:
 
 
 def make_series_line(job: Job, declared: Declarations, place: Workspace) -> Line:
-    """From the tree without the job's series to all of it, patch by patch; raises as ``apply_series``."""
+    """From the tree without the job's series to all of it, patch by patch; raises as ``apply_series``.
+
+    Raises ``UsageError`` if no patch of the series is for the tree.
+    """
     base = fetch_tree(job.tree, place.store, place.progress)
     patches = tuple(patch for patch in job.series.patches if patch.choose(base.version))
+    if not patches:
+        what = f"{job.series.name} has no patch for {job.tree.name} ({base.version})"
+        raise UsageError(what, where="SERIES", hint="KERNEL= names another tree")
     job = replace(job, series=replace(job.series, patches=patches))
     src = apply_job(job, base, declared, place)
     number = len(patches)

@@ -17,14 +17,17 @@ from orchestrator.cli.call import Call
 from orchestrator.cli.commandline import read_command_line
 from orchestrator.cli.preferences import find_path, load_preferences
 from orchestrator.cli.registry import TARGETS
-from orchestrator.errors import CowbellError
+from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.store.store import convert_disk_errors, find_default_root
+
+# the targets that git bisect run may call
+_FOR_GIT = frozenset(("bisect-step", "shell"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, and exit with the documented status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    is_step = "bisect-step" in words
+    is_for_git = not _FOR_GIT.isdisjoint(words)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
@@ -34,10 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         errors = list(_flatten(group))
         for error in errors:
             print(f"cowbell: {error}", file=sys.stderr)
-        status = max(error.exit_code for error in errors)
-        if is_step:
-            # git bisect run stops at 128 and above
-            status = 126 + status
+        status = max(_find_status_for_git(error) if is_for_git else error.exit_code for error in errors)
     except* KeyboardInterrupt:
         print("cowbell: interrupted; the same command continues where it stopped", file=sys.stderr)
         status = 130
@@ -49,8 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         # an uncaught exception would exit with 1, which is a verdict
         traceback.print_exc()
         print("cowbell: internal error, see above; it says nothing about the kernel", file=sys.stderr)
-        status = 128 if is_step else 3
+        status = 129 if is_for_git else 3
     sys.exit(status)
+
+
+def _find_status_for_git(error: CowbellError) -> int:
+    """git bisect run skips a commit at 125, takes 126 and 127 for bad, and stops at 128 and above."""
+    if isinstance(error, StageFailure):
+        return 126 if error.stage == "shell" else 125
+    return 126 + error.exit_code
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

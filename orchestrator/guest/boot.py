@@ -19,6 +19,7 @@ from pathlib import Path
 from orchestrator.errors import StageFailure
 from orchestrator.guest.connection import PANIC_S, Channels, Guest, GuestGone, Keys, connect
 from orchestrator.guest.hang import gather_hang_diagnostics
+from orchestrator.guest.hostwatch import HostWatch
 from orchestrator.guest.qemu import (
     Machine,
     QemuCrashed,
@@ -131,20 +132,30 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: by
         monitor_peer.close()
         serial = stack.enter_context(contextlib.closing(SerialLine(serial_end, folder / "console.log")))
         monitor = stack.enter_context(contextlib.closing(Monitor(monitor_end)))
-        if snapshot:
-            port = _wait_restored(process, monitor, deadline, oom_kills, folder)
-        else:
-            port = _wait_ready(process, machine, serial, monitor, deadline, oom_kills)
-        ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
-        ready_at = _check_console(folder / "console.log")
-        channels = Channels(serial, monitor, port, keys, oom_kills)
-        guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, channels)
-        if snapshot:
-            check_restored(guest, snapshot, deadline)
-        else:
-            _check_identity(guest, deadline)
-            set_up(guest, deadline)
-        guest.ready_at = _check_console(guest.console)
+        watch = stack.enter_context(
+            contextlib.closing(HostWatch(process, serial, monitor, folder / "qemu.log"))
+        )
+        watch.on_failure(lambda: monitor_end.shutdown(socket.SHUT_RDWR))
+        try:
+            if snapshot:
+                port = _wait_restored(process, monitor, deadline, oom_kills, folder)
+            else:
+                port = _wait_ready(process, machine, serial, monitor, watch, deadline, oom_kills)
+            ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
+            ready_at = _check_console(folder / "console.log")
+            channels = Channels(serial, monitor, watch, port, keys, oom_kills)
+            guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, channels)
+            watch.on_failure(lambda: guest.ssh.close())
+            if snapshot:
+                check_restored(guest, snapshot, deadline)
+            else:
+                _check_identity(guest, deadline)
+                set_up(guest, deadline)
+            guest.ready_at = _check_console(guest.console)
+        except (StageFailure, MonitorGone):
+            # the host may be the reason
+            watch.look()
+            raise
         yield guest
 
 
@@ -184,6 +195,7 @@ def _wait_ready(
     machine: Machine,
     serial: SerialLine,
     monitor: Monitor,
+    watch: HostWatch,
     deadline: Deadline,
     oom_kills: int,
 ) -> int:
@@ -202,6 +214,7 @@ def _wait_ready(
             if phase is Phase.READY and port:
                 return port
             check_qemu(process, serial.log.parent, oom_kills)
+            watch.check()
             silent_since = serial.panicked_at or time.monotonic()
             is_dead = time.monotonic() - silent_since > PANIC_S * machine.time_scale
             if has_ended or is_dead or limit.is_over or deadline.is_over:

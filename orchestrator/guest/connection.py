@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guest.hostwatch import HostWatch
 from orchestrator.guest.qemu import Machine, check_qemu
 from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 _POLL_S = 0.01
 # how long after its panic a guest may take to end, native seconds
 PANIC_S = 1.0
-# states of QEMU that mean an infrastructure error
-_HOST_STATES = {
-    "io-error": ("the host's disk is full or failed (reported by QEMU)", command.MORE_SPACE),
-    "internal-error": ("the accelerator failed (reported by QEMU)", "ACCEL=tcg runs without KVM, slower"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +138,7 @@ class Channels:
 
     serial: SerialLine
     monitor: Monitor
+    watch: HostWatch
     port: int
     keys: Keys
     oom_kills: int
@@ -187,12 +184,9 @@ class Guest:
         # SSH notices the end before the process is reaped
         command.wait(self.process, 0.5)
         check_qemu(self.process, self.folder, self.channels.oom_kills)
-        if error := self.channels.serial.error:
-            raise InfraError(f"the guest's console cannot be written: {error}", hint=command.MORE_SPACE)
+        self.channels.watch.look()
         if self.process.poll() is not None:
             return
-        if command.is_stopped(self.process):
-            raise InfraError("QEMU is stopped (SIGSTOP)", hint="run again; all results so far are kept")
         try:
             state = self.channels.monitor.read_status()
         except MonitorGone as gone:
@@ -202,12 +196,18 @@ class Guest:
                 ) from None
             check_qemu(self.process, self.folder, self.channels.oom_kills)
             return
-        if state in _HOST_STATES:
-            what, hint = _HOST_STATES[state]
-            raise InfraError(what, hint=hint, log=self.folder / "qemu.log")
+        if state == "internal-error":
+            raise InfraError(
+                "the accelerator failed (reported by QEMU)",
+                hint="ACCEL=tcg runs without KVM, slower",
+                log=self.folder / "qemu.log",
+            )
 
     def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> "CommandResult":
-        """Run a shell command in the guest. Raises ``GuestGone`` if the guest or the deadline ends first."""
+        """Run a shell command in the guest. Raises ``GuestGone`` if the guest or the deadline ends first.
+
+        Raises ``InfraError`` as soon as the host fails.
+        """
         import paramiko
 
         transport = self.ssh.get_transport()
@@ -219,6 +219,7 @@ class Guest:
             return self._follow(channel, deadline, stdin)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise_if_host(error)
+            self.channels.watch.check()
             raise GuestGone(
                 f"the SSH connection ended: {make_printable(str(error))}", GoneReason.CONNECTION
             ) from None
@@ -237,17 +238,40 @@ class Guest:
                     _keep(err, channel.recv_stderr(1 << 16))
                 if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
                     break
+                self.channels.watch.check()
                 if reason := self._find_reason(channel, deadline):
                     raise GuestGone(reason, reason, out.decode(errors="replace"))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
         return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
 
+    def has_panicked(self) -> bool:
+        """Whether the kernel has panicked, where the console says so: it runs no program any more.
+
+        A program can write the same message to the kernel log. A guest that panicked has ``PANIC_S`` to end.
+        """
+        serial, said_at = self.channels.serial, self.channels.serial.panicked_at
+        if said_at is None:
+            return False
+        while not self.has_ended and not self._is_panic_over(said_at):
+            time.sleep(_POLL_S)
+        # asked once for each message
+        serial.panicked_at = None
+        try:
+            self.run(":", self.deadline(PANIC_S))
+        except GuestGone:
+            serial.panicked_at = said_at
+            return True
+        return False
+
+    def _is_panic_over(self, said_at: float) -> bool:
+        return time.monotonic() - said_at > PANIC_S * self.machine.time_scale
+
     def _find_reason(self, channel: "paramiko.Channel", deadline: Deadline) -> "GoneReason | None":
-        panicked_at = self.channels.serial.panicked_at
+        said_at = self.channels.serial.panicked_at
         if self.has_ended:
             return GoneReason.END
-        if panicked_at and time.monotonic() - panicked_at > PANIC_S * self.machine.time_scale:
+        if said_at is not None and self._is_panic_over(said_at) and self.has_panicked():
             return GoneReason.PANIC
         if self.channels.serial.dropped:
             return GoneReason.FLOOD

@@ -16,6 +16,8 @@ from orchestrator.project.guest import GuestShape, render_kib
 
 # md's superblock and gap on each member of an array
 _MEMBER_EXTRA_MIB = 32
+# an error of the host's disk must not reach the guest: QEMU stops it and sends an event, see hostwatch
+ON_ERROR = "werror=stop,rerror=stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ def make_hardware_argv(shape: GuestShape, folder: Path) -> list[str]:
     for backing in list_backings(shape):
         name, sector = backing.serial, backing.sector
         # the images are removed after the boot, so flushes need not reach the host's disk
-        drive = f"file={quote_path(backing.path(folder))},if=none,id={name},format=qcow2,cache=unsafe{limits}"
-        words += ["-drive", drive]
+        drive = f"file={quote_path(backing.path(folder))},if=none,id={name},format=qcow2,cache=unsafe"
+        words += ["-drive", f"{drive},{ON_ERROR}{limits}"]
         blocks = f"logical_block_size={sector},physical_block_size={sector}"
         words += ["-device", f"virtio-blk-pci,drive={name},serial={name},{blocks}"]
     return words

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.guest.hardware import make_hardware_append, make_hardware_argv, quote_path
+from orchestrator.guest.hardware import ON_ERROR, make_hardware_append, make_hardware_argv, quote_path
 from orchestrator.guest.initrd import Modules
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import Kernel
@@ -72,11 +72,12 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
 
     Writes to the root disk go to an overlay in ``folder``, which is removed after the boot.
     """
+    root = f"file={quote_path(folder / ROOT_OVERLAY)},if=none,id=root,format=qcow2,cache=unsafe"
     return [
         qemu,
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
         *(("-initrd", str(machine.modules.initrd)) if machine.modules else ()),
-        *("-drive", f"file={quote_path(folder / ROOT_OVERLAY)},if=none,id=root,format=qcow2,cache=unsafe"),
+        *("-drive", f"{root},{ON_ERROR}"),
         *("-device", "virtio-blk-pci,drive=root"),
         *make_board_argv(machine, folder, serial, monitor),
     ]
@@ -90,6 +91,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
     """
     arch = machine.arch
     accel = "tcg,thread=multi" if machine.accel == "tcg" else machine.accel
+    keys = f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"
     return [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         # keep the memory of a guest that has ended until it is written to a file
@@ -102,7 +104,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
-        *("-drive", f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"),
+        *("-drive", f"{keys},{ON_ERROR}"),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *make_hardware_argv(machine.shape, folder),
         *(_make_modules_argv(machine.modules.disk) if machine.modules else ()),
@@ -112,7 +114,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
 
 
 def _make_modules_argv(disk: Path) -> list[str]:
-    drive = f"file={quote_path(disk)},if=none,id=modules,format=raw,readonly=on"
+    drive = f"file={quote_path(disk)},if=none,id=modules,format=raw,readonly=on,{ON_ERROR}"
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=modules,serial=cowbell-modules"]
 
 

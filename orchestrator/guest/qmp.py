@@ -2,7 +2,7 @@
 """QEMU's control channel (QMP): sends commands and reads events.
 
 Uses QEMU's own library over a socket that QEMU inherits, so no other process can connect. Calls are
-synchronous; events that arrive between calls are read by the next one.
+synchronous, from any thread; events are read when they arrive.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import logging
 import re
 import socket
+import threading
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ class Monitor:
         self._client = QMPClient()
         self._events = EventListener()
         self._client.register_listener(self._events)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     def connect(self, deadline: Deadline) -> None:
         """Wait until QEMU answers; raises ``MonitorGone`` if it ends or the deadline passes first."""
@@ -70,17 +73,21 @@ class Monitor:
             raise MonitorGone("QEMU does not report the port of the guest's SSH")
         return int(found[1])
 
+    def find_event(self, name: str) -> Mapping[str, object]:
+        """The data of the first event of this name; empty without one."""
+        for event in self._events.history:
+            if event.get("event") == name:
+                data = event["data"]
+                assert isinstance(data, dict)
+                return data
+        return {}
+
     def find_shutdown(self) -> str:
         """Why the guest ended (``guest-reset``, ``guest-shutdown`` ...); empty without such an event."""
         with contextlib.suppress(MonitorGone):
-            # read the events that have arrived
+            # the event may have arrived with the end of QEMU
             self._run(asyncio.sleep(0.01), 1.0)
-        for event in self._events.history:
-            if event.get("event") == "SHUTDOWN":
-                data = event["data"]
-                assert isinstance(data, dict)
-                return str(data["reason"])
-        return ""
+        return str(self.find_event("SHUTDOWN").get("reason", ""))
 
     def read_program_counters(self) -> list[int]:
         """The program counter of each CPU."""
@@ -96,12 +103,15 @@ class Monitor:
             with contextlib.suppress(MonitorGone):
                 self._run(self._client.disconnect(), 1.0)
         finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
             self._loop.close()
             self._channel.close()
 
     def _run(self, action: Coroutine[Any, Any, T], limit_s: float) -> T:
+        limited = asyncio.wait_for(action, max(0.1, limit_s))
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(action, max(0.1, limit_s)))
+            return asyncio.run_coroutine_threadsafe(limited, self._loop).result()
         except TimeoutError:
             raise MonitorGone(f"QEMU's monitor did not answer within {limit_s:.0f} s") from None
         # the library raises AssertionError if QEMU ends while it connects

@@ -20,7 +20,7 @@ class SerialLine:
     """The serial line of one guest and the file with its output.
 
     ``dropped`` counts the bytes beyond the limit, ``panicked_at`` is the time of the first panic message
-    (``time.monotonic``), ``error`` is why the file could not be written.
+    (``time.monotonic``) since it was None, ``error`` is why the file could not be written.
     """
 
     def __init__(self, channel: socket.socket, log: Path, limit: int = LIMIT) -> None:
@@ -75,7 +75,7 @@ class SerialLine:
             while block := self._receive():
                 if self.panicked_at is None and _PANIC in last + block:
                     self.panicked_at = time.monotonic()
-                last = (last + block)[-len(_PANIC) :]
+                last = (last + block)[1 - len(_PANIC) :]
                 self._keep(file.fileno(), block)
 
     def _receive(self) -> bytes:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.guest.hardware import ON_ERROR
 from orchestrator.guest.qemu import Machine, make_append
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
@@ -43,6 +44,8 @@ def make_vng_argv(machine: Machine, vng: str, qemu: str, board: Sequence[str]) -
     9p is used because emulation does not notice changes of memory shared by virtiofs. KVM is disabled here,
     as vng uses it without a probe; ``board`` enables it if it works.
     """
+    settings = ("snapshot=on", *ON_ERROR.split(","))
+    root = [word for setting in settings for word in ("-set", f"drive.virtme-root.{setting}")]
     # vng passes some arguments to a shell unquoted
     return [
         vng,
@@ -52,7 +55,7 @@ def make_vng_argv(machine: Machine, vng: str, qemu: str, board: Sequence[str]) -
         # otherwise those of the host
         *("--name", "cowbell", "--cpus", str(machine.shape.cpus)),
         *("--exec", _SET_UP, f"--append={shlex.join(make_append(machine).split())}"),
-        f"--qemu-opts={shlex.join(['-set', 'drive.virtme-root.snapshot=on', *board])}",
+        f"--qemu-opts={shlex.join([*root, *board])}",
     ]
 
 

@@ -32,6 +32,7 @@ from orchestrator.run.runner import (
     boot_with_tests,
     compile_imports,
     make_boot_dir,
+    may_share_guest,
     run_test,
 )
 from orchestrator.status import Status
@@ -176,7 +177,9 @@ class Sweep:
                         tuple(_read_bitmap(bitmap)),
                     )
                     _add_line(self._reach_file, _REACH.dump_json(self.reach[program.test.id]))
-                    if not result.is_guest_usable or program.test.may_crash:
+                    if not result.is_guest_usable:
+                        break
+                    if pending and not may_share_guest(program.test, pending[0].test):
                         break
 
         for name, reach in self.reach.items():
@@ -244,9 +247,12 @@ class Sweep:
                 self._try_in_guest(site, guest)
 
     def _try_in_guest(self, site: Site, guest: Guest) -> None:
-        """Run tests until one does not pass."""
+        """Run tests until one does not pass, or the next one needs another guest."""
         at = guest.ready_at
-        for program in self.list_missing(site):
+        missing = self.list_missing(site)
+        for number, program in enumerate(missing):
+            if number and not may_share_guest(missing[number - 1].test, program.test):
+                return
             known = self.reach[program.test.id]
             limit_s = known.duration_s / self.machine.time_scale * _SLOWER + _MORE_S
             result, at = run_test(guest, program, at, _wrap(site.number), limit_s)

@@ -43,7 +43,7 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.result.record import Expected, JobRecord, Known, TrialResult, save_job
-from orchestrator.result.stored import find_results, find_results_dir, forget_results, keep_result
+from orchestrator.result.stored import find_results, find_results_dir
 from orchestrator.run.runner import Program, make_program_id, run_tests
 from orchestrator.source.apply import find_source
 from orchestrator.source.fetch import fetch_tree, find_fetched
@@ -412,7 +412,7 @@ class JobSteps:
         return whys
 
     def _run_missing(self) -> None:
-        """Run the tests that miss a trial, and keep each result at once; raises as ``run_tests``."""
+        """Run the tests that miss a trial; raises as ``run_tests``."""
         job, place, machine, kernel = self.job, self.place, self.machine, self.kernel
         assert machine and kernel
         programs = compile_tests(job, kernel, place)
@@ -430,9 +430,9 @@ class JobSteps:
             missing: list[Program] = []
             for program in programs:
                 test = program.test
-                if redo or self._changed("run", files[test.id]):
-                    forget_results(folder, test, program.program_id)
-                known = self.results[test.id] = list(self._find_results(test, program.program_id))
+                is_redone = redo or self._changed("run", files[test.id])
+                known = [] if is_redone else list(self._find_results(test, program.program_id))
+                self.results[test.id] = known
                 if place.repeat.wants_more(test, known, self._list_splats()):
                     missing.append(replace(program, trial=len(known) + 1))
             if not missing:
@@ -444,7 +444,6 @@ class JobSteps:
                 for result in run_tests(
                     machine, missing, place.lib_dir, folder, place.progress, is_wanted_again
                 ):
-                    keep_result(folder, result)
                     add_result(place.store, record, result, folder, place.progress)
                     self.results[result.test].append(result)
         self.has_run = True

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
@@ -45,7 +45,8 @@ _HINTS: Mapping[str, str] = {
 class GuestTest:
     """One declared test. ``path`` is its source; empty strings are fields that were not declared.
 
-    ``libs`` are its include folders: the library of a user overlay before the built-in one.
+    ``libs`` are its include folders: the library of a user overlay before the built-in one. A test that is
+    not ``is_built_in`` is not trusted to leave the guest as it was.
     """
 
     id: str
@@ -69,6 +70,7 @@ class GuestTest:
     cpus: int = 1
     memory_mib: int = 0
     libs: tuple[Path, ...] = ()
+    is_built_in: bool = False
 
     @property
     def own_lib(self) -> Path | None:
@@ -99,9 +101,8 @@ class GuestTest:
         return {"id": self.id, **{name: getattr(self, name) for name in _FIELDS}}
 
 
-_DECLARED = tuple(
-    field for field in fields(GuestTest) if field.name not in ("id", "path", "language", "content_id", "libs")
-)
+_FOUND = ("id", "path", "language", "content_id", "libs", "is_built_in")
+_DECLARED = tuple(field for field in fields(GuestTest) if field.name not in _FOUND)
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
 _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
 
@@ -163,7 +164,8 @@ def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, ...]:
     """The tests below ``root``, sorted by id. Raises the errors of all files at once as ``UsageError``.
 
-    ``shipped_lib`` is searched for includes that are not in the ``lib`` of ``root``.
+    ``shipped_lib`` is searched for includes that are not in the ``lib`` of ``root``; where it is that folder,
+    the tests are the built-in ones.
     """
     own_lib = root / "lib"
     is_own = shipped_lib and shipped_lib != own_lib
@@ -187,7 +189,8 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
         elif test := _load_test(path, test_id, libs, errors):
             tests[test_id] = test
     raise_all(errors)
-    return tuple(test for _, test in sorted(tests.items()))
+    is_built_in = shipped_lib == own_lib
+    return tuple(replace(test, is_built_in=is_built_in) for _, test in sorted(tests.items()))
 
 
 def select_tests(

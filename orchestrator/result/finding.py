@@ -54,21 +54,32 @@ class Finding:
 def judge_result(
     result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
-    """A finding for each declared subtest, and one for each undeclared result."""
-    if not subtests:
-        yield from _judge_selftest(result, known)
-        return
+    """A finding for each declared subtest, or for each result of a test that declares none."""
+    found = _judge_declared(result, subtests, known) if subtests else _judge_selftest(result, known)
+    for finding in found:
+        if result.unusable and finding.status is Status.PASS:
+            reason = f"its guest could not be used afterwards: {result.unusable}"
+            finding = replace(finding, status=Status.BROKEN, reason=reason)
+        yield finding
+
+
+def _judge_declared(
+    result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
+) -> Iterator[Finding]:
+    """A finding for each declared subtest. All are BROKEN if the test reports any other result."""
     stream = parse_ktap(result.stdout)
     leaves = dict(stream.flatten())
     override = _find_override(result, known)
-    problems = "; ".join(stream.problems)
+    undeclared = _join([name for name in leaves if name not in subtests])
+    told = [f"it does not declare: {undeclared}"] if undeclared else []
+    problems = "; ".join((*stream.problems, *told))
     evidence = (result.stdout + result.stderr)[-2000:]
     all_ok = all(leaf.ok for leaf in leaves.values())
     for name in subtests:
-        leaf = leaves.pop(name, None)
+        leaf = leaves.get(name)
         if override and (leaf is None or leaf.status is not Status.SKIP):
             yield replace(override, name=name)
-        elif leaf is None or not stream.is_complete:
+        elif leaf is None or problems:
             failed = _name_failed([(name, leaf)] if leaf else [])
             reason = f"{_find_oom(result)}{problems or 'no result line'}{failed}"
             yield Finding(name, Status.BROKEN, reason, evidence)
@@ -86,8 +97,6 @@ def judge_result(
                 status = Status.BROKEN
                 reason += f", for {result.waited_s:.0f} s of which the host gave the guest no CPU"
             yield Finding(name, status, reason, "\n".join(leaf.diagnostics), leaf.rate)
-    for name in leaves:
-        yield Finding(name, Status.BROKEN, f"{result.test} does not declare this subtest", evidence)
 
 
 def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
@@ -125,8 +134,12 @@ def _name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:
         for name, leaf in named
         if leaf.status is Status.FAIL
     ]
+    return f"; failed: {_join(texts)}" if texts else ""
+
+
+def _join(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
-    return f"; failed: {', '.join(texts[:_MAX_NAMED])}{more}" if texts else ""
+    return ", ".join(texts[:_MAX_NAMED]) + more
 
 
 def _name_leaves(test: str, stream: Ktap) -> list[tuple[str, KtapResult]]:
@@ -190,16 +203,27 @@ def _name_faults(faults: Sequence[Splat]) -> str:
 def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | None:
     """The finding that overrides the test's own results: a splat, a lost guest, taint, a missing log."""
     log = parse_console(result.console)
-    end = max((m.line_number for m in log.markers if m.action == "end"), default=log.lines)
+    ends = [marker.line_number for marker in log.markers if marker.action == "end"]
+    end = max(ends, default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
     shown = f"{core}{result.console[-4000:]}\n{result.said[-4000:]}"
     faults, ignored = _split_faults(log, known)
+    # a kernel that has panicked does not run the test to its end
+    forged = [
+        splat
+        for splat in faults
+        if splat.kind is SplatKind.PANIC and ends and splat.line_number < end and result.ended is Ended.EXIT
+    ]
+    faults = [splat for splat in faults if splat not in forged]
     if faults:
         titles = _name_faults(faults)
         if all(splat.line_number > end for splat in faults):
             titles += " (after the end of the test)"
         excerpts = "\n".join({splat.fingerprint: splat.excerpt for splat in reversed(faults)}.values())[:8000]
         return Finding("", Status.CRASH, titles, core + excerpts, fingerprint=faults[0].fingerprint)
+    if forged:
+        reason = f"a program wrote to the kernel log, which goes on after it: {_name_faults(forged)}"
+        return Finding("", Status.BROKEN, reason, shown)
     if log.panic:
         return Finding("", Status.CRASH, log.panic, shown)
     if result.ended is not Ended.EXIT:

@@ -49,8 +49,8 @@ class TrialResult:
     ``how`` is the evidence, ``said`` the output of the hang diagnostics, and ``core`` the file with its
     memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
-    name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU; older records lack
-    these.
+    name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU, ``unusable`` why no
+    other test could run in the guest afterwards; older records lack these.
     """
 
     test: str
@@ -75,11 +75,12 @@ class TrialResult:
     console_at: _Count | None = None
     host: str = ""
     waited_s: FiniteFloat = 0.0
+    unusable: str = ""
 
     @property
     def is_guest_usable(self) -> bool:
-        """Whether the next test may run in the same guest."""
-        return self.ended is Ended.EXIT
+        """Whether the guest can run another test."""
+        return self.ended is Ended.EXIT and not self.unusable
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,12 @@ def find_results(
 
 
 def keep_result(folder: Path, result: TrialResult) -> None:
-    save_result(result, _result_path(folder, result.test, result.content_id, result.trial))
-
-
-def forget_results(folder: Path, test: GuestTest, program_id: str) -> None:
-    """Delete the results of all trials of a test; imported results are kept."""
-    paths = (_result_path(folder, test.id, program_id, trial) for trial in itertools.count(1))
-    # the last one first: if this is killed, no old trial may follow a new one
+    """Save a result; it replaces that of an earlier run, which is there until then."""
+    paths = (
+        _result_path(folder, result.test, result.content_id, trial)
+        for trial in itertools.count(result.trial + 1)
+    )
+    # no old trial may follow a new one; the last one first, as this may be killed
     for path in reversed(list(itertools.takewhile(Path.exists, paths))):
         path.unlink()
+    save_result(result, _result_path(folder, result.test, result.content_id, result.trial))

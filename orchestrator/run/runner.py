@@ -2,8 +2,9 @@
 """Runs tests in guests and collects their results; verdicts are made elsewhere.
 
 The compiled tests are copied to the guest once per boot. Around each test, markers are written to the kernel
-log and the taint is read. A guest that crashed, hung, or ran a test that may crash it is replaced for the
-remaining tests. Messages of a kernel while its guest is shut down are attributed to the last test.
+log and the taint is read. A guest that crashed, hung, became unusable, or ran a test after which
+``may_share_guest`` is false is replaced for the remaining tests. Messages of a kernel while its guest is shut
+down are attributed to the last test.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from orchestrator.errors import CowbellError, UsageError
 from orchestrator.guest.boot import boot_guest, unpack_archive
-from orchestrator.guest.connection import CommandResult, Guest, GuestGone
+from orchestrator.guest.connection import CommandResult, GoneReason, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
@@ -29,12 +30,15 @@ from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
 from orchestrator.result.record import Ended, TrialResult
+from orchestrator.result.stored import keep_result
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
 from orchestrator.store.store import Store, make_id
 
 # extra time for a test to end by itself after its limit, native seconds
 _GRACE_S = 2.0
 _CONSOLE_LIMIT = 1 << 18
+# what every test needs of its guest, as far as it is quick to find out
+_IS_USABLE = "python3 -V > /dev/null && ls /work/tests > /dev/null && : > /work/usable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,17 @@ def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     return command.make_failure(done)
 
 
+def may_share_guest(done: GuestTest, following: GuestTest) -> bool:
+    """Whether a test may run in the guest in which another one, or an earlier trial of it, has run.
+
+    A test that may crash has each guest to itself. One that is not built in may have replaced what the next
+    test consists of, such as python3, and so can decide its result.
+    """
+    if done.may_crash or following.may_crash:
+        return False
+    return done.is_built_in or done.id == following.id
+
+
 def _once(result: TrialResult) -> bool:
     return False
 
@@ -94,8 +109,9 @@ def run_tests(
 ) -> Iterator[TrialResult]:
     """Run all programs, in a new guest where needed, and yield each result when it is complete.
 
-    A test is repeated as long as ``is_wanted_again`` is true for its last result. Raises ``StageFailure`` if
-    a guest does not boot and ``InfraError`` if QEMU is killed; results that were yielded remain valid.
+    A result is saved in ``folder`` before anything else is done. A test is repeated as long as
+    ``is_wanted_again`` is true for its last result. Raises ``StageFailure`` if a guest does not boot and
+    ``InfraError`` if QEMU is killed; saved results remain valid.
     """
     remove_stale_images(folder)
     pending = list(programs)
@@ -118,11 +134,15 @@ def run_tests(
                     compile_imports(guest, pending)
                     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
                     saved = save_snapshot(guest, Path(place))
-                yield from _run_in_guest(guest, pending, progress, is_wanted_again)
+                yield from _run_in_guest(guest, pending, folder, progress, is_wanted_again)
 
 
 def _run_in_guest(
-    guest: Guest, pending: list[Program], progress: Progress, is_wanted_again: Callable[[TrialResult], bool]
+    guest: Guest,
+    pending: list[Program],
+    folder: Path,
+    progress: Progress,
+    is_wanted_again: Callable[[TrialResult], bool],
 ) -> Iterator[TrialResult]:
     """Run the tests that can share one guest, and remove them from ``pending``."""
     read_to, count = guest.ready_at, len(pending)
@@ -130,23 +150,24 @@ def _run_in_guest(
         progress.count(max(0, count - len(pending)), count)
         program = pending.pop(0)
         result, read_to = run_test(guest, program, read_to)
+        keep_result(folder, result)
         progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
+        if result.unusable:
+            progress.note(f"{program.test.id} left its guest unusable: {result.unusable}; it is replaced")
         if is_wanted_again(result):
             pending.insert(0, replace(program, trial=program.trial + 1))
-        is_last = program.test.may_crash or not pending or pending[0].test.may_crash
-        if result.is_guest_usable and is_last:
-            try:
-                end_guest(guest)
-            finally:
-                # even after an interrupt, as the result is complete
-                console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
-                yield replace(
-                    result, console=result.console + console, console_lost=result.console_lost + lost
-                )
-            return
+        if result.is_guest_usable and pending and may_share_guest(program.test, pending[0].test):
+            yield result
+            continue
+        if result.ended is Ended.EXIT:
+            end_guest(guest)
+            console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
+            result = replace(
+                result, console=result.console + console, console_lost=result.console_lost + lost
+            )
+            keep_result(folder, result)
         yield result
-        if not result.is_guest_usable:
-            return
+        return
 
 
 def remove_stale_images(folder: Path) -> None:
@@ -242,16 +263,18 @@ def run_test(
     guest.channels.serial.allow()
     line = make_test_line(test, scale, wrap)
     limit_s = limit_s or test.timeout_s + _GRACE_S
-    answer, before, after = CommandResult(-1, "", ""), None, None
+    answer, before, after, unusable = CommandResult(-1, "", ""), None, None, ""
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     began, waited_s = time.monotonic(), guest.read_wait_s()
     try:
-        before = _mark(guest, f"begin {test.id}")
+        before, _ = _mark(guest, f"begin {test.id}")
         began = time.monotonic()
         answer = guest.run(line, guest.deadline(limit_s))
         duration_s = time.monotonic() - began
-        after = _mark(guest, f"end {test.id}")
+        after, unusable = _mark(guest, f"end {test.id}", _IS_USABLE)
+        if guest.has_panicked():
+            raise GuestGone(GoneReason.PANIC, GoneReason.PANIC)
         end = guest.console.stat().st_size
     except GuestGone as gone:
         duration_s = time.monotonic() - began
@@ -283,25 +306,33 @@ def run_test(
         console_at=begin,
         host=platform.node(),
         waited_s=round(max(0.0, guest.read_wait_s() - waited_s), 3),
+        unusable=unusable,
     )
     return result, end
 
 
-def _mark(guest: Guest, text: str) -> int | None:
-    """Write a marker to the kernel log, and wait until the console shows it; returns the taint, if known.
+def _mark(guest: Guest, text: str, check: str = "true") -> tuple[int | None, str]:
+    """Write a marker to the kernel log, and wait until the console shows it.
 
-    Raises ``GuestGone``.
+    Returns the taint, if known, and the reason why the guest is unusable, if it is: it cannot do this or
+    ``check``. Raises ``GuestGone``.
     """
     begin = guest.console.stat().st_size
-    line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted"
+    line = f"echo 'cowbell: {text}' > /dev/kmsg && cat /proc/sys/kernel/tainted && {check}"
     deadline = guest.deadline(5)
     answer = guest.run(line, deadline)
+    taint = int(answer.stdout) if answer.stdout.strip().isdigit() else None
+    if answer.status:
+        return taint, (answer.stderr.strip() or f"its shell ended with status {answer.status}").splitlines()[
+            -1
+        ]
     while not deadline.is_over:
+        guest.channels.watch.check()
         shown, _ = _read_console(guest, begin, guest.console.stat().st_size)
         if f"cowbell: {text}" in shown:
-            break
+            return taint, ""
         time.sleep(0.01)
-    return int(answer.stdout) if answer.stdout.strip().isdigit() else None
+    return taint, "its kernel log does not reach the console"
 
 
 def _read_console(guest: Guest, begin: int, end: int) -> tuple[str, int]:

@@ -75,7 +75,7 @@ def _fetch_at(repo: Path, url: str, tip: str, commit: str, store: Store, progres
         return tip
     for _ in _deepen(repo, url, tip, store):
         found = find_commit(repo, commit)
-        if found and _is_ancestor(repo, found, tip):
+        if found and is_ancestor(repo, found, tip):
             fetch_objects(repo, url, found, store, progress=progress)
             return found
     raise UsageError(f"{commit} is not in the history of {tip[:12]}", where=url)
@@ -87,11 +87,11 @@ def fetch_range(base: Source, tip: Source, store: Store, progress: Progress) -> 
     Raises ``UsageError`` if ``base`` is not in the history of ``tip``.
     """
     repo = open_repository(store)
-    if _is_ancestor(repo, base.commit, tip.commit):
+    if is_ancestor(repo, base.commit, tip.commit):
         return
     progress.stage("source", f"the commits from {base.tree} to {tip.tree}")
     for _ in _deepen(repo, tip.origin, tip.commit, store):
-        if _is_ancestor(repo, base.commit, tip.commit):
+        if is_ancestor(repo, base.commit, tip.commit):
             _fill(repo, tip.origin, (tip.commit, f"^{base.commit}"), store, progress)
             return
     raise UsageError(f"{base.tree} is not in the history of {tip.tree}", where=tip.origin)
@@ -104,7 +104,8 @@ def _deepen(repo: Path, url: str, tip: str, store: Store) -> Iterator[None]:
         yield
 
 
-def _is_ancestor(repo: Path, old: str, new: str) -> bool:
+def is_ancestor(repo: Path, old: str, new: str) -> bool:
+    """Whether one commit is in the history of another, or the same, as far as the history was fetched."""
     return git(repo, "merge-base", "--is-ancestor", old, new, check=False).returncode == 0
 
 

@@ -6,6 +6,9 @@ import sys
 from orchestrator.cli.call import Call
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, Target
 
+# exit statuses for git bisect run; those of errors are in main
+_SKIP, _OTHER = 125, 127
+
 
 def run(call: Call) -> int:
     from orchestrator import pipeline
@@ -27,6 +30,9 @@ def run(call: Call) -> int:
         session = shell.run_shell(guest)
     for complaint in session.complaints:
         call.note(f"the kernel complained: {complaint} ({guest.console})")
+    if session.status > _SKIP:
+        call.note(f"the shell ended with status {session.status}")
+        return _OTHER
     return session.status
 
 
@@ -43,7 +49,9 @@ TARGETS = (
         variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "BUILT"),
         extra_options=PARALLEL,
         products=("steps",),
-        more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one.",
+        more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one. "
+        "Exit status 0 to 125: that of the shell; 125: the kernel does not build or boot; 126: the guest was "
+        "lost; 127: the shell ended with a higher status; 128: usage error; 129: infrastructure error.",
         default_row=FIRST_ROW,
     ),
 )
