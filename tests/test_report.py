@@ -26,10 +26,11 @@ def judged() -> Judged:
     return Judged(make_run())
 
 
-def render_text(judged: Judged) -> str:
-    console = Console(width=160, highlight=False)
+def render_text(judged: Judged, width: int = 160, *, only_bad: bool = False) -> str:
+    console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        for table in report.make_tables(judged):
+        for title, table in report.make_tables(judged, width, only_bad=only_bad):
+            console.print(title)
             console.print(table)
     return captured.get()
 

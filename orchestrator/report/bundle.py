@@ -17,7 +17,7 @@ from orchestrator.kernel.prebuilt import PATCHES
 from orchestrator.process import command
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_result
-from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.result.verdict import Verdict, judge_trial
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
 from orchestrator.store.store import Store, convert_disk_errors
@@ -47,7 +47,7 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
         failing: dict[tuple[str, int], TrialResult] = {}
         for result in job.results:
             # judge each trial separately
-            if any(map(is_failing, _judge_one(job, result))):
+            if any(map(is_failing, judge_trial(job, result))):
                 failing[result.test, result.trial] = result
         if not failing:
             continue
@@ -61,11 +61,6 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
             _publish(_pack(path.name.removesuffix(".tar.zst"), members), path)
             made.append(path)
     return made
-
-
-def _judge_one(job: JobRecord, result: TrialResult) -> tuple[Verdict, ...]:
-    tests = {result.test: job.tests.get(result.test, ())}
-    return judge_job(dataclasses.replace(job, tests=tests, results=(result,), failure=None))
 
 
 def _list_job_members(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
@@ -84,7 +79,7 @@ def _list_result_members(
 ) -> Iterator[tuple[str, bytes | None]]:
     yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.test)}\n".encode()
     yield "result.json", _as_json(dataclasses.asdict(result))
-    yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in _judge_one(job, result)])
+    yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in judge_trial(job, result)])
     yield "console.log", _encode(result.console)
     yield "said.log", _encode(result.said)
     yield "stdout", _encode(result.stdout)

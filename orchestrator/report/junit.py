@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 from orchestrator.report.replay import make_command
-from orchestrator.report.report import Judged, describe_status
+from orchestrator.report.report import Judged
 from orchestrator.status import Status
 
 # characters that XML 1.0 cannot represent
@@ -41,7 +41,7 @@ def render_junit(judged: Judged) -> str:
                 time=f"{verdict.duration_s:.3f}",
             )
             if kind := _junit_kind(verdict.status):
-                message = f"{describe_status(verdict)}: {verdict.reason}".translate(_NO_XML)
+                message = f"{verdict.label}: {verdict.reason}".translate(_NO_XML)
                 element = ET.SubElement(test, kind, message=message)
                 if kind != "skipped":
                     element.set("type", verdict.status.upper())

@@ -17,7 +17,7 @@ from orchestrator.parse.printk import make_printable
 from orchestrator.report.bundle import is_failing, name_bundle
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
-from orchestrator.report.report import Judged, describe_flip, describe_kernel, describe_status
+from orchestrator.report.report import Judged, describe_flip, describe_kernel
 from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict
 from orchestrator.status import Status
@@ -113,7 +113,7 @@ def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
         lines=_make_lines(judged, [column for column in columns if column.shown]),
         sign_of=lambda status: _SIGNS.get(status, "✗"),
         statuses=[s for s in Status if any(verdict.status is s for verdict in judged.verdicts)],
-        describe_status=describe_status,
+        describe_status=lambda verdict: verdict.label,
         describe_kernel=describe_kernel,
         describe_setup=describe_setup,
     )

@@ -127,10 +127,9 @@ def _run_in_guest(
     """Run the tests that can share one guest, and remove them from ``pending``."""
     read_to, count = guest.ready_at, len(pending)
     while pending:
-        progress.count(max(0, count - len(pending)), count)
+        progress.count(max(0, count - len(pending)), count, "tests")
         program = pending.pop(0)
         result, read_to = run_test(guest, program, read_to)
-        progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
         if is_wanted_again(result):
             pending.insert(0, replace(program, trial=program.trial + 1))
         is_last = program.test.may_crash or not pending or pending[0].test.may_crash
