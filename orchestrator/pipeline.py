@@ -79,7 +79,7 @@ def _work(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace]
 def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[Task[T]]:
     def make(job: Job) -> Task[T]:
         def do(progress: Board, budget: Budget) -> T:
-            command.on_command = progress.detail
+            command.on_command = progress.command
             return call(job, replace(place, progress=progress, budget=budget))
 
         expected_s = load_manifest(job, place.store).expect_tests_s(job.tests)

@@ -26,6 +26,22 @@ class Status(StrEnum):
         """Whether the outcome is evidence against the kernel."""
         return self in (Status.FAIL, Status.XFAIL, Status.TIMEOUT, Status.CRASH)
 
+    def label(self, raw: "Status") -> str:
+        """The outcome ``raw``, and whether it was expected, as short text."""
+        match self:
+            case Status.XFAIL:
+                return f"{raw.upper()} (expected)"
+            case Status.XPASS:
+                return "PASS (expected to fail)"
+            case _:
+                return self.upper()
+
+    @property
+    def style(self) -> str:
+        """How a terminal shows it, in the words of rich."""
+        styles = {Status.PASS: "green", Status.XFAIL: "yellow", Status.SKIP: "dim"}
+        return styles.get(self, "bold red")
+
     @property
     def ktap(self) -> tuple[bool, str]:
         """``ok`` or not, and the KTAP directive."""

@@ -25,6 +25,7 @@ from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.repository import Source
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import DebianTree
+from orchestrator.status import Status
 from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -106,19 +107,26 @@ class QuietProgress:
     """A ``Progress`` that keeps what it is told."""
 
     stages: list[tuple[str, str]] = field(default_factory=list)
-    counts: list[tuple[int, int | None]] = field(default_factory=list)
+    counts: list[tuple[int, int | None, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    verdicts: list[tuple[Status, str]] = field(default_factory=list)
 
     def stage(self, name: str, subject: str) -> None:
         self.stages.append((name, subject))
 
-    def count(self, done: int, about: int | None) -> None:
-        self.counts.append((done, about))
+    def count(self, done: int, about: int | None, unit: str) -> None:
+        self.counts.append((done, about, unit))
+
+    def verdict(self, status: Status, text: str) -> None:
+        self.verdicts.append((status, text))
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def detail(self, text: str) -> None:
+        pass
+
+    def command(self, line: str) -> None:
         pass
 
     def expect(self, seconds: float) -> None:

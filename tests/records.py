@@ -121,3 +121,29 @@ def make_run() -> RunRecord:
         plain, variant="cow", series="cow", tests={GOOD.test: (GOOD.test,)}, expect=(), results=(GOOD,)
     )
     return RunRecord("demo-0123456789ab", "cowbell test ROW=demo", "2024-01-15T12:00:00+00:00", (plain, cow))
+
+
+def make_large_run(kernels: int, tests: int) -> RunRecord:
+    """A run with a verdict for each of many tests on many kernels; on each kernel another test fails."""
+    names = [f"family{number % 10}.test-{number}" for number in range(tests)]
+    jobs = []
+    for number in range(kernels):
+        results = [
+            replace(
+                FAILED if at == number else GOOD,
+                test=name,
+                stdout=(FAILED if at == number else GOOD).stdout.replace(GOOD.test, name),
+                console=make_log(name, "a line of the kernel\n" * 10),
+            )
+            for at, name in enumerate(names)
+        ]
+        job = replace(
+            make_run().jobs[1],
+            variant=f"kernel-{number}",
+            version=f"6.1.{number}",
+            tests={name: (name,) for name in names},
+            summaries={name: "a read survives mprotect() plus a write to the same page" for name in names},
+            results=tuple(results),
+        )
+        jobs.append(job)
+    return replace(make_run(), jobs=tuple(jobs))

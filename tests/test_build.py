@@ -75,7 +75,7 @@ def test_kernel_folder(base: Source, config: Config, store: Store, progress: Qui
     assert told["vmlinux_sha256"] == hashlib.sha256(kernel.image.read_bytes()).hexdigest()
     assert compiled(kernel) == EVERY_FILE
     assert progress.stages[-2:] == [("kconfig", "fake-5.10 5.10.226"), ("build", "fake-5.10 5.10.226")]
-    assert [done for done, _ in progress.counts] == [1, 2, 3]
+    assert [done for done, _, _ in progress.counts] == [1, 2, 3]
 
 
 def test_second_time_it_is_found(base: Source, config: Config, store: Store, progress: QuietProgress) -> None:

@@ -4,7 +4,7 @@
 In a fenced ``console`` block the output is compared; ``...`` stands for any text. Of a command in an ``sh``
 block only the exit status counts. It must be 0. A command inside a sentence is run with ``-n``.
 
-``python -m tests.test_documents`` writes the list of modules in docs/design.md, and docs/targets.md.
+``python -m tests.test_documents`` writes docs/targets.md, docs/glossary.md and the modules of docs/design.md
 """
 
 import ast
@@ -21,12 +21,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.glossary import render_terms
 from orchestrator.cli.reference import render_reference
 from tests.conftest import BIN, ROOT
 from tests.layers import LAYERS, MODULES, PACKAGE, find_path
 
 DESIGN = ROOT / "docs/design.md"
 TARGETS = ROOT / "docs/targets.md"
+GLOSSARY = ROOT / "docs/glossary.md"
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DESIGN.parent.glob("*.md"))),
 )  # fmt: skip
@@ -287,6 +289,11 @@ def test_targets_page_is_what_the_targets_declare() -> None:
     assert found == render_reference(), "python -m tests.test_documents writes it"
 
 
+def test_glossary_has_the_terms_that_explain_knows() -> None:
+    (found,) = MAP.findall(GLOSSARY.read_text())
+    assert found == render_terms(), "python -m tests.test_documents writes it"
+
+
 def list_anchors(path: Path) -> set[str]:
     """The headings of a page as GitLab and GitHub make links of them."""
     headings = re.findall(r"^#+ (.*)", path.read_text(), re.M)
@@ -314,4 +321,5 @@ def test_first_pages_stay_short(name: str, most: int) -> None:
 
 if __name__ == "__main__":
     DESIGN.write_text(MAP.sub(lambda _: render_map(), DESIGN.read_text()))
+    GLOSSARY.write_text(MAP.sub(lambda _: render_terms(), GLOSSARY.read_text()))
     TARGETS.write_text(MAP.sub(lambda _: render_reference(), TARGETS.read_text()))

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.glossary import EXITS, VERDICTS
+from orchestrator.cli.explain import find_subjects
+from orchestrator.cli.glossary import CONTRACTS, EXITS, VERDICTS
 from orchestrator.cli.registry import TARGETS
 from orchestrator.cli.variables import VARIABLES
+from orchestrator.parse.splat import SplatKind
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.project.changelog import load_changelog
+from orchestrator.status import Status
 from tests.conftest import ROOT, cowbell
 
 
@@ -24,6 +29,20 @@ from tests.conftest import ROOT, cowbell
         ("mainline", "tree", "KERNEL=mainline:REF"),
         ("ACCEL", "variable", "auto, kvm, tcg"),
         ("build", "target", TARGETS["build"].about),
+        ("FAIL (expected)", "verdict", VERDICTS["FAIL (expected)"]),
+        ("failed as expected", "verdict", VERDICTS["FAIL (expected)"]),
+        ("C-READ", "contract", CONTRACTS["C-READ"]),
+        ("29b", "changelog entry", "O_DIRECT reads lose no data"),
+        ("odirect", "family", "odirect.rd-control, "),
+        ("upstream", "family", "upstream/cow"),
+        ("plain", "variant", "demo, "),
+        ("demo/cow", "job", "cow"),
+        ("cow", "series", "SERIES=cow"),
+        ("kasan", "fragment", "CONFIG=base,kasan"),
+        ("hung-task", "kind of splat", "CRASH"),
+        ("warning:do_wp_page/handle_mm_fault", "fingerprint", "do_wp_page, called by handle_mm_fault"),
+        ("flipped", "term", "between fail and pass"),
+        ("not exercised", "term", "skipped"),
     ],
 )
 def test_explain(word: str, kind: str, told: str) -> None:
@@ -31,6 +50,21 @@ def test_explain(word: str, kind: str, told: str) -> None:
     assert done.returncode == 0
     assert f"{word}: {kind}\n" in done.stdout
     assert told in done.stdout
+
+
+def test_explain_knows_the_words_of_a_report() -> None:
+    declared = load_declarations(ROOT)
+    entries = load_changelog([ROOT / "guest-tests/changelog.yaml"], declared.tests)
+    raws = set(Status) - {Status.XFAIL, Status.XPASS}
+    words = {raw.against(expected).label(raw) for expected in raws for raw in raws}
+    words |= {variant.name for row in declared.rows.values() for variant in row.variants}
+    words |= {*Status, *SplatKind, *declared.rows, *declared.trees, *declared.series, *declared.fragments}
+    for test in declared.tests:
+        words |= {test.id, test.family, test.kind, *test.subtests, *test.changelog.split()}
+        words |= {test.contract} if test.contract.startswith("C-") else set()
+    find_subjects(sorted(words), declared, entries)
+    used = {test.contract for test in declared.tests if test.contract.startswith("C-")}
+    assert used == set(CONTRACTS)
 
 
 def test_documents_say_the_same() -> None:
@@ -46,9 +80,9 @@ def test_explain_several_with_a_test() -> None:
 
 
 def test_every_word_that_is_not_known_at_once() -> None:
-    done = cowbell("explain", "BRKEN", "odirect.rd-mprotct", "4")
+    done = cowbell("explain", "BRKEN", "odirect.rd-mprotct", "99")
     assert done.returncode == 2
-    for text in ("did you mean BROKEN?", "did you mean odirect.rd-mprotect?", "there is no 4"):
+    for text in ("did you mean BROKEN?", "did you mean odirect.rd-mprotect?", "there is no 99"):
         assert text in done.stderr
     assert "expected a word" in cowbell("explain").stderr
 

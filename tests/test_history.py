@@ -26,7 +26,6 @@ from orchestrator.history.database import (
 )
 from orchestrator.history.entry import (
     Entry,
-    describe_outcome,
     list_outcomes,
     make_entries,
     make_result_id,
@@ -66,7 +65,7 @@ def test_an_entry_says_all_that_the_result_came_of(store: Store) -> None:
         reason="the read is whole", hits=None, tries=None, fingerprint="", folder=f"results/{VARIANT}",
         console=f"results/{VARIANT}/boot-1/console.log", console_at=77, host="one",
     )  # fmt: skip
-    assert describe_outcome(entry) == "FAIL (expected)"
+    assert entry.label == "FAIL (expected)"
 
 
 def test_a_splat_leaves_its_fingerprint_and_a_race_its_rate(store: Store) -> None:

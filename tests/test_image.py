@@ -348,7 +348,8 @@ def test_a_version_may_be_short() -> None:
 
 def test_modules_come_after_those_that_they_need(tmp_path: Path) -> None:
     (tmp_path / "modules.dep").write_text(
-        "kernel/ext4.ko.xz: kernel/jbd2.ko.xz kernel/mbcache.ko.xz\nkernel/jbd2.ko.xz:\nkernel/mbcache.ko.xz:\n"
+        "kernel/ext4.ko.xz: kernel/jbd2.ko.xz kernel/mbcache.ko.xz\n"
+        "kernel/jbd2.ko.xz:\nkernel/mbcache.ko.xz:\n"
         "kernel/virtio_blk.ko.xz: kernel/virtio.ko.xz kernel/virtio_ring.ko.xz\n"
         "kernel/virtio.ko.xz: kernel/virtio_ring.ko.xz\nkernel/virtio_ring.ko.xz:\n"
         "kernel/crc32c_generic.ko.xz:\nkernel/other.ko.xz:\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The page of several runs, as text and in a browser, with guest output that means harm."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from orchestrator.result.record import RunRecord
 from orchestrator.status import Status
 from tests.browser import Browser, open_browser
 from tests.conftest import LOGS
-from tests.records import EVIL, make_log, make_run
+from tests.records import EVIL, make_large_run, make_log, make_run
 from tests.samples import GOOD
 
 BIDI = "\u202egnp.exe\u2066 \u200b\ufeff\ud800"
@@ -54,6 +55,38 @@ def test_guest_output_is_text_only(text: str) -> None:
     assert "\x1b" not in text
     assert "\x00" not in text
     text.encode()
+
+
+def test_every_verdict_has_an_address_that_stays(text: str) -> None:
+    ids = re.findall(r'<details id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) == 8
+    assert "demo/cow@demo-0123456789ab/odirect.rd-mprotect" in ids
+    assert 'id="demo/cow/odirect.rd-mprotect"' in render_html(Judged(make_run()))
+    assert not re.search(r"\s", "".join(ids))
+
+
+def test_unexpected_results_come_first_and_once() -> None:
+    text = render_html(Judged(make_run()))
+    first, *kernels = text.partition("</table>")[2].split("<section")[1:]
+    names = [re.findall(r'data-name="([^"]+)"', part) for part in (first, *kernels)]
+    expected = ["odirect.rd-mprotect"]
+    assert names == [["x.evil", "x.hung", "x.mute", "x.never"], expected, expected]
+
+
+def test_the_page_names_kernels_and_what_tests_check() -> None:
+    run = make_run()
+    jobs = tuple(replace(job, summaries={GOOD.test: "it survives"}) for job in run.jobs)
+    files = {"files/demo.cow.series.txt", "files/demo.cow.boot-1.txt"}
+    text = render_html(Judged(replace(run, jobs=jobs)), (), files)
+    assert "<small>odirect: it survives</small>" in text
+    heads = re.findall(r'<th scope="col" class=.*?</th>', text)[:2]
+    assert [re.findall(r">([^<]+)<", head) for head in heads] == [
+        ["5.10.262", "demo/plain", "debian-5.10"],
+        ["5.10.262", "demo/cow", "debian-5.10 + cow"],
+    ]
+    assert '<a href="files/demo.cow.series.txt" aria-label="series of demo/cow">series</a>' in text
+    assert text.count('<a href="files/demo.cow.boot-1.txt">console log</a>') == 1
+    assert "files/demo.plain" not in text, "only what exists is linked"
 
 
 def test_what_makes_no_picture_is_told_by_its_number() -> None:
@@ -107,15 +140,18 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
     browser.resize(1200, 800)
     browser.open(path.as_uri())
     assert browser.run("document.title").startswith("Cowbell: joined-")
-    assert browser.run("document.querySelectorAll('details.verdict').length") == 8
+    assert browser.run("document.querySelectorAll('details[data-name]').length") == 8
     assert browser.run("document.querySelectorAll('#matrix thead th').length") == 5
     # each verdict of the matrix leads to its grounds
-    assert browser.run("[...document.querySelectorAll('td a')].every(a => document.querySelector(a.hash))")
+    assert browser.run(
+        "[...document.querySelectorAll('td a')]"
+        ".every(a => document.getElementById(decodeURIComponent(a.hash.slice(1))))"
+    )
     assert browser.run("document.querySelectorAll('mark').length") >= 1
 
     def list_shown() -> list[str]:
         shown: list[str] = browser.run(
-            "[...document.querySelectorAll('#matrix tbody tr:not([hidden]) th')].map(e => e.textContent)"
+            "[...document.querySelectorAll('#matrix tbody tr:not([hidden])')].map(e => e.dataset.name)"
         )
         return shown
 
@@ -135,7 +171,7 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
 
     # by the keyboard alone: from the filter to a verdict, which opens and has the focus
     browser.run("text.focus()")
-    for _ in range(5):
+    for _ in range(6):
         browser.press("Tab")
     assert browser.run("document.activeElement.matches('#matrix td a:focus-visible')")
     browser.press("Enter")
@@ -143,6 +179,70 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
     assert browser.run("document.activeElement.matches('details:target > summary')")
 
     assert browser.requests == [path.as_uri()]
+    assert browser.errors == []
+
+
+def list_rows(browser: Browser) -> list[str]:
+    rows: list[str] = browser.run("[...document.querySelectorAll('tbody tr')].map(e => e.dataset.name)")
+    return rows
+
+
+@pytest.mark.chromium
+def test_the_address_keeps_what_is_shown(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_html(Judged(make_run())))
+    browser.open(path.as_uri())
+    assert list_rows(browser) == ["x.evil", "x.hung", "x.mute", "x.never", "odirect.rd-mprotect"]
+    browser.run("text.value = 'x.'; text.dispatchEvent(new Event('input'))")
+    browser.run("sort.value = 'duration'; sort.dispatchEvent(new Event('input'))")
+    browser.run("location.hash = 'demo/plain/x.mute'")
+    address = browser.run("location.href")
+    assert address.endswith("report.html?text=x.&sort=duration#demo/plain/x.mute")
+    browser.open("about:blank")
+    browser.open(address)
+    assert list_rows(browser)[-1] == "x.never", "it was not run, and took no time"
+    assert browser.run("document.querySelectorAll('tbody tr:not([hidden])').length") == 4
+    assert browser.run("document.querySelector('details:target').open")
+    browser.run("sort.value = 'test'; sort.dispatchEvent(new Event('input'))")
+    assert list_rows(browser) == sorted(list_rows(browser))
+    browser.run("sort.value = 'verdict'; sort.dispatchEvent(new Event('input'))")
+    assert list_rows(browser)[-1] == "odirect.rd-mprotect"
+    assert browser.errors == []
+
+
+@pytest.mark.chromium
+def test_a_command_is_copied(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_html(Judged(make_run())))
+    browser.resize(1200, 800)
+    browser.open(f"{path.as_uri()}#demo/cow/odirect.rd-mprotect")
+    x, y = browser.run(
+        "(() => { const r = document.querySelector('details:target .copy').getBoundingClientRect();"
+        " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    browser.wait("document.querySelector('details:target .copy').textContent === 'copied'")
+    # what was copied is there to be pasted
+    browser.run("text.value = ''; text.focus()")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="v", commands=["paste"])
+    assert browser.run("text.value").startswith("cowbell -B test ROW=demo KERNEL=debian-5.10 SERIES=cow")
+
+
+@pytest.mark.chromium
+def test_20_kernels_with_200_tests(browser: Browser, tmp_path: Path) -> None:
+    run = make_large_run(20, 200)
+    files = {f"files/demo.{job.variant}.{what}.txt" for job in run.jobs for what in ("config", "boot-1")}
+    path = tmp_path / "report.html"
+    path.write_text(render_html(Judged(run), (), files))
+    assert path.stat().st_size < 3 << 20
+    browser.open(path.as_uri())
+    assert browser.run("document.querySelectorAll('td a').length") == 4000
+    assert list_rows(browser)[:20] == [f"family{n % 10}.test-{n}" for n in SORTED]
+    assert browser.run("document.querySelectorAll('section')[0].querySelectorAll('details').length") == 20
+    # the paint waits for nothing but the text: what the scripts do comes later
+    browser.wait("performance.getEntriesByName('first-paint').length")
+    assert browser.run("document.querySelector('script').nextElementSibling") is None
     assert browser.errors == []
 
 
@@ -170,12 +270,14 @@ def test_fits(width: int, scheme: str, browser: Browser, text: str, tmp_path: Pa
     assert browser.run(CONTRAST) >= 4.5
 
 
+# of 20 tests in 10 families
+SORTED = sorted(range(20), key=lambda number: f"family{number % 10}.test-{number}")
 CONTRAST = """(() => {
   const parts = text => text.match(/[0-9.]+/g).map(Number);
   const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
   const page = parts(getComputedStyle(document.body).backgroundColor);
-  return Math.min(...[...document.querySelectorAll('#matrix td[class], summary .st')].map(e => {
+  return Math.min(...[...document.querySelectorAll('#matrix td[class], summary b')].map(e => {
     const own = parts(getComputedStyle(e).backgroundColor), text = parts(getComputedStyle(e).color);
     const [a, b] = [light(text), light(own[3] === 0 ? page : own)].sort((x, y) => y - x);
     return (a + .05) / (b + .05);

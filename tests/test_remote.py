@@ -156,7 +156,7 @@ def test_what_came_before_a_break_is_not_asked_for_again(
     server.allowed = 1 << 30
     src = fetch_tree(tree, store, progress)
     assert len(list_files(src, store)) > COMMITS
-    again = next(about for done, about in progress.counts[2:] if done == 0)
+    again = next(about for done, about, _ in progress.counts[2:] if done == 0)
     assert again == total - 2
 
 

@@ -13,11 +13,14 @@ from rich.console import Console
 
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.report import junit, page, report
+from orchestrator.report.folder import point_latest
 from orchestrator.report.report import Judged, join_runs
-from orchestrator.result.record import Failure, load_run, save_run
+from orchestrator.result.record import Expected, Failure, RunRecord, load_run, save_run
 from orchestrator.status import Status
+from orchestrator.store.store import open_default
 from tests.conftest import cowbell
-from tests.records import make_run
+from tests.records import make_log, make_run
+from tests.samples import FAILED, GOOD, PAIR, PAIRED, SUBTESTS
 from tests.schema import read_product
 
 
@@ -26,10 +29,11 @@ def judged() -> Judged:
     return Judged(make_run())
 
 
-def render_text(judged: Judged) -> str:
-    console = Console(width=160, highlight=False)
+def render_text(judged: Judged, width: int = 160, *, only_bad: bool = False) -> str:
+    console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        for table in report.make_tables(judged):
+        for title, table in report.make_tables(judged, width, only_bad=only_bad):
+            console.print(title)
             console.print(table)
     return captured.get()
 
@@ -84,6 +88,106 @@ def test_junit_survives_any_guest_output(judged: Judged) -> None:
     )
 
 
+def test_junit_times_of_a_suite_add_up(judged: Judged) -> None:
+    """Only a test as a whole is timed, so its subtests share the time."""
+    pair = replace(PAIRED, stdout=PAIR, duration_s=4.0)
+    tests = {**SUBTESTS, GOOD.test: (GOOD.test,)}
+    job = replace(judged.run.jobs[1], tests=tests, results=(pair, replace(GOOD, duration_s=0.6)))
+    (suite,) = ET.fromstring(junit.render_junit(Judged(replace(judged.run, jobs=(job,)))))
+    times = {case.get("name"): float(case.get("time") or 0) for case in suite}
+    assert times == {"basic-cow[state=small]": 4.0, "basic-cow[state=thp]": 0.0, "rd-mprotect": 0.6}
+    assert float(suite.get("time") or 0) == sum(times.values())
+
+
+def make_wide_run(kernels: int) -> Judged:
+    """The names, the verdicts and the kernels with the longest texts."""
+    name = "iouring.fixed-softdirty[page=thp,state=mprotect]"
+    failed, good = (
+        replace(
+            one,
+            test="iouring.fixed-softdirty",
+            stdout=one.stdout.replace(GOOD.test, name),
+            console=make_log("iouring.fixed-softdirty"),
+        )
+        for one in (FAILED, GOOD)
+    )
+    plain = replace(
+        make_run().jobs[0],
+        tests={good.test: (name,)},
+        expect=(Expected("*", Status.FAIL, "x"),),
+        results=(failed,),
+    )
+    cow = replace(plain, variant="cow", series="cow", results=(good,))
+    others = [replace(plain, variant=f"other-{number}") for number in range(kernels - 2)]
+    return Judged(replace(make_run(), jobs=(plain, *others, cow)))
+
+
+@pytest.mark.parametrize("kernels", [2, 3, 9])
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_width_cuts_a_verdict(kernels: int, width: int) -> None:
+    text = render_text(make_wide_run(kernels), width)
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    assert text.count("FAIL (expected)") == kernels - 1
+    assert text.count("PASS (expected to fail)") == 1
+    assert "FAIL -> PASS" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "iouring.fixed-softdirty[page=thp,state=mprotect]" in re.sub(r"(?<=softdirty)\s.*\n\s*", "", text)
+
+
+def test_failed_shows_what_is_unexpected_alone(judged: Judged) -> None:
+    text = render_text(judged, only_bad=True)
+    assert "x.evil" in text
+    assert "odirect.rd-mprotect" not in text
+    titles = [title for title, _ in report.list_explanations(judged, only_bad=True)]
+    assert [title.split()[0] for title in titles] == ["FAIL", "TIMEOUT", "BROKEN", "BROKEN"]
+    plain, cow = json.loads(report.render_json(judged, only_bad=True))["jobs"]
+    assert ([v["status"] for v in plain["verdicts"]], cow["verdicts"]) == (
+        ["fail", "timeout", "broken", "broken"], [],
+    )  # fmt: skip
+
+
+def store_last_run(run: RunRecord) -> None:
+    store = open_default()
+    save_run(run, store.path("runs", run.run_id))
+    point_latest(store, run.run_id)
+
+
+def test_failed_1_repeats_what_was_unexpected_in_the_last_run(tmp_path: Path) -> None:
+    names = ("odirect.rd-control", "odirect.rd-mprotect", "vmsplice.child-small")
+    job = replace(make_run().jobs[0], expect=(), tests={name: (name,) for name in names})
+    results = tuple(
+        replace(
+            one,
+            test=name,
+            stdout=one.stdout.replace(GOOD.test, name),
+            console=make_log(name),
+        )
+        for one, name in zip((GOOD, FAILED, FAILED), names, strict=True)
+    )
+    command = f"cowbell -k test ROW=all TESTS=* KERNEL=debian-6.1 ACCEL=tcg DIR={tmp_path}/x"
+    run = replace(make_run(), command=command, jobs=(replace(job, results=results),))
+    store_last_run(run)
+    repeated = "cowbell: cowbell -B KERNEL=debian-6.1 ACCEL=tcg ROW=demo TESTS="
+    done = cowbell("-n", "test", "FAILED=1")
+    assert done.returncode == 0, done.stderr
+    assert f"{repeated}odirect.rd-mprotect,vmsplice.child-small -n test\n" in done.stderr
+    assert "2 test(s), asked for again (-B)" in done.stdout
+    assert "debian-6.1" in done.stdout
+    done = cowbell("-n", "FAILED=1", "TESTS=odirect.*", "KERNEL=debian-5.10")
+    assert f"{repeated}odirect.rd-mprotect -n KERNEL=debian-5.10\n" in done.stderr
+    assert "debian-6.1" not in done.stdout
+    for words, told in (
+        (["TESTS=fork.*"], "no such result of the last run, demo-0123456789ab, was unexpected"),
+        (["build", "test"], "FAILED=1: goes with test alone"),
+    ):
+        done = cowbell("-n", "FAILED=1", *words)
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    store_last_run(replace(run, jobs=(replace(job, results=results[:1], tests={names[0]: (names[0],)}),)))
+    done = cowbell("test", "FAILED=1")
+    assert done.returncode == 2
+    assert "nothing to repeat: no result of the last run, demo-0123456789ab, was unexpected" in done.stderr
+
+
 def test_html_escapes_guest_output(judged: Judged) -> None:
     text = page.render_html(judged)
     assert "<script>document.title" not in text
@@ -104,6 +208,7 @@ def test_several_runs_are_one_report(judged: Judged) -> None:
     later = replace(judged.run, run_id="demo-ba9876543210", started="2024-01-16T12:00:00+00:00")
     joined = join_runs([judged.run, later])
     assert joined.run.started == later.started
+    assert all(f"run: {run_id}" in render_text(joined) for run_id in (judged.run.run_id, later.run_id))
     assert len(joined.names) == len(set(joined.names)) == 4
     assert [group.row for group in joined.groups] == ["demo", "demo"]
     assert render_text(joined).count("FAIL -> PASS") == 2
@@ -138,13 +243,14 @@ def test_all_files_are_made_again_without_a_kernel(tmp_path: Path) -> None:
     (folder,) = runs.glob("joined-*")
     assert product["run_id"] == folder.name
     assert {path.name for path in folder.iterdir()} == {
-        "report.json", "report.ktap", "junit.xml", "report.html",
+        "report.json", "report.ktap", "junit.xml", "report.html", *ids,
     }  # fmt: skip
-    # what the page leads to is there
-    text = (folder / "report.html").read_text()
-    linked = {(folder / link).resolve() for link in re.findall(r'href="(\.\./[^"]+)"', text)}
-    assert linked == {path for run_id in ids for path in (runs / run_id / "evidence").iterdir()}
-    assert len(linked) == 8
+    # what the page leads to is there, also in a copy
+    assert cowbell("report", f"RUN={','.join(ids)}", f"DIR={tmp_path}/public").returncode == 1
+    for path in (folder / "report.html", tmp_path / "public/index.html"):
+        linked = {path.parent / link for link in re.findall(r'href="([^"#:]+)"', path.read_text())}
+        assert linked == {one for run_id in ids for one in (path.parent / run_id / "evidence").iterdir()}
+        assert len(linked) == 8
     done = cowbell("report", "RUN=demo-0123456789a,nothing,demo-ba9876543210")
     assert done.returncode == 2
     assert "did you mean demo-0123456789ab?" in done.stderr

@@ -16,21 +16,24 @@ import sys, time
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.cli.terminal import Terminal
 from orchestrator.process.workers import Limits, Task, work
+from orchestrator.status import Status
 
 def build(board, budget):
     board.stage("build", "linux 5.10 [bold]")
-    board.detail("make vmlinux")
+    board.command("make vmlinux")
     for done in range(30):
-        board.count(done, 30)
+        board.count(done, 30, "files compiled")
         time.sleep(0.1)
 
 def test(board, budget):
     board.expect(75)
     board.stage("run", "7 test(s)")
     time.sleep(3)
+    board.verdict(Status.FAIL, "FAIL odirect.rd-mprotect 0.4s")
+    board.detail("FAIL odirect.rd-mprotect: " + "word " * 20)
     board.note("a note")
 
-with Terminal(is_verbose="-v" in sys.argv, is_silent="-s" in sys.argv) as terminal:
+with Terminal(verbosity=sys.argv.count("-v"), is_silent="-s" in sys.argv) as terminal:
     before_s = 100.0 if "known" in sys.argv else None
     work([Task("demo/plain", "a", build, before_s), Task("demo/cow", "b", test, 80.0)],
          Limits(Jobserver.make(2)), terminal)
@@ -58,7 +61,7 @@ def run_on_pipe(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_live_view_has_jobs_counts_and_the_time_left() -> None:
     child = spawn()
-    child.expect(r"demo/plain.*build.*\d+/30")
+    child.expect(r"demo/plain.*build.*\d+/30 files compiled")
     child.expect(r"demo/cow.*run.*7 test\(s\)")
     child.expect(r"0 of 2 kernels done")
     child.expect("product")
@@ -72,6 +75,16 @@ def test_time_left_is_told_when_all_jobs_have_run_before() -> None:
     # 100 s of the one, and 75 of the other, which it corrects itself to
     assert re.search(r"0 of 2 kernels done, about 2:5\d left", told)
     assert " left" not in ESCAPE.sub("", spawn().read())
+
+
+def test_a_narrow_terminal_tears_no_word() -> None:
+    shown = ESCAPE.sub("", spawn("-v").read())
+    assert re.search(r"demo/cow +FAIL odirect.rd-mprotect 0.4s\r\n", shown)
+    # what comes before a return is overwritten
+    lines = [line.rpartition("\r")[2].rstrip() for line in shown.split("\r\n") if "word" in line]
+    assert len(lines) > 2
+    assert all(len(line) <= 80 for line in lines)
+    assert " ".join(lines).split().count("word") == 20
 
 
 def test_a_resize_breaks_nothing() -> None:
@@ -98,8 +111,12 @@ def test_a_pipe_gets_lines_with_the_time_and_only_the_product_on_stdout() -> Non
     assert "\x1b" not in done.stderr
     assert all(re.match(r" +\d+:\d\d  demo/", line) for line in done.stderr.splitlines())
     assert "demo/cow                          a note" in done.stderr
-    assert "make vmlinux" not in done.stderr
-    assert "make vmlinux" in run_on_pipe("-v").stderr
+    assert "demo/cow                 FAIL odirect.rd-mprotect 0.4s\n" in done.stderr
+    assert "FAIL odirect.rd-mprotect: word" not in done.stderr
+    verbose = run_on_pipe("-v").stderr
+    assert "FAIL odirect.rd-mprotect: word" in verbose
+    assert "make vmlinux" not in verbose
+    assert "make vmlinux" in run_on_pipe("-v", "-v").stderr
 
 
 def test_silent_says_nothing() -> None:

@@ -24,17 +24,17 @@ from orchestrator.project.condition import Version
 from orchestrator.project.guest import GuestShape
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
-from orchestrator.report.bundle import _judge_one, is_failing
+from orchestrator.report.bundle import is_failing
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_run
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.stored import keep_result
-from orchestrator.result.verdict import judge_job
+from orchestrator.result.verdict import judge_job, judge_trial, summarize_trial
 from orchestrator.run.runner import Program
 from orchestrator.source.series import Series
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, Mirror, QuietProgress
-from tests.samples import BROKEN, DECLARED, GOOD, ROW
+from tests.samples import BROKEN, DECLARED, FAILED, GOOD, PAIR, PAIRED, ROW, WARNING, judge
 
 
 class Laboratory:
@@ -214,4 +214,24 @@ def test_a_kernel_that_boots_for_some_trials_only_does_not_pass(
         # it has not been answered, and the history has it
         (missing,) = list_missing(RunRecord("demo-1", "cowbell test", "2024-01-15", (job,)), job)
         assert missing.raw == Status.CRASH
-        assert not any(map(is_failing, _judge_one(job, job.results[0]))), "the trials before it were none"
+        assert not any(map(is_failing, judge_trial(job, job.results[0]))), "the trials before it were none"
+
+
+def test_each_trial_has_a_line_when_it_ends(lab: Laboratory, progress: QuietProgress) -> None:
+    crashed = replace(GOOD, console=GOOD.console + WARNING)
+    lab.said = lambda trial: {2: FAILED, 3: crashed}.get(trial, GOOD)
+    lab.run(Repeat(3), variants=("plain",))
+    assert progress.verdicts == [
+        (Status.PASS, "PASS odirect.rd-mprotect 0.5s"),
+        (Status.FAIL, "FAIL odirect.rd-mprotect 0.5s, trial 2"),
+        (Status.CRASH, "CRASH odirect.rd-mprotect 0.5s, trial 3"),
+    ]
+    progress.verdicts.clear()
+    lab.run(Repeat(3), variants=("plain",))
+    assert not progress.verdicts, "the results are in the store"
+
+
+def test_the_line_of_a_test_tells_how_many_subtests_are_meant() -> None:
+    half = replace(PAIRED, stdout=PAIR.replace("ok 2", "not ok 2"), exit_status=1)
+    assert summarize_trial(judge(half)) == (Status.FAIL, "FAIL fork.basic-cow 0.5s (1 of 2 subtests)")
+    assert summarize_trial(judge(replace(PAIRED, stdout=PAIR)))[1] == "PASS fork.basic-cow 0.5s"

@@ -26,8 +26,8 @@ from tests.schema import read_product
 
 PACKAGE = FAKE_TREE.package
 SUITES = (
-    "bookworm", "bookworm-backports", "bookworm-security", "bullseye-security", "experimental", "forky", "sid",
-    "trixie", "trixie-backports", "trixie-security",
+    "bookworm", "bookworm-backports", "bookworm-security", "bullseye-security", "experimental", "forky",
+    "sid", "trixie", "trixie-backports", "trixie-security",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli.variables import Setting, read_repeat
+from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.root import find_root
 from orchestrator.project.yamlfile import suggest
@@ -181,7 +183,7 @@ class Call:
         from orchestrator.cli.terminal import Terminal
 
         options = self.line.options
-        return self.stack.enter_context(Terminal(is_silent=options.silent, is_verbose=options.verbose))
+        return self.stack.enter_context(Terminal(is_silent=options.silent, verbosity=options.verbose))
 
     @cached_property
     def place(self) -> "Workspace":
@@ -229,6 +231,15 @@ class Call:
         raise_all(errors)
         return subjects[0] if subjects else ""
 
+    @property
+    def width(self) -> int:
+        """The columns of the terminal that shows the product, 0 if stdout is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+    def fit(self, text: str) -> str:
+        """Text with its lines broken at blanks where the terminal would tear a word."""
+        return wrap_text(text, self.width) if self.width else text
+
     def note(self, text: str) -> None:
         sys.stderr.write(f"cowbell: {text}\n")
 
@@ -241,7 +252,7 @@ class Call:
             own = vars_of(product) if is_dataclass(product) and not isinstance(product, type) else {}
             self.show(render_product(name, {**own, **parts}))
         else:
-            self.show(as_text(product))
+            self.show(self.fit(as_text(product)))
         return 0
 
 

@@ -7,6 +7,7 @@ is not, 2 usage error, 3 infrastructure error. Only this module prints and ends 
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from orchestrator.cli.call import Call
 from orchestrator.cli.commandline import read_command_line
 from orchestrator.cli.preferences import find_path, load_preferences
 from orchestrator.cli.registry import TARGETS
+from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import CowbellError, StageFailure
 from orchestrator.store.store import convert_disk_errors, find_default_root
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except* CowbellError as group:
         errors = list(_flatten(group))
         for error in errors:
-            print(f"cowbell: {error}", file=sys.stderr)
+            print(_fit(f"cowbell: {error}"), file=sys.stderr)
         status = max(_find_status_for_git(error) if is_for_git else error.exit_code for error in errors)
     except* KeyboardInterrupt:
         print("cowbell: interrupted; the same command continues where it stopped", file=sys.stderr)
@@ -62,6 +64,11 @@ def _find_status_for_git(error: CowbellError) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _fit(text: str) -> str:
+    """A message for stderr; a terminal must not tear its words."""
+    return wrap_text(text, shutil.get_terminal_size().columns, indent=2) if sys.stderr.isatty() else text
 
 
 def _flatten(group: BaseExceptionGroup[CowbellError]) -> Iterator[CowbellError]:

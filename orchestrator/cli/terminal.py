@@ -16,6 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.wrap import wrap_text
+from orchestrator.status import Status
+
 _REFRESH_S = 0.2
 # interval of the progress lines of a long stage, where stderr is no terminal
 _COUNT_S = 30
@@ -31,7 +34,14 @@ class _Job:
     subject: str = ""
     done: int = 0
     about: int | None = None
+    unit: str = ""
     said: float = 0.0
+
+    @property
+    def counted(self) -> str:
+        """What is done of the stage, with its unit; empty if nothing is counted."""
+        of = f"/{self.about}" if self.about else ""
+        return f"{self.done}{of} {self.unit}" if self.unit else ""
 
 
 class _JobProgress:
@@ -42,31 +52,38 @@ class _JobProgress:
 
     def stage(self, name: str, subject: str) -> None:
         job = self._job
-        job.stage, job.subject, job.done, job.about = name, subject, 0, None
+        job.stage, job.subject, job.done, job.about, job.unit = name, subject, 0, None, ""
         self._terminal.show(job, f"{name:<8} {subject}")
 
-    def count(self, done: int, about: int | None) -> None:
+    def count(self, done: int, about: int | None, unit: str) -> None:
         job = self._job
-        job.done, job.about = done, about
+        job.done, job.about, job.unit = done, about, unit
         self._terminal.show_count(job)
+
+    def verdict(self, status: Status, text: str) -> None:
+        self._terminal.say(self._job, text, status.style)
 
     def note(self, text: str) -> None:
         self._terminal.say(self._job, f"         {text}")
 
     def detail(self, text: str) -> None:
-        if self._terminal.is_verbose:
+        if self._terminal.verbosity:
             self._terminal.say(self._job, f"         {text}")
+
+    def command(self, line: str) -> None:
+        if self._terminal.verbosity > 1:
+            self._terminal.say(self._job, f"         {line}")
 
     def expect(self, seconds: float) -> None:
         pass
 
 
 class Terminal(_JobProgress):
-    """A ``Board`` on stderr. ``is_silent`` shows nothing."""
+    """A ``Board`` on stderr. ``is_silent`` shows nothing, ``verbosity`` is the number of ``-v``."""
 
-    def __init__(self, *, is_silent: bool = False, is_verbose: bool = False) -> None:
+    def __init__(self, *, is_silent: bool = False, verbosity: int = 0) -> None:
         self.console = Console(stderr=True, quiet=is_silent, highlight=False, soft_wrap=True)
-        self.is_verbose = is_verbose
+        self.verbosity = verbosity
         self._began = self._refreshed = time.monotonic()
         self._jobs: dict[str, _Job] = {}
         self._overall = ""
@@ -147,12 +164,20 @@ class Terminal(_JobProgress):
             if now - self._refreshed > _REFRESH_S:
                 self._refresh()
         elif now - job.said > _COUNT_S:
-            self.say(job, f"         {job.done}{f' of about {job.about}' if job.about else ''}")
+            self.say(job, f"         {job.counted}")
 
-    def say(self, job: _Job, text: str) -> None:
+    def say(self, job: _Job, text: str, style: str = "") -> None:
+        """A line of a job with the time. ``style`` is that of the text's first word."""
         job.said = time.monotonic()
         name = f"{job.name:<24} " if job.name else ""
-        self.console.print(f"{_clock(job.said - self._began):>6}  {name}{text}", markup=False)
+        start = f"{_clock(job.said - self._began):>6}  {name}"
+        line = f"{start}{text}"
+        if self.console.is_terminal:
+            line = wrap_text(line, self.console.width, len(start) + len(text) - len(text.lstrip()))
+        shown = Text(line)
+        if style:
+            shown.stylize(style, len(start), len(start) + len(text.partition(" ")[0]))
+        self.console.print(shown)
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
@@ -171,11 +196,11 @@ class Terminal(_JobProgress):
         for job in jobs[:room]:
             counted: RenderableType = Text(job.subject)
             if job.about:
-                bar = ProgressBar(total=job.about, completed=min(job.done, job.about), width=20)
+                bar = ProgressBar(total=job.about, completed=min(job.done, job.about), width=12)
                 counted = Table.grid(padding=(0, 1, 0, 0))
-                counted.add_row(bar, f"{job.done}/{job.about}", Text(job.subject, overflow="ellipsis"))
-            elif job.done:
-                counted = Text(f"{job.done}  {job.subject}")
+                counted.add_row(bar, job.counted)
+            elif job.unit:
+                counted = Text(job.counted)
             table.add_row(Text(job.name), Text(job.stage, style="bold"), _clock(now - job.began), counted)
         left = [f"and {len(jobs) - room} more"] if len(jobs) > room else []
         lines = [text for text in (*left, self._overall) if text]

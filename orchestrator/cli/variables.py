@@ -91,6 +91,13 @@ VARIABLES: Mapping[str, Variable] = {
         more="auto repeats a race until the result is statistically significant.",
         read=read_repeat,
     ),
+    "FAILED": Variable(
+        "1: repeat what was not as expected in the last run",
+        is_inherited=False,
+        choices=("0", "1"),
+        more="The rows, the kernels and the other variables are those of that run, unless they are given. "
+        "ROW= and TESTS= select among its unexpected results.",
+    ),
     "GOOD": Variable("commit or Debian version on which the test passes", is_inherited=False),
     "BAD": Variable("commit or Debian version on which the test fails", is_inherited=False),
     "FIND": Variable(

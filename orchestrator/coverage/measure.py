@@ -172,7 +172,7 @@ def _run(
             place.progress.stage("run", f"{len(pending)} test(s)")
             at, counted = guest.ready_at, list[Program]()
             while pending:
-                place.progress.count(len(programs) - len(pending), len(programs))
+                place.progress.count(len(programs) - len(pending), len(programs), "tests")
                 program = pending.pop(0)
                 result, at = run_test(guest, program, at)
                 place.progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.history.database import find_entries
-from orchestrator.history.entry import Entry, describe_outcome, is_kernel, list_outcomes, render_columns
+from orchestrator.history.entry import Entry, is_kernel, list_outcomes, render_columns
 from orchestrator.project.yamlfile import suggest
 from orchestrator.result.record import load_run
 from orchestrator.result.verdict import WORST_FIRST
@@ -129,7 +129,7 @@ def compare(before: Side, after: Side) -> Difference:
         if group := _find_group(old, new):
             shown = new or old
             assert shown
-            was, is_ = (describe_outcome(entry) if entry else "" for entry in (old, new))
+            was, is_ = (entry.label if entry else "" for entry in (old, new))
             reason = new.reason if new else ""
             groups[group].append(Change(shown.row, key[1], shown.name, was, is_, reason))
         else:

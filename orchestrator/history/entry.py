@@ -9,7 +9,7 @@ from orchestrator.parse.console import parse_console
 from orchestrator.parse.ktap import Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult
-from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.result.verdict import Verdict, judge_job, judge_trial
 from orchestrator.status import Status
 from orchestrator.store.store import make_id
 
@@ -71,6 +71,10 @@ class Entry:
         return self.raw.against(self.expected)
 
     @property
+    def label(self) -> str:
+        return self.status.label(self.raw)
+
+    @property
     def rate(self) -> Rate | None:
         return None if self.hits is None or self.tries is None else Rate(self.hits, self.tries)
 
@@ -83,10 +87,6 @@ def make_result_id(result: TrialResult) -> str:
 def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started: str = "") -> list[Entry]:
     """An entry for each verdict. ``started`` is used for results without a start time."""
     subtests = job.tests.get(result.test, _find_subtests(result))
-    # the target rates apply to all trials together
-    alone = replace(
-        job, tests={result.test: subtests}, results=(result,), target_rates={}, failure=None, left_out=""
-    )
     faults = parse_console(result.console).faults
     return [
         Entry(
@@ -103,7 +103,7 @@ def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started:
             console_at=result.console_at,
             host=result.host,
         )
-        for verdict in judge_job(alone)
+        for verdict in judge_trial(replace(job, tests={result.test: subtests}), result)
     ]
 
 
@@ -172,13 +172,6 @@ def is_kernel(entry: Entry, word: str) -> bool:
     return word == entry.tree or f"{entry.kernel}.".startswith(f"{word}.")
 
 
-def describe_outcome(entry: Entry) -> str:
-    """The outcome, and whether it was expected, as short text."""
-    if entry.status is Status.XFAIL:
-        return f"{entry.raw.upper()} (expected)"
-    return "PASS (expected to fail)" if entry.status is Status.XPASS else entry.status.upper()
-
-
 def render(entries: Sequence[Entry]) -> str:
     """A line for each entry."""
     lines = [("when (UTC)", "row/variant", "kernel", "subtest", "status", "rate", "seconds", "fingerprint")]
@@ -188,7 +181,7 @@ def render(entries: Sequence[Entry]) -> str:
             f"{entry.row}/{entry.variant}" if entry.row else "-",
             entry.kernel + (f" + {entry.series}" if entry.series else ""),
             entry.name,
-            describe_outcome(entry),
+            entry.label,
             str(entry.rate or ""),
             f"{entry.duration_s:.1f}",
             entry.fingerprint,

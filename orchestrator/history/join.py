@@ -110,7 +110,8 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
 def _fill_in(found: JobRecord | None, planned: JobRecord | None) -> JobRecord:
     """The results of a kernel, with the planned tests that have none."""
     if found and planned:
-        return replace(found, tests={**planned.tests, **found.tests})
+        tests, summaries = {**planned.tests, **found.tests}, {**planned.summaries, **found.summaries}
+        return replace(found, tests=tests, summaries=summaries)
     if found:
         return found
     assert planned
@@ -127,6 +128,7 @@ def _join_jobs(one: JobRecord, other: JobRecord) -> JobRecord:
     return replace(
         one,
         tests=tests,
+        summaries={**one.summaries, **other.summaries},
         expect=tuple(dict.fromkeys((*one.expect, *other.expect))),
         races=tuple(dict.fromkeys((*one.races, *other.races))),
         target_rates={**one.target_rates, **other.target_rates},

@@ -448,7 +448,7 @@ def _compile(
         nonlocal compiled
         if _COMPILED.match(line):
             compiled += 1
-            progress.count(compiled, about if about and compiled <= about else None)
+            progress.count(compiled, about if about and compiled <= about else None, "files compiled")
 
     deadline = command.Deadline.after(limit_s)
     done = make.run(targets, log, deadline=deadline, on_line=follow, check=False)

@@ -138,7 +138,7 @@ def _make_tasks(
         def call(board: Board, budget: Budget, share: Sequence[Site] = share) -> None:
             with _open(sweep, place, board, budget) as own:
                 for done, site in enumerate(share):
-                    board.count(done, len(share))
+                    board.count(done, len(share), "mutants")
                     own.try_mutant(site)
                     one = _describe(site, own, spec)
                     last = f": {one.last.test}, {one.last.reason}" if one.last else ""

@@ -115,6 +115,7 @@ def make_record(job: Job) -> JobRecord:
         tree=job.tree.name,
         series=job.series.name,
         tests={test.id: test.subtests for test in job.tests},
+        summaries={test.id: test.summary for test in job.tests},
         races=tuple(test.id for test in job.tests if test.kind == "race"),
         named=tuple(test.id for test in job.tests if test.id in job.row.tests),
     )

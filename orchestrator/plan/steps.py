@@ -40,10 +40,12 @@ from orchestrator.plan.products import (
     report_symbols,
 )
 from orchestrator.plan.workspace import Workspace
+from orchestrator.process.progress import Progress
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.result.record import Expected, JobRecord, Known, TrialResult, save_job
 from orchestrator.result.stored import find_results, find_results_dir
+from orchestrator.result.verdict import judge_trial, summarize_trial
 from orchestrator.run.runner import Program, make_program_id, run_tests
 from orchestrator.source.apply import find_source
 from orchestrator.source.fetch import fetch_tree, find_fetched
@@ -446,6 +448,7 @@ class JobSteps:
                 ):
                     add_result(place.store, record, result, folder, place.progress)
                     self.results[result.test].append(result)
+                    _show_result(record, result, place.progress)
         self.has_run = True
         # of tests that are not of this request, the older entries stay
         times = self._before.test_s | {
@@ -533,6 +536,14 @@ class JobSteps:
                 record, rootfs_id=machine.rootfs.rootfs_id, accel=machine.accel, boot=machine.boot
             )
         return record
+
+
+def _show_result(record: JobRecord, result: TrialResult, progress: Progress) -> None:
+    verdicts = judge_trial(record, result)
+    progress.verdict(*summarize_trial(verdicts))
+    for verdict in verdicts:
+        reason = f": {verdict.reason}" if verdict.reason else ""
+        progress.detail(f"{verdict.label} {verdict.name}{reason}")
 
 
 def _do_nothing() -> None:

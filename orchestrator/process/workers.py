@@ -25,6 +25,7 @@ from orchestrator.errors import CowbellError, InfraError
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.process.progress import Board
+from orchestrator.status import Status
 
 T = TypeVar("T")
 _fork = multiprocessing.get_context("fork")
@@ -265,14 +266,20 @@ class _WorkerBoard:
     def stage(self, name: str, subject: str) -> None:
         self._connection.send(("stage", name, subject))
 
-    def count(self, done: int, about: int | None) -> None:
-        self._connection.send(("count", done, about))
+    def count(self, done: int, about: int | None, unit: str) -> None:
+        self._connection.send(("count", done, about, unit))
+
+    def verdict(self, status: Status, text: str) -> None:
+        self._connection.send(("verdict", status, text))
 
     def note(self, text: str) -> None:
         self._connection.send(("note", text))
 
     def detail(self, text: str) -> None:
         self._connection.send(("detail", text))
+
+    def command(self, line: str) -> None:
+        self._connection.send(("command", line))
 
     def expect(self, seconds: float) -> None:
         self._connection.send(("expect", seconds))

@@ -78,7 +78,7 @@ class GuestTest:
 
     @property
     def family(self) -> str:
-        return self.id.partition(".")[0]
+        return find_family(self.id)
 
     @property
     def symbols(self) -> tuple[tuple[str, str], ...]:
@@ -209,6 +209,11 @@ def select_tests(
         chosen |= matched
     raise_all(errors)
     return tuple(test for test in known if test.id in chosen)
+
+
+def find_family(test: str) -> str:
+    """The family of a test's id: ``odirect`` of ``odirect.rd-fork``, ``upstream`` of ``upstream/cow``."""
+    return re.split("[./]", test, maxsplit=1)[0]
 
 
 def is_match(glob: str, name: str) -> bool:

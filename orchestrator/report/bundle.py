@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes the evidence bundles of a run: one archive for each failing trial.
+"""Makes the evidence of a run: a bundle for each failing trial, and the files to which its page links.
 
 Files that are no longer in the store are listed in MISSING. The same record and store give identical
 archives.
@@ -17,10 +17,10 @@ from orchestrator.kernel.prebuilt import PATCHES
 from orchestrator.process import command
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_result
-from orchestrator.result.verdict import Verdict, judge_job
+from orchestrator.result.verdict import Verdict, judge_trial
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
-from orchestrator.store.store import Store, convert_disk_errors
+from orchestrator.store.store import Store, convert_disk_errors, write_atomic
 
 # size limit of one file in bytes; the middle of a longer one is left out
 MEMBER_LIMIT = 4 << 20
@@ -46,8 +46,7 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
     for job in run.jobs:
         failing: dict[tuple[str, int], TrialResult] = {}
         for result in job.results:
-            # judge each trial separately
-            if any(map(is_failing, _judge_one(job, result))):
+            if any(map(is_failing, judge_trial(job, result))):
                 failing[result.test, result.trial] = result
         if not failing:
             continue
@@ -63,9 +62,26 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
     return made
 
 
-def _judge_one(job: JobRecord, result: TrialResult) -> tuple[Verdict, ...]:
-    tests = {result.test: job.tests.get(result.test, ())}
-    return judge_job(dataclasses.replace(job, tests=tests, results=(result,), failure=None))
+def write_files(run: RunRecord, store: Store, folder: Path) -> None:
+    """Write the config, the patches and the console logs of each job, as far as the store has them.
+
+    They are plain text that a browser shows.
+    """
+    for job in run.jobs:
+        members = dict(_list_job_members(job, store))
+        found = {"config": members["kernel/config"], "series": members.get(PATCHES)}
+        # the first result of each boot finds its folder
+        for boot, result in {result.boot: result for result in reversed(job.results)}.items():
+            place = _find_boot(result, store)
+            found[boot] = _read(place / "console.log") if place else None
+        for what, content in found.items():
+            if content is not None:
+                write_atomic(folder / name_file(job, what), content)
+
+
+def name_file(job: JobRecord, what: str) -> str:
+    """The name of a job's ``config``, its ``series``, or the console log of a boot."""
+    return f"{job.row}.{job.variant}.{what}.txt"
 
 
 def _list_job_members(job: JobRecord, store: Store) -> Iterator[tuple[str, bytes | None]]:
@@ -84,7 +100,7 @@ def _list_result_members(
 ) -> Iterator[tuple[str, bytes | None]]:
     yield "REPLAY", f"#!/bin/sh\n{make_command(run, job, result.test)}\n".encode()
     yield "result.json", _as_json(dataclasses.asdict(result))
-    yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in _judge_one(job, result)])
+    yield "verdicts.json", _as_json([dataclasses.asdict(verdict) for verdict in judge_trial(job, result)])
     yield "console.log", _encode(result.console)
     yield "said.log", _encode(result.said)
     yield "stdout", _encode(result.stdout)

@@ -10,10 +10,10 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.history.database import find_entries, open_history
 from orchestrator.project.yamlfile import suggest
-from orchestrator.report.bundle import make_bundles
+from orchestrator.report.bundle import make_bundles, write_files
 from orchestrator.report.junit import render_junit
-from orchestrator.report.page import render_html
-from orchestrator.report.report import Judged, join_runs, render_json, render_ktap
+from orchestrator.report.page import LINKED, render_html
+from orchestrator.report.report import Judged, join_runs, list_parts, render_json, render_ktap
 from orchestrator.result.record import load_run
 from orchestrator.store.store import Store, write_atomic
 
@@ -50,13 +50,22 @@ def write_reports(judged: Judged, store: Store, note: Callable[[str], None], *, 
     """Write the missing ``FILES``, or all of them for a new run, and update ``latest``."""
 
     def render_page(judged: Judged) -> str:
+        linked: set[str] = set()
+        for run, prefix in list_parts(judged):
+            place = store.path("runs") / run.run_id / LINKED
+            write_files(run, store, place)
+            linked |= {f"{prefix}{LINKED}/{path.name}" for path in place.glob("*")}
         with open_history(store, note) as db:
-            return render_html(judged, find_entries(db))
+            return render_html(judged, find_entries(db), linked)
 
     folder = store.path("runs") / judged.run.run_id
     for name, render in zip(FILES, (render_json, render_ktap, render_junit, render_page), strict=True):
         if is_new or not (folder / name).exists():
             write_atomic(folder / name, render(judged))
+    for run in judged.parts:
+        # the page finds the same paths here and in a folder to which it is copied
+        if not (folder / run.run_id).exists():
+            (folder / run.run_id).symlink_to(f"../{run.run_id}")
     if not judged.parts:
         point_latest(store, judged.run.run_id)
 
@@ -78,10 +87,11 @@ def publish(judged: Judged, store: Store, target: Path) -> list[str]:
     folder = store.path("runs") / judged.run.run_id
     for name in FILES:
         write_atomic(target / ("index.html" if name == PAGE else name), (folder / name).read_bytes())
-    for run in judged.parts or (judged.run,):
-        evidence = store.path("runs") / run.run_id / "evidence"
-        if evidence.is_dir():
-            shutil.copytree(evidence, target / "evidence", dirs_exist_ok=True)
+    for run, prefix in list_parts(judged):
+        for name in ("evidence", LINKED):
+            source = store.path("runs") / run.run_id / name
+            if source.is_dir():
+                shutil.copytree(source, target / prefix / name, dirs_exist_ok=True)
     return sorted(path.name for path in target.iterdir())
 
 

@@ -4,7 +4,8 @@
 Guest output is shown as text; unprintable characters are shown by their number.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -14,16 +15,17 @@ from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
-from orchestrator.report.bundle import is_failing, name_bundle
+from orchestrator.project.guesttest import find_family
+from orchestrator.report.bundle import is_failing, name_bundle, name_file
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
-from orchestrator.report.report import Judged, describe_flip, describe_kernel, describe_status
-from orchestrator.result.record import JobRecord, TrialResult
-from orchestrator.result.verdict import Verdict
+from orchestrator.report.report import Judged, describe_flip, describe_kernel, list_parts
+from orchestrator.result.record import JobRecord
+from orchestrator.result.verdict import WORST_FIRST, Verdict
 from orchestrator.status import Status
 
 # console lines on the page: before and after the first line of a splat, or at the end
-_BEFORE, _AFTER, _END, _END_GOOD = 8, 60, 40, 8
+_BEFORE, _AFTER, _END = 8, 60, 40
 _LINE = 400
 # a chart shows the last points only
 _MOST_POINTS = 50
@@ -35,7 +37,10 @@ _UNSEEN = {
         *range(0xD800, 0xE000), *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080),
     )
 }  # fmt: skip
-_SIGNS = {Status.PASS: "✓", Status.XFAIL: "≈", Status.SKIP: "–"}
+# the folder of the files to which a page links, beside it
+LINKED = "files"
+# unexpected verdicts first, the worst one first
+_ORDER = (*(status for status in WORST_FIRST if status.is_bad), Status.XFAIL, Status.SKIP, Status.PASS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,13 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A verdict on the page. ``bundle`` is the path of its evidence, ``log`` the console of its boot."""
+    """A verdict on the page. ``job`` is the name of its kernel, ``slug`` that of the test in addresses.
 
-    anchor: str
+    ``bundle`` is the path of its evidence, ``log`` that of the console log of its boot, empty if it is lost.
+    """
+
+    job: str
+    slug: str
     verdict: Verdict
     trial: int
     command: str
@@ -61,27 +70,44 @@ class Shown:
     log: str
     charts: Markup
 
+    @property
+    def anchor(self) -> str:
+        return f"{self.job}/{self.slug}"
+
+    @property
+    def order(self) -> int:
+        return _ORDER.index(self.verdict.status)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A kernel of the matrix; ``run`` is its run id if several runs are shown."""
+    """A kernel of the matrix. ``files`` are the paths of its files by label."""
 
     name: str
     job: JobRecord
     run: str
     shown: tuple[Shown, ...]
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """A test over all columns, None if it was not planned, and its flips within rows."""
+    """A test over all columns, None if it was not planned, and its flips within rows.
+
+    ``order`` is that of its worst verdict, ``duration_s`` the longest one.
+    """
 
     name: str
+    slug: str
+    summary: str
+    family: str
+    order: int
+    duration_s: float
     variants: tuple[Shown | None, ...]
     flips: tuple[str, ...]
 
 
-def find_excerpt(console: str, *, is_good: bool = False) -> Excerpt:
+def find_excerpt(console: str) -> Excerpt:
     """The lines around the first fault, or around the first splat, or the last lines."""
     # split at newlines only, not at other line ends in guest output
     lines = console.removesuffix("\n").split("\n") if console else []
@@ -91,7 +117,7 @@ def find_excerpt(console: str, *, is_good: bool = False) -> Excerpt:
     if first:
         begin, end = max(0, first - 1 - _BEFORE), first - 1 + _AFTER
     else:
-        begin, end = max(0, len(lines) - (_END_GOOD if is_good else _END)), len(lines)
+        begin, end = max(0, len(lines) - _END), len(lines)
     kept = tuple(
         (make_visible(line[:_LINE]), begin + n + 1 in marked) for n, line in enumerate(lines[begin:end])
     )
@@ -103,17 +129,20 @@ def make_visible(text: object) -> str:
     return make_printable(str(text)).translate(_UNSEEN)
 
 
-def render_html(judged: Judged, history: Sequence[Entry] = ()) -> str:
-    """The page; ``history`` has the entries for its charts, oldest first."""
-    columns = _make_columns(judged, history)
+def render_html(judged: Judged, history: Sequence[Entry] = (), linked: Collection[str] = ()) -> str:
+    """The page; ``history`` has the entries for its charts, oldest first.
+
+    ``linked`` are the paths of the files that exist beside it.
+    """
+    columns = _make_columns(judged, history, linked)
+    shown = sorted((one for column in columns for one in column.shown), key=lambda one: one.order)
     return load_template("orchestrator.report", "report.html.j2").render(
         judged=judged,
         columns=columns,
         filled=[column for column in columns if column.shown],
         lines=_make_lines(judged, [column for column in columns if column.shown]),
-        sign_of=lambda status: _SIGNS.get(status, "✗"),
-        statuses=[s for s in Status if any(verdict.status is s for verdict in judged.verdicts)],
-        describe_status=describe_status,
+        unexpected=[one for one in shown if one.verdict.status.is_bad],
+        statuses=[status for status in _ORDER if any(one.verdict.status is status for one in shown)],
         describe_kernel=describe_kernel,
         describe_setup=describe_setup,
     )
@@ -134,56 +163,72 @@ def load_template(package: str, name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
+def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[str]) -> list[Column]:
     past: dict[tuple[str, ...], list[Entry]] = {}
     for entry in history:
         key = (entry.name, entry.row, entry.arch, entry.kernel, entry.series)
         past.setdefault(key, []).append(entry)
     columns = []
-    for number, ((job, verdicts), name, run) in enumerate(
-        zip(judged.jobs, judged.names, judged.origins, strict=True)
-    ):
-        results: Mapping[tuple[str, int], TrialResult] = {
-            (result.test, result.trial): result for result in job.results
-        }
+    prefixes = {run.run_id: prefix for run, prefix in list_parts(judged)}
+    for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
+        prefix = prefixes[run.run_id]
+
+        def find(what: str, job: JobRecord = job, prefix: str = prefix) -> str:
+            path = f"{prefix}{LINKED}/{name_file(job, what)}"
+            return path if path in linked else ""
+
+        results = {(result.test, result.trial): result for result in job.results}
         shown = []
-        for index, verdict in enumerate(verdicts):
+        for verdict in verdicts:
             result = results.get((verdict.test, verdict.trial))
-            key = (verdict.name, job.row, job.arch, job.version, job.series)
-            points = past.get(key, [])[-_MOST_POINTS:]
-            is_kept = result is not None and is_failing(verdict)
-            path = f"{f'../{run.run_id}/' if judged.parts else ''}evidence/"
+            is_dull = verdict.status is Status.PASS and not verdict.rate
+            points = past.get((verdict.name, job.row, job.arch, job.version, job.series), [])[-_MOST_POINTS:]
+            charts = "" if is_dull else render_rates(points) + render_durations(points)
+            bundle = f"{prefix}evidence/{name_bundle(job, result)}" if result and is_failing(verdict) else ""
             shown.append(
                 Shown(
-                    anchor=f"v{number}-{index}",
+                    job=name,
+                    # an id has no blanks
+                    slug=re.sub(r"\s", "_", make_visible(verdict.name)),
                     verdict=verdict,
                     trial=result.trial if result else 1,
                     command=make_command(run, job, verdict.test),
-                    excerpt=find_excerpt(
-                        result.console if result else "", is_good=verdict.raw is Status.PASS
-                    ),
+                    excerpt=find_excerpt(result.console if result and not is_dull else ""),
                     diagnostics=find_excerpt(result.said if result else ""),
-                    bundle=path + name_bundle(job, result) if result and is_kept else "",
-                    log=f"{result.boot}/console.log" if result else "",
+                    bundle=bundle,
+                    log=find(result.boot) if result else "",
                     # generated and escaped by chart
-                    charts=Markup(render_rates(points) + render_durations(points)),  # noqa: S704
+                    charts=Markup(charts),  # noqa: S704
                 )
             )
-        columns.append(Column(name, job, run.run_id if judged.parts else "", tuple(shown)))
+        files = {what: path for what in ("config", "series") if (path := find(what))}
+        columns.append(Column(name, job, run.run_id, tuple(shown), files))
     return columns
 
 
 def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[PageLine]:
+    """The lines of the matrix, those with the worst verdicts first."""
     by_column = [{shown.verdict.name: shown for shown in column.shown} for column in columns]
-    names = sorted({name for found in by_column for name in found})
     lines = []
-    for name in names:
+    for name in {name for found in by_column for name in found}:
         flips = []
         for group in judged.groups:
             if flip := describe_flip(group.tests.get(name, {}), group.jobs):
                 version = f"{group.jobs[0].version or group.jobs[0].tree}: " if len(judged.groups) > 1 else ""
                 flips.append(f"{version}{flip}")
+        shown = [found[name] for found in by_column if name in found]
+        test = shown[0].verdict.test
         lines.append(
-            PageLine(name, tuple(found.get(name) for found in by_column), tuple(dict.fromkeys(flips)))
+            PageLine(
+                name=name,
+                slug=shown[0].slug,
+                summary=next(filter(None, (column.job.summaries.get(test) for column in columns)), ""),
+                family=find_family(test),
+                order=min(one.order for one in shown),
+                duration_s=max(one.verdict.duration_s for one in shown),
+                variants=tuple(found.get(name) for found in by_column),
+                flips=tuple(dict.fromkeys(flips)),
+            )
         )
-    return lines
+    # of expected verdicts, the name alone decides
+    return sorted(lines, key=lambda line: (min(line.order, _ORDER.index(Status.XFAIL)), line.name))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes the command that repeats one test of a run on the same kernel."""
+"""Makes the commands that repeat tests of a run: one test on one kernel, or what was not as expected."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.result.record import JobRecord, RunRecord
@@ -9,6 +10,8 @@ from orchestrator.source.tree import name_folder
 
 # variables that are replaced by the values of the job and the test
 _OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
+# those of a run that a repetition of its tests does not take over
+_OWN = ("ROW", "TESTS", "FAILED", "DIR")
 
 
 def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
@@ -24,6 +27,20 @@ def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
     return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
+
+
+def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -> list[str]:
+    """The words after ``cowbell`` that run tests of a run again, with the run's variables."""
+    # the command of a merged run is those of its parts
+    words = shlex.split(run.command.split("; ")[0])
+    kept = [word for word in words if word.partition("=")[0].isupper() and word.partition("=")[0] not in _OWN]
+    return [
+        *_find_folder(words),
+        "-B",
+        *kept,
+        f"ROW={','.join(dict.fromkeys(rows))}",
+        f"TESTS={','.join(dict.fromkeys(tests))}",
+    ]
 
 
 def _find_tree(job: JobRecord) -> str:

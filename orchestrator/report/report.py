@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.guest.setup import describe_setup
 from orchestrator.result import statistics
@@ -19,17 +21,17 @@ from orchestrator.status import Status
 from orchestrator.store.store import make_id
 
 SCHEMA = "cowbell-report-1"
-_STYLES = {
-    Status.PASS: "green",
-    Status.XFAIL: "yellow",
-    Status.SKIP: "dim",
-}
+# wide enough for every table, to find the width of one
+_MEASURING = Console(width=10_000)
+# by name and variant
+_Tests = Mapping[str, Mapping[str, Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Kernels that are compared: the variants of one row in one run, with verdicts by name and variant."""
 
+    run_id: str
     row: str
     jobs: tuple[JobRecord, ...]
     tests: Mapping[str, Mapping[str, Verdict]]
@@ -80,7 +82,7 @@ class Judged:
             jobs.append(job)
             for verdict in verdicts:
                 tests.setdefault(verdict.name, {})[job.variant] = verdict
-        return tuple(Group(row, tuple(jobs), tests) for (_, row), (jobs, tests) in found.items())
+        return tuple(Group(*key, tuple(jobs), tests) for key, (jobs, tests) in found.items())
 
     @cached_property
     def unexercised(self) -> list[tuple[str, Verdict]]:
@@ -120,13 +122,10 @@ def join_runs(runs: Sequence[RunRecord]) -> Judged:
     return Judged(joined, tuple(runs))
 
 
-def describe_status(verdict: Verdict) -> str:
-    """The outcome, and whether it was expected, as short text."""
-    if verdict.status is Status.XFAIL:
-        return f"{verdict.raw.upper()} (expected)"
-    if verdict.status is Status.XPASS:
-        return "PASS (expected to fail)"
-    return verdict.status.upper()
+def list_parts(judged: Judged) -> Iterator[tuple[RunRecord, str]]:
+    """The runs of a report, each with the path of its files from the report's folder."""
+    for run in judged.parts or (judged.run,):
+        yield run, f"{run.run_id}/" if judged.parts else ""
 
 
 def describe_flip(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobRecord]) -> str:
@@ -165,41 +164,84 @@ def describe_guests(kernels: Iterable[JobRecord]) -> list[str]:
     return list(dict.fromkeys(filter(None, (describe_setup(job.guest_setup) for job in kernels))))
 
 
-def make_tables(judged: Judged) -> Iterator[Table]:
-    """A table per row: test by kernel, with flips."""
+def make_tables(judged: Judged, width: int, *, only_bad: bool = False) -> Iterator[tuple[str, Table]]:
+    """A title and a table per row: test by kernel, with flips.
+
+    A table of more than ``width`` columns is broken into more lines. ``only_bad`` leaves out the tests
+    without an unexpected verdict.
+    """
     for group in judged.groups:
-        row, kernels, tests = group.row, group.jobs, group.tests
+        kernels = group.jobs
+        tests = {
+            name: by_kernel
+            for name, by_kernel in group.tests.items()
+            if not only_bad or any(verdict.status.is_bad for verdict in by_kernel.values())
+        }
         accels = ", ".join(sorted({describe_boot(job) for job in kernels if job.accel}))
-        table = Table(
-            title=f"{row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
-            + (f", {accels}" if accels else "")
-            + "".join(f"\nguest: {text}" for text in describe_guests(kernels)),
-            title_justify="left",
-            title_style="bold",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        table.add_column("test", no_wrap=True)
+        title = f"{group.row}: {kernels[0].arch}, {kernels[0].version or kernels[0].tree}"
+        title += f", {accels}" if accels else ""
+        title += f"\nrun: {group.run_id}" if judged.parts else ""
+        title += "".join(f"\nguest: {text}" for text in describe_guests(kernels))
+        for table in _list_layouts(tests, kernels):
+            if table.__rich_measure__(_MEASURING, _MEASURING.options).maximum <= width:
+                break
+        if tests:
+            yield title, table
+
+
+def _list_layouts(tests: _Tests, kernels: Sequence[JobRecord]) -> Iterator[Table]:
+    """The tables of the same verdicts, each narrower than the one before."""
+    yield _make_matrix(tests, kernels)
+    # the series of a kernel, and then the parameters of a test, on a line of their own
+    yield _make_matrix(tests, kernels, before_series="\n")
+    yield _make_matrix(tests, kernels, before_series="\n", before_params="\n  ")
+    yield _make_list(tests, kernels)
+
+
+def _make_matrix(
+    tests: _Tests, kernels: Sequence[JobRecord], before_series: str = " ", before_params: str = ""
+) -> Table:
+    """A line per test, and a column per kernel."""
+    heads = [f"{job.variant}\n{describe_kernel(job).replace(' +', f'{before_series}+')}" for job in kernels]
+    table = _start_table("test", *heads, "flipped")
+    for name, by_kernel in tests.items():
+        shown = (_show_verdict(by_kernel.get(job.variant)) for job in kernels)
+        table.add_row(Text(name.replace("[", f"{before_params}[")), *shown, describe_flip(by_kernel, kernels))
+    return table
+
+
+def _make_list(tests: _Tests, kernels: Sequence[JobRecord]) -> Table:
+    """A line per verdict, below the name of the test."""
+    table = _start_table("test, variant", "verdict", "flipped")
+    for name, by_kernel in tests.items():
+        table.add_row(Text(name.replace("[", "\n  [")))
+        flip = describe_flip(by_kernel, kernels)
         for job in kernels:
-            table.add_column(f"{job.variant}\n{describe_kernel(job)}", no_wrap=True)
-        table.add_column("flipped", no_wrap=True)
-        for name, by_kernel in tests.items():
-            variants = (by_kernel.get(job.variant) for job in kernels)
-            shown = [
-                f"[{_STYLES.get(variant.status, 'bold red')}]{describe_status(variant)}[/]" if variant else ""
-                for variant in variants
-            ]
-            table.add_row(name.replace("[", r"\["), *shown, describe_flip(by_kernel, kernels))
-        yield table
+            if verdict := by_kernel.get(job.variant):
+                table.add_row(Text(f"    {job.variant}"), _show_verdict(verdict), flip)
+                flip = ""
+    return table
 
 
-def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
+def _start_table(*heads: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        table.add_column(Text(head), no_wrap=True)
+    return table
+
+
+def _show_verdict(verdict: Verdict | None) -> Text:
+    return Text(verdict.label, verdict.status.style) if verdict else Text()
+
+
+def list_explanations(judged: Judged, *, only_bad: bool = False) -> Iterator[tuple[str, str]]:
     """Titles and texts: failures of jobs, and for each verdict the reason, the evidence, the expectation.
 
-    A PASS is listed only if it has a rate or ignored known issues.
+    A PASS is listed only if it has a rate or ignored known issues; with ``only_bad``, only what is not as
+    expected is listed.
     """
     for job, verdicts in judged.jobs:
-        if job.left_out:
+        if job.left_out and not only_bad:
             yield f"left out: {job.variant}", job.left_out
         if failure := job.failure:
             where = f"{failure.where}: " if failure.where else ""
@@ -207,7 +249,7 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
             yield f"{failure.stage} failed on {job.variant}", f"{where}{failure.what}\n{failure.hint}{log}"
         for verdict in verdicts:
             has_more = verdict.status is not Status.PASS or verdict.rate or verdict.known
-            if not has_more or verdict.stage != "run":
+            if not has_more or verdict.stage != "run" or (only_bad and not verdict.status.is_bad):
                 continue
             text = "\n".join([verdict.reason, *(f"known issue: {known}" for known in verdict.known)])
             if verdict.why_expected:
@@ -216,7 +258,9 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
                 # without the lines that are in the reason
                 rest = [line for line in verdict.evidence.splitlines() if line not in verdict.reason]
                 text += "\n".join(["", *rest])[:1500]
-            yield f"{describe_status(verdict)} {verdict.name} on {job.variant}", text
+            yield f"{verdict.label} {verdict.name} on {job.variant}", text
+    if only_bad:
+        return
     for row, verdict in judged.unexercised:
         yield f"not exercised: {verdict.name}, which row {row} lists by name", verdict.reason
     for group in judged.groups:
@@ -225,8 +269,8 @@ def list_explanations(judged: Judged) -> Iterator[tuple[str, str]]:
                 yield f"{name}, {group.jobs[0].variant} less {group.jobs[-1].variant}", difference
 
 
-def make_report(judged: Judged) -> dict[str, object]:
-    """The report as plain data, as printed by ``--json``."""
+def make_report(judged: Judged, *, only_bad: bool = False) -> dict[str, object]:
+    """The report as plain data, as printed by ``--json``; ``only_bad`` leaves out expected verdicts."""
     jobs = [
         {
             **{
@@ -234,7 +278,9 @@ def make_report(judged: Judged) -> dict[str, object]:
                 for key, value in dataclasses.asdict(job).items()
                 if key not in ("results", "expect", "tests")
             },
-            "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+            "verdicts": [
+                dataclasses.asdict(verdict) for verdict in verdicts if verdict.status.is_bad or not only_bad
+            ],
         }
         for job, verdicts in judged.jobs
     ]
@@ -249,8 +295,8 @@ def make_report(judged: Judged) -> dict[str, object]:
     }
 
 
-def render_json(judged: Judged) -> str:
-    return json.dumps(make_report(judged), indent=1) + "\n"
+def render_json(judged: Judged, *, only_bad: bool = False) -> str:
+    return json.dumps(make_report(judged, only_bad=only_bad), indent=1) + "\n"
 
 
 def render_ktap(judged: Judged) -> str:

@@ -140,8 +140,8 @@ class JobRecord:
 
     ``base`` is the commit of the tree and ``origin`` where it came from; ``commit`` and ``tree_id`` are those
     of the built source, with ``fixups`` and series. ``boot`` is ``qemu`` or ``vng``.
-    ``tests`` are the planned tests with the names of their subtests, ``named`` those that the row lists by
-    name and not by a pattern, ``races`` the races among them,
+    ``tests`` are the planned tests with the names of their subtests, ``summaries`` what each of them checks,
+    ``named`` those that the row lists by name and not by a pattern, ``races`` the races among them,
     ``target_rates`` the rates for which they were repeated, by subtest. ``known`` are the known issues.
     ``results`` has the trials of a test in order. ``guest_setup`` is the verified state of the guest, if its
     row requests more than CPUs and memory.
@@ -153,6 +153,7 @@ class JobRecord:
     tree: str
     series: str
     tests: Mapping[str, tuple[str, ...]]
+    summaries: Mapping[str, str] = field(default_factory=dict)
     expect: tuple[Expected, ...] = ()
     known: tuple[Known, ...] = ()
     races: tuple[str, ...] = ()

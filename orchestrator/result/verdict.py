@@ -59,6 +59,11 @@ class Verdict:
     fingerprint: str = ""
     known: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The outcome, and whether it was expected, as short text."""
+        return self.status.label(self.raw)
+
 
 def is_unexercised(job: JobRecord, verdict: Verdict) -> bool:
     """Whether a row lists a test by name, and the test was skipped though nobody expects that."""
@@ -107,6 +112,23 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
                 )
             )
     return tuple(verdicts)
+
+
+def judge_trial(job: JobRecord, result: TrialResult) -> tuple[Verdict, ...]:
+    """The verdicts of one trial by itself: a target rate applies to all trials together."""
+    tests = {result.test: job.tests.get(result.test, ())}
+    alone = replace(job, tests=tests, results=(result,), target_rates={}, failure=None, left_out="")
+    return judge_job(alone)
+
+
+def summarize_trial(verdicts: Sequence[Verdict]) -> tuple[Status, str]:
+    """The worst of one trial's verdicts, and a line with it, the test and its duration."""
+    worst = min(verdicts, key=lambda verdict: WORST_FIRST.index(verdict.status))
+    text = f"{worst.label} {worst.test} {worst.duration_s:.1f}s"
+    number = sum(verdict.status is worst.status for verdict in verdicts)
+    if number < len(verdicts):
+        text += f" ({number} of {len(verdicts)} subtests)"
+    return worst.status, f"{text}, trial {worst.trial}" if worst.trial > 1 else text
 
 
 def _apply_expectation(expected: Expected | None, finding: Finding) -> tuple[Status, str]:

@@ -147,11 +147,10 @@ def _run_in_guest(
     """Run the tests that can share one guest, and remove them from ``pending``."""
     read_to, count = guest.ready_at, len(pending)
     while pending:
-        progress.count(max(0, count - len(pending)), count)
+        progress.count(max(0, count - len(pending)), count, "tests")
         program = pending.pop(0)
         result, read_to = run_test(guest, program, read_to)
         keep_result(folder, result)
-        progress.detail(f"{program.test.id}: {result.ended} after {result.duration_s:.1f} s")
         if result.unusable:
             progress.note(f"{program.test.id} left its guest unusable: {result.unusable}; it is replaced")
         if is_wanted_again(result):

@@ -127,7 +127,7 @@ def _fill(repo: Path, url: str, revs: tuple[str, ...], store: Store, progress: P
     missing = _list_missing(repo, revs)
     for start in range(0, len(missing), _FILES_A_FETCH):
         if progress:
-            progress.count(start, len(missing))
+            progress.count(start, len(missing), "files fetched")
         batch = "".join(f"{blob}\n" for blob in missing[start : start + _FILES_A_FETCH])
         with store.lock("git-fetch"):
             _fetch_from(repo, url, "--stdin", "cowbell", stdin=batch)

@@ -89,10 +89,11 @@ def run_explain(call: Call) -> int:
     from orchestrator.cli import explain
     from orchestrator.cli.storedresults import find_seen
     from orchestrator.history import coverage
+    from orchestrator.project import changelog
 
-    plain, chosen = explain.find_subjects(call.subjects, call.declared)
+    entries = changelog.load_changelog(call.place.changelogs, call.declared.tests)
+    words, chosen = explain.find_subjects(call.subjects, call.declared, entries)
     seen = find_seen(chosen, call)
-    words = explain.explain_words(plain, call.declared)
     return call.show_product(
         "test",
         lambda _: explain.render(words, chosen, seen),
@@ -123,7 +124,7 @@ TARGETS = (
     Target(
         "explain",
         "set up and look up",
-        "explain words: tests, rows, targets, variables, verdicts ...",
+        "explain the words that Cowbell prints",
         run_explain,
         (
             ("cowbell explain odirect.rd-mprotect", "what the test does, and its results so far"),
@@ -132,9 +133,10 @@ TARGETS = (
         variables=("ROW",),
         products=("test",),
         takes="WORD...",
-        kinds=("tests", "rows", "trees", "targets", "variables"),
-        more="WORD is a test or a glob of tests, a row, tree, target, variable, verdict or exit status. ROW= "
-        "limits the results.",
+        kinds=("tests", "rows", "trees", "series", "fragments", "targets", "variables"),
+        more="WORD is a test or a glob of tests, a row, variant, tree, series, fragment, family, contract or "
+        "changelog entry, a target, variable, verdict, exit status, fingerprint, or a term of the glossary. "
+        "ROW= limits the results.",
     ),
     Target(
         "proof",

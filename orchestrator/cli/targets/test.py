@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """source, config, build and test: each does the previous one's work first, for the selected rows."""
 
+import shlex
 from dataclasses import replace
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.storedresults import know_rates
 from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, PARALLEL, TRIALS, Target
 from orchestrator.cli.targets.report import show_report
+from orchestrator.errors import UsageError
 
 
 def run_rows(call: Call) -> int:
@@ -16,6 +18,8 @@ def run_rows(call: Call) -> int:
     from orchestrator.plan import plan
     from orchestrator.plan.steps import make_goal
 
+    if call.settings["FAILED"].is_typed and call.value("FAILED") == "1":
+        return call.again(_find_failed(call))
     request, declared, targets = call.request, call.known, call.line.targets
     if not request.rows:
         # prebuilt images name their rows
@@ -49,6 +53,38 @@ def run_rows(call: Call) -> int:
     return status
 
 
+def _find_failed(call: Call) -> list[str]:
+    """The words of the command that repeats what was not as expected in the last run."""
+    from orchestrator.project.guesttest import is_match
+    from orchestrator.report.folder import choose_runs, judge_runs
+    from orchestrator.report.replay import make_repetition
+
+    if call.line.targets != ("test",):
+        raise UsageError("goes with test alone", where="FAILED=1")
+    judged = judge_runs(call.store, choose_runs(call.store, ""))
+    globs = call.settings["TESTS"].words
+    failed = [
+        (job.row, verdict.test)
+        for job, verdicts in judged.jobs
+        for verdict in verdicts
+        if verdict.status.is_bad
+        and (not call.rows or job.row in call.rows)
+        and (not globs or any(is_match(g, name) for g in globs for name in (verdict.test, verdict.name)))
+    ]
+    if not failed:
+        chosen = any(call.settings[name].value for name in ("ROW", "TESTS"))
+        raise UsageError(
+            f"nothing to repeat: {'no such result' if chosen else 'no result'} of the last run, "
+            f"{judged.run.run_id}, was unexpected",
+            where="FAILED=1",
+            hint="cowbell report shows the last run",
+        )
+    mine = [word for word in call.line.typed if word.partition("=")[0] not in ("FAILED", "ROW", "TESTS")]
+    words = [*make_repetition(judged.run, *zip(*failed, strict=True)), *mine]
+    call.note(f"{shlex.join(['cowbell', *words])}")
+    return words
+
+
 _BUILD_OPTIONS = ("--keep-going", "--always-make", "--what-if", *PARALLEL)
 TARGETS = (
     Target(
@@ -60,8 +96,8 @@ TARGETS = (
             ("cowbell test ROW=demo KERNEL=~/linux", "test the HEAD of a checkout in row demo"),
             ("cowbell -n test ROW=demo TESTS='odirect.*'", "print what these tests still need, and why"),
         ),
-        variables=(*JOBS, *KERNELS, *TRIALS, "REPEAT", "BUILT", "DIR"),
-        extra_options=_BUILD_OPTIONS,
+        variables=(*JOBS, *KERNELS, *TRIALS, "REPEAT", "FAILED", "BUILT", "DIR"),
+        extra_options=(*_BUILD_OPTIONS, "--failed"),
         products=("report", "steps"),
         more="This is the default target. Without ROW= it takes the first row, of the user overlay if it "
         "has rows; ROW=all takes every row. Up-to-date steps and results are reused. DIR= gets a copy "
