@@ -6,7 +6,6 @@ failure ends its job and becomes a verdict; an infrastructure error ends the run
 """
 
 import contextlib
-import dataclasses
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,10 +38,9 @@ from orchestrator.process import command
 from orchestrator.process.budget import Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
-from orchestrator.result.record import Failure, JobRecord, RunRecord, save_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, make_run_id, save_run
 from orchestrator.result.stored import find_results_dir
 from orchestrator.run.runner import boot_with_tests, make_boot_dir
-from orchestrator.store.store import make_id
 
 T = TypeVar("T")
 
@@ -212,8 +210,7 @@ def run_jobs(
         if errors:
             break
     records = tuple(outcome[0] for outcome in outcomes if outcome)
-    identity = make_id([dataclasses.asdict(record) for record in records])
-    folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
+    folder = place.store.path("runs", make_run_id(records))
     is_new = has_run or not (folder / "record.json").exists()
     if is_new:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

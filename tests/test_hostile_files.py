@@ -19,9 +19,10 @@ from orchestrator.project.matrix import load_expectations, load_matrix
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.mail import decode_mail, find_base, make_mail, split_mbox
 from orchestrator.source.patch import check_mail, parse_hunks
-from orchestrator.source.repository import make_name, parse_version
+from orchestrator.source.repository import parse_version
 from orchestrator.source.series import find_series, load_series, parse_range
 from orchestrator.source.tree import find_tree, load_trees
+from orchestrator.store.name import is_name, make_name
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, render_patch
 
@@ -202,7 +203,7 @@ def test_any_yaml(read: Callable[[Path], object], folder: Path) -> None:
 def test_any_word(word: str) -> None:
     parse_range(word)
     parse_version(word)
-    assert make_name(word).isascii()
+    assert is_name(make_name(word))
     with only_own_errors():
         find_tree(word, {})
     assert all(Setting(word, "x").paths)

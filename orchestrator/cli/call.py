@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli.variables import Setting, read_repeat
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.parse.printk import make_printable
 from orchestrator.project.root import find_root
 from orchestrator.project.yamlfile import suggest
 from orchestrator.store.store import Store, open_default
@@ -225,7 +226,7 @@ class Call:
         return subjects[0] if subjects else ""
 
     def note(self, text: str) -> None:
-        sys.stderr.write(f"cowbell: {text}\n")
+        sys.stderr.write(make_printable(f"cowbell: {text}\n"))
 
     def show_product(self, name: str, as_text: Callable[[T], str], product: T, **parts: object) -> int:
         """Print it as text, or with ``--json`` its parts as product ``name``; always 0, for a status.
@@ -249,4 +250,4 @@ def render_product(name: str, parts: Mapping[str, object]) -> str:
     """Parts of dataclasses and containers as the JSON that ``cowbell schema NAME`` describes."""
     from pydantic_core import to_json
 
-    return to_json({"schema": f"cowbell-{name}-1", **parts}, indent=1).decode() + "\n"
+    return to_json({"schema": f"cowbell-{name}-1", **parts}, indent=1, ensure_ascii=True).decode() + "\n"

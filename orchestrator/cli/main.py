@@ -18,6 +18,7 @@ from orchestrator.cli.commandline import read_command_line
 from orchestrator.cli.preferences import find_path, load_preferences
 from orchestrator.cli.registry import TARGETS
 from orchestrator.errors import CowbellError
+from orchestrator.parse.printk import make_printable
 from orchestrator.store.store import convert_disk_errors, find_default_root
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except* CowbellError as group:
         errors = list(_flatten(group))
         for error in errors:
-            print(f"cowbell: {error}", file=sys.stderr)
+            print(make_printable(f"cowbell: {error}"), file=sys.stderr)
         status = max(error.exit_code for error in errors)
         if is_step:
             # git bisect run stops at 128 and above
@@ -84,4 +85,4 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _show(text: str) -> None:
-    print(text, end="", flush=True)
+    print(make_printable(text), end="", flush=True)

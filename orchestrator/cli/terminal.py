@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.parse.printk import make_printable
+
 _REFRESH_S = 0.2
 # interval of the progress lines of a long stage, where stderr is no terminal
 _COUNT_S = 30
@@ -42,7 +44,7 @@ class _JobProgress:
 
     def stage(self, name: str, subject: str) -> None:
         job = self._job
-        job.stage, job.subject, job.done, job.about = name, subject, 0, None
+        job.stage, job.subject, job.done, job.about = name, make_printable(subject), 0, None
         self._terminal.show(job, f"{name:<8} {subject}")
 
     def count(self, done: int, about: int | None) -> None:
@@ -152,7 +154,7 @@ class Terminal(_JobProgress):
     def say(self, job: _Job, text: str) -> None:
         job.said = time.monotonic()
         name = f"{job.name:<24} " if job.name else ""
-        self.console.print(f"{_clock(job.said - self._began):>6}  {name}{text}", markup=False)
+        self.console.print(f"{_clock(job.said - self._began):>6}  {name}{make_printable(text)}", markup=False)
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()

@@ -16,6 +16,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.store.name import is_name
 
 Literal = str | int | bool
 
@@ -176,7 +177,7 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
         if path.suffix not in LANGUAGES or path.parent.name in ("lib", "module"):
             continue
         test_id = f"{path.parent.name}.{path.stem}"
-        if not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
+        if not is_name(test_id) or not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
             errors.append(
                 UsageError(
                     f"{test_id} is not a test id: use lower case letters, digits and -", where=str(path)

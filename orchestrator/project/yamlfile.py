@@ -18,6 +18,7 @@ import yaml
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.condition import Condition
+from orchestrator.store.name import check_name
 
 T = TypeVar("T")
 
@@ -142,6 +143,7 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 condition = scalar(Condition.parse)
+name = scalar(check_name)
 
 
 def suggest(word: str, known: Collection[str]) -> str:

@@ -93,6 +93,11 @@ def convert_disk_errors(where: Path) -> Iterator[None]:
         ) from error
 
 
+def _check_inside(name: str) -> None:
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"{name!r} leads out of the store")
+
+
 @contextlib.contextmanager
 def _empty_folder(place: Path) -> Iterator[Path]:
     with convert_disk_errors(place):
@@ -120,6 +125,8 @@ class Store:
 
     def path(self, kind: str, name: str = "") -> Path:
         """The path of an entry, which need not exist; its parent folder is created."""
+        _check_inside(kind)
+        _check_inside(name)
         root = self.results_root if kind in _RESULTS else self.root
         place = root / kind / name if name else root / kind
         with convert_disk_errors(place):
@@ -184,6 +191,7 @@ class Store:
 
         With ``is_result``, it is on the disk of the results, so that files can be moved there by rename.
         """
+        _check_inside(name)
         root = self.results_root if is_result else self.root
         with self.lock(f"scratch-{name}"), _empty_folder(root / "scratch" / name) as place:
             yield place
@@ -238,4 +246,6 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    """Write a value as JSON in UTF-8; what UTF-8 cannot express, as in odd file names, is replaced."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode(errors="replace"))
