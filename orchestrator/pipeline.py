@@ -40,7 +40,7 @@ from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
 from orchestrator.result.record import Failure, JobRecord, RunRecord, make_run_id, save_run
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import boot_with_tests, make_boot_dir
+from orchestrator.run.runner import boot_with_tests, make_boot_dir, remove_stale_images
 
 T = TypeVar("T")
 
@@ -178,6 +178,9 @@ def run_jobs(
     came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are a run, too.
     ``goal`` and ``prepared`` are as those of ``build_jobs``.
     """
+    # those of killed runs, of whichever kernel, may be large
+    for folder in place.store.path("results").glob("*"):
+        remove_stale_images(folder)
     prepared = prepared or prepare_jobs(jobs, declared, place, goal)
     same = find_same_steps(jobs)
 

@@ -228,6 +228,54 @@ class Store:
             )
 
 
+@contextlib.contextmanager
+def own_folder(place: Path) -> Iterator[None]:
+    """Make a folder if needed, and own it until the block or this process ends; see ``try_unowned``."""
+    descriptor = None
+    while descriptor is None:
+        place.mkdir(parents=True, exist_ok=True)
+        # it may be removed before it is locked
+        descriptor = _lock_folder(place, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def try_unowned(place: Path) -> Iterator[bool]:
+    """Whether a folder exists and no process owns it; none can begin to during the block."""
+    try:
+        descriptor = _lock_folder(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # owned, or on a file system that cannot tell
+        descriptor = None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock_folder(place: Path, how: int) -> int | None:
+    """The descriptor that holds the lock of a folder; None if the folder is gone."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, how)
+        if os.path.samestat(os.fstat(descriptor), place.stat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file atomically: after a crash it has the old or the new content."""
     with convert_disk_errors(path):
