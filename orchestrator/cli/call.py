@@ -107,6 +107,7 @@ class Call:
     def known(self) -> "Declarations":
         """With the trees, series and prebuilt images of the command line."""
         from orchestrator.plan.inputs import add_inputs
+        from orchestrator.source.tree import expand
 
         return add_inputs(
             self.declared,
@@ -115,7 +116,7 @@ class Call:
             self.place,
             is_dirty=self.value("DIRTY") not in ("", "0"),
             redo=self.redo and "source" in self.line.targets,
-            built=[Path(word).expanduser() for word in self.settings["BUILT"].paths],
+            built=[expand(word) for word in self.settings["BUILT"].paths],
         )
 
     @cached_property
@@ -226,7 +227,8 @@ class Call:
         return subjects[0] if subjects else ""
 
     def note(self, text: str) -> None:
-        sys.stderr.write(make_printable(f"cowbell: {text}\n"))
+        with contextlib.suppress(OSError):
+            sys.stderr.write(make_printable(f"cowbell: {text}\n"))
 
     def show_product(self, name: str, as_text: Callable[[T], str], product: T, **parts: object) -> int:
         """Print it as text, or with ``--json`` its parts as product ``name``; always 0, for a status.

@@ -24,6 +24,7 @@ from orchestrator.store.store import convert_disk_errors, find_default_root
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, and exit with the documented status."""
+    _open_closed()
     words = list(sys.argv[1:] if argv is None else argv)
     is_step = "bisect-step" in words
     signal.signal(signal.SIGTERM, _interrupt)
@@ -34,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except* CowbellError as group:
         errors = list(_flatten(group))
         for error in errors:
-            print(make_printable(f"cowbell: {error}"), file=sys.stderr)
+            _tell(make_printable(f"cowbell: {error}"))
         status = max(error.exit_code for error in errors)
         if is_step:
             # git bisect run stops at 128 and above
             status = 126 + status
     except* KeyboardInterrupt:
-        print("cowbell: interrupted; the same command continues where it stopped", file=sys.stderr)
+        _tell("cowbell: interrupted; the same command continues where it stopped")
         status = 130
     except* BrokenPipeError:
         # the reader of stdout has left
@@ -48,10 +49,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = 141
     except* Exception:
         # an uncaught exception would exit with 1, which is a verdict
-        traceback.print_exc()
-        print("cowbell: internal error, see above; it says nothing about the kernel", file=sys.stderr)
+        _tell(traceback.format_exc())
+        _tell("cowbell: internal error, see above; it says nothing about the kernel")
         status = 128 if is_step else 3
     sys.exit(status)
+
+
+def _open_closed() -> None:
+    """Open what the caller has closed: the next file would be taken for stdin, stdout or stderr."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r", closefd=False))
+
+
+def _tell(text: str) -> None:
+    """Print on stderr; a full disk there must not change the exit status."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

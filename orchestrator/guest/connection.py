@@ -238,10 +238,10 @@ class Guest:
                 if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
                     break
                 if reason := self._find_reason(channel, deadline):
-                    raise GuestGone(reason, reason, out.decode(errors="replace"))
+                    raise GuestGone(reason, reason, _decode(out))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
-        return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
+        return CommandResult(status, _decode(out), _decode(err))
 
     def _find_reason(self, channel: "paramiko.Channel", deadline: Deadline) -> "GoneReason | None":
         panicked_at = self.channels.serial.panicked_at
@@ -257,11 +257,18 @@ class Guest:
 
 
 _OUTPUT_LIMIT = 1 << 20
+# the last line of output that was cut; a comment in KTAP
+CUT = f"\n# cowbell: the output after {_OUTPUT_LIMIT >> 20} MiB was dropped\n"
 
 
 def _keep(buffer: bytearray, block: bytes) -> None:
-    """Keep at most 1 MiB of a guest's output; the rest is read and dropped."""
-    buffer += block[: max(0, _OUTPUT_LIMIT - len(buffer))]
+    """Keep a guest's output up to the limit and one byte more; the rest is read and dropped."""
+    buffer += block[: max(0, _OUTPUT_LIMIT + 1 - len(buffer))]
+
+
+def _decode(buffer: bytearray) -> str:
+    is_cut = len(buffer) > _OUTPUT_LIMIT
+    return buffer[:_OUTPUT_LIMIT].decode(errors="replace") + (CUT if is_cut else "")
 
 
 @dataclass(frozen=True, slots=True)

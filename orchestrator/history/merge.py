@@ -139,8 +139,9 @@ def _examine(folder: Path, found: _Found) -> None:
     """Read the runs and results of a folder and collect all errors."""
     try:
         root = folder.expanduser().resolve(strict=True)
-    except OSError as error:
-        found.refuse(folder, f"cannot be read: {error.strerror}")
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: links that lead in a circle
+        found.refuse(folder, f"cannot be read: {getattr(error, 'strerror', error)}")
         return
     is_run = (root / "record.json").is_file()
     parts = [root] if is_run else [root / name for name in ("runs", "results") if (root / name).is_dir()]

@@ -20,7 +20,7 @@ from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.source.repository import Source, export_patches
 from orchestrator.store.name import check_name, is_name
-from orchestrator.store.store import Store, write_json
+from orchestrator.store.store import Store, make_folder, write_json
 
 # series and fixups of a prebuilt kernel
 PATCHES = "patches.mbox"
@@ -90,6 +90,7 @@ class Prebuilt:
             with (folder / "vmlinux").open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             is_image = is_name(build["image"]) and (folder / build["image"]).is_file()
+            float(build["wall_s"])
             is_whole = is_image and digest == build["vmlinux_sha256"] and bytes.fromhex(build["gnu_build_id"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             is_whole = False
@@ -113,7 +114,7 @@ _PREBUILT = TypeAdapter(Prebuilt)
 
 def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
     """Write a kernel, or the reason why there is none, to a folder; replaces an earlier export."""
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     if kernel:
         request = kernel.request
         place = target / request.build_id

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.store.name import is_name
+from orchestrator.store.userfile import read_text
 
 Literal = str | int | bool
 
@@ -243,11 +244,10 @@ def _load_test(
     found: list[tuple[int, str]] = []
     declaration = None
     try:
-        text = path.read_text(encoding="utf-8")
         parse = _parse_c if path.suffix == ".c" else _parse_python
-        declaration = parse(text, found)
-    except UnicodeDecodeError as error:
-        found.append((1 + error.object[: error.start].count(b"\n"), "not UTF-8"))
+        declaration = parse(read_text(path), found)
+    except UsageError as error:
+        errors.append(error)
     if declaration:
         found += _check_declaration(declaration)
     errors += [

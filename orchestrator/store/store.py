@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import InfraError, UsageError
 from orchestrator.process.command import MORE_SPACE
 
 _DISK_ERRORS = (
@@ -46,6 +46,13 @@ _DISK_ERRORS = (
     errno.EPERM,
     errno.ENOTDIR,
     errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EFBIG,
+    errno.ESTALE,
 )
 
 
@@ -70,7 +77,15 @@ def find_default_root() -> Path:
     """``$COWBELL_STORE``, or ``cowbell`` in the user's cache directory (XDG Base Directory)."""
     if chosen := os.environ.get("COWBELL_STORE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cowbell"
+    return Path(os.environ.get("XDG_CACHE_HOME") or find_home() / ".cache") / "cowbell"
+
+
+def find_home() -> Path:
+    """The user's home; raises ``UsageError`` if there is none, as for the user ids of some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError("HOME is not set", hint="export HOME=/path/to/a/folder") from None
 
 
 def open_default() -> "Store":
@@ -91,6 +106,17 @@ def convert_disk_errors(where: Path) -> Iterator[None]:
             f"{error.strerror}: {error.filename or where}",
             hint=MORE_SPACE,
         ) from error
+
+
+def make_folder(place: Path) -> None:
+    """Make a folder and those above it; raises ``InfraError`` if there is none then."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InfraError("is not a folder", where=str(place), hint=MORE_SPACE) from None
+    except OSError as error:
+        what = f"cannot be made: {error.strerror}"
+        raise InfraError(what, where=str(error.filename or place), hint=MORE_SPACE) from None
 
 
 def _check_inside(name: str) -> None:
@@ -129,11 +155,7 @@ class Store:
         _check_inside(name)
         root = self.results_root if kind in _RESULTS else self.root
         place = root / kind / name if name else root / kind
-        with convert_disk_errors(place):
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
-                raise InfraError("is not a folder", where=str(root), hint=MORE_SPACE) from None
+        make_folder(place.parent)
         return place
 
     def use(self, kind: str, name: str) -> Path:
@@ -279,7 +301,7 @@ def _lock_folder(place: Path, how: int) -> int | None:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file atomically: after a crash it has the old or the new content."""
     with convert_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
