@@ -6,7 +6,6 @@ failure ends its job and becomes a verdict; an infrastructure error ends the run
 """
 
 import contextlib
-import dataclasses
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,10 +38,9 @@ from orchestrator.process import command
 from orchestrator.process.budget import Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
-from orchestrator.result.record import Failure, JobRecord, RunRecord, save_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, make_run_id, save_run
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import boot_with_tests, make_boot_dir
-from orchestrator.store.store import make_id
+from orchestrator.run.runner import boot_with_tests, make_boot_dir, remove_stale_images
 
 T = TypeVar("T")
 
@@ -180,6 +178,9 @@ def run_jobs(
     came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are a run, too.
     ``goal`` and ``prepared`` are as those of ``build_jobs``.
     """
+    # those of killed runs, of whichever kernel, may be large
+    for folder in place.store.path("results").glob("*"):
+        remove_stale_images(folder)
     prepared = prepared or prepare_jobs(jobs, declared, place, goal)
     same = find_same_steps(jobs)
 
@@ -212,8 +213,7 @@ def run_jobs(
         if errors:
             break
     records = tuple(outcome[0] for outcome in outcomes if outcome)
-    identity = make_id([dataclasses.asdict(record) for record in records])
-    folder = place.store.path("runs", f"{records[0].row if records else 'empty'}-{identity}")
+    folder = place.store.path("runs", make_run_id(records))
     is_new = has_run or not (folder / "record.json").exists()
     if is_new:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

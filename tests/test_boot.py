@@ -30,6 +30,7 @@ from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
 from orchestrator.kernel.fragment import SymbolRequest
 from orchestrator.kernel.kconfig import Config
+from orchestrator.process import command
 from orchestrator.process.command import Deadline
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guest import Disk, GuestShape, Swap
@@ -157,10 +158,15 @@ def test_keys_are_of_one_boot() -> None:
     assert one.host_dropbear.endswith(one.host.asbytes()[-32:])
 
 
-def test_keys_are_readable_only_by_the_user(make_machine: MakeMachine, tmp_path: Path) -> None:
+def test_keys_are_readable_only_by_the_user(
+    make_machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, modes = tmp_path / "boot" / "keys.tar", list[int]()
+    monkeypatch.setattr(command, "on_command", lambda line: modes.append(keys.stat().st_mode & 0o777))
     with pytest.raises(StageFailure):
-        boot_once(make_machine("exit 0\n"), tmp_path / "boot")
-    assert (tmp_path / "boot" / "keys.tar").stat().st_mode & 0o077 == 0
+        boot_once(make_machine("exit 0\n"), keys.parent)
+    assert set(modes) == {0o600}
+    assert not keys.exists()
 
 
 def test_qemu_that_does_not_start_is_the_host_s(make_machine: MakeMachine, tmp_path: Path) -> None:

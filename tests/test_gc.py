@@ -2,13 +2,18 @@
 """A store kept under its size: the oldest goes first, and nothing that a running job uses."""
 
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.result.record import Failure
+from orchestrator.run.runner import remove_stale_images
 from orchestrator.store.gc import collect, measure
 from orchestrator.store.store import Store
 from tests.conftest import read_line, start_python
+from tests.records import JOB, RESULT, VARIANT, store_result, store_run
 
 MIB = 1 << 20
 USE = (
@@ -122,3 +127,69 @@ def test_symlinks_are_not_followed(store: Store, tmp_path: Path) -> None:
     (place / "link").symlink_to(tmp_path / "outside")
     assert collect(store, 0).before < MIB // 2
     assert (tmp_path / "outside").exists()
+
+
+OWN = (
+    "import sys, time, contextlib; from pathlib import Path\n"
+    "from orchestrator.store.store import Store, own_folder\n"
+    "store = Store(Path(sys.argv[1]))\n"
+    "def fill(draft):\n"
+    "    (draft / 'big').touch(); print('owns', flush=True); time.sleep(60)\n"
+    "with contextlib.ExitStack() as stack:\n"
+    "    for name in ('boot-9', 'saved-9'):\n"
+    "        stack.enter_context(own_folder(store.path('results', sys.argv[2]) / name))\n"
+    "    (stack.enter_context(store.scratch('x')) / 'big').touch()\n"
+    "    store.publish('rootfs', 'y', fill)\n"
+)
+
+
+def list_boots(store: Store) -> set[str]:
+    return {path.name for path in store.root.glob("results/*/*") if path.is_dir()}
+
+
+def make_boots(store: Store) -> Path:
+    """The folder of a variant with a boot of a result, one of a failed run, and one of neither."""
+    folder = store_result(store, RESULT).parent
+    for name in (RESULT.boot, "boot-2", "boot-3", "saved-x"):
+        (folder / name).mkdir()
+        for file in ("console.log", "keys.tar", "root.qcow2"):
+            (folder / name / file).write_bytes(b"x" * MIB)
+    log = str(folder / "boot-2" / "console.log")
+    store_run(store, 1, replace(JOB, failure=Failure("boot", "it does not boot", "", "", log)))
+    return folder
+
+
+def test_boots_that_nothing_refers_to_are_removed(store: Store) -> None:
+    folder = make_boots(store)
+    found = collect(store, 100 * MIB, is_dry_run=True)
+    assert {entry.path.name for entry in found.removed} == {"boot-3", "saved-x"}
+    assert found.before - found.after >= 6 * MIB
+    assert list_boots(store) == {RESULT.boot, "boot-2", "boot-3", "saved-x"}
+    # like all that can be made again
+    for limit, kinds in ((100 * MIB, ("build",)), (100 * MIB, ())):
+        shutil.copytree(folder / "boot-3", folder / "boot-4", dirs_exist_ok=True)
+        collect(store, limit, kinds)
+        assert list_boots(store) == {RESULT.boot, "boot-2"}
+        (folder / "boot-3").mkdir()
+
+
+def test_nothing_of_a_killed_process_stays(store: Store) -> None:
+    with start_python(OWN, store.root, VARIANT) as process:
+        assert read_line(process) == "owns"
+        for name in ("boot-9", "saved-9"):
+            (store.root / "results" / VARIANT / name / "root.qcow2").touch()
+        collect(store, 0)
+        remove_stale_images(store.root / "results" / VARIANT)
+        assert {path.name for path in store.root.rglob("*.qcow2")} == {"root.qcow2"}
+        assert len(list(store.root.rglob("*.qcow2"))) == len(list(store.root.rglob("big"))) == 2
+        process.kill()
+        process.wait()
+    collect(store, 100 * MIB)
+    assert not [*store.root.rglob("*.qcow2"), *store.root.rglob("big")]
+    assert not [path for path in (store.root / "rootfs").iterdir()]
+
+
+def test_images_of_killed_runs_are_removed_by_the_next_one(store: Store) -> None:
+    remove_stale_images(make_boots(store))
+    assert list_boots(store) == {RESULT.boot, "boot-2", "boot-3"}
+    assert {path.name for path in store.root.glob("results/*/boot-*/*")} == {"console.log"}

@@ -125,7 +125,7 @@ def test_words_go_where_they_mean_something() -> None:
         "TESTS": "fork.*", "CC": "gcc-12",
     }  # fmt: skip
     jobs = plan("demo", tree=words["KERNEL"], series=(words["SERIES"],), tests=("fork.*",))
-    assert [job.name for job in jobs] == ["demo/plain", f"demo/{words['SERIES']}"]
+    assert [job.name for job in jobs] == ["demo/plain", "demo/my-fix.mbox-b33ec3"]
     made = make(jobs, words=words, options=("-C", "my project"))
     own = ["cowbell", "-C", "my project"]
     kernel, series = f"KERNEL={words['KERNEL']}", f"SERIES={words['SERIES']}"

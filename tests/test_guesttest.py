@@ -272,7 +272,7 @@ def test_bad_declarations_are_all_reported_with_file_and_line(tmp_path: Path) ->
             "n.py:3: missing field kind",
             "n.py:5: params: expected NAME: VALUE..., got 'page small'",
             "n.py:6: min_kernel: expected a version like 5.10, got 'new'",
-            "o.c:2: not UTF-8",
+            "o.c:2: is not UTF-8 text",
         ]
     )
 

@@ -2,6 +2,9 @@
 """Any bytes in the files of a user are read or refused, in bounded time: no exception but Cowbell's own."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +22,10 @@ from orchestrator.project.matrix import load_expectations, load_matrix
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.mail import decode_mail, find_base, make_mail, split_mbox
 from orchestrator.source.patch import check_mail, parse_hunks
-from orchestrator.source.repository import make_name, parse_version
+from orchestrator.source.repository import parse_version
 from orchestrator.source.series import find_series, load_series, parse_range
 from orchestrator.source.tree import find_tree, load_trees
+from orchestrator.store.name import is_name, make_name
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, render_patch
 
@@ -202,7 +206,53 @@ def test_any_yaml(read: Callable[[Path], object], folder: Path) -> None:
 def test_any_word(word: str) -> None:
     parse_range(word)
     parse_version(word)
-    assert make_name(word).isascii()
+    assert is_name(make_name(word))
     with only_own_errors():
         find_tree(word, {})
     assert all(Setting(word, "x").paths)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ("$C -n test ROW=demo -j 99999999999", 2, "expected a number from 0 to 4096"),
+        ("$C -n test ROW=demo -j 2 -l nan", 2, "expected a number above 0"),
+        ("$C report DIR=/etc/passwd", 2, "DIR: expected a folder, got /etc/passwd"),
+        ("$C -n test BUILT=~nobody-here/x", 2, "there is no such folder"),
+        ("COWBELL_STORE=/proc/x $C -n test ROW=demo", 3, "/proc/x"),
+        ("COWBELL_RESULTS=/proc/x $C history", 0, "not saved"),
+        (
+            "unset COWBELL_STORE XDG_CACHE_HOME XDG_CONFIG_HOME; HOME=/proc/1 $C -n test ROW=demo",
+            3,
+            "/proc/1",
+        ),
+        ("$C series SERIES=- KERNEL=debian-5.10 <&-", 2, "contains no patch"),
+        ("$C list rows >&-", 0, ""),
+        # not 1, which is a verdict
+        ("$C tset 2>/dev/full", 2, ""),
+        ("$C tset 2>&-", 2, ""),
+        ("$C list rows >/dev/full", 3, "No space left on device"),
+        ("ulimit -f 0; $C history 2>&1 | cat; exit ${PIPESTATUS[0]}", 0, ""),
+        ("mkdir gone; cd gone; rmdir ../gone; $C list", 2, "the current folder was removed"),
+        ("ln -s loop loop; $C merge loop", 2, "Symlink loop"),
+        ("mkfifo x.yaml; XDG_CONFIG_HOME=$PWD; mv x.yaml cowbell.yaml; $C list", 2, "not a regular file"),
+        ("mkdir -p o/ci; mkfifo o/ci/matrix.yaml; $C -C o list", 2, "matrix.yaml: is not a regular file"),
+        ("mkdir -p o/guest-tests/a/b.c; $C -C o list", 2, "b.c: cannot be read: Is a directory"),
+        ("mkdir -p o/guest-tests/a; mkfifo o/guest-tests/a/b.py; $C -C o list", 2, "not a regular file"),
+        ("mkdir -p o/guest-tests/a; ln -s b.c o/guest-tests/a/b.c; $C -C o list", 2, "symbolic links"),
+        ("mkdir -p o/kconfigs; mkfifo o/kconfigs/x.config; $C -C o test CONFIG=x", 2, "not a regular file"),
+    ],
+)
+def test_command_in_odd_surroundings(line: str, status: int, told: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=tmp_path,
+        env=os.environ | {"C": f"{sys.executable} -m orchestrator", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Results of several machines in one store: all of what is good, nothing of what is not, once."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from orchestrator.result.record import JobRecord, load_result, load_run, save_jo
 from orchestrator.result.verdict import judge_job
 from orchestrator.status import Status
 from orchestrator.store.store import Store
-from tests.conftest import cowbell
+from tests.conftest import cowbell, read_line, start_python, wait_for
 from tests.records import FAILED_RESULT, JOB, RESULT, VARIANT, read_entries, store_result, store_run
 from tests.samples import PAIR, PAIRED
 from tests.schema import read_product
@@ -172,13 +174,13 @@ def pipe(theirs: Store) -> str:
 def climb(theirs: Store) -> str:
     path = theirs.root / "runs" / "demo-000000000001" / "record.json"
     path.write_text(path.read_text().replace("demo-000000000001", "../../escaped"))
-    return f"{path}: has an invalid run id: '../../escaped'"
+    return f"{path}: is not the record of a run: run_id: Value error, expected a name ("
 
 
 def climb_boot(theirs: Store) -> str:
     path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
     path.write_text(path.read_text().replace('"boot-1"', '"../../.."'))
-    return f"{path}: has an invalid boot name: '../../..'"
+    return f"{path}: is not a test result, or is truncated"
 
 
 def cut_variant(theirs: Store) -> str:
@@ -228,18 +230,54 @@ def test_results_of_older_versions_stay_behind(store: Store, theirs: Store) -> N
     assert len(list((store.root / "results" / VARIANT).glob("*.json"))) == 3
 
 
-def test_a_row_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
-    """A run made of several is named by its row."""
+@pytest.mark.parametrize("name", ["../../../evil", "a/b", "\x1b[31m", "\u202ex", "x\ny", "", "..", "x" * 300])
+@pytest.mark.parametrize("field", ["row", "variant", "build_id", "commit"])
+def test_a_record_whose_names_are_none_is_refused(tmp_path: Path, field: str, name: str) -> None:
+    """They become paths, arguments of git, and text on a terminal."""
+    if not name and field in ("build_id", "commit"):
+        pytest.skip("empty where the kernel was not built")
     theirs, store = Store(tmp_path / "theirs"), Store(tmp_path / "deep" / "er" / "store")
-    job = replace(JOB, row="../../../evil")
-    runs = [
-        store_run(theirs, n, replace(job, results=(each,)))
-        for n, each in enumerate((RESULT, FAILED_RESULT), 1)
-    ]
+    values: dict[str, Any] = {field: name}
+    run = store_run(theirs, 1, replace(JOB, results=(RESULT,), **values))
+    save_job(replace(JOB, **values), theirs.root / "results" / VARIANT / VARIANT_FILE)
     with pytest.raises(ExceptionGroup) as caught:
-        take(store, *(theirs.root / "runs" / run.run_id for run in runs))
-    assert "has an invalid row name: '../../../evil'" in str(caught.value.exceptions[0])
+        take(store, theirs.root, theirs.root / "runs" / run.run_id)
+    told = [str(error) for error in caught.value.exceptions]
+    assert f"jobs.0.{field}: Value error, expected a name (" in told[0]
+    assert f"{VARIANT}/{VARIANT_FILE}: is not the record of a variant" in told[1]
     assert not [path for path in tmp_path.rglob("record.json") if theirs.root not in path.parents]
+
+
+def test_text_that_no_file_can_have_is_refused(store: Store, theirs: Store) -> None:
+    """SQLite and reports could not store it, and every later use of the history would fail."""
+    path = theirs.root / "results" / VARIANT / f"{RESULT.test}.0123456789ab.json"
+    path.write_text(path.read_text().replace('"host": "one"', '"host": "\\ud800"'))
+    assert "\\ud800" in path.read_text()
+    with pytest.raises(ExceptionGroup) as caught:
+        take(store, theirs.root)
+    assert str(caught.value.exceptions[0]) == f"{path}: is not a test result, or is truncated"
+    # nor does a store fail that has such a file
+    shutil.copytree(theirs.root / "results", store.root / "results")
+    assert len(read_entries(store)) == 2
+
+
+def test_parallel_imports_of_one_folder(store: Store, theirs: Store) -> None:
+    script = (
+        "import sys; from pathlib import Path; from orchestrator.history.merge import merge\n"
+        "from orchestrator.store.store import Store\n"
+        "print(len(merge(Store(Path(sys.argv[1])), [Path(sys.argv[2])], print).runs))\n"
+    )
+    with contextlib.ExitStack() as stack:
+        # neither is done before the other has begun
+        with store.lock("merge"):
+            started = [stack.enter_context(start_python(script, store.root, theirs.root)) for _ in range(2)]
+            wait_for(lambda: all(f" {process.pid} " in read_waiting() for process in started), 60)
+        assert sorted(map(read_line, started)) == ["0", "1"]
+
+
+def read_waiting() -> str:
+    """The processes that wait for a lock."""
+    return "\n".join(line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
 
 
 @pytest.mark.parametrize("name", ["stdout", "duration_s", "trial", "host"])

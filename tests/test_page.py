@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.history.entry import Entry, list_outcomes
+from orchestrator.parse.printk import make_printable
 from orchestrator.report.chart import render_durations, render_rates
-from orchestrator.report.page import find_excerpt, make_visible, render_html
+from orchestrator.report.page import find_excerpt, render_html
 from orchestrator.report.report import Judged, join_runs
 from orchestrator.result.record import RunRecord
 from orchestrator.status import Status
@@ -90,7 +91,7 @@ def test_the_page_names_kernels_and_what_tests_check() -> None:
 
 
 def test_what_makes_no_picture_is_told_by_its_number() -> None:
-    assert make_visible("a\u202eb\x00\x1b[0m") == "a<U+202E>b\\x00\\x1b[0m"
+    assert make_printable("a\u202eb\x00\x1b[0m") == "a<U+202E>b\\x00\\x1b[0m"
 
 
 def test_an_excerpt_is_bounded_and_shows_the_splat() -> None:

@@ -15,9 +15,10 @@ from orchestrator.plan.inputs import add_names
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.local import check_local
-from orchestrator.source.repository import checkout, make_name, open_repository, parse_version
+from orchestrator.source.repository import checkout, open_repository, parse_version
 from orchestrator.source.series import find_local_range
 from orchestrator.source.tree import LocalTree, TarballTree, Tree, find_tree, split_word
+from orchestrator.store.name import is_name, make_name
 from orchestrator.store.store import Store
 from tests.conftest import FAKELINUX, QuietProgress, cowbell, render_patch
 from tests.gitserver import commit_file, run_git
@@ -101,6 +102,7 @@ def test_words_that_no_path_can_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [*ODD, "", "..", "HEAD~1..HEAD-on-/a b:v5", "x.lock", "@", "-"])
 def test_name_of_a_branch(text: str, linux: Path) -> None:
     name = make_name(text)
+    assert is_name(name)
     run_git(linux, "check-ref-format", f"refs/heads/{name}")
     run_git(linux, "check-ref-format", "--branch", name)
 

@@ -130,9 +130,20 @@ def test_modules_of_another_cowbell_are_reported(
         build_job(job, taken, place)
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "no image"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "lost",
+        *({"image": name} for name in ("bzImage", "/bin/sh", "../../../bin/sh", 1)),
+        {"gnu_build_id": "-"},
+        {"wall_s": None},
+        [],
+    ],
+    ids=str,
+)
 def test_a_kernel_that_did_not_arrive_whole_is_the_hosts(
-    build: Build, declared: Declarations, place: Workspace, damage: str
+    build: Build, declared: Declarations, place: Workspace, damage: object
 ) -> None:
     built = build()
     taken, (job,) = take(declared, place, built)
@@ -144,7 +155,8 @@ def test_a_kernel_that_did_not_arrive_whole_is_the_hosts(
         (folder / "build.json").unlink()
     else:
         told = json.loads((folder / "build.json").read_text())
-        (folder / "build.json").write_text(json.dumps(told | {"image": "bzImage"}))
+        changed = told | damage if isinstance(damage, dict) else damage
+        (folder / "build.json").write_text(json.dumps(changed))
     with pytest.raises(InfraError, match="the kernel of demo/plain is incomplete"):
         build_job(job, taken, place)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.guest.connection import CUT, _decode, _keep
 from orchestrator.parse.ktap import Rate
 from orchestrator.result.record import Ended, Expected, Failure, TrialResult
 from orchestrator.result.statistics import find_interval
@@ -345,3 +346,14 @@ def test_is_conclusive() -> None:
     assert not is_conclusive(replace(GOOD, stdout=""), (GOOD.test,))
     # its stream is whole, and is not that of the declared subtests
     assert not is_conclusive(replace(PAIRED, stdout=STDOUT), NAMES)
+
+
+def test_output_that_was_cut_names_the_limit() -> None:
+    """The rest of the results is missing for that reason."""
+    buffer = bytearray()
+    for _ in range(3):
+        _keep(buffer, b"# a line\n" * 50_000)
+    assert not _decode(bytearray(b"x" * (1 << 20))).endswith(CUT)
+    (verdict,) = judge(replace(GOOD, stdout=GOOD.stdout.splitlines()[0] + "\n1..1\n" + _decode(buffer)))
+    assert verdict.status is Status.BROKEN
+    assert verdict.reason.startswith("the output after 1 MiB was dropped; ")

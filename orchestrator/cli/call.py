@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.cli.variables import Setting, read_repeat
 from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.parse.printk import make_printable
 from orchestrator.project.root import find_root
 from orchestrator.project.yamlfile import suggest
 from orchestrator.store.store import Store, open_default
@@ -108,6 +109,7 @@ class Call:
     def known(self) -> "Declarations":
         """With the trees, series and prebuilt images of the command line."""
         from orchestrator.plan.inputs import add_inputs
+        from orchestrator.source.tree import expand
 
         return add_inputs(
             self.declared,
@@ -117,7 +119,7 @@ class Call:
             is_dirty=self.value("DIRTY") not in ("", "0"),
             modules=self.value("MODULES"),
             redo=self.redo and "source" in self.line.targets,
-            built=[Path(word).expanduser() for word in self.settings["BUILT"].paths],
+            built=[expand(word) for word in self.settings["BUILT"].paths],
         )
 
     @cached_property
@@ -241,7 +243,8 @@ class Call:
         return wrap_text(text, self.width) if self.width else text
 
     def note(self, text: str) -> None:
-        sys.stderr.write(f"cowbell: {text}\n")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(make_printable(f"cowbell: {text}\n"))
 
     def show_product(self, name: str, as_text: Callable[[T], str], product: T, **parts: object) -> int:
         """Print it as text, or with ``--json`` its parts as product ``name``; always 0, for a status.
@@ -265,4 +268,4 @@ def render_product(name: str, parts: Mapping[str, object]) -> str:
     """Parts of dataclasses and containers as the JSON that ``cowbell schema NAME`` describes."""
     from pydantic_core import to_json
 
-    return to_json({"schema": f"cowbell-{name}-1", **parts}, indent=1).decode() + "\n"
+    return to_json({"schema": f"cowbell-{name}-1", **parts}, indent=1, ensure_ascii=True).decode() + "\n"

@@ -20,6 +20,7 @@ from orchestrator.cli.preferences import find_path, load_preferences
 from orchestrator.cli.registry import TARGETS
 from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import CowbellError, StageFailure
+from orchestrator.parse.printk import make_printable
 from orchestrator.store.store import convert_disk_errors, find_default_root
 
 # the targets that git bisect run may call
@@ -28,6 +29,7 @@ _FOR_GIT = frozenset(("bisect-step", "shell"))
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run, and exit with the documented status."""
+    _open_closed()
     words = list(sys.argv[1:] if argv is None else argv)
     is_for_git = not _FOR_GIT.isdisjoint(words)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -38,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except* CowbellError as group:
         errors = list(_flatten(group))
         for error in errors:
-            print(_fit(f"cowbell: {error}"), file=sys.stderr)
+            _tell(_fit(make_printable(f"cowbell: {error}")))
         status = max(_find_status_for_git(error) if is_for_git else error.exit_code for error in errors)
     except* KeyboardInterrupt:
-        print("cowbell: interrupted; the same command continues where it stopped", file=sys.stderr)
+        _tell("cowbell: interrupted; the same command continues where it stopped")
         status = 130
     except* BrokenPipeError:
         # the reader of stdout has left
@@ -49,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = 141
     except* Exception:
         # an uncaught exception would exit with 1, which is a verdict
-        traceback.print_exc()
-        print("cowbell: internal error, see above; it says nothing about the kernel", file=sys.stderr)
+        _tell(traceback.format_exc())
+        _tell("cowbell: internal error, see above; it says nothing about the kernel")
         status = 129 if is_for_git else 3
     sys.exit(status)
 
@@ -60,6 +62,22 @@ def _find_status_for_git(error: CowbellError) -> int:
     if isinstance(error, StageFailure):
         return 126 if error.stage == "shell" else 125
     return 126 + error.exit_code
+
+
+def _open_closed() -> None:
+    """Open what the caller has closed: the next file would be taken for stdin, stdout or stderr."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r", closefd=False))
+
+
+def _tell(text: str) -> None:
+    """Print on stderr; a full disk there must not change the exit status."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -98,4 +116,4 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _show(text: str) -> None:
-    print(text, end="", flush=True)
+    print(make_printable(text), end="", flush=True)

@@ -2,6 +2,9 @@
 """The options of the command line, and the parser made of them."""
 
 import argparse
+import contextlib
+import math
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +39,20 @@ def _read_folder(word: str) -> Path | None:
     return Path(word) if word else None
 
 
+def _read_jobs(word: str) -> int:
+    # a byte for each in a pipe, which has at least a page
+    if not word.isascii() or not word.isdecimal() or len(word) > 4 or int(word) > 4096:
+        raise ArgumentTypeError(f"expected a number from 0 to 4096, got {word}")
+    return int(word)
+
+
+def _read_load(word: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(word) < math.inf:
+            return float(word)
+    raise ArgumentTypeError(f"expected a number above 0, got {word}")
+
+
 OPTIONS: Mapping[str, Option] = {
     option.name: option
     for option in (
@@ -51,12 +68,12 @@ OPTIONS: Mapping[str, Option] = {
         Option(
             ("-j", "--jobs"),
             "run jobs in parallel on N cores; on all cores without N",
-            parsing={"type": int, "nargs": "?", "const": 0, "metavar": "N"},
+            parsing={"type": _read_jobs, "nargs": "?", "const": 0, "metavar": "N"},
         ),
         Option(
             ("-l", "--load-average"),
             "with -j: start no job above this load",
-            parsing={"type": float, "metavar": "LOAD"},
+            parsing={"type": _read_load, "metavar": "LOAD"},
         ),
         Option(
             ("-W", "--what-if"),

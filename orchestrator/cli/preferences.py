@@ -7,14 +7,16 @@ from pathlib import Path
 import yaml
 
 from orchestrator.cli.variables import VARIABLES, Setting
+from orchestrator.errors import UsageError
 from orchestrator.project.yamlfile import Reading, load_document, record, scalar
+from orchestrator.store.store import find_home
 
 _read_text = scalar(str)
 
 
 def find_path() -> Path:
     """``~/.config/cowbell.yaml`` (XDG Base Directory)."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cowbell.yaml"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or find_home() / ".config") / "cowbell.yaml"
 
 
 def load_preferences(path: Path) -> dict[str, Setting]:
@@ -22,8 +24,11 @@ def load_preferences(path: Path) -> dict[str, Setting]:
 
     Raises ``UsageError`` with file and line for each unknown name and each value that is not text.
     """
-    if not path.exists():
-        return {}
+    try:
+        if not path.exists():
+            return {}
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from None
     found: dict[str, Setting] = load_document(
         path, record(dict, {}, {name: _read_setting for name in VARIABLES})
     )

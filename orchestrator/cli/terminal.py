@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.wrap import wrap_text
+from orchestrator.parse.printk import make_printable
 from orchestrator.status import Status
 
 _REFRESH_S = 0.2
@@ -52,7 +53,8 @@ class _JobProgress:
 
     def stage(self, name: str, subject: str) -> None:
         job = self._job
-        job.stage, job.subject, job.done, job.about, job.unit = name, subject, 0, None, ""
+        job.stage, job.subject, job.unit = name, make_printable(subject), ""
+        job.done, job.about = 0, None
         self._terminal.show(job, f"{name:<8} {subject}")
 
     def count(self, done: int, about: int | None, unit: str) -> None:
@@ -171,7 +173,7 @@ class Terminal(_JobProgress):
         job.said = time.monotonic()
         name = f"{job.name:<24} " if job.name else ""
         start = f"{_clock(job.said - self._began):>6}  {name}"
-        line = f"{start}{text}"
+        line = f"{start}{make_printable(text)}"
         if self.console.is_terminal:
             line = wrap_text(line, self.console.width, len(start) + len(text) - len(text.lstrip()))
         shown = Text(line)

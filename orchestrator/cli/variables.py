@@ -4,6 +4,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.project.yamlfile import count, size_mib, suggest, time_s
@@ -31,6 +32,17 @@ def read_confidence(text: str) -> float:
     if not 0.5 <= share <= 0.9999:
         raise ValueError(f"expected a number from 0.5 to 0.9999, got {text}")
     return share
+
+
+def read_folder(text: str) -> None:
+    """Raise ``ValueError`` for what is there and no folder."""
+    try:
+        path = Path(text).expanduser()
+        if text and (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise ValueError(f"expected a folder, got {text}")
+    except (OSError, RuntimeError) as error:
+        # no such user, or a path that cannot be looked at
+        raise ValueError(f"expected a folder, got {text}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,9 @@ VARIABLES: Mapping[str, Variable] = {
     "SAMPLE": Variable("number of mutants to draw at random", "150", is_inherited=False, read=count),
     "SEED": Variable("the number that decides what is drawn", "1", is_inherited=False, read=count),
     "RUN": Variable("ids of runs, joined into one report; default: the last run"),
-    "DIR": Variable("output folder; for worktree and refresh, the worktree", is_inherited=False),
+    "DIR": Variable(
+        "output folder; for worktree and refresh, the worktree", is_inherited=False, read=read_folder
+    ),
     "BUILT": Variable("folders of prebuilt images, made by cowbell build DIR=", is_inherited=False),
     "SINCE": Variable("only rows whose declarations changed since this commit", is_inherited=False),
     "IMAGE": Variable("container image of the CI jobs", is_inherited=False),

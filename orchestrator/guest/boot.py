@@ -7,7 +7,6 @@ has proven that it runs the right kernel and config on all of its CPUs.
 
 import base64
 import contextlib
-import os
 import socket
 import time
 import zlib
@@ -38,7 +37,7 @@ from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
 from orchestrator.process import command
 from orchestrator.process.command import Deadline
-from orchestrator.store.store import write_json
+from orchestrator.store.store import own_folder, write_json
 
 READY = "cowbell: ready"
 _POLL_S = 0.01
@@ -87,6 +86,7 @@ def boot_guest(
     started once more, and ``Guest.trouble`` has the reason.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(own_folder(folder))
         try:
             guest = stack.enter_context(_boot(machine, folder, snapshot, archive))
         except (QemuCrashed, BootCrashed) as crash:
@@ -101,7 +101,6 @@ def boot_guest(
 
 @contextlib.contextmanager
 def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: bytes) -> Iterator[Guest]:
-    folder.mkdir(parents=True, exist_ok=True)
     qemu = command.find_tool(machine.arch.qemu, machine.arch.qemu_package)
     keys = snapshot.keys if snapshot else Keys.make()
     (folder / "keys.tar").touch(mode=0o600)
@@ -110,7 +109,7 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: by
     began = time.monotonic()
     oom_kills = count_oom_kills()
     with contextlib.ExitStack() as stack:
-        stack.callback(os.truncate, folder / "keys.tar", _KEYS_SIZE)
+        stack.callback((folder / "keys.tar").unlink, missing_ok=True)
         (serial_end, serial_peer), (monitor_end, monitor_peer) = socket.socketpair(), socket.socketpair()
         for end in (serial_end, serial_peer, monitor_end, monitor_peer):
             stack.callback(end.close)

@@ -240,10 +240,10 @@ class Guest:
                     break
                 self.channels.watch.check()
                 if reason := self._find_reason(channel, deadline):
-                    raise GuestGone(reason, reason, out.decode(errors="replace"))
+                    raise GuestGone(reason, reason, _decode(out))
                 time.sleep(_POLL_S)
             status = channel.recv_exit_status()
-        return CommandResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
+        return CommandResult(status, _decode(out), _decode(err))
 
     def has_panicked(self) -> bool:
         """Whether the kernel has panicked, where the console says so: it runs no program any more.
@@ -281,11 +281,18 @@ class Guest:
 
 
 _OUTPUT_LIMIT = 1 << 20
+# the last line of output that was cut; a comment in KTAP
+CUT = f"\n# cowbell: the output after {_OUTPUT_LIMIT >> 20} MiB was dropped\n"
 
 
 def _keep(buffer: bytearray, block: bytes) -> None:
-    """Keep at most 1 MiB of a guest's output; the rest is read and dropped."""
-    buffer += block[: max(0, _OUTPUT_LIMIT - len(buffer))]
+    """Keep a guest's output up to the limit and one byte more; the rest is read and dropped."""
+    buffer += block[: max(0, _OUTPUT_LIMIT + 1 - len(buffer))]
+
+
+def _decode(buffer: bytearray) -> str:
+    is_cut = len(buffer) > _OUTPUT_LIMIT
+    return buffer[:_OUTPUT_LIMIT].decode(errors="replace") + (CUT if is_cut else "")
 
 
 @dataclass(frozen=True, slots=True)

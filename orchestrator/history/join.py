@@ -2,17 +2,14 @@
 """Joins the records of several jobs into one run, and lists the planned results that are missing."""
 
 import datetime
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.history.database import find_variant
 from orchestrator.history.entry import make_result_id
-from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult
-from orchestrator.store.store import make_id
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult, make_run_id
 
-NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
 # fields that must be equal for results of one variant
 _SAME = (
     "arch", "tree", "series", "version", "commit", "build_id", "config_id", "rootfs_id", "accel", "boot",
@@ -101,9 +98,7 @@ def join(runs: Runs, planned: Sequence[JobRecord], refuse: Callable[[Path, str, 
     joined = tuple(_fill_in(found.get(key), wanted.get(key)) for key in {**wanted, **found})
     commands = "; ".join(dict.fromkeys(run.command for run, _ in ordered if run.command))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    run_id = f"{joined[0].row if joined else 'empty'}-{make_id([asdict(job) for job in joined])}"
-    if not NAME.fullmatch(run_id):
-        refuse(ordered[0][1], f"has an invalid row name: {joined[0].row!r}", "")
+    run_id = make_run_id(joined)
     return RunRecord(run_id, commands, ordered[0][0].started if ordered else now, joined)
 
 

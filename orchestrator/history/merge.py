@@ -5,6 +5,7 @@ Everything is validated before anything is stored: input may be truncated, of an
 to write outside the store. Existing results are kept, so importing twice changes nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.history.database import VARIANT_FILE, find_variant, list_result_files, open_history
 from orchestrator.history.entry import make_result_id
-from orchestrator.history.join import NAME, find_killed, join, list_missing
+from orchestrator.history.join import find_killed, join, list_missing
 from orchestrator.result.record import (
     JobRecord,
     RunRecord,
@@ -80,6 +81,19 @@ def merge(
     """
     if not folders:
         raise UsageError("takes folders of stores or runs", where="merge")
+    # what is new is only known while nobody else imports
+    with contextlib.nullcontext() if is_dry_run else store.lock("merge"):
+        return _merge(store, folders, note, planned, is_dry_run=is_dry_run)
+
+
+def _merge(
+    store: Store,
+    folders: Sequence[Path],
+    note: Callable[[str], None],
+    planned: Sequence[JobRecord],
+    *,
+    is_dry_run: bool,
+) -> Merged:
     found = _Found()
     for folder in folders:
         if planned and not folder.exists():
@@ -106,7 +120,7 @@ def merge(
     merged = Merged(tuple(new), len(ids - known), len(ids & known), one.run_id if one else "", missing)
     if is_dry_run:
         return merged
-    with store.lock("merge"), store.scratch("merge", is_result=True) as draft:
+    with store.scratch("merge", is_result=True) as draft:
         for name in new:
             shutil.copytree(found.runs[name][1], draft / "runs" / name)
         if one and not (store.results_root / "runs" / one.run_id / "record.json").exists():
@@ -125,8 +139,9 @@ def _examine(folder: Path, found: _Found) -> None:
     """Read the runs and results of a folder and collect all errors."""
     try:
         root = folder.expanduser().resolve(strict=True)
-    except OSError as error:
-        found.refuse(folder, f"cannot be read: {error.strerror}")
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: links that lead in a circle
+        found.refuse(folder, f"cannot be read: {getattr(error, 'strerror', error)}")
         return
     is_run = (root / "record.json").is_file()
     parts = [root] if is_run else [root / name for name in ("runs", "results") if (root / name).is_dir()]
@@ -174,8 +189,8 @@ def _examine_run(path: Path, found: _Found, *, is_named: bool) -> None:
         found.errors.append(error)
         return
     other = found.runs.get(run.run_id)
-    if not isinstance(run.run_id, str) or not NAME.fullmatch(run.run_id) or run.run_id == "latest":
-        found.refuse(path, f"has an invalid run id: {run.run_id!r}")
+    if run.run_id == "latest":
+        found.refuse(path, "has an invalid run id: latest is the last run")
     elif other and other[0].jobs != run.jobs:
         found.refuse(path, f"differs from the run {run.run_id} in {other[1]}")
     else:
@@ -198,8 +213,6 @@ def _examine_result(path: Path, found: _Found) -> None:
         found.refuse(
             path, f"is a result of {result.test}, program {result.content_id}, but has another file name"
         )
-    elif not NAME.fullmatch(result.boot):
-        found.refuse(path, f"has an invalid boot name: {result.boot!r}")
     else:
         found.results[path] = result
 

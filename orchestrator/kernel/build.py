@@ -167,9 +167,14 @@ def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
     folder = store.use("kernels", request.build_id)
     if not folder.is_dir():
         return None
-    build = json.loads((folder / "build.json").read_text())
-    own = (build.get("release", ""), build.get("banner", ""))
-    return Kernel(request, folder, folder / build["image"], build["gnu_build_id"], *own)
+    path = folder / "build.json"
+    try:
+        build = json.loads(path.read_bytes())
+        own = (build.get("release", ""), build.get("banner", ""))
+        return Kernel(request, folder, folder / build["image"], build["gnu_build_id"], *own)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = f"remove {folder}; the kernel is then built again"
+        raise InfraError(f"is damaged: {error!r}", where=str(path), hint=hint) from None
 
 
 def build_kernel(

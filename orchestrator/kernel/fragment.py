@@ -22,6 +22,8 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.condition import Condition
 from orchestrator.project.yamlfile import suggest
+from orchestrator.store.name import RULE, is_name
+from orchestrator.store.userfile import read_text
 
 SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
 _KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")
@@ -92,11 +94,11 @@ def _load_fragment(path: Path, errors: list[UsageError], *, needs_about: bool) -
     reader = _Reader(path, errors, needs_about=needs_about)
     lines = ["#: about -"]
     try:
-        lines = path.read_text().removeprefix("\ufeff").splitlines()
-    except UnicodeDecodeError:
-        errors.append(UsageError("is not UTF-8 text", where=str(path)))
-    except OSError as error:
-        errors.append(UsageError(f"cannot be read: {error.strerror}", where=str(path)))
+        lines = read_text(path).removeprefix("\ufeff").splitlines()
+    except UsageError as error:
+        errors.append(error)
+    if not is_name(path.stem):
+        errors.append(UsageError(f"{path.stem!r} is not a name of a fragment: use {RULE}", where=str(path)))
     for number, line in enumerate(map(str.rstrip, lines), 1):
         reader.read(line, f"{path}:{number}")
     return reader.finish()

@@ -12,18 +12,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.source.repository import Source, export_patches
-from orchestrator.store.store import Store, write_json
+from orchestrator.store.name import check_name, is_name
+from orchestrator.store.store import Store, make_folder, write_json
 
 # series and fixups of a prebuilt kernel
 PATCHES = "patches.mbox"
 SCHEMA = "cowbell-built-1"
+
+
+# they become paths
+_Name = Annotated[str, AfterValidator(check_name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,14 @@ class Prebuilt:
     read from.
     """
 
-    row: str
-    variant: str
+    row: _Name
+    variant: _Name
     series: str
     base: Source
     source: Source | None = None
     toolchain: str = ""
     config_id: str = ""
-    build_id: str = ""
+    build_id: _Name | Literal[""] = ""
     left_out: str = ""
     trouble: BuildFailure | None = None
     schema: str = SCHEMA
@@ -81,11 +86,13 @@ class Prebuilt:
             hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it again"
             raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
         try:
-            build = json.loads((folder / "build.json").read_text())
+            build = json.loads((folder / "build.json").read_bytes())
             with (folder / "vmlinux").open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            is_whole = digest == build["vmlinux_sha256"] and (folder / build["image"]).is_file()
-        except (OSError, ValueError, KeyError):
+            is_image = is_name(build["image"]) and (folder / build["image"]).is_file()
+            float(build["wall_s"])
+            is_whole = is_image and digest == build["vmlinux_sha256"] and bytes.fromhex(build["gnu_build_id"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             is_whole = False
         if not is_whole:
             raise InfraError(f"the kernel of {self.name} is incomplete", where=str(folder))
@@ -107,7 +114,7 @@ _PREBUILT = TypeAdapter(Prebuilt)
 
 def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
     """Write a kernel, or the reason why there is none, to a folder; replaces an earlier export."""
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     if kernel:
         request = kernel.request
         place = target / request.build_id
@@ -126,7 +133,7 @@ def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store
             config_id=request.config.config_id,
             build_id=request.build_id,
         )
-    write_json(target / f"{quote(prebuilt.row, '')}.{quote(prebuilt.variant, '')}.json", asdict(prebuilt))
+    write_json(target / f"{prebuilt.row}.{prebuilt.variant}.json", asdict(prebuilt))
 
 
 def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:

@@ -32,6 +32,15 @@ _MAX_RAW = MAX_LINE * 4
 _CONTROL = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t\r"
 } | {ord("\r"): ""}
+# characters that change the text direction, have no width, or that XML or UTF-8 cannot express
+_UNSEEN = {
+    code: f"<U+{code:04X}>"
+    for code in (
+        0x061C, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF,
+        *range(0xD800, 0xE000), *range(0xFFF9, 0xFFFC), 0xFFFE, 0xFFFF, *range(0xE0000, 0xE0080),
+    )
+}  # fmt: skip
+_PRINTABLE = _CONTROL | _UNSEEN
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]{0,32}[ -/]{0,4}[@-~]|[()][A-Z0-9]|[=>78cDEHM])")
 _LEVEL = r"(?:<[0-9]{1,3}>)?"
 # dmesg puts a blank between the two
@@ -66,8 +75,8 @@ _JOURNAL_HOST = re.compile(rf"{_HOST[1:]}kernel: ")
 
 
 def make_printable(text: str) -> str:
-    """Guest output with its control characters escaped."""
-    return text.translate(_CONTROL)
+    """A text of a guest, a file or another machine, with control and unseen characters shown by number."""
+    return text.translate(_PRINTABLE)
 
 
 def split_line(line: str) -> Iterator[KernelLine]:

@@ -20,6 +20,7 @@ from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.series import Series, load_series
 from orchestrator.source.tree import load_trees
+from orchestrator.store.name import RULE, is_name
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarati
     series: dict[str, Series] = {}
     for folder in sorted({path.parent for path in (root / "patches").glob("*/series*")}):
         try:
+            if not is_name(folder.name):
+                raise UsageError(f"is not a name of a series: use {RULE}", where=str(folder))
             series[folder.name] = load_series(folder)
         except* UsageError as group:
             series[folder.name] = Series(folder.name)

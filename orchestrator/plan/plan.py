@@ -6,6 +6,7 @@ Nothing is fetched, built or looked up in the store here.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InfraError, UsageError, raise_all
@@ -20,6 +21,8 @@ from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import Fixup
 from orchestrator.source.series import Series
 from orchestrator.source.tree import IMAGES, AbsentTree, DebianImageTree, Tree
+from orchestrator.store.name import is_name, make_name
+from orchestrator.store.store import make_id
 
 if TYPE_CHECKING:
     # pydantic takes a while, and who lists rows has no use for it
@@ -270,7 +273,14 @@ def _choose_variants(row: Row, asked: Sequence[str], wanted: Sequence[str]) -> t
         return row.variants
     plain = [variant for variant in row.variants if not variant.series] or [Variant("plain", "", ())]
     known = {variant.series: variant for variant in row.variants}
-    return (*plain, *(known.get(name, Variant(name, name, ())) for name in wanted))
+    return (*plain, *(known.get(name, Variant(_name_variant(name), name, ())) for name in wanted))
+
+
+def _name_variant(series: str) -> str:
+    """The name of a variant whose series may be a path, a range of commits, or - for stdin."""
+    if is_name(series):
+        return series
+    return "stdin" if series == "-" else f"{make_name(Path(series).name)[:50]}-{make_id(series)[:6]}"
 
 
 def _is_known(

@@ -60,6 +60,10 @@ class Swap:
     skip_copy: bool = False
 
 
+# what QEMU's machines and file systems can have
+_MOST_CPUS, _MOST_MIB, _MOST_DISK_MIB = 255, 1 << 20, 1 << 24
+
+
 @dataclass(frozen=True, slots=True)
 class Io:
     """Limits for all disks except the root disk together; 0 is unlimited. ``delay_ms`` is per transfer."""
@@ -160,6 +164,13 @@ def find_misfits(shape: GuestShape, arch: str, symbols: Mapping[str, str]) -> It
 
 def _find_contradictions(shape: GuestShape) -> Iterator[tuple[str, str]]:
     """Key and error of each inconsistency that does not depend on the architecture."""
+    if shape.cpus > _MOST_CPUS:
+        yield "cpus", f"expected at most {_MOST_CPUS}, got {shape.cpus}"
+    if shape.memory_mib > _MOST_MIB:
+        yield "memory", f"expected at most {_MOST_MIB >> 20}T, got {shape.memory_mib}M"
+    for key, size_mib in (*(("disks", disk.size_mib) for disk in shape.disks), ("swap", shape.swap.size_mib)):
+        if size_mib > _MOST_DISK_MIB:
+            yield key, f"expected at most {_MOST_DISK_MIB >> 20}T, got {size_mib}M"
     if nodes := shape.numa:
         for name, total, given in (
             ("cpus", shape.cpus, sum(node.cpus for node in nodes)),

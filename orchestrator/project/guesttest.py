@@ -16,6 +16,8 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.store.name import is_name
+from orchestrator.store.userfile import read_text
 
 Literal = str | int | bool
 
@@ -178,7 +180,7 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
         if path.suffix not in LANGUAGES or path.parent.name in ("lib", "module"):
             continue
         test_id = f"{path.parent.name}.{path.stem}"
-        if not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
+        if not is_name(test_id) or not re.fullmatch(rf"{_NAME}\.{_NAME}", test_id):
             errors.append(
                 UsageError(
                     f"{test_id} is not a test id: use lower case letters, digits and -", where=str(path)
@@ -250,11 +252,10 @@ def _load_test(
     found: list[tuple[int, str]] = []
     declaration = None
     try:
-        text = path.read_text(encoding="utf-8")
         parse = _parse_c if path.suffix == ".c" else _parse_python
-        declaration = parse(text, found)
-    except UnicodeDecodeError as error:
-        found.append((1 + error.object[: error.start].count(b"\n"), "not UTF-8"))
+        declaration = parse(read_text(path), found)
+    except UsageError as error:
+        errors.append(error)
     if declaration:
         found += _check_declaration(declaration)
     errors += [

@@ -169,7 +169,7 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
             doc.record(
                 _make_row,
                 {
-                    "name": _TEXT,
+                    "name": doc.name,
                     "about": _TEXT,
                     "arch": doc.scalar(doc.one_of(ARCHES)),
                     "tree": _TEXT,
@@ -183,7 +183,7 @@ _MATRIX: Shape[tuple[Row, ...]] = doc.record(
                     "variants": doc.list_of(
                         doc.record(
                             _make_variant,
-                            {"name": _TEXT},
+                            {"name": doc.name},
                             {
                                 "series": _TEXT,
                                 "tree": _TEXT,

@@ -82,7 +82,7 @@ _WRITTEN: doc.Shape[tuple[WrittenMutant, ...]] = doc.record(
         "mutants": doc.list_of(
             doc.record(
                 lambda place, **fields: WrittenMutant(**fields),
-                {"name": _TEXT, "rule": _TEXT, "loses": _TEXT, "changes": doc.list_of(_CHANGE)},
+                {"name": doc.name, "rule": _TEXT, "loses": _TEXT, "changes": doc.list_of(_CHANGE)},
             )
         )
     },

@@ -37,7 +37,10 @@ def find_root(chosen: Path | None) -> Path:
 
     Raises ``UsageError`` if the folder of ``-C`` is not an overlay.
     """
-    here = chosen or Path.cwd()
+    try:
+        here = chosen or Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder was removed", hint="cd to another one") from None
     for folder in [here] if chosen else [here, *here.parents]:
         if is_project(folder):
             return folder.resolve()

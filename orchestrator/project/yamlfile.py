@@ -18,11 +18,16 @@ import yaml
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.condition import Condition
+from orchestrator.store.name import check_name
+from orchestrator.store.userfile import read_text
 
 T = TypeVar("T")
 
 _SIZES_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
 _TIMES_S = {"s": 1, "m": 60, "h": 3600}
+_MOST_S = 7 * 24 * 3600
+# of a wrong value
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,7 @@ Shape = Callable[[Reading, yaml.Node, str], T]
 def load_document(file: Path, shape: Shape[T]) -> T:
     """Read a file with one YAML document; raises all errors at once as ``UsageError``."""
     try:
-        node = yaml.compose(file.read_text(), Loader=_LOADER)
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=str(file)) from None
-    except UnicodeDecodeError:
-        raise UsageError("is not UTF-8 text", where=str(file)) from None
+        node = yaml.compose(read_text(file), Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"is not YAML: {error.problem}", where=f"{file}:{line}") from None
@@ -106,23 +107,30 @@ def text(value: str) -> str:
 
 
 def count(value: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", value):
-        raise ValueError(f"expected a whole number of at least 1, got {value}")
+    if not re.fullmatch(r"[1-9][0-9]*", value):
+        raise ValueError(f"expected a whole number of at least 1, got {value[:_SHOWN]}")
+    return _limit(value, 10**9)
+
+
+def _limit(value: str, most: int) -> int:
+    """A number; a longer one than that could not be handed to any system call."""
+    if len(value) > len(str(most)) or int(value) > most:
+        raise ValueError(f"expected at most {most}, got {value[:_SHOWN]}")
     return int(value)
 
 
 def size_mib(value: str) -> int:
-    match = re.fullmatch(r"([1-9]\d*)([MGT])", value)
+    match = re.fullmatch(r"([1-9][0-9]*)([MGT])", value)
     if not match:
-        raise ValueError(f"expected size like 2G, got {value}")
-    return int(match[1]) * _SIZES_MIB[match[2]]
+        raise ValueError(f"expected size like 2G, got {value[:_SHOWN]}")
+    return _limit(match[1], 10**9) * _SIZES_MIB[match[2]]
 
 
 def time_s(value: str) -> int:
-    match = re.fullmatch(r"([1-9]\d*)([smh])", value)
+    match = re.fullmatch(r"([1-9][0-9]*)([smh])", value)
     if not match:
-        raise ValueError(f"expected time like 30s or 45m, got {value}")
-    return int(match[1]) * _TIMES_S[match[2]]
+        raise ValueError(f"expected time like 30s or 45m, got {value[:_SHOWN]}")
+    return _limit(match[1], _MOST_S // _TIMES_S[match[2]]) * _TIMES_S[match[2]]
 
 
 def day(value: str) -> datetime.date:
@@ -142,6 +150,7 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 condition = scalar(Condition.parse)
+name = scalar(check_name)
 
 
 def suggest(word: str, known: Collection[str]) -> str:

@@ -15,7 +15,7 @@ from orchestrator.report.junit import render_junit
 from orchestrator.report.page import LINKED, render_html
 from orchestrator.report.report import Judged, join_runs, list_parts, render_json, render_ktap
 from orchestrator.result.record import load_run
-from orchestrator.store.store import Store, write_atomic
+from orchestrator.store.store import Store, make_folder, write_atomic
 
 PAGE = "report.html"
 FILES = ("report.json", "report.ktap", "junit.xml", PAGE)
@@ -83,7 +83,7 @@ def publish(judged: Judged, store: Store, target: Path) -> list[str]:
 
     Returns the names of its files.
     """
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     folder = store.path("runs") / judged.run.run_id
     for name in FILES:
         write_atomic(target / ("index.html" if name == PAGE else name), (folder / name).read_bytes())

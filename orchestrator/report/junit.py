@@ -4,15 +4,10 @@
 import xml.etree.ElementTree as ET
 from collections import Counter
 
+from orchestrator.parse.printk import make_printable
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged
 from orchestrator.status import Status
-
-# characters that XML 1.0 cannot represent
-_NO_XML = {
-    code: "\N{REPLACEMENT CHARACTER}"
-    for code in (*(n for n in range(32) if n not in (9, 10, 13)), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
-}
 
 
 def render_junit(judged: Judged) -> str:
@@ -47,13 +42,13 @@ def render_junit(judged: Judged) -> str:
                 time=f"{duration_s:.3f}",
             )
             if kind := _junit_kind(verdict.status):
-                message = f"{verdict.label}: {verdict.reason}".translate(_NO_XML)
+                message = make_printable(f"{verdict.label}: {verdict.reason}")
                 element = ET.SubElement(test, kind, message=message)
                 if kind != "skipped":
                     element.set("type", verdict.status.upper())
                 replay = "" if kind == "skipped" else f"repeat: {make_command(run, job, verdict.test)}"
                 lines = filter(None, (verdict.why_expected, verdict.evidence, replay))
-                element.text = "\n".join(lines).translate(_NO_XML)
+                element.text = make_printable("\n".join(lines))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -29,14 +29,6 @@ _BEFORE, _AFTER, _END = 8, 60, 40
 _LINE = 400
 # a chart shows the last points only
 _MOST_POINTS = 50
-# characters that change the text direction, have no width, or cannot be encoded as UTF-8
-_UNSEEN = {
-    code: f"<U+{code:04X}>"
-    for code in (
-        0x061C, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF,
-        *range(0xD800, 0xE000), *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080),
-    )
-}  # fmt: skip
 # the folder of the files to which a page links, beside it
 LINKED = "files"
 # unexpected verdicts first, the worst one first
@@ -119,14 +111,9 @@ def find_excerpt(console: str) -> Excerpt:
     else:
         begin, end = max(0, len(lines) - _END), len(lines)
     kept = tuple(
-        (make_visible(line[:_LINE]), begin + n + 1 in marked) for n, line in enumerate(lines[begin:end])
+        (make_printable(line[:_LINE]), begin + n + 1 in marked) for n, line in enumerate(lines[begin:end])
     )
     return Excerpt(kept, begin, max(0, len(lines) - end))
-
-
-def make_visible(text: object) -> str:
-    """Guest output without control and invisible characters."""
-    return make_printable(str(text)).translate(_UNSEEN)
 
 
 def render_html(judged: Judged, history: Sequence[Entry] = (), linked: Collection[str] = ()) -> str:
@@ -158,7 +145,7 @@ def load_template(package: str, name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else make_visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else make_printable(str(value)),
     )
     return environment.get_template(name)
 
@@ -189,7 +176,7 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
                 Shown(
                     job=name,
                     # an id has no blanks
-                    slug=re.sub(r"\s", "_", make_visible(verdict.name)),
+                    slug=re.sub(r"\s", "_", make_printable(verdict.name)),
                     verdict=verdict,
                     trial=result.trial if result else 1,
                     command=make_command(run, job, verdict.test),

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.guest.connection import CUT
 from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.ktap import Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
@@ -81,7 +82,7 @@ def _judge_declared(
             yield replace(override, name=name)
         elif leaf is None or problems:
             failed = _name_failed([(name, leaf)] if leaf else [])
-            reason = f"{_find_oom(result)}{problems or 'no result line'}{failed}"
+            reason = f"{_find_cause(result)}{problems or 'no result line'}{failed}"
             yield Finding(name, Status.BROKEN, reason, evidence)
         elif all_ok != (result.exit_status == 0):
             reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {result.exit_status}"
@@ -113,7 +114,7 @@ def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[F
     if override := _find_override(result, known):
         yield replace(override, name=result.test)
     elif problems:
-        reason = f"{_find_oom(result)}{'; '.join(problems)}{_name_failed(named)}"
+        reason = f"{_find_cause(result)}{'; '.join(problems)}{_name_failed(named)}"
         yield Finding(result.test, Status.BROKEN, reason, evidence)
     elif result.exit_status not in expected:
         reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {result.exit_status}"
@@ -259,6 +260,12 @@ def _judge_ending(result: TrialResult, log: ConsoleLog) -> tuple[Status, str]:
             return Status.CRASH, f"guest reset with no console output (triple fault?): {result.how}"
         case _:
             return Status.BROKEN, f"the guest shut itself down before the test ended: {result.how}"
+
+
+def _find_cause(result: TrialResult) -> str:
+    """Why results may be missing, as the start of a reason; empty if nothing is known of it."""
+    is_cut = result.stdout.endswith(CUT)
+    return _find_oom(result) + (f"{CUT.strip().removeprefix('# cowbell: ')}; " if is_cut else "")
 
 
 def _find_oom(result: TrialResult) -> str:

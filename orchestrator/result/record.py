@@ -5,22 +5,49 @@ A record contains everything that a verdict needs, so verdicts and reports can b
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from orchestrator.errors import UsageError
+from orchestrator.parse.printk import make_printable
 from orchestrator.status import Status
-from orchestrator.store.store import write_json
+from orchestrator.store.name import check_name
+from orchestrator.store.store import make_id, write_json
 
 SCHEMA = 6
 # the integers that SQLite can store
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+def _check_test(text: str) -> str:
+    # the kernel's selftests are below upstream/
+    for part in text.split("/", 1):
+        check_name(part)
+    return text
+
+
+def _check_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected one line of text")
+    return text
+
+
+def _check_id(text: str) -> str:
+    return text and check_name(text)
+
+
+# records may come from other machines: names and ids become paths, and texts are printed
+_Name = Annotated[str, AfterValidator(check_name)]
+_TestId = Annotated[str, AfterValidator(_check_test)]
+_Id = Annotated[str, AfterValidator(_check_id)]
+_Line = Annotated[str, AfterValidator(_check_line)]
+_Text = Annotated[str, AfterValidator(make_printable)]
 
 
 class Ended(StrEnum):
@@ -53,8 +80,8 @@ class TrialResult:
     other test could run in the guest afterwards; older records lack these.
     """
 
-    test: str
-    content_id: str
+    test: _TestId
+    content_id: _Name
     ended: Ended
     exit_status: int | None
     stdout: str
@@ -64,18 +91,18 @@ class TrialResult:
     taint_before: int | None
     taint_after: int | None
     duration_s: FiniteFloat
-    accel: str
-    boot: str
-    how: str = ""
+    accel: _Id
+    boot: _Name
+    how: _Text = ""
     said: str = ""
-    core: str = ""
-    boot_trouble: str = ""
+    core: _Text = ""
+    boot_trouble: _Text = ""
     trial: _Count = 1
-    started: str = ""
+    started: _Text = ""
     console_at: _Count | None = None
-    host: str = ""
+    host: _Text = ""
     waited_s: FiniteFloat = 0.0
-    unusable: str = ""
+    unusable: _Text = ""
 
     @property
     def is_guest_usable(self) -> bool:
@@ -91,20 +118,20 @@ class Expected:
     the run. ``fingerprint`` is that of the crash, or a glob.
     """
 
-    test: str
+    test: _Text
     status: Status
-    why: str
-    until: str = ""
+    why: _Text
+    until: _Text = ""
     is_over: bool = False
-    fingerprint: str = ""
+    fingerprint: _Text = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """A known issue: the fingerprint of a splat, or a glob, and the reason."""
 
-    fingerprint: str
-    why: str
+    fingerprint: _Text
+    why: _Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +142,7 @@ class TargetRate:
     """
 
     rate: float
-    origin: str
+    origin: _Text
     risk: float = 0.05
 
 
@@ -126,12 +153,12 @@ class Failure:
     ``unfinished`` are the tests for which another trial was planned.
     """
 
-    stage: str
-    what: str
-    where: str
-    hint: str
-    log: str
-    unfinished: tuple[str, ...] = ()
+    stage: _Text
+    what: _Text
+    where: _Text
+    hint: _Text
+    log: _Text
+    unfinished: tuple[_Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,32 +174,32 @@ class JobRecord:
     row requests more than CPUs and memory.
     """
 
-    row: str
-    variant: str
-    arch: str
-    tree: str
-    series: str
-    tests: Mapping[str, tuple[str, ...]]
-    summaries: Mapping[str, str] = field(default_factory=dict)
+    row: _Name
+    variant: _Name
+    arch: _Id
+    tree: _Text
+    series: _Text
+    tests: Mapping[_TestId, tuple[_Line, ...]]
+    summaries: Mapping[_TestId, _Text] = field(default_factory=dict)
     expect: tuple[Expected, ...] = ()
     known: tuple[Known, ...] = ()
-    races: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
-    target_rates: Mapping[str, TargetRate] = field(default_factory=dict)
-    version: str = ""
-    origin: str = ""
-    base: str = ""
-    fixups: tuple[str, ...] = ()
-    commit: str = ""
-    tree_id: str = ""
-    source_id: str = ""
-    config_id: str = ""
-    build_id: str = ""
-    rootfs_id: str = ""
-    accel: str = ""
-    boot: str = "qemu"
+    races: tuple[_Text, ...] = ()
+    named: tuple[_Text, ...] = ()
+    target_rates: Mapping[_Text, TargetRate] = field(default_factory=dict)
+    version: _Text = ""
+    origin: _Text = ""
+    base: _Id = ""
+    fixups: tuple[_Text, ...] = ()
+    commit: _Id = ""
+    tree_id: _Id = ""
+    source_id: _Id = ""
+    config_id: _Id = ""
+    build_id: _Id = ""
+    rootfs_id: _Id = ""
+    accel: _Text = ""
+    boot: _Id = "qemu"
     guest_setup: Mapping[str, Any] = field(default_factory=dict)
-    left_out: str = ""
+    left_out: _Text = ""
     failure: Failure | None = None
     results: tuple[TrialResult, ...] = ()
 
@@ -181,11 +208,16 @@ class JobRecord:
 class RunRecord:
     """One call of ``cowbell test``: the command as it can be repeated, and its jobs."""
 
-    run_id: str
-    command: str
-    started: str
+    run_id: _Name
+    command: _Text
+    started: _Text
     jobs: tuple[JobRecord, ...]
     schema: int = SCHEMA
+
+
+def make_run_id(jobs: Sequence[JobRecord]) -> str:
+    """A run is named by its first row and by all that is in it."""
+    return f"{jobs[0].row[:48] if jobs else 'empty'}-{make_id([dataclasses.asdict(job) for job in jobs])}"
 
 
 # check the type of each value, as records of other machines are imported
@@ -203,7 +235,7 @@ def save_run(run: RunRecord, folder: Path) -> Path:
 def load_run(path: Path) -> RunRecord:
     """Raises ``UsageError`` if the file is not a record of this schema."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = from_json(path.read_bytes())
         if fields.get("schema") != SCHEMA:
             raise UsageError(
                 f"has schema {fields.get('schema')}, this version of cowbell reads schema {SCHEMA}",
@@ -223,7 +255,7 @@ def load_run(path: Path) -> RunRecord:
 def load_result(path: Path) -> TrialResult | None:
     """A test result of the store; None if there is none or it is incomplete."""
     try:
-        return _RESULT.validate_python(json.loads(path.read_bytes()), extra="forbid")
+        return _RESULT.validate_python(from_json(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -240,6 +272,6 @@ def save_job(job: JobRecord, path: Path) -> None:
 def load_job(path: Path) -> JobRecord | None:
     """The job of a folder of results; None if there is none or it is incomplete."""
     try:
-        return _JOB.validate_python(json.loads(path.read_bytes()), extra="forbid")
+        return _JOB.validate_python(from_json(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):
         return None

@@ -32,7 +32,7 @@ from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command,
 from orchestrator.result.record import Ended, TrialResult
 from orchestrator.result.stored import keep_result
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
-from orchestrator.store.store import Store, make_id
+from orchestrator.store.store import Store, make_id, own_folder, try_unowned
 
 # extra time for a test to end by itself after its limit, native seconds
 _GRACE_S = 2.0
@@ -132,8 +132,11 @@ def run_tests(
                 # the next guest starts from this snapshot
                 if not saved and (len(pending) > 1 or is_wanted_again is not _once):
                     compile_imports(guest, pending)
-                    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
-                    saved = save_snapshot(guest, Path(place))
+                    place = Path(
+                        stack.enter_context(tempfile.TemporaryDirectory(prefix="saved-", dir=folder))
+                    )
+                    stack.enter_context(own_folder(place))
+                    saved = save_snapshot(guest, place)
                 yield from _run_in_guest(guest, pending, folder, progress, is_wanted_again)
 
 
@@ -170,11 +173,14 @@ def _run_in_guest(
 
 
 def remove_stale_images(folder: Path) -> None:
-    """Remove the images of a killed run; a running guest keeps its open files."""
-    for image in folder.glob("boot-*/*.qcow2"):
-        image.unlink(missing_ok=True)
-    for left in folder.glob("saved-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove the images and keys of killed runs, but not those that another process uses."""
+    large = [path for name in ("*.qcow2", "keys.tar") for path in folder.glob(f"boot-*/{name}")]
+    for path in [*large, *folder.glob("saved-*")]:
+        with try_unowned(path.parent if path in large else path) as is_free:
+            if is_free and path in large:
+                path.unlink(missing_ok=True)
+            elif is_free:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def make_boot_dir(folder: Path) -> Path:

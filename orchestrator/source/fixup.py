@@ -57,7 +57,7 @@ def load_fixups(file: Path) -> tuple[Fixup, ...]:
     text = doc.scalar(doc.text)
     entry = doc.record(
         make,
-        {"name": text, "when": doc.condition, "why": text},
+        {"name": doc.name, "when": doc.condition, "why": text},
         {"make": doc.mapping_of(text), "patch": text},
     )
     shape: doc.Shape[tuple[Fixup, ...]] = doc.record(

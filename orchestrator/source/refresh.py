@@ -20,13 +20,13 @@ from orchestrator.source.repository import (
     find_commit,
     find_git_dir,
     git,
-    make_name,
     open_repository,
     read_note,
     read_version,
     save_ref,
 )
 from orchestrator.source.series import Series, read_listing
+from orchestrator.store.name import make_name
 from orchestrator.store.store import Store, convert_disk_errors, make_id, write_atomic
 
 

@@ -62,12 +62,6 @@ class Source:
         return make_folder(self.tree)
 
 
-def make_name(text: str) -> str:
-    """A text as the name of a folder, a branch or a part of a ref."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
-    return re.sub(r"\.{2,}|\.lock$", ".", name)[:80].strip("-.") or "unnamed"
-
-
 def make_folder(tree: str) -> str:
     """The folder name of a tree: ``stable-5.15:v5.15.100`` shares that of ``stable-5.15``."""
     return tree.split(":")[0]

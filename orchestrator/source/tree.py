@@ -19,10 +19,9 @@ from orchestrator.project import yamlfile as doc
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.debian import VERSION
-from orchestrator.source.repository import make_name
+from orchestrator.store.name import RULE, is_name, make_name
 from orchestrator.store.store import make_id
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 FLAVOURS = ("cloud", "generic")
@@ -207,9 +206,8 @@ def load_trees(file: Path) -> dict[str, Tree]:
     trees: dict[str, Tree] = {}
     errors: list[UsageError] = []
     for name, (place, values) in doc.load_document(file, shape).items():
-        if not _NAME.fullmatch(name):
-            what = "the name of a tree consists of letters, digits, '.', '_' and '-'"
-            errors.append(UsageError(what, where=str(place)))
+        if not is_name(name):
+            errors.append(UsageError(f"{name!r} is not a name of a tree: use {RULE}", where=str(place)))
         elif tree := _make_tree(name, values, file.parent):
             trees[name] = tree
         else:

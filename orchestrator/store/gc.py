@@ -3,15 +3,17 @@
 
 Only artifacts that can be made again are deleted: worktrees, objects, kernels, root images, compiled tests.
 Commits, results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
+Remains of killed processes are removed in any case, and boots whose console no result and no run refers to.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, try_unowned
 
 KINDS = ("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "toolboxes", "worktrees")
 # like make clean: artifacts that only make the next build faster
@@ -45,12 +47,10 @@ def collect(
     store: Store, limit: int, kinds: Sequence[str] = KINDS, *, is_dry_run: bool = False
 ) -> Collection:
     """Delete the least recently used artifacts until the store has at most ``limit`` bytes."""
-    if not is_dry_run:
-        for left in store.root.glob("*/.*.gone"):
-            shutil.rmtree(left, ignore_errors=True)
     entries = sorted(_list_entries(store, kinds), key=lambda entry: entry.used_at)
-    before = after = measure(store.root)
-    removed: list[StoreEntry] = []
+    before = measure(store.root)
+    removed = [*_remove_remains(store, is_dry_run=is_dry_run), *_remove_boots(store, is_dry_run=is_dry_run)]
+    after = before - sum(entry.size for entry in removed)
     in_use: list[StoreEntry] = []
     for entry in entries:
         if after <= limit:
@@ -62,10 +62,57 @@ def collect(
             if not is_dry_run:
                 # rename first, so that a kill leaves no incomplete artifact
                 gone = entry.path.rename(entry.path.with_name(f".{entry.path.name}.gone"))
-                shutil.rmtree(gone)
+                shutil.rmtree(gone, ignore_errors=True)
         removed.append(entry)
         after -= entry.size
     return Collection(tuple(removed), tuple(in_use), before, after)
+
+
+def _remove_remains(store: Store, *, is_dry_run: bool) -> Iterator[StoreEntry]:
+    """The scratch folders and drafts of killed processes; others are locked."""
+    for path in [*store.root.glob("scratch/*"), *store.results_root.glob("scratch/*")]:
+        yield from _remove_unlocked(store, path, f"scratch-{path.name}", is_dry_run=is_dry_run)
+    for path in store.root.glob("*/.*"):
+        name, _, ending = path.name[1:].rpartition(".")
+        if name and path.is_dir() and path.parent.name not in ("edit", "runs", "results"):
+            lock = "gc" if ending == "gone" else f"{path.parent.name}-{name}"
+            yield from _remove_unlocked(store, path, lock, is_dry_run=is_dry_run)
+
+
+def _remove_unlocked(store: Store, path: Path, lock: str, *, is_dry_run: bool) -> Iterator[StoreEntry]:
+    with store.try_lock(lock) as is_free:
+        if is_free and path.is_dir():
+            yield _remove(path, is_dry_run=is_dry_run)
+
+
+def _remove_boots(store: Store, *, is_dry_run: bool) -> Iterator[StoreEntry]:
+    """The files of boots that no process owns and to which neither a result nor a run refers."""
+    logs = {
+        (name, boot)
+        for record in store.results_root.glob("runs/*/record.json")
+        for name, boot in re.findall(rb"/results/([^/\"]+)/([^/\"]+)/", record.read_bytes())
+    }
+    for folder in [*store.results_root.glob("results/*"), *store.root.glob("coverage/*")]:
+        results = [path for path in folder.rglob("*.json") if not _is_boot(path.relative_to(folder).parts[0])]
+        named = {boot for path in results for boot in re.findall(rb'"boot": "([^"]+)"', path.read_bytes())}
+        for place in filter(lambda place: _is_boot(place.name), folder.glob("*")):
+            boot = place.name.encode()
+            if boot in named or (folder.name.encode(), boot) in logs:
+                continue
+            with try_unowned(place) as is_free:
+                if is_free:
+                    yield _remove(place, is_dry_run=is_dry_run)
+
+
+def _is_boot(name: str) -> bool:
+    return name.startswith(("boot-", "merged-", "saved-"))
+
+
+def _remove(path: Path, *, is_dry_run: bool) -> StoreEntry:
+    entry = StoreEntry(path, "", path.stat().st_mtime, measure(path))
+    if not is_dry_run:
+        shutil.rmtree(path, ignore_errors=True)
+    return entry
 
 
 def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:

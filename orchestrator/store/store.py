@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import InfraError, UsageError
 from orchestrator.process.command import MORE_SPACE
 
 _DISK_ERRORS = (
@@ -49,6 +49,13 @@ _DISK_ERRORS = (
     errno.EPERM,
     errno.ENOTDIR,
     errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EFBIG,
+    errno.ESTALE,
 )
 
 
@@ -73,7 +80,15 @@ def find_default_root() -> Path:
     """``$COWBELL_STORE``, or ``cowbell`` in the user's cache directory (XDG Base Directory)."""
     if chosen := os.environ.get("COWBELL_STORE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cowbell"
+    return Path(os.environ.get("XDG_CACHE_HOME") or find_home() / ".cache") / "cowbell"
+
+
+def find_home() -> Path:
+    """The user's home; raises ``UsageError`` if there is none, as for the user ids of some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError("HOME is not set", hint="export HOME=/path/to/a/folder") from None
 
 
 def open_default() -> "Store":
@@ -94,6 +109,22 @@ def convert_disk_errors(where: Path) -> Iterator[None]:
             f"{error.strerror}: {error.filename or where}",
             hint=MORE_SPACE,
         ) from error
+
+
+def make_folder(place: Path) -> None:
+    """Make a folder and those above it; raises ``InfraError`` if there is none then."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InfraError("is not a folder", where=str(place), hint=MORE_SPACE) from None
+    except OSError as error:
+        what = f"cannot be made: {error.strerror}"
+        raise InfraError(what, where=str(error.filename or place), hint=MORE_SPACE) from None
+
+
+def _check_inside(name: str) -> None:
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"{name!r} leads out of the store")
 
 
 @contextlib.contextmanager
@@ -123,13 +154,11 @@ class Store:
 
     def path(self, kind: str, name: str = "") -> Path:
         """The path of an entry, which need not exist; its parent folder is created."""
+        _check_inside(kind)
+        _check_inside(name)
         root = self.results_root if kind in _RESULTS else self.root
         place = root / kind / name if name else root / kind
-        with convert_disk_errors(place):
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
-                raise InfraError("is not a folder", where=str(root), hint=MORE_SPACE) from None
+        make_folder(place.parent)
         return place
 
     def use(self, kind: str, name: str) -> Path:
@@ -187,6 +216,7 @@ class Store:
 
         With ``is_result``, it is on the disk of the results, so that files can be moved there by rename.
         """
+        _check_inside(name)
         root = self.results_root if is_result else self.root
         with self.lock(f"scratch-{name}"), _empty_folder(root / "scratch" / name) as place:
             yield place
@@ -223,10 +253,58 @@ class Store:
             )
 
 
+@contextlib.contextmanager
+def own_folder(place: Path) -> Iterator[None]:
+    """Make a folder if needed, and own it until the block or this process ends; see ``try_unowned``."""
+    descriptor = None
+    while descriptor is None:
+        place.mkdir(parents=True, exist_ok=True)
+        # it may be removed before it is locked
+        descriptor = _lock_folder(place, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def try_unowned(place: Path) -> Iterator[bool]:
+    """Whether a folder exists and no process owns it; none can begin to during the block."""
+    try:
+        descriptor = _lock_folder(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # owned, or on a file system that cannot tell
+        descriptor = None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock_folder(place: Path, how: int) -> int | None:
+    """The descriptor that holds the lock of a folder; None if the folder is gone."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, how)
+        if os.path.samestat(os.fstat(descriptor), place.stat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file atomically: after a crash it has the old or the new content."""
     with convert_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -241,4 +319,6 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    """Write a value as JSON in UTF-8; what UTF-8 cannot express, as in odd file names, is replaced."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode(errors="replace"))
