@@ -25,6 +25,7 @@ from orchestrator.source.remote import fetch_range, is_ancestor
 from orchestrator.source.repository import Source, find_commit, git, make_folder, open_repository
 from orchestrator.source.series import Series, find_series
 from orchestrator.source.tree import GitTree, LocalTree, find_tree
+from orchestrator.store.name import make_name
 from orchestrator.store.store import make_id
 
 # kinds of lines whose commits have no files
@@ -65,7 +66,7 @@ class Line:
 
 def name_job(job: Job, variant: str) -> Job:
     """The job with another variant name and without the expectations of its row."""
-    return replace(job, variant=Variant(variant, job.series.name, ()))
+    return replace(job, variant=Variant(make_name(variant), job.series.name, ()))
 
 
 # --- a tree's history
