@@ -57,6 +57,11 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell series-matrix SERIES=cow KERNEL=debian-5.10": "takes an hour",
         "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=~/linux GOOD=main~1 BAD=main": "builds",
         "cowbell coverage ROW=coverage": "builds a kernel",
+        "cowbell test KERNEL=debian-image-6.12": "tests/test_kernel.py tests an image of Debian",
+        "cowbell test KERNEL=debian-image-6.12 ARCH=aarch64": "as the one before",
+        "cowbell test KERNEL=debian-image-7.3:7.3.4-1~bpo13+1": "the mirror may not have it any more",
+        "cowbell test KERNEL=debian-image-6.1:6.1.190-1": "the mirror may not have it any more",
+        "cowbell test KERNEL=debian-image-6.1:6.1.192-1": "the mirror may not have it any more",
         "cowbell gc SIZE=10G": "removes what other tests have built",
         "cowbell worktree SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
     },
@@ -64,6 +69,13 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=debian-6.1 GOOD=6.1.192-1 BAD=6.1.170-3": (
             "builds kernels, and the mirror may not have these versions any more"
         ),
+        "cowbell bisect ROW=released TESTS=vmsplice.child-thp KERNEL=debian-image GOOD=6.1.192 BAD=5.10.262": (
+            "takes long, and the mirror may not have these versions any more"
+        ),
+        "cowbell diff debian-image-6.1:6.1.190-1 debian-image-6.1:6.1.192-1": "needs results of both",
+        "cowbell test KERNEL=/boot/vmlinuz-$(uname -r)": "the machine may have none",
+        "cowbell test KERNEL=~/build-6.12": "needs a build folder",
+        "cowbell test KERNEL=~/Downloads/bzImage MODULES=~/Downloads/lib/modules/6.12.0": "needs an image",
         "cowbell refresh SERIES=cow KERNEL=debian-5.10": "tests/test_refresh.py does it to a smaller tree",
     },
 }

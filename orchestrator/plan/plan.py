@@ -111,7 +111,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     errors: list[UsageError] = []
     rows = [
         declared.rows[name]
-        for name in dict.fromkeys(request.rows or declared.usual_rows)
+        for name in dict.fromkeys(request.rows or _list_rows(request, declared))
         if _is_known(name, declared.rows, "row", "ROW", errors)
     ]
     if request.tree and _is_known(request.tree, declared.trees, "kernel", "KERNEL", errors):
@@ -167,6 +167,19 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
         raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
     return tuple(jobs)
+
+
+def _list_rows(request: Request, declared: Declarations) -> Iterator[str]:
+    """The rows that are meant where none is named: of built kernels only where nothing is to be built."""
+    is_built = bool(request.series) or not isinstance(declared.trees.get(request.tree), (*IMAGES, type(None)))
+    for name in declared.usual_rows:
+        if not is_built or not _is_of_images(declared.rows[name], declared):
+            yield name
+
+
+def _is_of_images(row: Row, declared: Declarations) -> bool:
+    trees = {variant.tree or row.tree for variant in row.variants}
+    return all(isinstance(declared.trees.get(name), IMAGES) for name in trees)
 
 
 def _take_tree(row: Row, tree: str) -> Row:
@@ -232,8 +245,7 @@ def check_machine(row: Row, declared: Declarations, blamed: str = "") -> Iterato
     it is read.
     """
     fragments = declared.fragments
-    trees = {variant.tree or row.tree for variant in row.variants}
-    if all(isinstance(declared.trees.get(name), IMAGES) for name in trees):
+    if _is_of_images(row, declared):
         return
     known = [fragments[name] for name in row.kconfig if name in fragments]
     symbols = {request.symbol: request.value for fragment in known for request in fragment.requests}
