@@ -155,9 +155,12 @@ def test_commands_from_a_file(kernel_store_root: Path, setup_kconfig: tuple[str,
 
 @pytest.mark.kernel
 def test_guest_that_dies_is_told(kernel_store_root: Path) -> None:
-    done = run_script(kernel_store_root, "echo c > /proc/sysrq-trigger; sleep 100\n")
-    assert done.returncode == 126
-    assert "sysrq triggered crash" in done.stderr
+    for setting in ("-1", "0"):
+        # with 0 the kernel stays where it panicked
+        script = f"echo {setting} > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 1000\n"
+        done = run_script(kernel_store_root, script)
+        assert done.returncode == 126
+        assert "sysrq triggered crash" in done.stderr
     complained = "echo 'WARNING: CPU: 0 PID: 1 at mm/memory.c:1 do_wp_page+0x1/0x2' > /dev/kmsg\n"
     done = run_script(kernel_store_root, complained)
     assert done.returncode == 0

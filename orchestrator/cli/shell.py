@@ -134,7 +134,7 @@ def _relay(guest: Guest, channel: paramiko.Channel) -> int | None:
         if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
             status = channel.recv_exit_status()
             return _KILLED if status < 0 else status
-        if channel.closed or guest.process.poll() is not None:
+        if channel.closed or guest.process.poll() is not None or guest.has_panicked():
             return None
 
 
