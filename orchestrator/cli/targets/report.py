@@ -74,7 +74,6 @@ TARGETS = (
         variables=("RUN", "DIR"),
         extra_options=("--failed",),
         products=("report",),
-        more="It needs no kernel. DIR= gets report.json, report.ktap, junit.xml, the page with its files and the "
-        "evidence.",
+        more="It needs no kernel. DIR= gets report.json, report.ktap, junit.xml, the page, files/ and evidence/.",
     ),
 )
