@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle
+from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle, write_files
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
@@ -71,6 +71,15 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
     assert len(pieces["boot/qemu.log"]) < MEMBER_LIMIT + 100
     assert "MISSING" not in pieces
     assert b"secret" not in b"".join(pieces.values())
+    # the page links to the same files as text, which stay when the store has them no more
+    run = run_of(job, FAILED, replace(GOOD, test="x.lost", boot="boot-9"))
+    for _ in range(2):
+        write_files(run, store, tmp_path / "files")
+        assert {path.name: path.read_text() for path in (tmp_path / "files").iterdir()} == {
+            "demo.plain.config.txt": "CONFIG_KSM=y\n",
+            "demo.plain.boot-1.txt": "variant2\n",
+        }
+        (kernel / "config").unlink(missing_ok=True)
 
 
 def test_the_same_bytes_each_time(job: JobRecord, tmp_path: Path) -> None:

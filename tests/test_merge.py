@@ -443,7 +443,7 @@ def test_a_row_on_the_command_line_is_planned(theirs: Store, tmp_path: Path) -> 
     shown = cowbell("report", f"DIR={tmp_path}/public")
     assert shown.returncode == 1
     assert re.search(r"^ odirect.rd-control +BROKEN ", shown.stdout, re.M)
-    assert f"{tmp_path}/public: index.html, junit.xml" in shown.stdout
+    assert f"{tmp_path}/public: files, index.html, junit.xml" in shown.stdout
     assert {path.name for path in (tmp_path / "public").iterdir()} >= {
         "index.html",
         "junit.xml",

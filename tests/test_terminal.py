@@ -8,6 +8,7 @@ import time
 
 import pexpect
 
+from orchestrator.cli.wrap import wrap_text
 from tests.conftest import ROOT
 
 # two jobs at a time for as long as the test needs, then the product
@@ -85,6 +86,18 @@ def test_a_narrow_terminal_tears_no_word() -> None:
     assert len(lines) > 2
     assert all(len(line) <= 80 for line in lines)
     assert " ".join(lines).split().count("word") == 20
+
+
+def test_text_is_broken_at_blanks_and_continues_in_its_column() -> None:
+    listed = f"    means       {'word ' * 20}"
+    first, *rest = wrap_text(listed, 60).splitlines()
+    assert first.startswith("    means       word")
+    assert rest
+    assert all(line.startswith(f"{' ' * 16}word") for line in rest)
+    assert max(map(len, (first, *rest))) <= 60
+    command = f"  cowbell -B test ROW=demo TESTS={'x' * 20} KERNEL=debian-5.10 SERIES=none"
+    assert wrap_text(f"{command}\n\nshort\n", 60) == f"{command}\n\nshort\n", "it is to be pasted"
+    assert wrap_text("y" * 100, 60) == "y" * 100, "a path stays whole"
 
 
 def test_a_resize_breaks_nothing() -> None:

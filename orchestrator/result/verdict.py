@@ -35,7 +35,8 @@ class Verdict:
     """The verdict on one subtest on one kernel. ``name`` is the test's id with its parameters, if any.
 
     ``raw`` is the outcome, ``status`` the outcome given the expectation. ``reason`` is one line, ``evidence``
-    an excerpt of the output, ``stage`` the stage that decided. ``rate`` is how often a race was hit, and
+    an excerpt of the output, ``stage`` the stage that decided. ``duration_s`` is that of the whole test, over
+    all trials. ``rate`` is how often a race was hit, and
     ``interval`` (0 to 1) its confidence interval; without tries of its own, a trial counts as one try.
     ``trial`` is the trial that decided, of ``trials``; one more if that trial could not run.
     ``fingerprint`` is that of the first splat of a CRASH, ``known`` are the known issues that were ignored,

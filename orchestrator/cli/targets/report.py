@@ -74,6 +74,7 @@ TARGETS = (
         variables=("RUN", "DIR"),
         extra_options=("--failed",),
         products=("report",),
-        more="It needs no kernel. DIR= gets report.json, report.ktap, junit.xml, the page and the evidence.",
+        more="It needs no kernel. DIR= gets report.json, report.ktap, junit.xml, the page, files/ and "
+        "evidence/.",
     ),
 )
