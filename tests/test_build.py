@@ -19,6 +19,7 @@ from orchestrator.kernel.build import (
     read_gnu_build_id,
 )
 from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.kconfigreason import make_environment
 from orchestrator.kernel.newwarnings import find_flags
 from orchestrator.project.arch import ARCHES
 from orchestrator.source.apply import apply_series
@@ -340,7 +341,7 @@ def test_compiler_of_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1.0\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    gnu, other, llvm = find_toolchain(X86), find_toolchain(X86, "gcc-99"), find_toolchain(X86, use_llvm=True)
+    gnu, other, llvm = find_toolchain(X86), find_toolchain(X86, "gcc-99"), find_toolchain(X86, llvm="1")
     assert gnu.compiler == other.compiler == llvm.compiler == str(tmp_path / "gcc")
     assert gnu.make_words == ("ARCH=x86_64", "CC=ccache gcc")
     assert other.make_words == ("ARCH=x86_64", "CC=ccache gcc-99")
@@ -348,6 +349,27 @@ def test_compiler_of_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert gnu.identity == "gcc 1.0 ld 1.0"
     assert other.identity == "gcc-99 1.0 ld 1.0"
     assert llvm.identity == "LLVM=1 clang 1.0 ld.lld 1.0"
+
+
+def test_llvm_of_a_version_or_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel's makefiles since 5.18 have it, but on every kernel."""
+    (tmp_path / "llvm").mkdir()
+    for name in ("gcc", "clang-15", "ld.lld-15", "llvm-ar-15", "llvm/clang", "llvm/ld.lld", "llvm/llvm-ar"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name.replace('-15', '')} 15.0\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    suffix = find_toolchain(X86, llvm="-15")
+    assert {"LLVM=1", "LD=ld.lld-15", "OBJCOPY=llvm-objcopy-15", "HOSTCC=clang-15"} < set(suffix.make_words)
+    assert suffix.make_words[-1].endswith("clang-15")
+    assert suffix.identity == "LLVM=1 clang 15.0 ld.lld 15.0"
+    folder = find_toolchain(X86, llvm=f"{tmp_path}/llvm/")
+    assert f"LD={tmp_path}/llvm/ld.lld" in folder.make_words
+    assert folder.make_words[-1].endswith(f"{tmp_path}/llvm/clang")
+    environment = make_environment(tmp_path, "6.1", suffix.make_words)
+    assert (environment["LD"], environment["CC"]) == ("ld.lld-15", "clang-15")
+    with pytest.raises(InfraError, match=r"ld\.lld-16 is not installed") as raised:
+        find_toolchain(X86, llvm="-16")
+    assert raised.value.hint == "apt-get install lld-16 llvm-16"
 
 
 def test_missing_compiler_names_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

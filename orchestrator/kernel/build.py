@@ -45,6 +45,17 @@ _STATISTICS = "ccache.log"
 _FORMAT = 3
 
 
+# the tools of LLVM=1, by the variables of make
+_LLVM = {
+    "LD": "ld.lld",
+    **{name: f"llvm-{name.lower()}" for name in ("AR", "NM", "OBJCOPY", "OBJDUMP", "READELF", "STRIP")},
+    "HOSTCC": "clang",
+    "HOSTCXX": "clang++",
+    "HOSTLD": "ld.lld",
+    "HOSTAR": "llvm-ar",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Toolchain:
     """The compiler of the guest tests, the make variables, and the tool versions that are part of an id."""
@@ -54,24 +65,31 @@ class Toolchain:
     identity: str
 
 
-def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
+def find_toolchain(arch: Arch, cc: str = "", llvm: str = "") -> Toolchain:
     """The compiler for an architecture; raises ``InfraError`` with the package name if it is missing.
 
-    ``cc`` selects another kernel compiler than the default gcc, ``use_llvm`` clang and the LLVM tools. Guest
-    tests are always compiled with gcc, whose packages include the C library of every architecture.
+    ``cc`` selects another kernel compiler than the default gcc, ``llvm`` clang and the LLVM tools: ``1``, a
+    suffix with a dash, or a folder with a slash at its end. Guest tests are always compiled with gcc, whose
+    packages include the C library of every architecture.
     """
     prefix = "" if arch.is_native else arch.cross_prefix
     package = "gcc" if arch.is_native else arch.cross_packages
     compiler = command.find_tool(f"{prefix}gcc", package)
-    if use_llvm:
-        cc, linker = cc or "clang", command.find_tool("ld.lld", "lld llvm")
-        command.find_tool("llvm-ar", "llvm")
+    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if llvm else [])]
+    version_words = words[1:]
+    if llvm:
+        before, after = (llvm, "") if llvm.endswith("/") else ("", llvm.removeprefix("1"))
+        cc = cc or f"{before}clang{after}"
+        linker = command.find_tool(f"{before}ld.lld{after}", f"lld{after} llvm{after}")
+        command.find_tool(f"{before}llvm-ar{after}", f"llvm{after}")
+        if before or after:
+            # kernels before 5.18 take any value for 1
+            words += [f"{variable}={before}{tool}{after}" for variable, tool in _LLVM.items()]
     else:
         cc, linker = cc or f"{prefix}gcc", command.find_tool(f"{prefix}ld", "binutils")
     tools = (command.find_tool(cc, package if cc == f"{prefix}gcc" else cc), linker)
-    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if use_llvm else [])]
     identity = " ".join(
-        [*words[1:], *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
+        [*version_words, *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
     )
     words.append(f"CC=ccache {cc}" if command.is_installed("ccache") else f"CC={cc}")
     if prefix:
