@@ -17,7 +17,8 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
-from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.hostneeds import check_host_needs
+from orchestrator.kernel.kconfig import Config, parse_config
 from orchestrator.kernel.newwarnings import find_new_warnings
 from orchestrator.process import command
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
@@ -278,7 +279,12 @@ def _make_config(request: BuildRequest, store: Store, progress: Progress, budget
 
     words, env = _list_make_words(request), _make_ccache_env(store)
     identity = request.toolchain.identity
-    return make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+    # Kconfig drops some symbols if the host lacks what they need, which is not the kernel's fault
+    requested = [r.symbol for r in request.config.requests if r.value == "y" and not r.is_optional]
+    check_host_needs(requested, request.subject)
+    text = make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+    check_host_needs([name for name, value in parse_config(text).items() if value == "y"], request.subject)
+    return text
 
 
 def _list_make_words(request: BuildRequest) -> tuple[str, ...]:
