@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError, StageFailure
+from orchestrator.kernel import hostneeds
 from orchestrator.kernel.build import (
     Kernel,
     build_kernel,
+    check_config,
     find_kernel,
     find_toolchain,
     read_gnu_build_id,
 )
+from orchestrator.kernel.fragment import SymbolRequest
+from orchestrator.kernel.hostneeds import check_host_needs
 from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.kconfigreason import make_environment
 from orchestrator.kernel.newwarnings import find_flags
+from orchestrator.process import command
 from orchestrator.project.arch import ARCHES
 from orchestrator.source.apply import apply_series
 from orchestrator.source.fetch import fetch_tree
@@ -340,7 +346,7 @@ def test_compiler_of_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1.0\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    gnu, other, llvm = find_toolchain(X86), find_toolchain(X86, "gcc-99"), find_toolchain(X86, use_llvm=True)
+    gnu, other, llvm = find_toolchain(X86), find_toolchain(X86, "gcc-99"), find_toolchain(X86, llvm="1")
     assert gnu.compiler == other.compiler == llvm.compiler == str(tmp_path / "gcc")
     assert gnu.make_words == ("ARCH=x86_64", "CC=ccache gcc")
     assert other.make_words == ("ARCH=x86_64", "CC=ccache gcc-99")
@@ -348,6 +354,60 @@ def test_compiler_of_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert gnu.identity == "gcc 1.0 ld 1.0"
     assert other.identity == "gcc-99 1.0 ld 1.0"
     assert llvm.identity == "LLVM=1 clang 1.0 ld.lld 1.0"
+
+
+def test_llvm_of_a_version_or_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel's makefiles since 5.18 have it, but on every kernel."""
+    (tmp_path / "llvm").mkdir()
+    for name in ("gcc", "clang-15", "ld.lld-15", "llvm-ar-15", "llvm/clang", "llvm/ld.lld", "llvm/llvm-ar"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name.replace('-15', '')} 15.0\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    suffix = find_toolchain(X86, llvm="-15")
+    assert {"LLVM=1", "LD=ld.lld-15", "OBJCOPY=llvm-objcopy-15", "HOSTCC=clang-15"} < set(suffix.make_words)
+    assert suffix.make_words[-1].endswith("clang-15")
+    assert suffix.identity == "LLVM=1 clang 15.0 ld.lld 15.0"
+    folder = find_toolchain(X86, llvm=f"{tmp_path}/llvm/")
+    assert f"LD={tmp_path}/llvm/ld.lld" in folder.make_words
+    assert folder.make_words[-1].endswith(f"{tmp_path}/llvm/clang")
+    environment = make_environment(tmp_path, "6.1", suffix.make_words)
+    assert (environment["LD"], environment["CC"]) == ("ld.lld-15", "clang-15")
+    with pytest.raises(InfraError, match=r"ld\.lld-16 is not installed") as raised:
+        find_toolchain(X86, llvm="-16")
+    assert raised.value.hint == "apt-get install lld-16 llvm-16"
+
+
+def test_what_a_config_needs_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pahole", "lz4", "gcc", "setpriv"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    monkeypatch.setattr(command, "_find_path", lambda: str(tmp_path))
+    check_host_needs(["DEBUG_INFO_BTF", "KERNEL_LZ4", "SMP"], "x")
+    (tmp_path / "pahole").unlink()
+    (tmp_path / "lz4").unlink()
+    (tmp_path / "gcc").unlink()
+    (tmp_path / "gcc").symlink_to("/bin/false")
+    with pytest.raises(InfraError) as raised:
+        check_host_needs(["DEBUG_INFO_BTF", "KERNEL_LZ4", "SMP", "MODULE_SIG_FORMAT"], "x")
+    assert raised.value.what == (
+        "the config needs pahole (for DEBUG_INFO_BTF), libelf.h (for DEBUG_INFO_BTF), "
+        "openssl/opensslv.h (for MODULE_SIG_FORMAT), lz4 (for KERNEL_LZ4)"
+    )
+    assert raised.value.hint == "apt-get install dwarves libelf-dev libssl-dev lz4"
+
+
+def test_what_is_missing_on_the_host_is_found_before_the_build(
+    base: Source, config: Config, store: Store, progress: QuietProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is requested, as Kconfig may drop it, and by what is set."""
+    monkeypatch.setattr(hostneeds, "_is_there", lambda need: False)
+    asked = SymbolRequest("DEBUG_INFO_BTF", "y", "x")
+    known = request_build(base, replace(config, requests=(*config.requests, asked)))
+    with pytest.raises(InfraError, match="needs pahole"):
+        check_config(known, store, progress)
+    monkeypatch.setitem(hostneeds._NEEDS, "pahole", ("dwarves", ("PVH",)))
+    optional = replace(config, requests=tuple(replace(r, is_optional=True) for r in config.requests))
+    with pytest.raises(InfraError, match="needs pahole"):
+        check_config(request_build(base, optional), store, progress)
 
 
 def test_missing_compiler_names_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Evidence of failing trials: what is in it, always the same, and nothing that is missing stops it."""
 
+import contextlib
 import io
 import json
+import os
 import shlex
 import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from orchestrator.cli.call import Call
+from orchestrator.cli.commandline import read_command_line
+from orchestrator.cli.preferences import load_preferences
 from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle, write_files
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
-from tests.records import make_run
+from tests.records import JOB, make_run
 from tests.samples import FAILED, GOOD
 
 
@@ -136,3 +142,17 @@ def test_the_command_that_does_it_again(command: str, series: str, expected: str
     told = make_command(run, replace(job, series=series), "x.y")
     assert told == expected
     assert shlex.split(told)[0] == "cowbell"
+
+
+def test_replay_has_what_the_environment_has_set(tmp_path: Path) -> None:
+    """And every CONFIG+=, of which there may be several."""
+    (tmp_path / "cowbell.yaml").write_text("LLVM: '-15'\nSIZE: 5G\n")
+    with mock.patch.dict(os.environ, {"ARCH": "arm64"}):
+        line = read_command_line(
+            ["CONFIG+=kasan", "CONFIG+=KSM=y", "KERNEL=x"], load_preferences(tmp_path / "cowbell.yaml")
+        )
+    command = Call(line, contextlib.ExitStack(), print, len).command
+    told = make_command(replace(make_run(), command=command), JOB, "x.y")
+    for word in ("ARCH=arm64", "CONFIG+=kasan", "CONFIG+=KSM=y", "LLVM=-15", "KERNEL=x"):
+        assert f" {word}" in told
+    assert "SIZE=" not in told

@@ -104,10 +104,10 @@ def test_config_of_the_row_as_json(project: Path) -> None:
 
 
 def test_wrong_words_at_once(project: Path) -> None:
-    done = run_cowbell(project, "config", "CONFIG=bsae", "ARCH=arm64", "KERNEL=fake-5.1")
+    done = run_cowbell(project, "config", "CONFIG=bsae", "ARCH=mips", "KERNEL=fake-5.1")
     assert done.returncode == 2
     for text in (
-        "ARCH: there is no architecture arm64",
+        "ARCH: there is no architecture mips",
         "there are: x86_64, aarch64",
         "CONFIG: there is no fragment bsae; did you mean base?",
         "KERNEL: there is no kernel fake-5.1",
@@ -117,10 +117,41 @@ def test_wrong_words_at_once(project: Path) -> None:
     assert done.returncode == 2
     for text in (
         "SIZE: expected size like 2G, got 20",
-        "LLVM: expected 0 or 1, got 14",
+        "LLVM: expected 1, a suffix such as -15, or a folder such as /opt/llvm/bin/, got 14",
         "gc: cannot be combined with other targets",
     ):
         assert text in done.stderr
+
+
+def test_fragments_and_symbols_are_added_to_those_of_the_row(project: Path) -> None:
+    """They are requests like those of files: checked, part of the id, and the last one counts."""
+    words = ("CONFIG+=swap", "CONFIG+=CONFIG_PVH=n,KSM=y")
+    done = run_cowbell(project, "config", "--json", *words)
+    assert done.returncode == 1
+    (report,) = read_product(done.stdout)["kernels"]
+    found = {s["symbol"]: (s["requested"], s["where"]) for s in report["symbols"]}
+    assert found["SMP"][1].endswith("base.config:2")
+    assert found["SWAP"][1].endswith("swap.config:4")
+    assert found["PVH"] == ("n", "CONFIG+=CONFIG_PVH=n")
+    assert found["KSM"] == ("y", "CONFIG+=KSM=y")
+    plain = run_cowbell(project, "build")
+    more = run_cowbell(project, "build", "CONFIG+=PVH=n")
+    assert (plain.returncode, more.returncode) == (0, 0), more.stderr
+    assert plain.stdout != more.stdout
+    wrong = run_cowbell(project, "build", "CONFIG+=bsae", "CONFIG+=x y=")
+    assert wrong.returncode == 2
+    assert "CONFIG+: there is no fragment bsae; did you mean base?" in wrong.stderr
+    assert "CONFIG+: there is no fragment y=" in wrong.stderr
+
+
+def test_settings_of_the_kernel_makefiles(project: Path) -> None:
+    """A kernel developer has them exported."""
+    for arch in ("x86", "x86_64"):
+        done = cowbell("-s", "-C", str(project), "-n", "build", ARCH=arch)
+        assert (done.returncode, done.stderr) == (0, "")
+    for llvm in ("-15", "/opt/llvm/bin/", "1", "0"):
+        told = cowbell("-C", str(project), "-p", "--json", LLVM=llvm)
+        assert read_product(told.stdout)["variables"]["LLVM"] == {"value": llvm, "origin": "environment"}
 
 
 def test_compiler_of_choice_is_another_kernel(project: Path) -> None:

@@ -70,7 +70,7 @@ def test_options_are_taken_by_the_targets_that_declare_them_only(target: Target)
 def test_help_has_the_examples_and_only_the_own_variables_and_options(target: Target) -> None:
     text = helptext.render_target(target)
     assert all(len(line) <= 80 or line.strip() in dict(target.examples) for line in text.splitlines())
-    listed = re.findall(r"^  ([A-Z_]+) ", text, re.M)
+    listed = re.findall(r"^  ([A-Z_+]+) ", text, re.M)
     assert listed == list(target.variables)
     flags = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M))
     assert flags == {option.name for option in target.own_options}
@@ -194,7 +194,7 @@ def test_reference_has_each_target_with_its_variables_and_examples() -> None:
     for target in TARGETS.values():
         section = reference.render_target(target)
         assert section in text
-        assert re.findall(r"^\| `([A-Z_]+)=` \|", section, re.M) == list(target.variables)
+        assert re.findall(r"^\| `([A-Z_+]+)=` \|", section, re.M) == list(target.variables)
         assert all(option.usage in section for option in target.own_options)
         assert all(command in section for command, _ in target.examples)
     assert not re.search(r"^\|(?:[^|\\]|\\.)*\|(?:[^|\\]|\\.)*\|.+", text, re.M), "a cell too many"

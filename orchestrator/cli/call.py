@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.cli.variables import Setting, read_repeat
+from orchestrator.cli.variables import Setting, find_llvm, read_repeat
 from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.parse.printk import make_printable
@@ -63,8 +63,10 @@ class Call:
 
     @property
     def command(self) -> str:
-        """The command line, ready to be pasted."""
-        return shlex.join(["cowbell", *self.line.typed])
+        """The command line, ready to be pasted, with what the environment and the preferences have added."""
+        others = {name: setting for name, setting in self.settings.items() if setting.is_inherited}
+        added = [f"{name}={setting.value}" for name, setting in others.items()]
+        return shlex.join(["cowbell", *self.line.typed, *added])
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -116,6 +118,7 @@ class Call:
             self.request.tree,
             self.request.series,
             self.place,
+            added=self.request.added,
             is_dirty=self.value("DIRTY") not in ("", "0"),
             modules=self.value("MODULES"),
             redo=self.redo and "source" in self.line.targets,
@@ -127,7 +130,7 @@ class Call:
         """With the tree and series of the command line by name only: they may be on another machine."""
         from orchestrator.plan.inputs import add_names
 
-        return add_names(self.declared, self.request.tree, self.request.series)
+        return add_names(self.declared, self.request.tree, self.request.series, self.request.added)
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -160,6 +163,7 @@ class Call:
     @cached_property
     def request(self) -> "Request":
         from orchestrator.plan.plan import IMAGE_ROW, Request
+        from orchestrator.project.arch import find_arch_name
         from orchestrator.source.tree import names_image
 
         settings = self.settings
@@ -174,7 +178,8 @@ class Call:
             tree=settings["KERNEL"].value,
             series=settings["SERIES"].paths,
             tests=settings["TESTS"].words,
-            arch=settings["ARCH"].value,
+            arch=find_arch_name(settings["ARCH"].value),
+            added=settings["CONFIG+"].words,
             config=settings["CONFIG"].words,
             accel=settings["ACCEL"].value,
             boot="" if is_free else settings["BOOT"].value,
@@ -199,7 +204,7 @@ class Call:
             self.terminal,
             keep_going=self.line.options.keep_going,
             cc=self.value("CC"),
-            use_llvm=self.value("LLVM") == "1",
+            llvm=find_llvm(self.value("LLVM")),
             keep_core=self.value("VMCORE") == "1",
             limits=self._find_limits(),
             what_if=find_names(self.line.options.what_if),

@@ -41,8 +41,10 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
         if named == ["completion"]:
             subjects.append(word)
         elif is_setting and name in VARIABLES:
-            settings[name] = Setting(value, "command line")
-        elif is_setting and (not takes_words or re.fullmatch(r"[A-Z_]+", name)):
+            known = settings[name]
+            is_more = name.endswith("+") and known.is_typed
+            settings[name] = Setting(f"{known.value} {value}" if is_more else value, "command line")
+        elif is_setting and (not takes_words or re.fullmatch(r"[A-Z_]+\+?", name)):
             own = TARGETS[named[0]].variables if named else tuple(VARIABLES)
             hint = f"there are: {', '.join(own)}"
             errors.append(

@@ -45,6 +45,17 @@ def read_folder(text: str) -> None:
         raise ValueError(f"expected a folder, got {text}: {error}") from None
 
 
+def check_llvm(text: str) -> None:
+    """Raises ``ValueError`` for what the kernel does not document."""
+    if not re.fullmatch(r"|0|1|-\S+|\S+/", text):
+        raise ValueError(f"expected 1, a suffix such as -15, or a folder such as /opt/llvm/bin/, got {text}")
+
+
+def find_llvm(text: str) -> str:
+    """``LLVM=`` for builds, which run in other folders; empty for gcc."""
+    return f"{Path(text).expanduser().absolute()}/" if text.endswith("/") else "" if text == "0" else text
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """``about`` is one line, ``more`` what a target's help and ``explain`` add.
@@ -88,10 +99,23 @@ VARIABLES: Mapping[str, Variable] = {
         "none: only the plain kernel.",
     ),
     "DIRTY": Variable("1: include the uncommitted changes of KERNEL=PATH"),
-    "ARCH": Variable("x86_64, aarch64 or riscv64, instead of the row's"),
+    "ARCH": Variable(
+        "x86_64, aarch64 or riscv64, instead of the row's",
+        more="The kernel's names x86, arm64 and riscv mean the same.",
+    ),
     "CONFIG": Variable("config fragments of kconfigs/, instead of the row's", kind="fragments"),
+    "CONFIG+": Variable(
+        "config fragments or symbols, added to the row's",
+        is_inherited=False,
+        kind="fragments",
+        more="It may be repeated. CONFIG+=KSM=y also replaces the value that a fragment sets.",
+    ),
     "CC": Variable("compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
-    "LLVM": Variable("1: build the kernels with clang and LLVM's tools", choices=("0", "1")),
+    "LLVM": Variable(
+        "1: build the kernels with clang and LLVM's tools",
+        more="As in the kernel, -15 selects the tools with this suffix, and /path/ those of a folder.",
+        read=check_llvm,
+    ),
     "TESTS": Variable(
         "tests: names or globs, instead of the row's",
         kind="tests",
@@ -187,6 +211,11 @@ class Setting:
             words.append("".join(parts[:end]))
             parts = parts[end + 1 :]
         return tuple(word for word in words if word)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the environment or the preferences have set it."""
+        return self.origin not in ("command line", "default")
 
     @property
     def is_typed(self) -> bool:

@@ -91,7 +91,7 @@ def measure(job: Job, spec: MutantSpec, declared: Declarations, place: Workspace
     Raises ``UsageError`` for a config without gcov.
     """
     source, files = _prepare(job, spec, declared, place)
-    if place.use_llvm or "gcc" not in (place.cc or "gcc"):
+    if place.llvm or "gcc" not in (place.cc or "gcc"):
         raise UsageError("counters are read by gcov, which needs gcc", where="coverage")
     if "gcov" not in job.row.kconfig:
         raise UsageError(

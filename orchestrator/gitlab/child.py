@@ -65,9 +65,9 @@ class Setup:
         return shlex.join(["cowbell", *self.options, *words, *given])
 
 
-_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "BOOT")
-_OF_TEST = ("ARCH", "CONFIG", "ACCEL", "BOOT", "REPEAT", "VMCORE")
-_OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT")
+_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT")
+_OF_TEST = ("ARCH", "CONFIG", "CONFIG+", "ACCEL", "BOOT", "REPEAT", "VMCORE")
+_OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "CONFIG+", "TESTS", "BOOT")
 
 
 def make_pipeline(

@@ -19,7 +19,8 @@ from orchestrator.project.yamlfile import time_s
 
 # variables of the request that are passed to the jobs
 _FORWARDED = (
-    "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL", "BOOT", "VMCORE",
+    "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL",
+    "BOOT", "VMCORE",
 )  # fmt: skip
 _DEFAULTS = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
 _STORE = ".cowbell"

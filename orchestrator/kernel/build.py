@@ -19,7 +19,8 @@ from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kernel import toolbox
 from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
 from orchestrator.kernel.guestmodules import make_guest_modules
-from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.hostneeds import check_host_needs
+from orchestrator.kernel.kconfig import Config, parse_config
 from orchestrator.kernel.newwarnings import find_new_warnings
 from orchestrator.process import command
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
@@ -48,6 +49,17 @@ _STATISTICS = "ccache.log"
 _FORMAT = 3
 
 
+# the tools of LLVM=1, by the variables of make
+_LLVM = {
+    "LD": "ld.lld",
+    **{name: f"llvm-{name.lower()}" for name in ("AR", "NM", "OBJCOPY", "OBJDUMP", "READELF", "STRIP")},
+    "HOSTCC": "clang",
+    "HOSTCXX": "clang++",
+    "HOSTLD": "ld.lld",
+    "HOSTAR": "llvm-ar",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Toolchain:
     """The compiler of the guest tests, the make variables, and the tool versions that are part of an id.
@@ -61,24 +73,31 @@ class Toolchain:
     suite: str = ""
 
 
-def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
+def find_toolchain(arch: Arch, cc: str = "", llvm: str = "") -> Toolchain:
     """The compiler for an architecture; raises ``InfraError`` with the package name if it is missing.
 
-    ``cc`` selects another kernel compiler than the default gcc, ``use_llvm`` clang and the LLVM tools. Guest
-    tests are always compiled with gcc, whose packages include the C library of every architecture.
+    ``cc`` selects another kernel compiler than the default gcc, ``llvm`` clang and the LLVM tools: ``1``, a
+    suffix with a dash, or a folder with a slash at its end. Guest tests are always compiled with gcc, whose
+    packages include the C library of every architecture.
     """
     prefix = "" if arch.is_native else arch.cross_prefix
     package = "gcc" if arch.is_native else arch.cross_packages
     compiler = command.find_tool(f"{prefix}gcc", package)
-    if use_llvm:
-        cc, linker = cc or "clang", command.find_tool("ld.lld", "lld llvm")
-        command.find_tool("llvm-ar", "llvm")
+    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if llvm else [])]
+    version_words = words[1:]
+    if llvm:
+        before, after = (llvm, "") if llvm.endswith("/") else ("", llvm.removeprefix("1"))
+        cc = cc or f"{before}clang{after}"
+        linker = command.find_tool(f"{before}ld.lld{after}", f"lld{after} llvm{after}")
+        command.find_tool(f"{before}llvm-ar{after}", f"llvm{after}")
+        if before or after:
+            # kernels before 5.18 take any value for 1
+            words += [f"{variable}={before}{tool}{after}" for variable, tool in _LLVM.items()]
     else:
         cc, linker = cc or f"{prefix}gcc", command.find_tool(f"{prefix}ld", "binutils")
     tools = (command.find_tool(cc, package if cc == f"{prefix}gcc" else cc), linker)
-    words = [f"ARCH={arch.kernel_arch}", *(["LLVM=1"] if use_llvm else [])]
     identity = " ".join(
-        [*words[1:], *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
+        [*version_words, *(command.run([tool, "--version"]).output.splitlines()[0] for tool in tools)]
     )
     words.append(f"CC=ccache {cc}" if command.is_installed("ccache") else f"CC={cc}")
     if prefix:
@@ -310,7 +329,12 @@ def _make_config(request: BuildRequest, store: Store, progress: Progress, budget
 
     words, env = _list_make_words(request), _make_ccache_env(store)
     identity = request.toolchain.identity
-    return make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+    # Kconfig drops some symbols if the host lacks what they need, which is not the kernel's fault
+    requested = [r.symbol for r in request.config.requests if r.value == "y" and not r.is_optional]
+    check_host_needs(requested, request.subject)
+    text = make_dotconfig(request.config, request.source, words, identity, store, env, run_kconfig)
+    check_host_needs([name for name, value in parse_config(text).items() if value == "y"], request.subject)
+    return text
 
 
 def _list_make_words(request: BuildRequest) -> tuple[str, ...]:

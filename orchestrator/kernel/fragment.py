@@ -71,6 +71,16 @@ class Fragment:
     family: str = ""
 
 
+def parse_symbol(word: str) -> Fragment | None:
+    """The fragment of ``SYMBOL=value``, named by the word; None for any other word."""
+    name, is_setting, value = word.partition("=")
+    match = SETTING.fullmatch(f"CONFIG_{name.removeprefix('CONFIG_')}={value}") if is_setting else None
+    if not match or not match[1]:
+        return None
+    request = SymbolRequest(match[1], value, f"CONFIG+={word}")
+    return Fragment(word, "a symbol of the command line", Condition(), (request,), "", frozenset([match[1]]))
+
+
 def load_fragments(folder: Path) -> dict[str, Fragment]:
     """The fragments of a folder by name; raises all errors at once as ``UsageError``."""
     found, faults = read_fragments(folder)

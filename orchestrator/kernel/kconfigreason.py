@@ -107,6 +107,7 @@ def make_environment(worktree: Path, version: str, words: Sequence[str]) -> dict
         tools = {name: f"llvm-{name.lower()}" for name in names} | {"LD": "ld.lld"}
     else:
         tools = {name: prefix + name.lower() for name in names}
+    tools |= {name: given[name] for name in names if name in given}
     cc = given.get("CC", f"{prefix}gcc").removeprefix("ccache ")
     return {
         **tools,

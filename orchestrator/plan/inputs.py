@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import InfraError, UsageError, raise_all
+from orchestrator.kernel.fragment import parse_symbol
 from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
@@ -31,6 +32,7 @@ def add_inputs(
     series: Sequence[str],
     place: Workspace,
     *,
+    added: Sequence[str] = (),
     is_dirty: bool = False,
     modules: str = "",
     redo: bool = False,
@@ -38,9 +40,11 @@ def add_inputs(
 ) -> Declarations:
     """The declarations with what the command line brings along: trees and series that are not ours.
 
-    Each is known by the word that names it; ``built`` are folders with kernels that were built elsewhere.
+    Each is known by the word that names it, and so are symbols of ``added``; ``built`` are folders with
+    kernels that were built elsewhere.
     Raises ``UsageError`` for all that are wrong, at once.
     """
+    declared = _add_symbols(declared, added)
     if built:
         raise_all(
             [
@@ -83,8 +87,16 @@ def add_inputs(
     return replace(declared, trees=trees, series=known)
 
 
-def add_names(declared: Declarations, kernel: str, series: Sequence[str]) -> Declarations:
-    """The declarations with the command line's own tree and series, by their words alone."""
+def _add_symbols(declared: Declarations, words: Sequence[str]) -> Declarations:
+    found = {word: fragment for word in words if (fragment := parse_symbol(word))}
+    return replace(declared, fragments={**declared.fragments, **found})
+
+
+def add_names(
+    declared: Declarations, kernel: str, series: Sequence[str], added: Sequence[str] = ()
+) -> Declarations:
+    """The declarations with the command line's own tree, series and symbols, by their words alone."""
+    declared = _add_symbols(declared, added)
     trees: dict[str, Tree] = {}
     name, ref = split_word(kernel)
     if is_path(name):

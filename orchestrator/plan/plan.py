@@ -37,7 +37,8 @@ IMAGE_ROW = "released"
 class Request:
     """What was asked for, in the words of the command line; empty means the row's own.
 
-    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it.
+    ``added`` are fragments and symbols for the config of every row. ``boot`` is ``qemu`` or ``vng``, or empty
+    for ``vng`` where the kernel is made for it.
     """
 
     rows: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Request:
     tests: tuple[str, ...] = ()
     arch: str = ""
     config: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     accel: str = "auto"
     boot: str = "qemu"
 
@@ -120,6 +122,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
         rows = [replace(row, kconfig=request.config) for row in rows]
+    rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, *request.added)))) for row in rows]
     if request.boot == "vng":
         rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
@@ -130,7 +133,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     for row in rows:
         where = f"{row.where or 'matrix.yaml'}: row {row.name}"
         for name in row.kconfig:
-            blamed = "CONFIG" if request.config else where
+            blamed = "CONFIG+" if name in request.added else "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
         errors += declared.find_faults("fragments", list_fragments(row.kconfig, row.arch))
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]

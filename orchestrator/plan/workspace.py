@@ -26,7 +26,7 @@ class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
     ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
-    ``cc`` and ``use_llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
+    ``cc`` and ``llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
     ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
     may; ``what_if`` names files that are taken as changed; ``repeat`` is how often tests are run.
     """
@@ -36,7 +36,7 @@ class Workspace:
     progress: Board
     keep_going: bool = False
     cc: str = ""
-    use_llvm: bool = False
+    llvm: str = ""
     keep_core: bool = False
     budget: Budget = WHOLE_HOST
     limits: Limits = Limits()
@@ -44,7 +44,7 @@ class Workspace:
     repeat: Repeat = Repeat()
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
-        return find_toolchain(arch, self.cc, use_llvm=self.use_llvm)
+        return find_toolchain(arch, self.cc, self.llvm)
 
     def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
         toolchain = find_test_toolchain(arch, self.store) if src.image else self.find_toolchain(arch)

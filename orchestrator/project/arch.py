@@ -57,6 +57,12 @@ def _find_arch(name: str) -> Arch:
     return ARCHES[name]
 
 
+def find_arch_name(word: str) -> str:
+    """The name of an architecture, also from the kernel's ARCH=; an unknown word stays as it is."""
+    kernels = {arch.kernel_arch: arch.name for arch in ARCHES.values()}
+    return {**kernels, "x86": "x86_64"}.get(word, word)
+
+
 ARCHES: Mapping[str, Arch] = MappingProxyType(
     {
         arch.name: arch

@@ -17,8 +17,10 @@ _OWN = ("ROW", "TESTS", "FAILED", "DIR")
 def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
     """The command, quoted for a shell."""
     words = shlex.split(run.command)
-    given = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    kept = [f"{name}={value}" for name, value in given.items() if name.isupper() and name not in _OURS]
+    pairs = [word.split("=", 1) for word in words if "=" in word and not word.startswith("-")]
+    given = dict(pairs)
+    # of CONFIG+= there may be several
+    kept = [f"{name}={value}" for name, value in pairs if name.isupper() and name not in _OURS]
     own = [
         f"ROW={job.row}",
         f"KERNEL={given.get('KERNEL') or _find_tree(job)}",

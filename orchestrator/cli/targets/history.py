@@ -80,7 +80,7 @@ TARGETS = (
             ("cowbell merge ~/other-store", "import everything that is new"),
             ("cowbell merge ROW=demo shards", "also make one run of row demo, with what is missing"),
         ),
-        variables=("ROW", "KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT"),
+        variables=("ROW", "KERNEL", "SERIES", "ARCH", "CONFIG", "CONFIG+", "TESTS", "BOOT"),
         products=("merge",),
         default_row="none",
         takes="DIR...",
