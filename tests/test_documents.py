@@ -69,9 +69,8 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=debian-6.1 GOOD=6.1.192-1 BAD=6.1.170-3": (
             "builds kernels, and the mirror may not have these versions any more"
         ),
-        "cowbell bisect ROW=released TESTS=vmsplice.child-thp KERNEL=debian-image GOOD=6.1.192 BAD=5.10.262": (
-            "takes long, and the mirror may not have these versions any more"
-        ),
+        "cowbell bisect ROW=released TESTS=vmsplice.child-thp KERNEL=debian-image GOOD=6.1.192 "
+        "BAD=5.10.262": "takes long, and the mirror may not have these versions any more",
         "cowbell diff debian-image-6.1:6.1.190-1 debian-image-6.1:6.1.192-1": "needs results of both",
         "cowbell test KERNEL=/boot/vmlinuz-$(uname -r)": "the machine may have none",
         "cowbell test KERNEL=~/build-6.12": "needs a build folder",

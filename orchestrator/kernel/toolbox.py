@@ -22,7 +22,7 @@ KIND = "toolboxes"
 # the libraries are those of Kbuild's own programs, which come in packages beside the headers of a kernel
 _PACKAGES = ("gcc", "libc6-dev", "libelf-dev", "libssl-dev", "make")
 _FORMAT = 2
-_LOADERS = ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1", "lib/ld-linux-riscv64-lp64d.so.1")
+_LIBRARIES = "usr/lib/*-linux-gnu"
 _INTERPRETER = re.compile(rb"/lib(?:64)?/ld-linux[\w.-]*\.so\.\d")
 # where the loader's name stands in an ELF file
 _HEAD = 4096
@@ -68,17 +68,19 @@ def find_compiler(toolbox: Path, target: Arch) -> Path:
 
 def wrap(program: Path, toolbox: Path, place: Path | None = None) -> None:
     """Replace a program by a script that starts it by the loader of a toolbox, which will be at ``place``."""
+    # not by its well-known name, which may be a link to a file of the host
+    loaders = [path for path in toolbox.glob(f"{_LIBRARIES}/ld-linux*.so.*") if path.exists()]
+    if not loaders:
+        raise InfraError("has no loader of programs", where=str(toolbox))
     real = program.with_name(f"{program.name}.elf")
     program.rename(real)
     root = place or toolbox
     # a toolbox is filled elsewhere and renamed
     own = root / real.relative_to(toolbox) if real.is_relative_to(toolbox) else real
-    name = next(name for name in _LOADERS if (toolbox / name).exists())
     # some programs find others by their own name; the loader can tell it since glibc 2.33
-    has_option = b"--argv0" in (toolbox / name).read_bytes()
-    libraries = [path.relative_to(toolbox) for path in sorted((toolbox / "usr/lib").glob("*-linux-gnu"))]
-    paths = ":".join(str(root / path) for path in libraries)
-    words = shlex.join([str(root / name), "--library-path", paths])
+    has_option = b"--argv0" in loaders[0].read_bytes()
+    paths = ":".join(str(root / path.relative_to(toolbox)) for path in sorted(toolbox.glob(_LIBRARIES)))
+    words = shlex.join([str(root / loaders[0].relative_to(toolbox)), "--library-path", paths])
     called = ' --argv0 "$0"' if has_option else ""
     program.write_text(f'#!/bin/sh\nexec {words}{called} {shlex.quote(str(own))} "$@"\n')
     program.chmod(0o755)
