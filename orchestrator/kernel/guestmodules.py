@@ -117,7 +117,8 @@ def _fetch_headers(told: Mapping[str, Any], store: Store, box: Path, scratch: Pa
     makefile.write_text(makefile.read_text().replace("/usr/src/", f"{root}/usr/src/"))
     # only there for the type information of modules, which needs one more program
     (headers / "vmlinux").unlink(missing_ok=True)
-    for folder in root.glob("usr/lib/linux-kbuild-*"):
+    # these programs find others by their own names; those of older releases run on the host as they are
+    for folder in root.glob("usr/lib/linux-kbuild-*") if toolbox.keeps_names(box) else ():
         for program in list(toolbox.list_elf(folder)):
             toolbox.wrap(program, box)
     return headers

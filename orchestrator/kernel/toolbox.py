@@ -68,22 +68,30 @@ def find_compiler(toolbox: Path, target: Arch) -> Path:
 
 def wrap(program: Path, toolbox: Path, place: Path | None = None) -> None:
     """Replace a program by a script that starts it by the loader of a toolbox, which will be at ``place``."""
-    # not by its well-known name, which may be a link to a file of the host
-    loaders = [path for path in toolbox.glob(f"{_LIBRARIES}/ld-linux*.so.*") if path.exists()]
-    if not loaders:
-        raise InfraError("has no loader of programs", where=str(toolbox))
+    loader = _find_loader(toolbox)
     real = program.with_name(f"{program.name}.elf")
     program.rename(real)
     root = place or toolbox
     # a toolbox is filled elsewhere and renamed
     own = root / real.relative_to(toolbox) if real.is_relative_to(toolbox) else real
-    # some programs find others by their own name; the loader can tell it since glibc 2.33
-    has_option = b"--argv0" in loaders[0].read_bytes()
     paths = ":".join(str(root / path.relative_to(toolbox)) for path in sorted(toolbox.glob(_LIBRARIES)))
-    words = shlex.join([str(root / loaders[0].relative_to(toolbox)), "--library-path", paths])
-    called = ' --argv0 "$0"' if has_option else ""
+    words = shlex.join([str(root / loader.relative_to(toolbox)), "--library-path", paths])
+    called = ' --argv0 "$0"' if keeps_names(toolbox) else ""
     program.write_text(f'#!/bin/sh\nexec {words}{called} {shlex.quote(str(own))} "$@"\n')
     program.chmod(0o755)
+
+
+def keeps_names(toolbox: Path) -> bool:
+    """Whether a wrapped program is told the name that it was called by, as by loaders since glibc 2.33."""
+    return b"--argv0" in _find_loader(toolbox).read_bytes()
+
+
+def _find_loader(toolbox: Path) -> Path:
+    """Not by its well-known name, which may be a link to a file of the host."""
+    loaders = [path for path in toolbox.glob(f"{_LIBRARIES}/ld-linux*.so.*") if path.exists()]
+    if not loaders:
+        raise InfraError("has no loader of programs", where=str(toolbox))
+    return loaders[0]
 
 
 def list_elf(folder: Path) -> Iterator[Path]:
