@@ -29,7 +29,7 @@ from orchestrator.mutants.score import Measurement, Score
 from orchestrator.parse.ktap import Rate
 from orchestrator.plan.steps import Step
 from orchestrator.project.changelog import Statement
-from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.guesttest import NOT_DECLARED, GuestTest
 from orchestrator.result.record import JobRecord
 from orchestrator.result.verdict import Verdict
 from orchestrator.source.apply import PatchOutcome
@@ -101,7 +101,9 @@ def _list_of(kind: object) -> object:
 
 
 _NAMES = dict[str, str]
-_TEST = _take_fields("Test", GuestTest, ("path", "language", "content_id", "libs"), seen=list[Observation])
+_TEST = _take_fields(
+    "Test", GuestTest, tuple(name for name in NOT_DECLARED if name != "id"), seen=list[Observation]
+)
 _ENTRY = _take_fields("Statement", Statement, (), tests=dict[str, dict[str, list[Status]]])
 _JOB = _take_fields("Job", JobRecord, ("results", "expect", "tests"), verdicts=list[Verdict])
 _PARTS: Mapping[str, Mapping[str, object]] = {

@@ -103,8 +103,9 @@ class GuestTest:
         return {"id": self.id, **{name: getattr(self, name) for name in _FIELDS}}
 
 
-_FOUND = ("id", "path", "language", "content_id", "libs", "is_built_in")
-_DECLARED = tuple(field for field in fields(GuestTest) if field.name not in _FOUND)
+# the fields that no test declares
+NOT_DECLARED = ("id", "path", "language", "content_id", "libs", "is_built_in")
+_DECLARED = tuple(field for field in fields(GuestTest) if field.name not in NOT_DECLARED)
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
 _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
 
