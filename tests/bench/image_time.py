@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Wall time of a released kernel, from its packages to the first verdict, and of later verdicts.
 
-The downloads of the guest's root and of a compiler are not measured: another kernel is tested first. ``KERNEL=``
-chooses the kernel. ``vng`` cannot boot these images where they are: it looks for modules in /lib/modules only.
+The downloads of the guest's root and of a compiler are not measured: another kernel is tested first.
+``KERNEL=`` chooses the kernel. ``vng`` cannot boot these images where they are: it looks for modules only in
+/lib/modules.
 """
 
 import os
