@@ -33,10 +33,8 @@ def main() -> None:
         run("test", "KERNEL=debian-image-7.3", TEST)
         first = run("test", f"KERNEL={kernel}", TEST)
         later = [run("-B", "test", f"KERNEL={kernel}", TEST) for _ in range(ROUNDS)]
-    print(
-        f"{kernel}: first verdict {first:.1f} s, median of {ROUNDS} later ones {statistics.median(later):.1f} s"
-    )
-    print(f"load {os.getloadavg()[0]:.1f}")
+    print(f"{kernel}, load {os.getloadavg()[0]:.1f}; first verdict: {first:.1f} s")
+    print(f"median of {ROUNDS} later ones: {statistics.median(later):.1f} s")
 
 
 if __name__ == "__main__":
