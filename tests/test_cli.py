@@ -27,7 +27,7 @@ from tests.conftest import ROOT, cowbell
         (["report"], ["there is no run yet"]),
         (["report", "RUN=x"], ["there is no run x"]),
         (["--frobnicate", "--jsn", "tset"], ["--frobnicate", "did you mean --json?", "did you mean test?"]),
-        (["-j=x"], ["-j/--jobs: invalid int value"]),
+        (["-j=x"], ["-j/--jobs: expected a number from 0 to 4096, got x"]),
         (["proof", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
         (["history", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
         (["history", "RWO=demo"], ["there is no variable RWO; did you mean ROW?"]),
