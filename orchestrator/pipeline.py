@@ -21,7 +21,7 @@ from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.products import choose_machine, compile_tests
+from orchestrator.plan.products import choose_machine, compile_tests, export_job
 from orchestrator.plan.steps import (
     BUILD,
     TEST,
@@ -152,7 +152,7 @@ def build_jobs(
         kernel = steps.kernel
         assert kernel
         if target:
-            export_kernel(told, kernel, target, place.store)
+            export_job(job, kernel, told, target, own)
             return target / kernel.request.build_id / kernel.image.name
         return kernel.image
 

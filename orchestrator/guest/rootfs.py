@@ -13,6 +13,7 @@ from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch
 from orchestrator.source import debian
+from orchestrator.store.pack import unpack
 from orchestrator.store.store import Store, make_id
 
 _PACKAGES = (
@@ -43,8 +44,8 @@ class Rootfs:
     image: Path
 
 
-def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
-    """The image for an architecture, built if absent (about 15 s)."""
+def make_rootfs(arch: Arch, store: Store, progress: Progress, packed: Path | None = None) -> Rootfs:
+    """The image for an architecture; if absent, it is built (about 15 s), or unpacked from a file."""
 
     # packages are only unpacked, which works without root and chroot
     is_root = os.geteuid() == 0
@@ -53,6 +54,9 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
     def fill(draft: Path) -> None:
         progress.stage("rootfs", f"{arch.name}: Debian {arch.debian_suite}")
         image = draft / "root.img"
+        if packed:
+            unpack(packed, image)
+            return
         command.run(
             [
                 command.find_tool("mmdebstrap", "mmdebstrap"),

@@ -54,6 +54,11 @@ class Toolchain:
     identity: str
 
 
+def make_absent_toolchain(identity: str) -> Toolchain:
+    """The toolchain of a kernel that was built elsewhere, which cannot compile anything here."""
+    return Toolchain("", (), identity)
+
+
 def find_toolchain(arch: Arch, cc: str = "", *, use_llvm: bool = False) -> Toolchain:
     """The compiler for an architecture; raises ``InfraError`` with the package name if it is missing.
 

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Exports kernels for another machine, and imports such prebuilt kernels.
+"""Exports kernels for another machine, with all that a run needs, and imports such prebuilt kernels.
 
 A folder of prebuilt kernels has a ``BUILD_ID/`` folder for each kernel, as in the store, and a
-``ROW.VARIANT.json`` for each variant of a row, including those that failed to build.
+``ROW.VARIANT.json`` for each variant of a row, including those that failed to build. The guest root image and
+the compiled tests are beside them, compressed and named by their ids.
 """
 
 import hashlib
 import json
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,11 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.errors import InfraError, StageFailure, UsageError, raise_all
 from orchestrator.kernel.build import BuildRequest, Kernel, find_kernel
 from orchestrator.source.repository import Source, export_patches
-from orchestrator.store.store import Store, write_json
+from orchestrator.store.pack import pack, unpack
+from orchestrator.store.store import Store, make_id, write_json
 
 # series and fixups of a prebuilt kernel
 PATCHES = "patches.mbox"
-SCHEMA = "cowbell-built-1"
+SCHEMA = "cowbell-built-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,8 @@ class Prebuilt:
     """A prebuilt kernel of a row, or the reason why there is none.
 
     ``base`` is the commit of the tree, ``source`` the source that was built. ``toolchain`` has the versions
-    of the compiler. Without a kernel, ``left_out`` or ``trouble`` has the reason. ``folder`` is where it was
-    read from.
+    of the compiler, ``programs`` the ids of the compiled tests of the row. Without a kernel, ``left_out`` or
+    ``trouble`` has the reason. ``folder`` is where it was read from.
     """
 
     row: str
@@ -53,6 +57,8 @@ class Prebuilt:
     toolchain: str = ""
     config_id: str = ""
     build_id: str = ""
+    rootfs_id: str = ""
+    programs: tuple[str, ...] = ()
     left_out: str = ""
     trouble: BuildFailure | None = None
     schema: str = SCHEMA
@@ -78,31 +84,73 @@ class Prebuilt:
             what = "has a different config than its row" if request.config.config_id != self.config_id else (
                 "was built by another version of cowbell, or with different test modules"
             )  # fmt: skip
-            hint = f"cowbell build ROW={self.row} DIR={self.folder} builds it again"
+            hint = (
+                f"cowbell build ROW={self.row} DIR={self.folder} builds it again, with the same "
+                "CONFIG=, BOOT= and DEBUG="
+            )
             raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
         try:
             build = json.loads((folder / "build.json").read_text())
             with (folder / "vmlinux").open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            is_whole = digest == build["vmlinux_sha256"] and (folder / build["image"]).is_file()
+            files = [folder / build["image"], self.packed_rootfs, *self._list_archives()]
+            is_whole = digest == build["vmlinux_sha256"] and all(path.is_file() for path in files)
         except (OSError, ValueError, KeyError):
             is_whole = False
         if not is_whole:
             raise InfraError(f"the kernel of {self.name} is incomplete", where=str(folder))
 
+    @property
+    def packed_rootfs(self) -> Path:
+        return Path(self.folder) / f"root-{self.rootfs_id}.img.zst"
+
+    def _list_archives(self) -> list[Path]:
+        return [_find_archive(Path(self.folder), self.programs)] if self.programs else []
+
+    def take_programs(self, store: Store) -> None:
+        """Copy the compiled tests into the store like those that were compiled here."""
+        if all(store.use("programs", name).is_dir() for name in self.programs):
+            return
+        with tempfile.TemporaryDirectory(dir=store.path("programs").parent) as place:
+            for archive in self._list_archives():
+                unpack(archive, Path(place) / "tar")
+                with tarfile.open(Path(place) / "tar") as packed:
+                    packed.extractall(place, filter="data")
+            for name in self.programs:
+                store.publish("programs", name, partial(_copy_folder, Path(place) / name))
+
     def take_kernel(self, request: BuildRequest, store: Store) -> Kernel:
         """The kernel, copied into the store like one that was built here; see ``check``."""
 
-        def fill(draft: Path) -> None:
-            shutil.copytree(Path(self.folder) / self.build_id, draft, dirs_exist_ok=True)
-
-        store.publish("kernels", self.build_id, fill)
+        store.publish("kernels", self.build_id, partial(_copy_folder, Path(self.folder) / self.build_id))
         kernel = find_kernel(request, store)
         assert kernel
         return kernel
 
 
 _PREBUILT = TypeAdapter(Prebuilt)
+
+
+def _copy_folder(source: Path, draft: Path) -> None:
+    shutil.copytree(source, draft, dirs_exist_ok=True)
+
+
+def _find_archive(folder: Path, programs: Sequence[str]) -> Path:
+    return folder / f"programs-{make_id(programs)}.tar.zst"
+
+
+def export_programs(programs: Mapping[str, Path], folder: Path) -> tuple[str, ...]:
+    """Write compiled tests, by program id, to a folder of prebuilt kernels; returns their ids."""
+    names = tuple(sorted(programs))
+    path = _find_archive(folder, names)
+    if names and not path.exists():
+        with tempfile.NamedTemporaryFile() as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for name in names:
+                    archive.add(programs[name], f"{name}/{programs[name].name}")
+            file.flush()
+            pack(Path(file.name), path)
+    return names
 
 
 def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store: Store) -> None:
@@ -126,7 +174,8 @@ def export_kernel(prebuilt: Prebuilt, kernel: Kernel | None, target: Path, store
             config_id=request.config.config_id,
             build_id=request.build_id,
         )
-    write_json(target / f"{quote(prebuilt.row, '')}.{quote(prebuilt.variant, '')}.json", asdict(prebuilt))
+    path = target / f"{quote(prebuilt.row, '')}.{quote(prebuilt.variant, '')}.json"
+    write_json(path, asdict(replace(prebuilt, folder="")))
 
 
 def load_prebuilt(folders: Sequence[Path]) -> Mapping[str, Prebuilt]:

@@ -3,28 +3,32 @@
 
 import datetime
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.guest.accel import choose_accel
 from orchestrator.guest.qemu import Machine
-from orchestrator.guest.rootfs import make_rootfs
+from orchestrator.guest.rootfs import make_rootfs, make_rootfs_id
 from orchestrator.guest.vng import find_reason_not
 from orchestrator.kernel.build import (
     BuildRequest,
     Kernel,
     Toolchain,
     build_kernel,
+    make_absent_toolchain,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.kconfig import SymbolOutcome, make_config, report_config
+from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_programs
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import SELFTEST
+from orchestrator.project.guesttest import SELFTEST, GuestTest
 from orchestrator.result.record import Expected, JobRecord, Known
-from orchestrator.run.runner import Program, compile_test
+from orchestrator.run.runner import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.apply import apply_series
 from orchestrator.source.repository import Source
+from orchestrator.store.pack import pack
 
 
 def apply_job(
@@ -46,10 +50,8 @@ def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutco
 def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
     arch = ARCHES[job.row.arch]
     config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = place.make_request(src, config, arch)
-    if job.built:
-        return replace(request, toolchain=replace(request.toolchain, identity=job.built.toolchain))
-    return request
+    toolchain = make_absent_toolchain(job.built.toolchain) if job.built else place.find_toolchain(arch)
+    return BuildRequest(src, config, arch, toolchain, place.list_modules())
 
 
 def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
@@ -61,27 +63,51 @@ def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool
 
 def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
     """The row's machine, on the accelerator that was asked for and works."""
-    image = make_rootfs(kernel.request.arch, place.store, place.progress)
+    packed = job.built.packed_rootfs if job.built else None
+    image = make_rootfs(kernel.request.arch, place.store, place.progress, packed)
     machine = Machine(
         kernel, image, job.row.guest, "tcg", job.row.limits.boot_s, boot=job.boot, keep_core=place.keep_core
     )
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
 
-def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
-    """The toolchain of the tests: the kernel's, unless that was built elsewhere."""
-    return place.find_toolchain(kernel.request.arch) if job.built else kernel.request.toolchain
+def find_test_toolchain(job: Job, test: GuestTest, kernel: Kernel, place: Workspace) -> Toolchain:
+    """The toolchain of a test: the kernel's, unless that was built elsewhere, without this test."""
+    toolchain = kernel.request.toolchain
+    if not job.built or test.language == "python" or make_program_id(test, toolchain) in job.built.programs:
+        return toolchain
+    return place.find_toolchain(kernel.request.arch)
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     """The job's tests as programs for its kernel's guest; our own first."""
-    toolchain = find_test_toolchain(job, kernel, place)
+    if job.built:
+        job.built.take_programs(place.store)
     own = [test for test in job.tests if test.language != SELFTEST]
     selftests = [test for test in job.tests if test.language == SELFTEST]
     return [
-        *(compile_test(test, toolchain, place.lib_dir, place.store) for test in own),
+        *(
+            compile_test(test, find_test_toolchain(job, test, kernel, place), place.lib_dir, place.store)
+            for test in own
+        ),
         *compile_selftests(selftests, kernel.request, place.store, place.progress),
     ]
+
+
+def export_job(job: Job, kernel: Kernel, built: Prebuilt, folder: Path, place: Workspace) -> None:
+    """Write all that a run of a job needs to a folder of prebuilt kernels."""
+    own = replace(job, tests=tuple(test for test in job.tests if test.language == "c"))
+    programs = {one.program_id: one.path for one in compile_tests(own, kernel, place)}
+    arch = kernel.request.arch
+    built = replace(
+        built,
+        rootfs_id=make_rootfs_id(arch),
+        programs=export_programs(programs, folder),
+        folder=str(folder),
+    )
+    if not built.packed_rootfs.exists():
+        pack(make_rootfs(arch, place.store, place.progress).image, built.packed_rootfs)
+    export_kernel(built, kernel, folder, place.store)
 
 
 # --- the record
