@@ -149,6 +149,16 @@ def test_words_go_where_they_mean_something() -> None:
     ]
 
 
+def test_kernels_for_vmcore_are_built_with_debug_info() -> None:
+    """Each job of a pipeline means the same kernels; only those that run tests keep the memory."""
+    done = cowbell("ci", "ROW=demo", "VMCORE=1")
+    assert done.returncode == 0, done.stderr
+    made = yaml.safe_load(done.stdout)
+    (build,), (test,) = scripts(made["build demo"]), scripts(made["test demo"])
+    assert (build[-1], test[-2:]) == ("DEBUG=1", ["DEBUG=1", "VMCORE=1"])
+    assert "DEBUG" not in "".join(made["report"]["script"])
+
+
 def test_the_root_image_is_made_once_and_goes_to_the_tests() -> None:
     """A build takes that of an earlier pipeline as it is exported, and test jobs need no mirror."""
     for row, arch in (("demo", "x86_64"), ("aarch64-4k", "aarch64")):

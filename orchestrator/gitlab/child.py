@@ -66,8 +66,8 @@ class Setup:
         return shlex.join(["cowbell", *self.options, *words, *given])
 
 
-_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "BOOT")
-_OF_TEST = ("ARCH", "CONFIG", "ACCEL", "BOOT", "REPEAT", "VMCORE")
+_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CC", "LLVM", "BOOT", "DEBUG")
+_OF_TEST = ("ARCH", "CONFIG", "ACCEL", "BOOT", "DEBUG", "REPEAT", "VMCORE")
 _OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "TESTS", "BOOT")
 
 

@@ -23,7 +23,8 @@ class Machine:
     """Everything that affects how a guest runs, except the keys of one boot.
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
-    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file.
+    ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. ``gdb`` is
+    the socket at which QEMU waits for gdb.
     """
 
     kernel: Kernel
@@ -33,6 +34,7 @@ class Machine:
     boot_limit_s: float
     boot: str = "qemu"
     keep_core: bool = False
+    gdb: Path | None = None
 
     @property
     def arch(self) -> Arch:
@@ -98,6 +100,9 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-10.0.2.15:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
+        # the kernel writes there how to read its memory
+        *("-device", "vmcoreinfo"),
+        *(("-gdb", f"unix:{quote_path(machine.gdb)},server=on,wait=off") if machine.gdb else ()),
         *("-drive", f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *make_hardware_argv(machine.shape, folder),

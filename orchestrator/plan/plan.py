@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.kernel.fragment import Fragment
+from orchestrator.kernel.symbols import DEBUG_FRAGMENT
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guest import find_misfits, list_needs
 from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 class Request:
     """What was asked for, in the words of the command line; empty means the row's own.
 
-    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it.
+    ``boot`` is ``qemu`` or ``vng``, or empty for ``vng`` where the kernel is made for it. ``debug`` adds the
+    fragment with debug info.
     """
 
     rows: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ class Request:
     config: tuple[str, ...] = ()
     accel: str = "auto"
     boot: str = "qemu"
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,9 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
         rows = [replace(row, kconfig=request.config) for row in rows]
-    if request.boot == "vng":
-        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
+    added = ((FRAGMENT, request.boot == "vng"), (DEBUG_FRAGMENT, request.debug))
+    for fragment in (name for name, is_added in added if is_added):
+        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, fragment)))) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
+from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
 from orchestrator.report.bundle import is_failing, name_bundle
@@ -160,9 +161,9 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
                     trial=result.trial if result else 1,
                     command=make_command(run, job, verdict.test),
                     excerpt=find_excerpt(
-                        result.console if result else "", is_good=verdict.raw is Status.PASS
+                        _show(result.console, result) if result else "", is_good=verdict.raw is Status.PASS
                     ),
-                    diagnostics=find_excerpt(result.said if result else ""),
+                    diagnostics=find_excerpt(_show(result.said, result) if result else ""),
                     bundle=path + name_bundle(job, result) if result and is_kept else "",
                     log=f"{result.boot}/console.log" if result else "",
                     # generated and escaped by chart
@@ -171,6 +172,10 @@ def _make_columns(judged: Judged, history: Sequence[Entry]) -> list[Column]:
             )
         columns.append(Column(name, job, run.run_id if judged.parts else "", tuple(shown)))
     return columns
+
+
+def _show(log: str, result: TrialResult) -> str:
+    return add_source_lines(log, result.source_lines)
 
 
 def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[PageLine]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.ktap import Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
@@ -192,14 +193,15 @@ def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | N
     log = parse_console(result.console)
     end = max((m.line_number for m in log.markers if m.action == "end"), default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
-    shown = f"{core}{result.console[-4000:]}\n{result.said[-4000:]}"
+    shown = _show(f"{core}{result.console[-4000:]}\n{result.said[-4000:]}", result)
     faults, ignored = _split_faults(log, known)
     if faults:
         titles = _name_faults(faults)
         if all(splat.line_number > end for splat in faults):
             titles += " (after the end of the test)"
         excerpts = "\n".join({splat.fingerprint: splat.excerpt for splat in reversed(faults)}.values())[:8000]
-        return Finding("", Status.CRASH, titles, core + excerpts, fingerprint=faults[0].fingerprint)
+        evidence = _show(core + excerpts, result)
+        return Finding("", Status.CRASH, titles, evidence, fingerprint=faults[0].fingerprint)
     if log.panic:
         return Finding("", Status.CRASH, log.panic, shown)
     if result.ended is not Ended.EXIT:
@@ -218,6 +220,10 @@ def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | N
     if letters:
         return Finding("", Status.CRASH, f"the kernel became tainted ({letters})", result.console[-4000:])
     return None
+
+
+def _show(log: str, result: TrialResult) -> str:
+    return add_source_lines(log, result.source_lines)
 
 
 def _judge_ending(result: TrialResult, log: ConsoleLog) -> tuple[Status, str]:

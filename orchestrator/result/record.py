@@ -50,7 +50,7 @@ class TrialResult:
     memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
     name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU; older records lack
-    these.
+    these. ``source_lines`` has the FILE:LINE of places in ``console`` and ``said``, with ``DEBUG=1``.
     """
 
     test: str
@@ -75,6 +75,7 @@ class TrialResult:
     console_at: _Count | None = None
     host: str = ""
     waited_s: FiniteFloat = 0.0
+    source_lines: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_guest_usable(self) -> bool:

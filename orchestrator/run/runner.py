@@ -25,6 +25,7 @@ from orchestrator.guest.connection import CommandResult, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
+from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
@@ -140,13 +141,20 @@ def _run_in_guest(
             finally:
                 # even after an interrupt, as the result is complete
                 console, lost = _read_console(guest, read_to, guest.console.stat().st_size)
-                yield replace(
+                whole = replace(
                     result, console=result.console + console, console_lost=result.console_lost + lost
                 )
+                yield _add_source_lines(whole, guest)
             return
-        yield result
+        yield _add_source_lines(result, guest)
         if not result.is_guest_usable:
             return
+
+
+def _add_source_lines(result: TrialResult, guest: Guest) -> TrialResult:
+    """While the kernel is there, so that reports can be made again without it."""
+    log = f"{result.console}\n{result.said}"
+    return replace(result, source_lines=find_source_lines(guest.machine.kernel, log))
 
 
 def remove_stale_images(folder: Path) -> None:
