@@ -113,6 +113,7 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "DEBUG": Variable(
         "1: build with debug info, and show file:line in stack traces",
+        is_inherited=False,
         choices=("0", "1"),
         more="It adds the fragment debug. VMCORE=1 and GDB=1 imply it.",
     ),
