@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from orchestrator.project.arch import Arch
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.series import Series
+from orchestrator.store.pack import pack
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress, cowbell_with_store
 from tests.kernels import X86
@@ -183,6 +185,25 @@ def test_a_test_that_was_not_built_is_compiled(
     toolchains = [find_test_toolchain(job, test, kernel, place) for test in job.tests]
     assert [one == compiler for one in toolchains] == [test.id == "vmsplice.child" for test in job.tests]
     assert all(program.path.is_file() for program in compile_tests(job, kernel, place))
+
+
+def test_an_archive_of_tests_writes_nowhere_else(
+    build: Build, declared: Declarations, place: Workspace, tmp_path: Path
+) -> None:
+    """And a test that it lacks is the host's trouble."""
+    _, (job,) = take(declared, place, build())
+    assert job.built
+    first, *_ = job.built.programs
+    (archive,) = Path(job.built.folder).glob("programs-*")
+    with tarfile.open(tmp_path / "tar", "w") as packed:
+        for name in (f"{first}/good", f"{first}/../../evil", f"{first}/..", "../evil", "other/evil"):
+            packed.add(tmp_path / "program.c", name)
+    archive.unlink()
+    pack(tmp_path / "tar", archive)
+    with pytest.raises(InfraError, match="the compiled tests of demo/plain are incomplete"):
+        job.built.take_programs(place.store)
+    assert not list(tmp_path.rglob("evil"))
+    assert [path.name for path in place.store.path("programs").iterdir()] == [first]
 
 
 def test_the_root_image_of_another_cowbell_is_reported(

@@ -6,8 +6,10 @@ A folder of prebuilt kernels has a ``BUILD_ID/`` folder for each kernel, as in t
 the compiled tests are beside them, compressed and named by their ids.
 """
 
+import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 import tempfile
@@ -108,16 +110,26 @@ class Prebuilt:
         return [_find_archive(Path(self.folder), self.programs)] if self.programs else []
 
     def take_programs(self, store: Store) -> None:
-        """Copy the compiled tests into the store like those that were compiled here."""
+        """Copy the compiled tests into the store like those that were compiled here.
+
+        Raises ``InfraError`` if the archive is damaged or incomplete.
+        """
         if all(store.use("programs", name).is_dir() for name in self.programs):
             return
+        (archive,) = self._list_archives()
+        taken: set[str] = set()
         with tempfile.TemporaryDirectory(dir=store.path("programs").parent) as place:
-            for archive in self._list_archives():
-                unpack(archive, Path(place) / "tar")
-                with tarfile.open(Path(place) / "tar") as packed:
-                    packed.extractall(place, filter="data")
-            for name in self.programs:
-                store.publish("programs", name, partial(_copy_folder, Path(place) / name))
+            unpack(archive, Path(place) / "tar")
+            with contextlib.suppress(tarfile.TarError), tarfile.open(Path(place) / "tar") as packed:
+                for member in packed:
+                    # nothing but PROGRAM_ID/TEST, whatever else an archive may contain
+                    found = re.fullmatch(r"([0-9a-f]+)/(\w[\w.-]*)", member.name)
+                    if found and found[1] in self.programs and member.isfile():
+                        program_id, name = found.groups()
+                        store.publish("programs", program_id, partial(_extract, packed, member, name))
+                        taken.add(program_id)
+        if taken != set(self.programs):
+            raise InfraError(f"the compiled tests of {self.name} are incomplete", where=str(archive))
 
     def take_kernel(self, request: BuildRequest, store: Store) -> Kernel:
         """The kernel, copied into the store like one that was built here; see ``check``."""
@@ -129,6 +141,13 @@ class Prebuilt:
 
 
 _PREBUILT = TypeAdapter(Prebuilt)
+
+
+def _extract(packed: tarfile.TarFile, member: tarfile.TarInfo, name: str, draft: Path) -> None:
+    content = packed.extractfile(member)
+    assert content
+    (draft / name).write_bytes(content.read())
+    (draft / name).chmod(0o755)
 
 
 def _copy_folder(source: Path, draft: Path) -> None:
