@@ -7,6 +7,7 @@ failure ends its job and becomes a verdict; an infrastructure error ends the run
 
 import contextlib
 import datetime
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.products import choose_machine, compile_tests
+from orchestrator.plan.products import choose_machine, compile_tests, export_job
 from orchestrator.plan.steps import (
     BUILD,
     TEST,
@@ -150,7 +151,7 @@ def build_jobs(
         kernel = steps.kernel
         assert kernel
         if target:
-            export_kernel(told, kernel, target, place.store)
+            export_job(job, kernel, told, target, own)
             return target / kernel.request.build_id / kernel.image.name
         return kernel.image
 
@@ -250,9 +251,12 @@ def _run_job(steps: JobSteps, earlier: JobRecord | None) -> tuple[JobRecord, boo
 
 
 @contextlib.contextmanager
-def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -> Iterator[Guest]:
+def open_guest(
+    job: Job, declared: Declarations, place: Workspace, accel: str, *, has_gdb: bool = False
+) -> Iterator[Guest]:
     """The target ``shell``: a job's guest with its tests in it, gone when the block is left.
 
+    With ``has_gdb``, gdb can attach to it at the socket ``Machine.gdb``, which only this user can open.
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
     kernel = build_job(job, declared, place)
@@ -260,5 +264,9 @@ def open_guest(job: Job, declared: Declarations, place: Workspace, accel: str) -
     programs = compile_tests(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")
     boot_dir = make_boot_dir(find_results_dir(machine, place.store))
-    with boot_with_tests(machine, boot_dir, programs, place.lib_dir) as guest:
-        yield guest
+    with contextlib.ExitStack() as stack:
+        if has_gdb:
+            # the path of a socket has a limit that a folder of the store may exceed
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cowbell-"))
+            machine = replace(machine, gdb=Path(folder) / "gdb")
+        yield stack.enter_context(boot_with_tests(machine, boot_dir, programs, place.lib_dir))

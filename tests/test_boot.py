@@ -100,6 +100,11 @@ def test_argv(make_machine: MakeMachine) -> None:
     kvm = make_argv(replace(machine, accel="kvm"), "/bin/qemu", Path("/folder"), 7, 8)
     options = dict(zip(kvm, kvm[1:], strict=False))
     assert (options["-accel"], options["-cpu"]) == ("kvm", "host")
+    assert "vmcoreinfo" in argv
+    assert "-gdb" not in argv
+    waiting = make_argv(replace(machine, gdb=Path("/a,b/gdb")), "/bin/qemu", Path("/folder"), 7, 8)
+    options = dict(zip(waiting, waiting[1:], strict=False))
+    assert options["-gdb"] == "unix:/a,,b/gdb,server=on,wait=off"
 
 
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
@@ -467,11 +472,11 @@ def test_tcg_needs_no_probe(
     assert starts(machine) == []
 
 
-def test_kernel_that_complains_while_booting_has_failed() -> None:
-    healthy = LOGS / "healthy.log"
-    assert boot._check_console(healthy) == healthy.stat().st_size
+def test_kernel_that_complains_while_booting_has_failed(make_machine: MakeMachine) -> None:
+    kernel, healthy = make_machine("").kernel, LOGS / "healthy.log"
+    assert boot._check_console(healthy, kernel) == healthy.stat().st_size
     with pytest.raises(StageFailure, match="WARNING") as raised:
-        boot._check_console(LOGS / "warning.log")
+        boot._check_console(LOGS / "warning.log", kernel)
     assert raised.value.stage == "boot"
 
 

@@ -84,6 +84,8 @@ KERNEL = {
     "docs/bisect.md: Choose what to bisect",
     "docs/command.md: Common calls",
     "docs/debian-versions.md: Test a version",
+    "docs/debug.md: Look at the memory of a guest",
+    "docs/debug.md: See the source lines of a splat",
     "docs/extend.md: Add a fragment",
     "docs/extend.md: Add a row",
     "docs/extend.md: Add rows in your own folder",

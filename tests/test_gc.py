@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.result.record import Failure
 from orchestrator.run.runner import remove_stale_images
-from orchestrator.store.gc import collect, measure
+from orchestrator.store.gc import CORES, collect, measure
 from orchestrator.store.store import Store
 from tests.conftest import read_line, start_python
 from tests.records import JOB, RESULT, VARIANT, store_result, store_run
@@ -57,6 +57,36 @@ def test_results_and_commits_are_always_kept(filled: Store) -> None:
     collect(filled, 0)
     assert left(filled) == "fgh"
     assert not list(filled.root.glob("*/.*"))
+
+
+def test_memory_of_guests_is_removed_and_their_results_are_kept(filled: Store) -> None:
+    """The oldest first, as anything else; not while the tests of its kernel run."""
+    place = filled.path("results", "f") / "boot-1"
+    place.mkdir()
+    (place / "console.log").touch()
+    core = place / "vmcore"
+    core.write_bytes(os.urandom(MIB))
+    os.utime(core, (90 * 60, 90 * 60))
+    limit = measure(filled.root) - 2 * MIB - MIB // 2
+    with filled.lock("results-f"):
+        assert [entry.path for entry in collect(filled, limit, (CORES,)).in_use] == [core]
+    found = collect(filled, limit)
+    assert [entry.path.name for entry in found.removed] == ["a", "b", "vmcore"]
+    assert found.before - found.after >= 3 * MIB
+    assert not core.exists()
+    assert (place / "console.log").exists()
+    assert left(filled) == "cdefgh"
+
+
+def test_memory_of_guests_in_a_folder_of_results(filled: Store, tmp_path: Path) -> None:
+    """It counts although it is not in the store."""
+    other = Store(filled.root, tmp_path / "results")
+    core = other.path("results", "f") / "boot-1/vmcore"
+    core.parent.mkdir(parents=True)
+    core.write_bytes(os.urandom(MIB))
+    os.utime(core, (-1, -1))
+    found = collect(other, measure(filled.root) + MIB // 2)
+    assert [entry.path for entry in found.removed] == [core]
 
 
 def test_use_of_an_entry_renews_its_age(filled: Store) -> None:

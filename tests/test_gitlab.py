@@ -20,10 +20,12 @@ from orchestrator.gitlab.check import check_file, check_pipeline
 from orchestrator.gitlab.child import Setup, make_pipeline, render
 from orchestrator.gitlab.shards import divide, estimate, find_times
 from orchestrator.gitlab.touched import choose_touched
+from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.history.entry import make_entries
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.inputs import add_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
@@ -35,6 +37,7 @@ from tests.samples import make_test
 
 DECLARED = load_declarations(ROOT)
 TODAY = datetime.date(2026, 3, 2)
+SHARED = ["ccache", "root", "source"]
 SWAP_ROWS = ("x86_64-swap", "x86_64-raid5", "x86_64-zram")
 
 
@@ -146,13 +149,32 @@ def test_words_go_where_they_mean_something() -> None:
     ]
 
 
+def test_kernels_for_vmcore_are_built_with_debug_info() -> None:
+    """Each job of a pipeline means the same kernels; only those that run tests keep the memory."""
+    done = cowbell("ci", "ROW=demo", "VMCORE=1")
+    assert done.returncode == 0, done.stderr
+    made = yaml.safe_load(done.stdout)
+    (build,), (test,) = scripts(made["build demo"]), scripts(made["test demo"])
+    assert (build[-1], test[-2:]) == ("DEBUG=1", ["DEBUG=1", "VMCORE=1"])
+    assert "DEBUG" not in "".join(made["report"]["script"])
+
+
+def test_the_root_image_is_made_once_and_goes_to_the_tests() -> None:
+    """A build takes that of an earlier pipeline as it is exported, and test jobs need no mirror."""
+    for row, arch in (("demo", "x86_64"), ("aarch64-4k", "aarch64")):
+        made = make(plan(row))
+        name = f"built/root-{make_rootfs_id(ARCHES[arch])}.img.zst"
+        assert [cache["paths"] for cache in made[f"build {row}"]["cache"]][1] == [name]
+        assert "cache" not in made[f"test {row}"]
+
+
 @pytest.mark.parametrize(
     ("tree", "caches", "is_looked_for"),
     [
-        (GitTree("x", ("https://host.example/x.git",), "main"), ["source", "ccache"], True),
-        (GitTree("x", ("https://host.example/x.git",), "main", "0" * 40), ["source", "ccache"], False),
-        (TarballTree("x", "https://host.example/x.tar.xz", "0" * 64), ["source", "ccache"], False),
-        (LocalTree("x", "/home/me/linux"), ["ccache"], False),
+        (GitTree("x", ("https://host.example/x.git",), "main"), SHARED, True),
+        (GitTree("x", ("https://host.example/x.git",), "main", "0" * 40), SHARED, False),
+        (TarballTree("x", "https://host.example/x.tar.xz", "0" * 64), SHARED, False),
+        (LocalTree("x", "/home/me/linux"), ["ccache", "root"], False),
     ],
     ids=["branch", "commit", "tarball", "folder"],
 )
@@ -168,14 +190,14 @@ def test_what_may_have_moved_is_looked_for(tree: Any, caches: list[str], is_look
 
 def test_a_package_is_looked_for_each_week() -> None:
     keys = [
-        make_pipeline(plan("demo"), Setup({}), {}, day)["build demo"]["cache"][0]["key"]
+        make_pipeline(plan("demo"), Setup({}), {}, day)["build demo"]["cache"][2]["key"]
         for day in (TODAY, TODAY + datetime.timedelta(6), TODAY + datetime.timedelta(7))
     ]
     assert keys[0] == keys[1] != keys[2]
     jobs = [replace(job, tree=DebianTree("x:1-1", "x", "y", "1-1")) for job in plan("demo")]
     for day in (TODAY, TODAY + datetime.timedelta(7)):
         made = make_pipeline(jobs, Setup({}), {}, day)["build demo"]
-        assert made["cache"][0]["key"] == f"cowbell-source-{make_id('x:1-1', 'x 1-1 from y')}"
+        assert made["cache"][2]["key"] == f"cowbell-source-{make_id('x:1-1', 'x 1-1 from y')}"
 
 
 def test_rows_say_which_runners_they_need(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 """Kernels that are built on one machine and tested on another: what goes along, and what is refused."""
 
 import json
+import os
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,24 +13,45 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InfraError, StageFailure, UsageError
+from orchestrator.guest import rootfs
+from orchestrator.guest.rootfs import Rootfs, make_rootfs_id
 from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.fragment import load_fragments
 from orchestrator.kernel.prebuilt import PATCHES, load_prebuilt
 from orchestrator.pipeline import build_jobs, explain_jobs, run_jobs
+from orchestrator.plan import products
 from orchestrator.plan.inputs import add_inputs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
+from orchestrator.plan.products import compile_tests, find_test_toolchain
 from orchestrator.plan.steps import build_job
 from orchestrator.plan.workspace import Workspace
+from orchestrator.project.arch import Arch
 from orchestrator.project.matrix import Variant
 from orchestrator.result.record import JobRecord, load_run
 from orchestrator.source.series import Series
+from orchestrator.store.pack import pack
 from orchestrator.store.store import Store
-from tests.conftest import FAKE_TREE, MakeSeries, Mirror, QuietProgress
+from tests.conftest import FAKE_TREE, ROOT, MakeSeries, Mirror, QuietProgress, cowbell_with_store
+from tests.kernels import X86
 from tests.samples import DECLARED, ROW
 
 MORE = {"mm/swap.c": ("+ 1", "+ 2")}
 WRONG = {"mm/memory.c": ("references != 1", "preferences != 1")}
 Build = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def root_images(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A root image is 1 MiB of zeros and some words."""
+
+    def make(arch: Arch, store: Store, progress: QuietProgress, packed: Path | None = None) -> Rootfs:
+        image = store.path("rootfs", "made-here") / "root.img"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(bytes(1 << 20) + b"the root image")
+        return Rootfs(make_rootfs_id(arch), image)
+
+    if not request.node.get_closest_marker("kernel"):
+        monkeypatch.setattr(products, "make_rootfs", make)
 
 
 @pytest.fixture
@@ -37,7 +62,10 @@ def declared(tmp_path: Path) -> Declarations:
     (folder / "more.config").write_text("#: about a\nCONFIG_SWAP=y\n")
     row = replace(ROW, tree=FAKE_TREE.name, tests=("odirect.*",))
     trees = {FAKE_TREE.name: FAKE_TREE}
-    return replace(DECLARED, rows={"demo": row}, trees=trees, fragments=load_fragments(folder), series={})
+    (tmp_path / "program.c").write_text("int main(void)\n{\n\treturn 0;\n}\n")
+    tests = tuple(replace(test, path=tmp_path / "program.c") for test in DECLARED.tests)
+    fragments = load_fragments(folder)
+    return replace(DECLARED, rows={"demo": row}, trees=trees, fragments=fragments, series={}, tests=tests)
 
 
 @pytest.fixture
@@ -80,6 +108,7 @@ def test_a_kernel_is_what_it_was_where_it_was_built(
     store: Store,
     make_series: MakeSeries,
     progress: QuietProgress,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built = build(make_series("cow", MORE))
     taken, jobs = take(declared, place, built)
@@ -97,7 +126,20 @@ def test_a_kernel_is_what_it_was_where_it_was_built(
         assert kernel.request.source.series == series
         assert (kernel.folder / PATCHES).exists() == bool(series)
     assert "Subject: [PATCH] cow 1" in (kernels[1].folder / PATCHES).read_text()
-    # neither fetched nor compiled
+    # neither fetched nor compiled, also where nothing could be
+    monkeypatch.setattr(Workspace, "find_toolchain", lambda *_: pytest.fail("a compiler was looked for"))
+    programs = compile_tests(jobs[1], kernels[1], place)
+    assert [program.test.id for program in programs] == ["odirect.read", "odirect.write"]
+    for program in programs:
+        there = store.root / "programs" / program.program_id / program.test.id
+        assert program.path.read_bytes() == there.read_bytes()
+        assert program.path.is_relative_to(place.store.root)
+        assert os.access(program.path, os.X_OK)
+    assert jobs[0].built
+    assert list(built.glob("root-*")) == [jobs[0].built.packed_rootfs]
+    image = rootfs.make_rootfs(X86, place.store, progress, jobs[0].built.packed_rootfs).image
+    assert image.read_bytes() == bytes(1 << 20) + b"the root image"
+    assert image.stat().st_blocks * 512 < 1 << 20
     assert not (place.store.root / "git").exists()
     assert not (place.store.root / "build").exists()
     assert not [stage for stage, _ in progress.stages if stage in ("source", "kconfig", "build")]
@@ -130,11 +172,58 @@ def test_modules_of_another_cowbell_are_reported(
         build_job(job, taken, place)
 
 
+def test_a_test_that_was_not_built_is_compiled(
+    build: Build, declared: Declarations, place: Workspace
+) -> None:
+    """Nothing but a compiler is missing to run more tests than those of the row."""
+    taken = add_inputs(declared, "", (), place, built=[build()])
+    (job,) = make_plan(Request(rows=("demo",), tests=("vmsplice.child", "odirect.read")), taken)
+    kernel = build_job(job, taken, place)
+    compiler = place.find_toolchain(X86)
+    toolchains = [find_test_toolchain(job, test, kernel, place) for test in job.tests]
+    assert [one == compiler for one in toolchains] == [test.id == "vmsplice.child" for test in job.tests]
+    assert all(program.path.is_file() for program in compile_tests(job, kernel, place))
+
+
+def test_an_archive_of_tests_writes_nowhere_else(
+    build: Build, declared: Declarations, place: Workspace, tmp_path: Path
+) -> None:
+    """And a test that it lacks is the host's trouble."""
+    _, (job,) = take(declared, place, build())
+    assert job.built
+    first, *_ = job.built.programs
+    (archive,) = Path(job.built.folder).glob("programs-*")
+    with tarfile.open(tmp_path / "tar", "w") as packed:
+        for name in (f"{first}/good", f"{first}/../../evil", f"{first}/..", "../evil", "other/evil"):
+            packed.add(tmp_path / "program.c", name)
+    archive.unlink()
+    pack(tmp_path / "tar", archive)
+    with pytest.raises(InfraError, match="the compiled tests of demo/plain are incomplete"):
+        job.built.take_programs(place.store)
+    assert not list(tmp_path.rglob("evil"))
+    assert [path.name for path in place.store.path("programs").iterdir()] == [first]
+
+
+def test_the_root_image_of_another_cowbell_is_reported(
+    build: Build, declared: Declarations, place: Workspace
+) -> None:
+    built = build()
+    path = built / "demo.plain.json"
+    told = json.loads(path.read_text())
+    (built / f"root-{told['rootfs_id']}.img.zst").rename(built / "root-other.img.zst")
+    path.write_text(json.dumps(told | {"rootfs_id": "other"}))
+    taken, jobs = take(declared, place, built)
+    with pytest.raises(UsageError, match="the root image of demo/plain was made by another version"):
+        list(explain_jobs(jobs, taken, place, "tcg"))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         "cut",
         "lost",
+        "no root image",
+        "no programs",
         *({"image": name} for name in ("bzImage", "/bin/sh", "../../../bin/sh", 1)),
         {"gnu_build_id": "-"},
         {"wall_s": None},
@@ -153,6 +242,9 @@ def test_a_kernel_that_did_not_arrive_whole_is_the_hosts(
         (folder / "vmlinux").write_bytes((folder / "vmlinux").read_bytes()[:-1])
     elif damage == "lost":
         (folder / "build.json").unlink()
+    elif damage in ("no root image", "no programs"):
+        (packed,) = built.glob("root-*" if damage == "no root image" else "programs-*")
+        packed.unlink()
     else:
         told = json.loads((folder / "build.json").read_text())
         changed = told | damage if isinstance(damage, dict) else damage
@@ -234,14 +326,14 @@ def test_folders_with_nothing_or_with_something_else(
     (other / "demo.plain.json").write_bytes((built / "demo.plain.json").read_bytes())
     (other / "list.json").write_text("[]")
     (other / "old.json").write_text(
-        json.dumps(json.loads((built / "demo.plain.json").read_text()) | {"schema": "cowbell-built-0"})
+        json.dumps(json.loads((built / "demo.plain.json").read_text()) | {"schema": "cowbell-built-1"})
     )
     with pytest.raises(ExceptionGroup) as raised:
         load_prebuilt([built, other, tmp_path / "nowhere"])
     told = [str(error).partition("\n")[0] for error in raised.value.exceptions]
     assert told[0] == (f"{other}/demo.plain.json: is a second kernel of demo/plain, the first is in {built}")
     assert told[1].startswith(f"{other}/list.json: is not a prebuilt kernel: ")
-    assert told[2] == f"{other}/old.json: has schema cowbell-built-0, expected cowbell-built-1"
+    assert told[2] == f"{other}/old.json: has schema cowbell-built-1, expected cowbell-built-2"
     assert told[-1] == f"BUILT={tmp_path}/nowhere: there is no such folder"
 
 
@@ -252,6 +344,32 @@ def test_again_takes_the_place_of_what_was_there(build: Build) -> None:
     assert build() == built
     assert (built / "demo.plain.json").read_text() == before
     half.rmdir()
-    assert sorted(path.name for path in built.iterdir()) == sorted(
-        [json.loads(before)["build_id"], "demo.plain.json"]
+    left = sorted(path.name for path in built.iterdir() if not path.name.startswith(("root-", "programs-")))
+    assert left == sorted([json.loads(before)["build_id"], "demo.plain.json"])
+    assert len(list(built.iterdir())) == 4
+
+
+@pytest.mark.kernel
+def test_a_run_needs_no_network_and_no_compiler(kernel_store: Store, tmp_path: Path) -> None:
+    """In a network namespace with a loopback device alone, and with tools that fail."""
+    built = tmp_path / "built"
+    done = cowbell_with_store(kernel_store.root, "build", "ROW=demo", f"DIR={built}")
+    assert done.returncode == 0, done.stderr
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("gcc", "make", "ld", "git", "curl", "apt-get", "mmdebstrap"):
+        (tools / name).write_text(f"#!/bin/sh\necho $0 >> {tmp_path}/used\nexit 99\n")
+        (tools / name).chmod(0o755)
+    words = f"-m orchestrator test ROW=demo BUILT={built} ACCEL=tcg TESTS=odirect.rd-mprotect,fork.basic-cow"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {sys.executable} {words}"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "COWBELL_STORE": str(tmp_path / "empty")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    assert "every verdict is the expected one" in done.stdout
+    assert not (tmp_path / "used").exists(), (tmp_path / "used").read_text()

@@ -167,8 +167,9 @@ def project(
 
     perform = steps.perform
 
-    def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
-        return Rootfs("r", store.publish("rootfs", "r", lambda draft: None) / "root.img")
+    def make_rootfs(arch: Arch, store: Store, progress: Progress, packed: Path | None = None) -> Rootfs:
+        place = store.publish("rootfs", "r", lambda draft: (draft / "root.img").touch())
+        return Rootfs("r", place / "root.img")
 
     def run_tests(
         machine: Machine,
@@ -186,7 +187,8 @@ def project(
 
     for module in (steps, pipeline):
         monkeypatch.setattr(module, "perform", lambda listed: perform(note(listed)))
-    monkeypatch.setattr(steps, "make_rootfs_id", lambda arch: "r")
+    for module in (products, steps):
+        monkeypatch.setattr(module, "make_rootfs_id", lambda arch: "r")
     monkeypatch.setattr(products, "make_rootfs", make_rootfs)
     monkeypatch.setattr(steps, "run_tests", run_tests)
     return project

@@ -183,6 +183,7 @@ class Call:
             config=settings["CONFIG"].words,
             accel=settings["ACCEL"].value,
             boot="" if is_free else settings["BOOT"].value,
+            debug="1" in [settings[name].value for name in ("DEBUG", "VMCORE", "GDB")],
         )
 
     @cached_property

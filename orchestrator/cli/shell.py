@@ -7,6 +7,7 @@ On a terminal the shell is interactive; otherwise it runs the commands on stdin.
 import contextlib
 import os
 import select
+import shlex
 import signal
 import termios
 import tty
@@ -17,6 +18,8 @@ import paramiko
 
 from orchestrator.errors import StageFailure, UsageError
 from orchestrator.guest.connection import GoneReason, Guest
+from orchestrator.guest.qemu import Machine
+from orchestrator.kernel.symbols import show_source_lines
 from orchestrator.parse.console import parse_console
 from orchestrator.plan.plan import Job
 from orchestrator.run.postmortem import find_ending
@@ -70,6 +73,14 @@ def make_greeting(guest: Guest, job: Job) -> str:
     )
 
 
+def make_gdb_line(machine: Machine) -> str:
+    """The command that attaches gdb to a guest, with the symbols and the scripts of its kernel."""
+    folder = machine.kernel.folder
+    gdb = "gdb" if machine.arch.is_native else "gdb-multiarch"
+    trust = f"add-auto-load-safe-path {folder}"
+    return shlex.join([gdb, "-iex", trust, str(folder / "vmlinux"), "-ex", f"target remote {machine.gdb}"])
+
+
 def run_shell(guest: Guest) -> Session:
     """Run a shell in the guest on our own stdin, stdout and stderr, until either ends.
 
@@ -105,8 +116,10 @@ def run_shell(guest: Guest) -> Session:
     faults = parse_console(guest.console.read_bytes()[guest.ready_at :].decode(errors="replace")).faults
     titles = tuple(dict.fromkeys(splat.title for splat in faults))
     if status is None:
+        excerpt = faults[-1].excerpt if faults else ""
         what = "; ".join(titles) or f"the guest ended before its shell did: {ended}"
-        raise StageFailure("shell", what, hint=faults[-1].excerpt if faults else "", log=guest.console)
+        hint = show_source_lines(guest.machine.kernel, excerpt)
+        raise StageFailure("shell", what, hint=hint, log=guest.console)
     return Session(status, titles)
 
 

@@ -9,7 +9,7 @@ from orchestrator.cli.options import OPTIONS, Option
 
 # the variables that choose jobs, those of building their kernels, and those of running their tests
 JOBS = ("ROW", "KERNEL", "MODULES", "SERIES", "DIRTY")
-KERNELS = ("ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT")
+KERNELS = ("ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT", "DEBUG")
 TRIALS = ("TESTS", "ACCEL", "VMCORE")
 FIRST_ROW = "the first row"
 PARALLEL = ("--jobs", "--load-average")

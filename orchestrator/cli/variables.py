@@ -161,7 +161,16 @@ VARIABLES: Mapping[str, Variable] = {
         choices=("qemu", "vng"),
         more="vng adds the fragment virtme. shell uses vng by default where the config has virtme.",
     ),
-    "VMCORE": Variable("1: keep the memory of a crashed or hung guest, for crash(8)"),
+    "DEBUG": Variable(
+        "1: build with debug info, and show file:line in stack traces",
+        is_inherited=False,
+        choices=("0", "1"),
+        more="It adds the fragment debug. VMCORE=1 and GDB=1 imply it.",
+    ),
+    "VMCORE": Variable(
+        "1: keep the memory of a crashed or hung guest, for crash(8) and drgn", choices=("0", "1")
+    ),
+    "GDB": Variable("1: let gdb attach to the guest", is_inherited=False, choices=("0", "1")),
     "MUTANTS": Variable("mutants: names or globs, instead of a sample", is_inherited=False),
     "SAMPLE": Variable("number of mutants to draw at random", "150", is_inherited=False, read=count),
     "SEED": Variable("the number that decides what is drawn", "1", is_inherited=False, read=count),

@@ -8,13 +8,14 @@ last job makes one report of all results. Each GitLab job only calls a Cowbell t
 
 import datetime
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from orchestrator.gitlab.shards import divide, estimate
+from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.plan.plan import Job
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
@@ -65,8 +66,8 @@ class Setup:
         return shlex.join(["cowbell", *self.options, *words, *given])
 
 
-_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT")
-_OF_TEST = ("ARCH", "CONFIG", "CONFIG+", "ACCEL", "BOOT", "REPEAT", "VMCORE")
+_OF_BUILD = ("KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT", "DEBUG")
+_OF_TEST = ("ARCH", "CONFIG", "CONFIG+", "ACCEL", "BOOT", "DEBUG", "REPEAT", "VMCORE")
 _OF_MERGE = ("KERNEL", "SERIES", "ARCH", "CONFIG", "CONFIG+", "TESTS", "BOOT")
 
 
@@ -146,20 +147,21 @@ def _may_move(tree: Tree) -> bool:
     return isinstance(tree, GitTree) and not tree.commit
 
 
-def _list_caches(job: Job, setup: Setup, today: datetime.date) -> list[Yaml]:
+def _list_caches(job: Job, setup: Setup, today: datetime.date) -> Iterator[Yaml]:
     objects = {"key": f"cowbell-ccache-{_identify_build(job)}", "paths": [f"{setup.store}/ccache/"]}
+    # as it is exported: in the store it has 2 GiB, mostly zeros
+    rootfs_id = make_rootfs_id(ARCHES[job.row.arch])
+    root = {"key": f"cowbell-root-{rootfs_id}", "paths": [f"{_BUILT}/root-{rootfs_id}.img.zst"]}
+    yield from (objects | {"when": "always"}, root)
     if isinstance(job.tree, LocalTree):
-        return [objects | {"when": "always"}]
+        return
     # update the cache of a package or archive each week, except for an exact version
     year, week, _ = today.isocalendar()
     is_exact = isinstance(job.tree, VERSIONED) and job.tree.version
     is_weekly = isinstance(job.tree, (*VERSIONED, TarballTree)) and not is_exact
     when = f"-{year}-{week}" if is_weekly else ""
     source = f"cowbell-source-{make_id(job.tree.name, str(job.tree))}{when}"
-    return [
-        {"key": source, "paths": [f"{setup.store}/git/"], "when": "always"},
-        objects | {"when": "always"},
-    ]
+    yield {"key": source, "paths": [f"{setup.store}/git/"], "when": "always"}
 
 
 def _list_tests(

@@ -20,7 +20,7 @@ from orchestrator.project.yamlfile import time_s
 # variables of the request that are passed to the jobs
 _FORWARDED = (
     "KERNEL", "SERIES", "DIRTY", "ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "TESTS", "REPEAT", "ACCEL",
-    "BOOT", "VMCORE",
+    "BOOT", "DEBUG", "VMCORE",
 )  # fmt: skip
 _DEFAULTS = {"REPEAT": "1", "ACCEL": "auto", "BOOT": "qemu"}
 _STORE = ".cowbell"
@@ -52,8 +52,10 @@ def make_text(
         place.progress.note(why)
     with open_history(place.store, place.progress.note) as db:
         times = find_times(find_entries(db))
+    words = {name: values[name] for name in _FORWARDED if values[name] != _DEFAULTS.get(name, "")}
     setup = Setup(
-        words={name: values[name] for name in _FORWARDED if values[name] != _DEFAULTS.get(name, "")},
+        # all jobs mean the same kernels
+        words=words | ({"DEBUG": "1"} if request.debug else {}),
         options=options,
         image=values["IMAGE"],
         before=values["SETUP"],

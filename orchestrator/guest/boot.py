@@ -32,7 +32,9 @@ from orchestrator.guest.serial import SerialLine
 from orchestrator.guest.setup import set_up
 from orchestrator.guest.snapshot import Snapshot, check_restored, keep_images
 from orchestrator.guest.vng import ask_vng
+from orchestrator.kernel.build import Kernel
 from orchestrator.kernel.kconfig import compare_config
+from orchestrator.kernel.symbols import show_source_lines
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
 from orchestrator.process import command
@@ -141,7 +143,7 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: by
             else:
                 port = _wait_ready(process, machine, serial, monitor, watch, deadline, oom_kills)
             ssh = stack.enter_context(contextlib.closing(connect(port, keys, folder, deadline)))
-            ready_at = _check_console(folder / "console.log")
+            ready_at = _check_console(folder / "console.log", machine.kernel)
             channels = Channels(serial, monitor, watch, port, keys, oom_kills)
             guest = Guest(machine, folder, process, ssh, time.monotonic() - began, ready_at, channels)
             watch.on_failure(lambda: guest.ssh.close())
@@ -150,7 +152,7 @@ def _boot(machine: Machine, folder: Path, snapshot: Snapshot | None, archive: by
             else:
                 _check_identity(guest, deadline)
                 set_up(guest, deadline)
-            guest.ready_at = _check_console(guest.console)
+            guest.ready_at = _check_console(guest.console, machine.kernel)
         except (StageFailure, MonitorGone):
             # the host may be the reason
             watch.look()
@@ -259,7 +261,7 @@ def _explain_failure(
         "boot",
         make_printable(what),
         where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
-        hint=make_printable(shown),
+        hint=make_printable(show_source_lines(machine.kernel, shown)),
         log=serial.log,
     )
 
@@ -268,14 +270,15 @@ def _tail(text: str, lines: int = 12) -> str:
     return "\n".join(f"    {line.rstrip()}" for line in text[-8192:].splitlines()[-lines:])
 
 
-def _check_console(console: Path) -> int:
+def _check_console(console: Path, kernel: Kernel) -> int:
     """The length of the console so far; raises ``StageFailure`` if the kernel printed a splat."""
     text = console.read_bytes()
     faults = parse_console(text.decode(errors="replace")).faults
     if faults:
         titles = "; ".join(dict.fromkeys(splat.title for splat in faults))
         kind = BootCrashed if all(splat.kind.may_be_host for splat in faults) else StageFailure
-        raise kind("boot", make_printable(titles), hint=make_printable(faults[0].excerpt), log=console)
+        excerpt = show_source_lines(kernel, faults[0].excerpt)
+        raise kind("boot", make_printable(titles), hint=make_printable(excerpt), log=console)
     return len(text)
 
 

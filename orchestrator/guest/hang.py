@@ -14,6 +14,8 @@ from orchestrator.errors import InfraError
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.qmp import Monitor, MonitorGone
 from orchestrator.guest.serial import SerialLine
+from orchestrator.kernel.build import Kernel
+from orchestrator.kernel.symbols import read_functions
 from orchestrator.process import command
 
 # native seconds until an answer begins, and without output until it is complete
@@ -69,13 +71,17 @@ def keep_core(machine: Machine, monitor: Monitor, folder: Path) -> str:
     try:
         monitor.dump_memory(path, _DUMP_S)
     except MonitorGone as gone:
+        path.unlink(missing_ok=True)
         return f"none: {gone}"
+    # QEMU makes it read-only, and most of it is zeros
+    path.chmod(0o600)
+    command.run([command.find_tool("fallocate", "util-linux"), "--dig-holes", str(path)], check=False)
     return str(path)
 
 
 def locate_cpus(machine: Machine, monitor: Monitor) -> str:
     """``CPU 0 in FUNCTION, ...``, from the symbols of vmlinux. Raises ``MonitorGone``."""
-    symbols = _list_functions(machine.kernel.folder / "vmlinux")
+    symbols = _list_functions(machine.kernel)
     places = [_name_place(address, symbols) for address in monitor.read_program_counters()]
     return ", ".join(f"CPU {number} in {place}" for number, place in enumerate(places))
 
@@ -89,10 +95,8 @@ def _name_place(address: int, symbols: list[tuple[int, str]]) -> str:
     return symbols[index][1] if is_known else f"{address:#x}"
 
 
-def _list_functions(vmlinux: Path) -> list[tuple[int, str]]:
+def _list_functions(kernel: Kernel) -> list[tuple[int, str]]:
     """Functions by address; none if vmlinux cannot be read."""
     with contextlib.suppress(InfraError):
-        symbols = command.run([command.find_tool("nm", "binutils"), str(vmlinux)]).output
-        parts = (line.split() for line in symbols.splitlines())
-        return sorted((int(part[0], 16), part[2]) for part in parts if len(part) == 3 and part[1] in "tT")
+        return [(one.address, one.name) for one in read_functions(kernel.folder / "vmlinux")]
     return []

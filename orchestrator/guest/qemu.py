@@ -25,7 +25,7 @@ class Machine:
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
     ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. A kernel
-    that was built elsewhere boots with its ``modules``.
+    that was built elsewhere boots with its ``modules``. At ``gdb``, a socket, QEMU waits for gdb.
     """
 
     kernel: Kernel
@@ -36,6 +36,7 @@ class Machine:
     boot: str = "qemu"
     keep_core: bool = False
     modules: Modules | None = None
+    gdb: Path | None = None
 
     @property
     def arch(self) -> Arch:
@@ -105,6 +106,9 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
         *("-drive", f"{keys},{ON_ERROR}"),
+        # the kernel writes there how to read its memory
+        *("-device", "vmcoreinfo"),
+        *(("-gdb", f"unix:{quote_path(machine.gdb)},server=on,wait=off") if machine.gdb else ()),
         *("-device", "virtio-blk-pci,drive=keys,serial=cowbell-keys"),
         *make_hardware_argv(machine.shape, folder),
         *(_make_modules_argv(machine.modules.disk) if machine.modules else ()),

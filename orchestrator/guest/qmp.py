@@ -94,8 +94,9 @@ class Monitor:
         return [int(found, 16) for found in _PC.findall(self.ask("info registers -a"))]
 
     def dump_memory(self, path: Path, limit_s: float) -> None:
-        """Write the guest's memory to a file that crash(8) reads, compressed; raises ``MonitorGone``."""
-        arguments = {"paging": False, "protocol": f"file:{path}", "format": "kdump-zlib"}
+        """Write the guest's memory to an ELF file, for crash(8) and drgn; raises ``MonitorGone``."""
+        # drgn cannot read QEMU's compressed format, whose header does not name the architecture
+        arguments = {"paging": False, "protocol": f"file:{path}", "format": "elf"}
         self.execute("dump-guest-memory", arguments, limit_s)
 
     def close(self) -> None:

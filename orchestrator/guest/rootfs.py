@@ -12,6 +12,7 @@ from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch
 from orchestrator.source import debian
+from orchestrator.store.pack import unpack
 from orchestrator.store.store import Store, make_id
 
 _PACKAGES = (
@@ -38,12 +39,15 @@ class Rootfs:
     image: Path
 
 
-def make_rootfs(arch: Arch, store: Store, progress: Progress) -> Rootfs:
-    """The image for an architecture, built if absent (about 15 s)."""
+def make_rootfs(arch: Arch, store: Store, progress: Progress, packed: Path | None = None) -> Rootfs:
+    """The image for an architecture; if absent, it is built (about 15 s), or unpacked from a file."""
 
     def fill(draft: Path) -> None:
         progress.stage("rootfs", f"{arch.name}: Debian {arch.debian_suite}")
         image = draft / "root.img"
+        if packed:
+            unpack(packed, image)
+            return
         options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
         options += [f"--extract-hook=copy-in {_INIT} /", f"--extract-hook={_MOUNTS}"]
         debian.unpack_packages(arch.debian_suite, arch.debian_arch, _PACKAGES, image, *options, kind="ext2")

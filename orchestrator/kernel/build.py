@@ -44,9 +44,11 @@ _REPRODUCIBLE = (
     "LOCALVERSION=",
 )
 _NEEDED_MIB = 2048
+_C_NUMBER = re.compile(r"\b(0x[0-9A-Fa-f]+|\d+)[UL]+\b")
+_NO_SCRIPTS = shutil.ignore_patterns("*.cmd", "Makefile", "*.in", "__pycache__")
 _STATISTICS = "ccache.log"
 # format of a folder in kernels/; part of the id, so kernels of older versions are ignored
-_FORMAT = 3
+_FORMAT = 4
 
 
 # the tools of LLVM=1, by the variables of make
@@ -71,6 +73,11 @@ class Toolchain:
     make_words: tuple[str, ...]
     identity: str
     suite: str = ""
+
+
+def make_absent_toolchain(identity: str) -> Toolchain:
+    """The toolchain of a kernel that was built elsewhere, which cannot compile anything here."""
+    return Toolchain("", (), identity)
 
 
 def find_toolchain(arch: Arch, cc: str = "", llvm: str = "") -> Toolchain:
@@ -142,7 +149,14 @@ class BuildRequest:
     def has_modules(self) -> bool:
         if self.source.image:
             return bool(self.guest_modules)
-        return any((request.symbol, request.value) == ("MODULES", "y") for request in self.config.requests)
+        return self._is_requested("MODULES")
+
+    @property
+    def has_debug_info(self) -> bool:
+        return self._is_requested("DEBUG_INFO")
+
+    def _is_requested(self, symbol: str) -> bool:
+        return any((request.symbol, request.value) == (symbol, "y") for request in self.config.requests)
 
     @property
     def folder_id(self) -> str:
@@ -166,6 +180,7 @@ class Kernel:
     The guest reports ``gnu_build_id``, which proves that it runs this kernel. ``folder`` also has ``vmlinux``
     and, with CONFIG_MODULES, ``modules`` for the guest's root and ``guest-modules`` with the test modules.
     A kernel that was built elsewhere is proven by its ``banner``; its ``release`` names its modules.
+    With debug info, it has the tree's scripts for gdb, which ``vmlinux-gdb.py`` loads.
     """
 
     request: BuildRequest
@@ -179,6 +194,11 @@ class Kernel:
     def build_s(self) -> float:
         """The duration of the build in seconds."""
         return float(json.loads((self.folder / "build.json").read_text())["wall_s"])
+
+    @property
+    def source_dir(self) -> str:
+        """The folder of the sources in the debug info, on the machine that built the kernel."""
+        return str(json.loads((self.folder / "build.json").read_text())["source_dir"])
 
 
 def find_kernel(request: BuildRequest, store: Store) -> Kernel | None:
@@ -242,7 +262,7 @@ def _take_image(request: BuildRequest, store: Store, progress: Progress, draft: 
             "gnu_build_id": "",
             "release": told["release"],
             "banner": told["banner"],
-            "vmlinux_sha256": told["sha256"],
+            "vmlinux_sha256": hashlib.sha256((draft / "image").read_bytes()).hexdigest(),
             "wall_s": 0.0,
             "cpu_s": 0.0,
             "make": "",
@@ -279,6 +299,7 @@ def _build(
     counted = store.path("objects", request.config.config_id)
     image = _choose_image(request.arch, text)
     targets = [image.target, *(["modules"] if request.has_modules else [])]
+    targets += ["scripts_gdb"] if request.has_debug_info else []
     done = _compile(make, targets, build_dir, counted, progress, limit_s)
     unclean.unlink()
     if done.returncode:
@@ -291,8 +312,20 @@ def _build(
     if "\nCONFIG_GCOV_KERNEL=y\n" in text:
         # what the counters of gcov belong to
         _copy_notes(build_dir, draft / "gcno")
+    if request.has_debug_info:
+        _copy_gdb_scripts(build_dir, draft)
     (draft / "config").write_text(text)
-    _describe(draft, Path(image.file).name, build_dir, done, _find_new_warnings(request, worktree, build_dir))
+    new_warnings = _find_new_warnings(request, worktree, build_dir)
+    _describe(draft, Path(image.file).name, build_dir, worktree, done, new_warnings)
+
+
+def _copy_gdb_scripts(build_dir: Path, folder: Path) -> None:
+    """Copy the scripts from where gdb would find them beside vmlinux; there they are links to the sources."""
+    shutil.copytree(build_dir / "scripts/gdb", folder / "scripts/gdb", ignore=_NO_SCRIPTS)
+    shutil.copyfile(build_dir / "vmlinux-gdb.py", folder / "vmlinux-gdb.py")
+    constants = folder / "scripts/gdb/linux/constants.py"
+    # before v6.4 it has the number 1UL of C
+    write_atomic(constants, _C_NUMBER.sub(r"\1", constants.read_text()))
 
 
 def _copy_notes(build_dir: Path, folder: Path) -> None:
@@ -432,7 +465,12 @@ def _choose_image(arch: Arch, config_text: str) -> Image:
 
 
 def _describe(
-    draft: Path, image: str, build_dir: Path, done: command.Completed, new_warnings: list[str]
+    draft: Path,
+    image: str,
+    build_dir: Path,
+    worktree: Path,
+    done: command.Completed,
+    new_warnings: list[str],
 ) -> None:
     """Write ``build.json`` and the log of a build beside its image."""
     log = build_dir / "build.log"
@@ -443,6 +481,7 @@ def _describe(
         draft / "build.json",
         {
             "image": image,
+            "source_dir": str(worktree),
             "gnu_build_id": read_gnu_build_id(vmlinux),
             "vmlinux_sha256": hashlib.sha256(vmlinux.read_bytes()).hexdigest(),
             "wall_s": round(done.wall_s, 1),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import InfraError, UsageError, raise_all
 from orchestrator.guest.vng import FRAGMENT
 from orchestrator.kernel.fragment import Fragment
+from orchestrator.kernel.symbols import DEBUG_FRAGMENT
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guest import find_misfits, list_needs
 from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
@@ -38,7 +39,7 @@ class Request:
     """What was asked for, in the words of the command line; empty means the row's own.
 
     ``added`` are fragments and symbols for the config of every row. ``boot`` is ``qemu`` or ``vng``, or empty
-    for ``vng`` where the kernel is made for it.
+    for ``vng`` where the kernel is made for it. ``debug`` adds the fragment with debug info.
     """
 
     rows: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Request:
     added: tuple[str, ...] = ()
     accel: str = "auto"
     boot: str = "qemu"
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,9 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
         rows = [replace(row, kconfig=request.config) for row in rows]
-    rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, *request.added)))) for row in rows]
-    if request.boot == "vng":
-        rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, FRAGMENT)))) for row in rows]
+    optional = ((FRAGMENT, request.boot == "vng"), (DEBUG_FRAGMENT, request.debug))
+    added = [*request.added, *(name for name, is_added in optional if is_added)]
+    rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, *added)))) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)

@@ -3,12 +3,13 @@
 
 import datetime
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.guest.accel import choose_accel
 from orchestrator.guest.initrd import make_modules
 from orchestrator.guest.qemu import Machine
-from orchestrator.guest.rootfs import make_rootfs
+from orchestrator.guest.rootfs import make_rootfs, make_rootfs_id
 from orchestrator.guest.vng import find_reason_not
 from orchestrator.kernel import build
 from orchestrator.kernel.build import (
@@ -16,21 +17,24 @@ from orchestrator.kernel.build import (
     Kernel,
     Toolchain,
     build_kernel,
+    make_absent_toolchain,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
+from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_programs
 from orchestrator.kernel.toolbox import make_toolbox
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guest import list_needs
-from orchestrator.project.guesttest import SELFTEST
+from orchestrator.project.guesttest import SELFTEST, GuestTest
 from orchestrator.result.record import Expected, JobRecord, Known
-from orchestrator.run.runner import Program, compile_test
+from orchestrator.run.runner import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.apply import apply_series
 from orchestrator.source.image import KIND, read_facts, read_values
 from orchestrator.source.repository import Source
+from orchestrator.store.pack import pack
 
 
 def apply_job(
@@ -52,12 +56,16 @@ def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutco
 def make_build_request(job: Job, src: Source, declared: Declarations, place: Workspace) -> BuildRequest:
     arch = ARCHES[job.row.arch]
     if src.image:
-        return place.make_request(src, make_image_config(job.row.kconfig, declared.fragments, arch), arch)
-    config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
-    request = place.make_request(src, config, arch)
+        config = make_image_config(job.row.kconfig, declared.fragments, arch)
+    else:
+        config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
     if job.built:
-        return replace(request, toolchain=replace(request.toolchain, identity=job.built.toolchain))
-    return request
+        toolchain = make_absent_toolchain(job.built.toolchain)
+    elif src.image:
+        toolchain = build.find_test_toolchain(arch, place.store)
+    else:
+        toolchain = place.find_toolchain(arch)
+    return BuildRequest(src, config, arch, toolchain, place.list_modules())
 
 
 def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
@@ -69,7 +77,8 @@ def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool
 
 def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Machine:
     """The row's machine, on the accelerator that was asked for and works."""
-    image = make_rootfs(kernel.request.arch, place.store, place.progress)
+    packed = job.built.packed_rootfs if job.built else None
+    image = make_rootfs(kernel.request.arch, place.store, place.progress, packed)
     machine = Machine(
         kernel,
         image,
@@ -83,24 +92,42 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))
 
 
-def find_test_toolchain(job: Job, kernel: Kernel, place: Workspace) -> Toolchain:
-    """The toolchain of the tests: the kernel's, unless that was built elsewhere."""
-    return (
-        build.find_test_toolchain(kernel.request.arch, place.store) if job.built else kernel.request.toolchain
-    )
+def find_test_toolchain(job: Job, test: GuestTest, kernel: Kernel, place: Workspace) -> Toolchain:
+    """The toolchain of a test: the kernel's, unless that was built elsewhere, without this test."""
+    toolchain = kernel.request.toolchain
+    if not job.built or test.language == "python" or make_program_id(test, toolchain) in job.built.programs:
+        return toolchain
+    return build.find_test_toolchain(kernel.request.arch, place.store)
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     """The job's tests as programs for its kernel's guest; our own first."""
-    toolchain = find_test_toolchain(job, kernel, place)
-    if toolchain.suite:
-        make_toolbox(toolchain.suite, kernel.request.arch, place.store, place.progress)
-    own = [test for test in job.tests if test.language != SELFTEST]
+    if job.built:
+        job.built.take_programs(place.store)
+    programs = []
+    for test in (test for test in job.tests if test.language != SELFTEST):
+        toolchain = find_test_toolchain(job, test, kernel, place)
+        if toolchain.suite and test.language != "python":
+            make_toolbox(toolchain.suite, kernel.request.arch, place.store, place.progress)
+        programs.append(compile_test(test, toolchain, place.lib_dir, place.store))
     selftests = [test for test in job.tests if test.language == SELFTEST]
-    return [
-        *(compile_test(test, toolchain, place.lib_dir, place.store) for test in own),
-        *compile_selftests(selftests, kernel.request, place.store, place.progress),
-    ]
+    return [*programs, *compile_selftests(selftests, kernel.request, place.store, place.progress)]
+
+
+def export_job(job: Job, kernel: Kernel, built: Prebuilt, folder: Path, place: Workspace) -> None:
+    """Write all that a run of a job needs to a folder of prebuilt kernels."""
+    own = replace(job, tests=tuple(test for test in job.tests if test.language == "c"))
+    programs = {one.program_id: one.path for one in compile_tests(own, kernel, place)}
+    arch = kernel.request.arch
+    built = replace(
+        built,
+        rootfs_id=make_rootfs_id(arch),
+        programs=export_programs(programs, folder),
+        folder=str(folder),
+    )
+    if not built.packed_rootfs.exists():
+        pack(make_rootfs(arch, place.store, place.progress).image, built.packed_rootfs)
+    export_kernel(built, kernel, folder, place.store)
 
 
 # --- the record

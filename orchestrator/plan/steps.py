@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from orchestrator.errors import InfraError, StageFailure
+from orchestrator.errors import InfraError, StageFailure, UsageError
 from orchestrator.guest.accel import check_accel, find_accel
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs_id
@@ -366,7 +366,15 @@ class JobSteps:
             assert self.kernel
             self.machine = choose_machine(self.job, self.kernel, self.place, self.accel)
 
-        why = "" if is_there else "make it, and see which accelerator works"
+        built = self.job.built
+        where = f"take it from {built.folder}" if built else "make it"
+        why = "" if is_there else f"{where}, and see which accelerator works"
+        if built and built.rootfs_id != rootfs_id:
+            raise UsageError(
+                f"the root image of {self.job.name} was made by another version of cowbell",
+                where=built.folder,
+                hint=f"cowbell build ROW={self.job.row.name} DIR={built.folder} makes it again",
+            )
         yield self._step("rootfs", "rootfs", arch.name, why, rootfs_id, do)
         if self.kernel and is_there and not self.machine:
             do()
@@ -395,11 +403,11 @@ class JobSteps:
     def _explain_tests(self) -> dict[str, list[str]]:
         """The tests to run, by reason."""
         assert self.kernel and self.machine
-        toolchain = find_test_toolchain(self.job, self.kernel, self.place)
         common = ""
         whys: dict[str, list[str]] = {}
         for test in self.job.tests:
             files = self._list_test_files(test)
+            toolchain = find_test_toolchain(self.job, test, self.kernel, self.place)
             known = self.results[test.id] = self._find_results(test, make_program_id(test, toolchain))
             if not self._changed("run", files):
                 if not self.place.repeat.wants_more(test, known, self._list_splats()):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfraError
-from orchestrator.kernel.build import BuildRequest, Toolchain, find_test_toolchain, find_toolchain
-from orchestrator.kernel.kconfig import Config
+from orchestrator.kernel.build import Toolchain, find_toolchain
 from orchestrator.process.budget import WHOLE_HOST, Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits
@@ -17,7 +16,6 @@ from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.root import IS_CHECKOUT, SHIPPED, list_layers
 from orchestrator.result.repeat import Repeat
 from orchestrator.run.runner import make_program_id
-from orchestrator.source.repository import Source
 from orchestrator.store.store import Store
 
 
@@ -45,10 +43,6 @@ class Workspace:
 
     def find_toolchain(self, arch: Arch) -> Toolchain:
         return find_toolchain(arch, self.cc, self.llvm)
-
-    def make_request(self, src: Source, config: Config, arch: Arch) -> BuildRequest:
-        toolchain = find_test_toolchain(arch, self.store) if src.image else self.find_toolchain(arch)
-        return BuildRequest(src, config, arch, toolchain, self.list_modules())
 
     def list_modules(self) -> tuple[Path, ...]:
         """The sources of the guest tests' modules; the user's own file takes the place of one of its name."""

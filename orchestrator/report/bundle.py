@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.kernel.prebuilt import PATCHES
-from orchestrator.process import command
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_result
 from orchestrator.result.verdict import Verdict, judge_trial
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
-from orchestrator.store.store import Store, convert_disk_errors, write_atomic
+from orchestrator.store.pack import pack
+from orchestrator.store.store import Store, write_atomic
 
 # size limit of one file in bytes; the middle of a longer one is left out
 MEMBER_LIMIT = 4 << 20
@@ -165,11 +165,7 @@ def _pack(name: str, members: Mapping[str, bytes | None]) -> bytes:
 
 
 def _publish(content: bytes, path: Path) -> None:
-    """Write the compressed archive atomically."""
-    with convert_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as draft:
-            packed = Path(draft) / path.name.removesuffix(".zst")
-            packed.write_bytes(content)
-            command.run([command.find_tool("zstd", "zstd"), "-q", "-9", "-T1", str(packed)])
-            packed.with_name(path.name).replace(path)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        pack(Path(file.name), path)

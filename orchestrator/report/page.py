@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
+from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import parse_console
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.guesttest import find_family
@@ -20,7 +21,7 @@ from orchestrator.report.bundle import is_failing, name_bundle, name_file
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_flip, describe_kernel, list_parts
-from orchestrator.result.record import JobRecord
+from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import WORST_FIRST, Verdict
 from orchestrator.status import Status
 
@@ -180,8 +181,8 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
                     verdict=verdict,
                     trial=result.trial if result else 1,
                     command=make_command(run, job, verdict.test),
-                    excerpt=find_excerpt(result.console if result and not is_dull else ""),
-                    diagnostics=find_excerpt(result.said if result else ""),
+                    excerpt=find_excerpt(_show(result.console, result) if result and not is_dull else ""),
+                    diagnostics=find_excerpt(_show(result.said, result) if result else ""),
                     bundle=bundle,
                     log=find(result.boot) if result else "",
                     # generated and escaped by chart
@@ -191,6 +192,10 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
         files = {what: path for what in ("config", "series") if (path := find(what))}
         columns.append(Column(name, job, run.run_id, tuple(shown), files))
     return columns
+
+
+def _show(log: str, result: TrialResult) -> str:
+    return add_source_lines(log, result.source_lines)
 
 
 def _make_lines(judged: Judged, columns: Sequence[Column]) -> list[PageLine]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.guest.connection import CUT
+from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.ktap import Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
@@ -207,7 +208,7 @@ def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | N
     ends = [marker.line_number for marker in log.markers if marker.action == "end"]
     end = max(ends, default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
-    shown = f"{core}{result.console[-4000:]}\n{result.said[-4000:]}"
+    shown = _show(f"{core}{result.console[-4000:]}\n{result.said[-4000:]}", result)
     faults, ignored = _split_faults(log, known)
     # a kernel that has panicked does not run the test to its end
     forged = [
@@ -221,7 +222,8 @@ def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | N
         if all(splat.line_number > end for splat in faults):
             titles += " (after the end of the test)"
         excerpts = "\n".join({splat.fingerprint: splat.excerpt for splat in reversed(faults)}.values())[:8000]
-        return Finding("", Status.CRASH, titles, core + excerpts, fingerprint=faults[0].fingerprint)
+        evidence = _show(core + excerpts, result)
+        return Finding("", Status.CRASH, titles, evidence, fingerprint=faults[0].fingerprint)
     if forged:
         reason = f"a program wrote to the kernel log, which goes on after it: {_name_faults(forged)}"
         return Finding("", Status.BROKEN, reason, shown)
@@ -243,6 +245,10 @@ def _find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | N
     if letters:
         return Finding("", Status.CRASH, f"the kernel became tainted ({letters})", result.console[-4000:])
     return None
+
+
+def _show(log: str, result: TrialResult) -> str:
+    return add_source_lines(log, result.source_lines)
 
 
 def _judge_ending(result: TrialResult, log: ConsoleLog) -> tuple[Status, str]:

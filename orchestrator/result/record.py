@@ -77,7 +77,8 @@ class TrialResult:
     memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
     name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU, ``unusable`` why no
-    other test could run in the guest afterwards; older records lack these.
+    other test could run in the guest afterwards; older records lack these. ``source_lines`` has
+    the FILE:LINE of places in ``console`` and ``said``, with ``DEBUG=1``.
     """
 
     test: _TestId
@@ -103,6 +104,7 @@ class TrialResult:
     host: _Text = ""
     waited_s: FiniteFloat = 0.0
     unusable: _Text = ""
+    source_lines: Mapping[_Text, _Text] = field(default_factory=dict)
 
     @property
     def is_guest_usable(self) -> bool:

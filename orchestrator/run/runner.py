@@ -26,6 +26,7 @@ from orchestrator.guest.connection import CommandResult, GoneReason, Guest, Gues
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
+from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
@@ -153,6 +154,7 @@ def _run_in_guest(
         progress.count(max(0, count - len(pending)), count, "tests")
         program = pending.pop(0)
         result, read_to = run_test(guest, program, read_to)
+        result = _add_source_lines(result, guest)
         keep_result(folder, result)
         if result.unusable:
             progress.note(f"{program.test.id} left its guest unusable: {result.unusable}; it is replaced")
@@ -167,9 +169,16 @@ def _run_in_guest(
             result = replace(
                 result, console=result.console + console, console_lost=result.console_lost + lost
             )
+            result = _add_source_lines(result, guest)
             keep_result(folder, result)
         yield result
         return
+
+
+def _add_source_lines(result: TrialResult, guest: Guest) -> TrialResult:
+    """While the kernel is there, so that reports can be made again without it."""
+    log = f"{result.console}\n{result.said}"
+    return replace(result, source_lines=find_source_lines(guest.machine.kernel, log))
 
 
 def remove_stale_images(folder: Path) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Deletes the least recently used artifacts until the store is below a size.
 
-Only artifacts that can be made again are deleted: worktrees, objects, kernels, root images, compiled tests.
-Commits, results, records of runs and the history are kept. Artifacts of running jobs are locked and skipped.
-Remains of killed processes are removed in any case, and boots whose console no result and no run refers to.
+Only artifacts that can be made again are deleted: worktrees, objects, kernels, root images, compiled tests,
+and the memory of guests (``VMCORE=1``). Commits, results, records of runs and the history are kept. Artifacts
+of running jobs are locked and skipped. Remains of killed processes are removed in any case, and boots whose
+console no result and no run refers to.
 """
 
 import os
@@ -15,7 +16,12 @@ from pathlib import Path
 
 from orchestrator.store.store import Store, try_unowned
 
-KINDS = ("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "toolboxes", "worktrees")
+# the memory of guests, among their results
+CORES = "cores"
+KINDS = (
+    *("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "toolboxes", "worktrees"),
+    CORES,
+)
 # like make clean: artifacts that only make the next build faster
 CLEANED = ("build", "programs", "worktrees")
 
@@ -49,6 +55,7 @@ def collect(
     """Delete the least recently used artifacts until the store has at most ``limit`` bytes."""
     entries = sorted(_list_entries(store, kinds), key=lambda entry: entry.used_at)
     before = measure(store.root)
+    before += sum(entry.size for entry in entries if not entry.path.is_relative_to(store.root))
     removed = [*_remove_remains(store, is_dry_run=is_dry_run), *_remove_boots(store, is_dry_run=is_dry_run)]
     after = before - sum(entry.size for entry in removed)
     in_use: list[StoreEntry] = []
@@ -59,7 +66,9 @@ def collect(
             if not is_free:
                 in_use.append(entry)
                 continue
-            if not is_dry_run:
+            if not is_dry_run and entry.path.is_file():
+                entry.path.unlink()
+            elif not is_dry_run:
                 # rename first, so that a kill leaves no incomplete artifact
                 gone = entry.path.rename(entry.path.with_name(f".{entry.path.name}.gone"))
                 shutil.rmtree(gone, ignore_errors=True)
@@ -116,7 +125,12 @@ def _remove(path: Path, *, is_dry_run: bool) -> StoreEntry:
 
 
 def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:
-    for kind in kinds:
+    if CORES in kinds:
+        for path in store.path("results").glob("*/boot-*/vmcore"):
+            status = path.stat()
+            lock = f"results-{path.parent.parent.name}"
+            yield StoreEntry(path, lock, status.st_mtime, status.st_blocks * 512)
+    for kind in (kind for kind in kinds if kind != CORES):
         for path in _list_folders(store.root / kind):
             lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
             yield _make_entry(store, path, lock)

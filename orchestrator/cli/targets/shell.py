@@ -22,8 +22,11 @@ def run(call: Call) -> int:
         steps = list(pipeline.explain_jobs([job], call.known, call.place, accel, make_goal(["shell"])))
         steps.append(Step("shell", job.name, f"boot it, by {job.boot}"))
         return call.show_product("steps", listing.render_steps, steps, steps=steps)
-    with pipeline.open_guest(job, call.known, call.place, accel) as guest:
+    has_gdb = call.value("GDB") == "1"
+    with pipeline.open_guest(job, call.known, call.place, accel, has_gdb=has_gdb) as guest:
         call.terminal.stop()
+        if has_gdb:
+            sys.stderr.write(f"{shell.make_gdb_line(guest.machine)}\n")
         if sys.stdin.isatty() and not call.line.options.silent:
             sys.stderr.write(shell.make_greeting(guest, job))
             sys.stderr.flush()
@@ -46,12 +49,13 @@ TARGETS = (
             ("cowbell shell ROW=demo SERIES=none", "the plain kernel, with the tests in PATH"),
             ("echo 'uname -r' | cowbell shell SERIES=none", "run commands; exit with their status"),
         ),
-        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "BUILT"),
+        variables=(*JOBS, *KERNELS, "TESTS", "ACCEL", "BUILT", "GDB"),
         extra_options=PARALLEL,
         products=("steps",),
         more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one. "
         "Exit status 0 to 125: that of the shell; 125: the kernel does not build or boot; 126: the guest was "
-        "lost; 127: the shell ended with a higher status; 128: usage error; 129: infrastructure error.",
+        "lost; 127: the shell ended with a higher status; 128: usage error; 129: infrastructure error. "
+        "GDB=1 prints the command that attaches gdb to the guest.",
         default_row=FIRST_ROW,
     ),
 )
