@@ -240,6 +240,8 @@ def test_what_is_an_image_and_what_a_tree(tmp_path: Path, name: str) -> None:
 def test_an_image_takes_no_series_and_a_tree_no_modules(tmp_path: Path) -> None:
     image = images.make_boot(tmp_path)
     done = cowbell("-n", "test", "ROW=demo", f"KERNEL={image}")
+    assert (done.returncode, "demo/cow" in done.stdout) == (0, False)
+    done = cowbell("-n", "test", "ROW=demo", "SERIES=cow", f"KERNEL={image}")
     assert done.returncode == 2
     assert "is a built kernel, to which no series can be applied" in done.stderr
     done = cowbell("-n", "test", "ROW=demo", "KERNEL=debian-5.10", "MODULES=/lib/modules")

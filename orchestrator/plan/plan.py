@@ -156,8 +156,10 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                 continue
             errors += declared.find_faults("series", [variant.series])
             if known and isinstance(declared.trees[name], IMAGES) and variant.series:
-                what = f"{name} is a built kernel, to which no series can be applied"
-                errors.append(UsageError(what, where="SERIES" if wanted else where))
+                # of a row with series, a built kernel takes what is tested without
+                if wanted or not request.tree:
+                    what = f"{name} is a built kernel, to which no series can be applied"
+                    errors.append(UsageError(what, where="SERIES" if wanted else where))
             elif known:
                 series = declared.series[variant.series] if variant.series else Series()
                 own = replace(row, tree=name, arch=request.arch or variant.arch or row.arch)
@@ -175,10 +177,11 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
 
 
 def _list_rows(request: Request, declared: Declarations) -> Iterator[str]:
-    """The rows that are meant where none is named: of built kernels only where nothing is to be built."""
-    is_built = bool(request.series) or not isinstance(declared.trees.get(request.tree), (*IMAGES, type(None)))
+    """The rows that are meant where none is named: those of built kernels only for such a kernel, or any."""
+    tree = declared.trees.get(request.tree)
     for name in declared.usual_rows:
-        if not is_built or not _is_of_images(declared.rows[name], declared):
+        is_of_images = _is_of_images(declared.rows[name], declared)
+        if is_of_images is isinstance(tree, IMAGES) if tree else not (is_of_images and request.series):
             yield name
 
 
