@@ -16,8 +16,9 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.guest import initrd
 from orchestrator.kernel import toolbox
 from orchestrator.project.condition import Version
+from orchestrator.source.debianimage import read_image_offers
 from orchestrator.source.fetch import fetch_tree, find_fetched
-from orchestrator.source.image import KIND, read_image_offers
+from orchestrator.source.image import KIND
 from orchestrator.source.imagefile import read_image
 from orchestrator.source.tree import DebianImageTree, ImageTree, find_tree
 from orchestrator.source.versions import complete_version, read_versions

@@ -19,12 +19,8 @@ from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.source import debian, repository
-from orchestrator.source.image import (
-    fetch_debian_image,
-    fetch_local_image,
-    find_debian_image,
-    find_local_image,
-)
+from orchestrator.source.debianimage import fetch_debian_image, find_debian_image
+from orchestrator.source.image import fetch_local_image, find_local_image
 from orchestrator.source.local import (
     check_local,
     commit_files,

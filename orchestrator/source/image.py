@@ -5,26 +5,24 @@ An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is kno
 with the modules as they came; and ``image.json``.
 """
 
-import functools
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InfraError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.condition import Version
-from orchestrator.source import debian
 from orchestrator.source.imagefile import ImageFile, read_image
 from orchestrator.source.repository import Source
-from orchestrator.source.tree import DebianImageTree, ImageTree
-from orchestrator.store.store import Store, make_id, write_atomic, write_json
+from orchestrator.source.tree import ImageTree
+from orchestrator.store.store import Store, make_id, write_json
 
 KIND = "images"
 # what a guest cannot be without: its console, its disks, its network, and a file system for its root
@@ -35,12 +33,8 @@ _CONSOLES = {
     "riscv64": "SERIAL_8250_CONSOLE",
 }
 # which packages a release consists of, in the order in which they appeared
-_PARTS = ("image", "binary", "modules", "base")
-_PACKAGE = re.compile(rf"linux-(?:{'|'.join(_PARTS)})-\d")
-_SUFFIXES = {"cloud": "-cloud-{arch}", "generic": "-{arch}"}
-# flavours and meta packages whose names end as the generic ones do
-_OTHER = re.compile(r".*-(?:cloud|rt|16k)|(?!\d).*")
-_NEEDED_MIB = 2048
+PARTS = ("image", "binary", "modules", "base")
+NEEDED_MIB = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +45,6 @@ class _Parts:
     config: Path | None = None
     modules: Path | None = None
     is_build: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ImageOffer:
-    """A version of Debian's kernel image, the suites that have it, and the packages it consists of."""
-
-    version: str
-    suites: tuple[str, ...]
-    packages: tuple[str, ...]
 
 
 # --- images of this machine
@@ -73,9 +58,9 @@ def fetch_local_image(tree: ImageTree, store: Store, progress: Progress) -> Sour
         place = store.publish(
             KIND,
             image_id,
-            lambda draft: _fill(draft, parts, tree.path, progress, is_checked=bool(tree.modules)),
+            lambda draft: fill_image(draft, parts, tree.path, progress, is_checked=bool(tree.modules)),
         )
-    return _make_source(tree.name, place)
+    return make_source(tree.name, place)
 
 
 def find_local_image(tree: ImageTree, store: Store) -> Source | None:
@@ -84,7 +69,7 @@ def find_local_image(tree: ImageTree, store: Store) -> Source | None:
         parts = _find_parts(tree, scratch)
         image_id = _make_id(parts)
     place = store.path(KIND, image_id)
-    return _make_source(tree.name, store.use(KIND, image_id)) if place.is_dir() else None
+    return make_source(tree.name, store.use(KIND, image_id)) if place.is_dir() else None
 
 
 def _make_id(parts: _Parts) -> str:
@@ -121,7 +106,7 @@ def _find_parts(tree: ImageTree, scratch: Path) -> _Parts:
     if path.is_dir():
         parts = _find_in_build(path)
     elif path.suffix == ".deb":
-        parts = _unpack_packages(_find_siblings(path), scratch)
+        parts = find_in_packages(_find_siblings(path), scratch)
     else:
         parts = _find_beside(path)
     if not tree.modules:
@@ -179,7 +164,7 @@ def _find_siblings(package: Path) -> list[Path]:
     match = re.fullmatch(r"linux-(?:image|binary|modules|base)-(\S+)", package.stem)
     if not match:
         return [package]
-    found = [package.with_name(f"linux-{part}-{match[1]}.deb") for part in _PARTS]
+    found = [package.with_name(f"linux-{part}-{match[1]}.deb") for part in PARTS]
     return [path for path in found if path.is_file()]
 
 
@@ -193,7 +178,7 @@ def _unpack(package: Path, folder: Path) -> Path:
     return folder
 
 
-def _unpack_packages(packages: Sequence[Path], folder: Path) -> _Parts:
+def find_in_packages(packages: Sequence[Path], folder: Path) -> _Parts:
     """The kernel of unpacked Debian packages, old and new."""
     for package in packages:
         _unpack(package, folder)
@@ -208,7 +193,7 @@ def _unpack_packages(packages: Sequence[Path], folder: Path) -> _Parts:
 # --- taking one into the store
 
 
-def _fill(
+def fill_image(
     draft: Path,
     parts: _Parts,
     origin: str,
@@ -318,7 +303,7 @@ def read_values(config: str) -> dict[str, str]:
     return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", config, re.M))
 
 
-def _make_source(tree: str, place: Path) -> Source:
+def make_source(tree: str, place: Path) -> Source:
     told = json.loads((place / "image.json").read_text())
     return Source(
         source_id=place.name,
@@ -337,149 +322,3 @@ def read_facts(store: Store, image_id: str) -> dict[str, Any]:
     """What ``image.json`` says of an image in the store."""
     found: dict[str, Any] = json.loads((store.use(KIND, image_id) / "image.json").read_text())
     return found
-
-
-# --- Debian's images
-
-
-def fetch_debian_image(
-    tree: DebianImageTree, store: Store, progress: Progress, *, redo: bool = False
-) -> Source:
-    """The image of a version, or of the newest one when it was first asked for (again with ``redo``)."""
-    if not redo and (known := find_debian_image(tree, store)):
-        return known
-    for max_age_s in (0.0,) if redo and not tree.version else (debian.FRESH_S, debian.CURRENT_S):
-        offers, errors = find_image_offers(tree, store, max_age_s=max_age_s)
-        try:
-            offer = _choose_offer(tree, offers, errors)
-            fill = functools.partial(_download, tree=tree, offer=offer, store=store, progress=progress)
-            place = store.publish(KIND, _make_debian_id(tree, offer.version), fill)
-            break
-        except (debian.UnavailableError, UsageError):
-            if max_age_s != debian.FRESH_S:
-                raise
-    for error in errors.values():
-        progress.note(f"{tree.name}: {error.what}")
-    if not tree.version:
-        write_atomic(_newest(tree, store), offer.version)
-    return _make_source(tree.name, place)
-
-
-def find_debian_image(tree: DebianImageTree, store: Store) -> Source | None:
-    """The image, if it is in the store; without a version, the one that was newest when it was fetched."""
-    newest = _newest(tree, store)
-    version = tree.version or (newest.read_text() if newest.exists() else "")
-    if not version or not store.path(KIND, _make_debian_id(tree, version)).is_dir():
-        return None
-    return _make_source(tree.name, store.use(KIND, _make_debian_id(tree, version)))
-
-
-def _make_debian_id(tree: DebianImageTree, version: str) -> str:
-    return make_id("debian-image", tree.arch, tree.flavour, version)
-
-
-def _newest(tree: DebianImageTree, store: Store) -> Path:
-    return store.path(KIND, f"{make_id(asdict(tree))}.newest")
-
-
-def list_stored_versions(tree: DebianImageTree, store: Store) -> set[str]:
-    """The versions of a tree that are in the store."""
-    found = set()
-    for path in store.path(KIND).glob("*/image.json"):
-        arch, flavour, version = json.loads(path.read_text())["package"] or ("", "", "")
-        if (arch, flavour) == (tree.arch, tree.flavour) and _is_of(tree, version):
-            found.add(version)
-    return found
-
-
-def _is_of(tree: DebianImageTree, version: str) -> bool:
-    """Whether a version belongs to the series of a tree."""
-    return not tree.series or bool(re.match(rf"{re.escape(tree.series)}[.~-]", version))
-
-
-def find_image_offers(
-    tree: DebianImageTree, store: Store, *, max_age_s: float = debian.FRESH_S
-) -> tuple[tuple[ImageOffer, ...], dict[str, InfraError]]:
-    """The versions that the mirror offers, newest first, and the error of each suite without new lists."""
-    errors = debian.update_lists(store, tree.suites, max_age_s=max_age_s)
-    return read_image_offers(tree, store), errors
-
-
-def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, ...]:
-    """The versions in the lists that were updated last, newest first; no network is used."""
-    suites: dict[str, list[str]] = {}
-    packages: dict[str, dict[str, list[str]]] = {}
-    suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)
-    for suite in tree.suites:
-        for package, version in _list_packages(store, suite, debian.read_age(store, suite)):
-            release = _find_debian_release(package, suffix)
-            if not release or not _is_of(tree, version):
-                continue
-            packages.setdefault(version, {}).setdefault(release, []).append(package)
-            suites.setdefault(version, []).append(suite)
-    found = []
-    for version in sorted(packages, key=debian.make_key, reverse=True):
-        # the shorter ones are meta packages: 6.12 beside 6.12.118+deb13
-        release = max(packages[version], key=len)
-        names = sorted(set(packages[version][release]), key=lambda name: _PARTS.index(name.split("-")[1]))
-        found.append(ImageOffer(version, tuple(dict.fromkeys(suites[version])), tuple(names)))
-    return tuple(found)
-
-
-@functools.lru_cache
-def _list_packages(store: Store, suite: str, _updated: float) -> list[tuple[str, str]]:
-    """The packages of kernel images and their versions, from lists that were updated at that time."""
-    names = [name for name in debian.list_names(store, "linux-", suite) if _PACKAGE.match(name)]
-    return debian.list_versions(store, names, suite)
-
-
-def _find_debian_release(package: str, suffix: str) -> str:
-    """The release in a package's name, without the flavour; empty for packages of other flavours."""
-    _, _, rest = package.split("-", 2)
-    release = rest.removesuffix(suffix)
-    return "" if release == rest or _OTHER.fullmatch(release) else release
-
-
-def _choose_offer(
-    tree: DebianImageTree, offers: Sequence[ImageOffer], errors: Mapping[str, InfraError]
-) -> ImageOffer:
-    """The version of the tree, or the newest one; raises an error that says what there is."""
-    if offer := next((one for one in offers if tree.version in ("", one.version)), None):
-        return offer
-    if errors:
-        error = next(iter(errors.values()))
-        raise InfraError(f"{tree.name} cannot be looked up: {error.what}", where=tree.name, hint=error.hint)
-    if not offers:
-        suites = ", ".join(tree.suites)
-        raise debian.UnavailableError(f"the mirror has no such image in {suites}", where=tree.name)
-    nearest = sorted((o.version for o in offers), key=lambda one: _measure_distance(one, tree.version))
-    what = f"the mirror has no image of version {tree.version} for {tree.arch}"
-    raise UsageError(what, where="KERNEL", hint=f"the nearest ones: {', '.join(nearest[:5])}")
-
-
-def _measure_distance(one: str, other: str) -> list[int]:
-    """Sorts versions by how far they are from another one: first by series, then by point release."""
-    first, second = (list(map(int, re.findall(r"\d+", text)))[:4] for text in (one, other))
-    return [abs(a - b) for a, b in zip(first, second, strict=False)]
-
-
-def _download(
-    draft: Path, tree: DebianImageTree, offer: ImageOffer, store: Store, progress: Progress
-) -> None:
-    store.check_space(_NEEDED_MIB, "a kernel image")
-    progress.stage("source", f"{offer.packages[0]} {offer.version} from {offer.suites[0]}")
-    with store.own_scratch("image") as scratch:
-        found = [
-            debian.download_package(store, package, debian.Offer(offer.version, offer.suites), scratch)
-            for package in offer.packages
-        ]
-        parts = _unpack_packages(found, scratch / "unpacked")
-        package = (tree.arch, tree.flavour, offer.version)
-        _fill(
-            draft,
-            parts,
-            f"{offer.packages[0]}_{offer.version}",
-            progress,
-            package=package,
-            suites=offer.suites,
-        )

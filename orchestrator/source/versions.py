@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from orchestrator.errors import InfraError
 from orchestrator.source import debian
+from orchestrator.source.debianimage import list_stored_versions, read_image_offers
 from orchestrator.source.fetch import list_fetched_versions
-from orchestrator.source.image import list_stored_versions, read_image_offers
 from orchestrator.source.tree import DebianImageTree, DebianTree
 from orchestrator.store.store import Store
 
