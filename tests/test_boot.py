@@ -494,7 +494,7 @@ def seen(make_machine: MakeMachine, tmp_path: Path) -> Callable[..., None]:
 
         class Told(Guest):
             def run(self, line: str, deadline: Deadline, stdin: bytes = b"") -> CommandResult:
-                return CommandResult(0, f"{cpus}\n{told}", "")
+                return CommandResult(0, f"{cpus}\nLinux version 5.10\n{told}", "")
 
         guest = Told(machine, tmp_path, None, None, 1.0, 0, None)  # type: ignore[arg-type]
         boot._check_identity(guest, Deadline.after(1))

@@ -380,7 +380,7 @@ def test_llvm_of_a_version_or_of_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_a_config_needs_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pahole", "lz4", "gcc", "setpriv"):
         (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
-    monkeypatch.setattr(command, "_find_path", lambda: str(tmp_path))
+    monkeypatch.setattr(command, "find_path", lambda: str(tmp_path))
     check_host_needs(["DEBUG_INFO_BTF", "KERNEL_LZ4", "SMP"], "x")
     (tmp_path / "pahole").unlink()
     (tmp_path / "lz4").unlink()

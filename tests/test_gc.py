@@ -64,6 +64,7 @@ def test_memory_of_guests_is_removed_and_their_results_are_kept(filled: Store) -
     place = filled.path("results", "f") / "boot-1"
     place.mkdir()
     (place / "console.log").touch()
+    (place.parent / "result.json").write_text('{"boot": "boot-1"}')
     core = place / "vmcore"
     core.write_bytes(os.urandom(MIB))
     os.utime(core, (90 * 60, 90 * 60))
@@ -83,6 +84,7 @@ def test_memory_of_guests_in_a_folder_of_results(filled: Store, tmp_path: Path) 
     other = Store(filled.root, tmp_path / "results")
     core = other.path("results", "f") / "boot-1/vmcore"
     core.parent.mkdir(parents=True)
+    (core.parent.parent / "result.json").write_text('{"boot": "boot-1"}')
     core.write_bytes(os.urandom(MIB))
     os.utime(core, (-1, -1))
     found = collect(other, measure(filled.root) + MIB // 2)

@@ -36,7 +36,7 @@ class Guests:
         self.ran.append([])
         console = folder / "console.log"
         console.write_text("")
-        yield SimpleNamespace(ready_at=0, trouble="", console=console)
+        yield SimpleNamespace(ready_at=0, trouble="", console=console, machine=machine)
 
     def run_test(self, guest: SimpleNamespace, program: Program, begin: int) -> tuple[TrialResult, int]:
         self.ran[-1].append(f"{program.test.id} {program.trial}")
@@ -48,10 +48,8 @@ class Guests:
 
     def run(self, *tests: GuestTest, trials: int = 1) -> list[TrialResult]:
         programs = [Program(test, "0" * 16, test.path) for test in tests]
-        source = SimpleNamespace(version="5.10")
-        machine = SimpleNamespace(
-            kernel=SimpleNamespace(request=SimpleNamespace(source=source)), accel="tcg", boot="qemu"
-        )
+        request = SimpleNamespace(source=SimpleNamespace(version="5.10"), has_debug_info=False)
+        machine = SimpleNamespace(kernel=SimpleNamespace(request=request), accel="tcg", boot="qemu")
 
         def is_wanted_again(result: TrialResult) -> bool:
             return result.trial < trials

@@ -97,7 +97,7 @@ def test_exit_status_for_git_bisect_run(
     """git takes 1 to 124, 126 and 127 for bad, 125 for a skip, and stops at 128 and above."""
 
     @contextmanager
-    def open_guest(*_: object) -> Iterator[SimpleNamespace]:
+    def open_guest(*_: object, **options: object) -> Iterator[SimpleNamespace]:
         if isinstance(outcome, Exception) and getattr(outcome, "stage", "") != "shell":
             raise outcome
         yield SimpleNamespace(console="console.log")

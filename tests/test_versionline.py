@@ -31,6 +31,7 @@ from orchestrator.source.fetch import fetch_tree, find_fetched, list_fetched_ver
 from orchestrator.source.series import Series
 from orchestrator.source.tree import DebianTree
 from orchestrator.source.versions import DebianVersion
+from orchestrator.store.name import make_name
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, TWO_SUITES, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
@@ -85,7 +86,7 @@ class Bench:
             self.ran.append(version)
             is_older = make_key(version) < make_key(self.first)
             known.append(replace(self.older if is_older else self.newer, trial=len(known) + 1))
-        run_id = f"demo-{version}-{len(known)}"
+        run_id = f"demo-{make_name(version)}-{len(known)}"
         store_trials(place.store, run_id, command, job, self.test, known)
         return run_id, True
 

@@ -106,7 +106,7 @@ class Prebuilt:
             files = (self.packed_rootfs, *self._list_archives())
             is_whole = is_image and digest == build["vmlinux_sha256"] and proof
             is_whole = is_whole and all(path.is_file() for path in files)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             is_whole = False
         if not is_whole:
             raise InfraError(f"the kernel of {self.name} is incomplete", where=str(folder))

@@ -26,8 +26,8 @@ _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 def _check_test(text: str) -> str:
-    # the kernel's selftests are below upstream/
-    for part in text.split("/", 1):
+    # the kernel's selftests are in folders
+    for part in text.split("/"):
         check_name(part)
     return text
 
