@@ -15,6 +15,8 @@ import pytest
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.guest import initrd
 from orchestrator.kernel import toolbox
+from orchestrator.plan.declarations import load_declarations
+from orchestrator.plan.plan import Request, make_plan
 from orchestrator.project.condition import Version
 from orchestrator.source.debianimage import read_image_offers
 from orchestrator.source.fetch import fetch_tree, find_fetched
@@ -24,7 +26,7 @@ from orchestrator.source.tree import DebianImageTree, ImageTree, find_tree
 from orchestrator.source.versions import complete_version, read_versions
 from orchestrator.store.store import Store
 from tests import images
-from tests.conftest import Mirror, QuietProgress, cowbell
+from tests.conftest import ROOT, Mirror, QuietProgress, cowbell
 from tests.images import BANNER, CONFIG, RELEASE
 
 ELF = images.make_kernel(config=CONFIG)
@@ -260,6 +262,15 @@ def test_an_image_of_another_architecture_names_the_variable(tmp_path: Path, sto
 def test_without_a_row_it_is_the_row_for_built_kernels(tmp_path: Path) -> None:
     done = cowbell("-n", "test", f"KERNEL={images.make_boot(tmp_path)}")
     assert (done.returncode, "released/plain" in done.stdout) == (0, True)
+
+
+def test_one_kernel_of_a_row_of_several_is_expected_what_the_row_expects() -> None:
+    declared = load_declarations(ROOT)
+    row = declared.rows["released"]
+    (job,) = make_plan(Request(rows=("released",), tree="debian-image-6.12"), declared)
+    assert (job.variant.name, job.row.tree) == ("plain", "debian-image-6.12")
+    own = set(row.variants[0].expect)
+    assert own and own <= set(job.variant.expect)
 
 
 def test_a_guest_that_the_image_cannot_be_is_left_out_with_the_reason(tmp_path: Path, store: Store) -> None:

@@ -192,8 +192,11 @@ def _is_of_images(row: Row, declared: Declarations) -> bool:
 
 def _take_tree(row: Row, tree: str) -> Row:
     """The row with another tree; of variants that have one of their own, one is left."""
-    variants = [variant for variant in row.variants if not variant.tree]
-    return replace(row, tree=tree, variants=tuple(variants) or (Variant("plain", "", ()),))
+    variants = tuple(variant for variant in row.variants if not variant.tree)
+    first, *others = row.variants
+    # what the row expects of each of them
+    expect = tuple(one for one in first.expect if all(one in other.expect for other in others))
+    return replace(row, tree=tree, variants=variants or (Variant("plain", "", expect),))
 
 
 def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
