@@ -293,6 +293,9 @@ def offered(mirror: Mirror, tmp_path: Path) -> Mirror:
                     "linux-image-6.12.118+deb13-rt-amd64_6.12.118-1", f"linux-headers-{RELEASE}_6.12.118-1")),
         ("bookworm", ("linux-image-6.12.117+deb12-cloud-amd64_6.12.117-1~bpo12+1",
                       "linux-image-6.12-cloud-amd64_6.12.117-1~bpo12+1",
+                      # of this one there are no modules any more
+                      "linux-image-6.12.116+deb12-cloud-amd64_6.12.116-1",
+                      "linux-binary-6.12.116+deb12-cloud-amd64_6.12.116-1",
                       "linux-image-6.1.0-57-cloud-amd64_6.1.192-3")),
     ):  # fmt: skip
         folder = mirror.folder.parent / suite

@@ -96,7 +96,7 @@ def find_image_offers(
 
 
 def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, ...]:
-    """The versions in the lists that were updated last, newest first; no network is used."""
+    """The versions that can be booted, newest first, from the lists of the last update; no network is used."""
     suites: dict[str, list[str]] = {}
     packages: dict[str, dict[str, list[str]]] = {}
     suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)
@@ -112,6 +112,10 @@ def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, 
         # the shorter ones are meta packages: 6.12 beside 6.12.118+deb13
         release = max(packages[version], key=len)
         names = sorted(set(packages[version][release]), key=lambda name: PARTS.index(name.split("-")[1]))
+        parts = {name.split("-")[1] for name in names}
+        # of superseded versions the mirror may keep the image alone, which cannot boot without its modules
+        if "binary" in parts and "modules" not in parts:
+            continue
         found.append(ImageOffer(version, tuple(dict.fromkeys(suites[version])), tuple(names)))
     return tuple(found)
 
