@@ -36,7 +36,7 @@ class Guests:
         self.ran.append([])
         console = folder / "console.log"
         console.write_text("")
-        yield SimpleNamespace(ready_at=0, trouble="", console=console)
+        yield SimpleNamespace(ready_at=0, trouble="", console=console, machine=machine)
 
     def run_test(self, guest: SimpleNamespace, program: Program, begin: int) -> tuple[TrialResult, int]:
         self.ran[-1].append(f"{program.test.id} {program.trial}")
@@ -70,6 +70,8 @@ def guests(tmp_path: Path, progress: QuietProgress, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runner, "save_snapshot", lambda *_: Snapshot(tmp_path, None, ""))  # type: ignore[arg-type]
     monkeypatch.setattr(runner, "run_test", guests.run_test)
     monkeypatch.setattr(runner, "end_guest", guests.end)
+    # pretended guests have no kernel with symbols
+    monkeypatch.setattr(runner, "find_source_lines", lambda *_: {})
     return guests
 
 
