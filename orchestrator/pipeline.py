@@ -21,7 +21,7 @@ from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.products import choose_machine, compile_tests, export_job
+from orchestrator.plan.products import check_programs, choose_machine, compile_tests, export_job
 from orchestrator.plan.steps import (
     BUILD,
     TEST,
@@ -95,6 +95,7 @@ def prepare_jobs(
     If some jobs fail, all their errors are raised at once and the others are not built. With ``-k``, or if
     all jobs fail, each failure is returned with its job, whose next step raises it.
     """
+    check_programs(jobs, place)
     same = find_same_steps(jobs)
 
     def prepare(job: Job, own: Workspace) -> Prepared:
@@ -259,6 +260,7 @@ def open_guest(
     With ``has_gdb``, gdb can attach to it at the socket ``Machine.gdb``, which only this user can open.
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
+    check_programs([job], place)
     kernel = build_job(job, declared, place)
     machine = choose_machine(job, kernel, place, accel)
     programs = compile_tests(job, kernel, place)

@@ -2,6 +2,7 @@
 """Evidence of failing trials: what is in it, always the same, and nothing that is missing stops it."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -18,8 +19,8 @@ from orchestrator.cli.call import Call
 from orchestrator.cli.commandline import read_command_line
 from orchestrator.cli.preferences import load_preferences
 from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle, write_files
-from orchestrator.report.replay import make_command
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, save_result
+from orchestrator.report.replay import make_command, make_repetition
+from orchestrator.result.record import JobRecord, LocalFile, RunRecord, TrialResult, save_result
 from orchestrator.store.store import Store
 from tests.records import JOB, make_run
 from tests.samples import FAILED, GOOD
@@ -86,6 +87,28 @@ def test_all_that_a_failure_rests_on(job: JobRecord, tmp_path: Path) -> None:
             "demo.plain.boot-1.txt": "variant2\n",
         }
         (kernel / "config").unlink(missing_ok=True)
+
+
+def test_a_program_of_the_command_line_is_in_it(job: JobRecord, tmp_path: Path) -> None:
+    """Its text is that of the run; a binary is there as long as it is the same."""
+    binary = tmp_path / "a b"
+    binary.write_bytes(b"\x7fELF")
+    digest = hashlib.sha256(b"\x7fELF").hexdigest()
+    files = {FAILED.test: LocalFile(str(binary), digest), "local.other": LocalFile("/x", digest, "int x;")}
+    store = Store(tmp_path / "store")
+    run = run_of(replace(job, files=files), FAILED)
+    (path,) = make_bundles(run, store, tmp_path / "evidence")
+    members = read_bundle(path)
+    assert members["program/a b"] == b"\x7fELF"
+    assert f"TESTS={binary}" in shlex.split(members["REPLAY"].decode().splitlines()[1])
+    words = make_repetition(run, ["demo"], [FAILED.test, "x.y"])
+    assert words[-1] == f"TESTS={binary},x.y"
+    binary.write_bytes(b"\x7fELF, but another")
+    (path,) = make_bundles(run, store, tmp_path / "later")
+    assert "program/a b" in read_bundle(path)["MISSING"].decode().splitlines()
+    text = LocalFile("/gone/a.c", digest, "int main;")
+    (path,) = make_bundles(run_of(replace(job, files={FAILED.test: text}), FAILED), store, tmp_path / "e")
+    assert read_bundle(path)["program/a.c"] == b"int main;"
 
 
 def test_the_same_bytes_each_time(job: JobRecord, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def guests(tmp_path: Path, progress: QuietProgress, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runner, "save_snapshot", lambda *_: Snapshot(tmp_path, None, ""))  # type: ignore[arg-type]
     monkeypatch.setattr(runner, "run_test", guests.run_test)
     monkeypatch.setattr(runner, "end_guest", guests.end)
+    # pretended guests have no kernel with symbols
+    monkeypatch.setattr(runner, "find_source_lines", lambda *_: {})
     return guests
 
 

@@ -21,9 +21,9 @@ from orchestrator.plan.declarations import load_declarations
 from tests.conftest import ROOT, cowbell
 
 EVERY = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-VALUES = {"FAILED": "1", "FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "DEBUG": "1",
-          "VMCORE": "1", "GDB": "1", "SAMPLE": "9", "SEED": "9", "REPEAT": "2", "CONFIDENCE": "0.9",
-          "SHARD": "5m", "SIZE": "1G"}  # fmt: skip
+VALUES = {"FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "DEBUG": "1", "VMCORE": "1",
+          "GDB": "1", "SAMPLE": "9", "SEED": "9", "REPEAT": "2", "CONFIDENCE": "0.9", "SHARD": "5m",
+          "SIZE": "1G", "FAILED": "1", "TIMEOUT": "9s", "FOREVER": "9s"}  # fmt: skip
 
 
 def read(line: str) -> CommandLine:

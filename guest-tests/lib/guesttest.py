@@ -166,7 +166,7 @@ class GuestTest:
         libc.prctl(PR_SET_NAME, self.id.encode())
         combinations = list(self._combinations())
         print(f"KTAP version 1\n1..{len(combinations)}", flush=True)
-        unmet = self._unmet()
+        unmet = self.find_unmet()
         if not self.params:
             os._exit(EXIT_STATUS[self._run_case(1, self.id, unmet)])
         worst = 0
@@ -184,7 +184,7 @@ class GuestTest:
         axes = [[(name.strip(), value) for value in text.split()] for name, _, text in groups]
         yield from map(dict, itertools.product(*axes))
 
-    def _unmet(self) -> "str | None":
+    def find_unmet(self) -> "str | None":
         """The unmet requirement of the test, if any."""
         release = os.uname().release
         if _version(release) < _version(self.min_kernel):

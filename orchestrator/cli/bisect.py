@@ -14,7 +14,7 @@ from orchestrator.errors import UsageError, raise_all
 from orchestrator.pipeline import run_jobs
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.plan.workspace import Workspace
-from orchestrator.project.guesttest import GuestTest, select_tests
+from orchestrator.project.guesttest import LOCAL, GuestTest, select_tests
 from orchestrator.project.matrix import Row
 from orchestrator.result.record import load_run
 from orchestrator.result.verdict import judge_job
@@ -69,7 +69,8 @@ def choose_job(name: str, request: Request, declared: Declarations) -> tuple[Gue
 
 
 def _list_rows(test: GuestTest, declared: Declarations) -> Iterator[str]:
-    for name in declared.usual_rows:
+    # a program of the command line is in no row, though "*" matches its id
+    for name in () if test.family == LOCAL else declared.usual_rows:
         row: Row = declared.rows[name]
         if test in select_tests(declared.tests, row.tests):
             yield name

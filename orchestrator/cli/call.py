@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.cli.variables import Setting, find_llvm, read_repeat
+from orchestrator.cli.variables import Setting, find_llvm, read_limit, read_repeat
 from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.parse.printk import make_printable
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from orchestrator.process.workers import Limits
 
 T = TypeVar("T")
+# the targets that take the path of a program in TESTS=
+_WITH_PROGRAMS = {"source", "config", "build", "test", "shell", "bisect", "bisect-step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Call:
     def known(self) -> "Declarations":
         """With the trees, series and prebuilt images of the command line."""
         from orchestrator.plan.inputs import add_inputs
+        from orchestrator.project.program import ProgramLimits
         from orchestrator.source.tree import expand
 
         return add_inputs(
@@ -123,6 +126,8 @@ class Call:
             modules=self.value("MODULES"),
             redo=self.redo and "source" in self.line.targets,
             built=[expand(word) for word in self.settings["BUILT"].paths],
+            programs=self.request.programs,
+            limits=ProgramLimits(*(read_limit(self.value(name)) for name in ("TIMEOUT", "FOREVER"))),
         )
 
     @cached_property
@@ -164,7 +169,8 @@ class Call:
     def request(self) -> "Request":
         from orchestrator.plan.plan import IMAGE_ROW, Request
         from orchestrator.project.arch import find_arch_name
-        from orchestrator.source.tree import names_image
+        from orchestrator.project.program import is_program_path, name_program
+        from orchestrator.source.tree import expand, names_image
 
         settings = self.settings
         # a shell boots by vng where it can
@@ -173,11 +179,18 @@ class Call:
         if self.line.is_first_row and not rows and not self.value("BUILT"):
             is_image = names_image(settings["KERNEL"].value, self.declared.trees)
             rows = (IMAGE_ROW,) if is_image else self.declared.usual_rows[:1]
+        tests = settings["TESTS"].paths
+        programs = tuple(filter(is_program_path, tests))
+        if programs and not set(self.line.targets) <= _WITH_PROGRAMS:
+            what = f"{', '.join(self.line.targets)} takes tests by name, not {', '.join(programs)}"
+            hint = f"programs can be given to {', '.join(sorted(_WITH_PROGRAMS))}"
+            raise UsageError(what, where="TESTS", hint=hint)
         return Request(
             rows=rows,
             tree=settings["KERNEL"].value,
             series=settings["SERIES"].paths,
-            tests=settings["TESTS"].words,
+            tests=tuple(name_program(expand(word)) if word in programs else word for word in tests),
+            programs=programs,
             arch=find_arch_name(settings["ARCH"].value),
             added=settings["CONFIG+"].words,
             config=settings["CONFIG"].words,

@@ -11,6 +11,8 @@ from orchestrator.cli.options import OPTIONS, Option
 JOBS = ("ROW", "KERNEL", "MODULES", "SERIES", "DIRTY")
 KERNELS = ("ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT", "DEBUG")
 TRIALS = ("TESTS", "ACCEL", "VMCORE")
+# the time limits of programs
+LIMITS = ("TIMEOUT", "FOREVER")
 FIRST_ROW = "the first row"
 PARALLEL = ("--jobs", "--load-average")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UsageError
-from orchestrator.project.yamlfile import count, size_mib, suggest, time_s
+from orchestrator.project.yamlfile import count, limit_s, size_mib, suggest, time_s
 
 _MOST_REPEATS = 10_000
 # words and separators of one path
@@ -21,6 +21,11 @@ def read_repeat(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= _MOST_REPEATS:
         raise ValueError(f"expected auto, or a number from 1 to {_MOST_REPEATS}, got {text}")
     return int(text)
+
+
+def read_limit(text: str) -> int:
+    """A time limit in native seconds: ``90``, ``90s``, ``2m``; 0 if it is empty. Raises ``ValueError``."""
+    return limit_s(text) if text else 0
 
 
 def read_confidence(text: str) -> float:
@@ -117,9 +122,23 @@ VARIABLES: Mapping[str, Variable] = {
         read=check_llvm,
     ),
     "TESTS": Variable(
-        "tests: names or globs, instead of the row's",
+        "tests: names, globs or programs, instead of the row's",
         kind="tests",
-        more="bisect and bisect-step take exactly one test or subtest.",
+        more="A program is named by its path: C with a main(), a script for sh or python3, or a static "
+        "binary. Exit status 0 is PASS, 4 or 77 SKIP, any other FAIL. bisect and bisect-step take exactly "
+        "one test or subtest.",
+    ),
+    "TIMEOUT": Variable(
+        "time limit of programs, such as 90s or 5m; default: 60s",
+        is_inherited=False,
+        more="It is five times as long under emulation. The test is TIMEOUT if the program still runs then.",
+        read=read_limit,
+    ),
+    "FOREVER": Variable(
+        "programs that still run after this time pass, such as 30s",
+        is_inherited=False,
+        more="For a program that loops until the kernel crashes. It is five times as long under emulation.",
+        read=read_limit,
     ),
     "REPEAT": Variable(
         "trials of each test: a number or auto",

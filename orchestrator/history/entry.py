@@ -161,8 +161,8 @@ def _take_common(job: JobRecord, verdict: Verdict) -> dict[str, Any]:
 
 
 def _find_subtests(result: TrialResult) -> tuple[str, ...]:
-    """The subtests of an unknown test, from its results; kernel selftests declare none."""
-    if "/" in result.test:
+    """The subtests of an unknown test, from its results; kernel selftests and programs declare none."""
+    if "/" in result.test or result.program_end:
         return ()
     return tuple(name for name, _ in parse_ktap(result.stdout).flatten()) or (result.test,)
 

@@ -36,6 +36,8 @@ _DIRECTIVE = re.compile(
 )
 _SUBTEST = re.compile(rf"Subtest:\s{{0,99}}({_REST})")
 _RATE = re.compile(r"rate: ([0-9]{1,18}) of ([0-9]{1,18}) tries")
+# the problem of TAP 12, which has no version line
+NO_VERSION = "no version line"
 _VERSIONS = ("KTAP version 1", "TAP version 13", "TAP version 14")
 
 
@@ -285,7 +287,7 @@ class KtapParser:
         if top.subtests:
             self._abandon_subtests(top)
         if top.version is None:
-            self._problems.insert(0, "no version line")
+            self._problems.insert(0, NO_VERSION)
         elif top.version not in _VERSIONS:
             self._problems.insert(0, f"unknown version: {top.version}")
         if top.plan is None:

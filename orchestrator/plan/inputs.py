@@ -11,6 +11,8 @@ from orchestrator.kernel.fragment import parse_symbol
 from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
+from orchestrator.project.program import NO_LIMITS, ProgramLimits, load_programs
+from orchestrator.project.root import LIB
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.local import check_local
 from orchestrator.source.remote import fetch_range
@@ -37,15 +39,25 @@ def add_inputs(
     modules: str = "",
     redo: bool = False,
     built: Sequence[Path] = (),
+    programs: Sequence[str] = (),
+    limits: ProgramLimits = NO_LIMITS,
 ) -> Declarations:
     """The declarations with what the command line brings along: trees and series that are not ours.
 
     Each is known by the word that names it, and so are symbols of ``added``; ``built`` are folders with
-    kernels that were built elsewhere.
+    kernels that were built elsewhere, ``programs`` paths of tests, with their time ``limits``.
     Raises ``UsageError`` for all that are wrong, at once.
     """
     declared = _add_symbols(declared, added)
+    errors: list[UsageError] = []
+    try:
+        known_ids = [test.id for test in declared.tests]
+        files = load_programs([expand(word) for word in programs], LIB, limits, known_ids)
+        declared = replace(declared, tests=(*declared.tests, *files))
+    except* UsageError as group:
+        errors += (error for error in group.exceptions if isinstance(error, UsageError))
     if built:
+        raise_all(errors)
         raise_all(
             [
                 UsageError("is of the build, and kernels of BUILT= are built", where=name)
@@ -58,7 +70,6 @@ def add_inputs(
             raise InfraError("there is no kernel", where=where, hint="cowbell build DIR= puts kernels there")
         return replace(declared, built=handovers)
     trees, known = dict(declared.trees), dict(declared.series)
-    errors: list[UsageError] = []
     try:
         # a plain name that is unknown is told with the other wrong words of the request
         if kernel in trees or ":" in kernel or is_path(kernel):

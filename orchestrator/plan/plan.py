@@ -39,13 +39,15 @@ class Request:
     """What was asked for, in the words of the command line; empty means the row's own.
 
     ``added`` are fragments and symbols for the config of every row. ``boot`` is ``qemu`` or ``vng``, or empty
-    for ``vng`` where the kernel is made for it. ``debug`` adds the fragment with debug info.
+    for ``vng`` where the kernel is made for it. ``programs`` are the paths of ``TESTS=``, of which ``tests``
+    has the ids. ``debug`` adds the fragment with debug info.
     """
 
     rows: tuple[str, ...] = ()
     tree: str = ""
     series: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     arch: str = ""
     config: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -142,6 +144,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
         errors += check_machine(row, declared, blamed)
         tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
+        errors += _find_foreign(tests, row)
         boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
         if declared.built:
             jobs += _list_built(row, tests, boot, declared.built, errors)
@@ -278,6 +281,14 @@ def check_machine(row: Row, declared: Declarations, blamed: str = "") -> Iterato
             )
     for key, what in find_misfits(row.guest, row.arch, symbols):
         yield UsageError(what, where=where(key))
+
+
+def _find_foreign(tests: Sequence[GuestTest], row: Row) -> Iterator[UsageError]:
+    """The binaries of another architecture than the row's."""
+    for test in tests:
+        if test.arch and test.arch != row.arch:
+            what = f"is a program for {test.arch}, and row {row.name} is for {row.arch}"
+            yield UsageError(what, where=str(test.path), hint="compile it for the row, or choose ARCH=")
 
 
 def _choose_tests(

@@ -2,10 +2,11 @@
 """Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import UsageError, raise_all
 from orchestrator.guest.accel import choose_accel
 from orchestrator.guest.initrd import make_modules
 from orchestrator.guest.qemu import Machine
@@ -25,15 +26,16 @@ from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_program
 from orchestrator.kernel.toolbox import make_toolbox
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
-from orchestrator.project.arch import ARCHES
+from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guest import list_needs
-from orchestrator.project.guesttest import SELFTEST, GuestTest
-from orchestrator.result.record import Expected, JobRecord, Known
+from orchestrator.project.guesttest import LOCAL, PROGRAM, SELFTEST, GuestTest
+from orchestrator.result.record import Expected, JobRecord, Known, LocalFile
 from orchestrator.run.runner import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests
 from orchestrator.source.apply import apply_series
 from orchestrator.source.image import KIND, read_facts, read_values
 from orchestrator.source.repository import Source
+from orchestrator.source.tree import IMAGES
 from orchestrator.store.pack import pack
 
 
@@ -95,9 +97,32 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
 def find_test_toolchain(job: Job, test: GuestTest, kernel: Kernel, place: Workspace) -> Toolchain:
     """The toolchain of a test: the kernel's, unless that was built elsewhere, without this test."""
     toolchain = kernel.request.toolchain
-    if not job.built or test.language == "python" or make_program_id(test, toolchain) in job.built.programs:
+    if not job.built or not test.is_compiled or make_program_id(test, toolchain) in job.built.programs:
         return toolchain
     return build.find_test_toolchain(kernel.request.arch, place.store)
+
+
+def check_programs(jobs: Sequence[Job], place: Workspace) -> None:
+    """Compile the programs of the command line, before anything else: raises all their errors at once."""
+    errors: list[UsageError] = []
+    for job in jobs:
+        arch = ARCHES[job.row.arch]
+        is_built_here = not job.built and not isinstance(job.tree, IMAGES)
+        for test in (test for test in job.tests if test.language == PROGRAM and test.is_compiled):
+            toolchain = (
+                place.find_toolchain(arch) if is_built_here else build.find_test_toolchain(arch, place.store)
+            )
+            try:
+                _compile_test(test, toolchain, arch, place)
+            except UsageError as error:
+                errors.append(error)
+    raise_all(list({str(error): error for error in errors}.values()))
+
+
+def _compile_test(test: GuestTest, toolchain: Toolchain, arch: Arch, place: Workspace) -> Program:
+    if toolchain.suite and test.is_compiled:
+        make_toolbox(toolchain.suite, arch, place.store, place.progress)
+    return compile_test(test, toolchain, place.lib_dir, place.store)
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
@@ -107,9 +132,7 @@ def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     programs = []
     for test in (test for test in job.tests if test.language != SELFTEST):
         toolchain = find_test_toolchain(job, test, kernel, place)
-        if toolchain.suite and test.language != "python":
-            make_toolbox(toolchain.suite, kernel.request.arch, place.store, place.progress)
-        programs.append(compile_test(test, toolchain, place.lib_dir, place.store))
+        programs.append(_compile_test(test, toolchain, kernel.request.arch, place))
     selftests = [test for test in job.tests if test.language == SELFTEST]
     return [*programs, *compile_selftests(selftests, kernel.request, place.store, place.progress)]
 
@@ -145,6 +168,11 @@ def make_record(job: Job) -> JobRecord:
         summaries={test.id: test.summary for test in job.tests},
         races=tuple(test.id for test in job.tests if test.kind == "race"),
         named=tuple(test.id for test in job.tests if test.id in job.row.tests),
+        files={
+            test.id: LocalFile(str(test.path), test.sha256, test.text)
+            for test in job.tests
+            if test.family == LOCAL and test.sha256
+        },
     )
 
 

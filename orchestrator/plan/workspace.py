@@ -13,7 +13,7 @@ from orchestrator.process.progress import Board
 from orchestrator.process.workers import Limits
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guesttest import GuestTest
-from orchestrator.project.root import IS_CHECKOUT, SHIPPED, list_layers
+from orchestrator.project.root import IS_CHECKOUT, LIB, SHIPPED, list_layers
 from orchestrator.result.repeat import Repeat
 from orchestrator.run.runner import make_program_id
 from orchestrator.store.store import Store
@@ -71,4 +71,4 @@ class Workspace:
     @property
     def lib_dir(self) -> Path:
         """The library that is shipped; a test knows of one beside it."""
-        return SHIPPED / "guest-tests" / "lib"
+        return LIB

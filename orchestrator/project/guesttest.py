@@ -25,6 +25,10 @@ KINDS = ("deterministic", "race")
 LANGUAGES: Mapping[str, str] = {".c": "c", ".py": "python"}
 # the language of kernel selftests, whose subtests are not declared
 SELFTEST = "selftest"
+# the language of programs that do not use our library; the exit status is their result
+PROGRAM = "program"
+# the family of files that the command line names by their path
+LOCAL = "local"
 # the limits of guesttest.h and guesttest.py
 MAX_PARAMS, MAX_VALUES = 4, 12
 
@@ -49,6 +53,10 @@ class GuestTest:
 
     ``libs`` are its include folders: the library of a user overlay before the built-in one. A test that is
     not ``is_built_in`` is not trusted to leave the guest as it was.
+
+    The last fields are those of a file of the command line: its text (empty for a binary) and SHA-256. Of a
+    program: the architecture of a binary, the interpreter of a script, the user that it runs as, and the
+    native seconds after which it passes if it still runs, 0 if it has to end.
     """
 
     id: str
@@ -73,6 +81,17 @@ class GuestTest:
     memory_mib: int = 0
     libs: tuple[Path, ...] = ()
     is_built_in: bool = False
+    text: str = ""
+    sha256: str = ""
+    arch: str = ""
+    interpreter: str = ""
+    user: str = "root"
+    forever_s: int = 0
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the host compiles it, so that the program depends on the compiler."""
+        return self.path.suffix == ".c" if self.language == PROGRAM else self.language != "python"
 
     @property
     def own_lib(self) -> Path | None:
@@ -90,7 +109,7 @@ class GuestTest:
     @property
     def subtests(self) -> tuple[str, ...]:
         """The names on the result lines, in the order of the plan; none if they are not declared."""
-        if self.language == SELFTEST:
+        if self.language in (SELFTEST, PROGRAM):
             return ()
         groups = parse_params(self.params)
         if not groups:
@@ -104,7 +123,10 @@ class GuestTest:
 
 
 # the fields that no test declares
-NOT_DECLARED = ("id", "path", "language", "content_id", "libs", "is_built_in")
+NOT_DECLARED = (
+    "id", "path", "language", "content_id", "libs", "is_built_in", "text", "sha256", "arch", "interpreter",
+    "user", "forever_s",
+)  # fmt: skip
 _DECLARED = tuple(field for field in fields(GuestTest) if field.name not in NOT_DECLARED)
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
 _REQUIRED = tuple(field.name for field in _DECLARED if field.default is MISSING)
@@ -164,6 +186,14 @@ def parse_params(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(groups)
 
 
+def parse_symbols(text: str) -> str:
+    """The same symbols, ``KSM=y SWAP=y``; raises ``ValueError`` for anything else."""
+    wrong = [need for need in text.split() if not _SYMBOL.fullmatch(need)]
+    if wrong:
+        raise ValueError(f"expected SYMBOL=y without CONFIG_, got {' '.join(wrong)}")
+    return " ".join(text.split())
+
+
 def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, ...]:
     """The tests below ``root``, sorted by id. Raises the errors of all files at once as ``UsageError``.
 
@@ -189,7 +219,7 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
             )
         elif test_id in tests:
             errors.append(UsageError(f"{test_id} is also {tests[test_id].path.name}", where=str(path)))
-        elif test := _load_test(path, test_id, libs, errors):
+        elif test := load_test(path, test_id, libs, errors):
             tests[test_id] = test
     raise_all(errors)
     is_built_in = shipped_lib == own_lib
@@ -232,14 +262,18 @@ def _make_pattern(glob: str) -> re.Pattern[str]:
 
 
 def find_imports(test: GuestTest) -> set[str]:
-    """The modules that a Python test imports; none for other languages."""
+    """The modules that a Python test, or the supervisor of a program, imports; none for other languages."""
+    if test.language == PROGRAM:
+        return {"program"}
     if test.language != "python":
         return set()
     return set(_INCLUDES[".py"].findall(test.path.read_text(encoding="utf-8")))
 
 
 def compile_command(test: GuestTest, cc: str, lib_dir: Path, out: Path) -> list[str]:
-    """The compiler command for a C test, which is linked statically."""
+    """The compiler command for a C test, which is linked statically; warnings of programs are not ours."""
+    if test.language == PROGRAM:
+        return [cc, "-O2", "-g", "-pthread", "-static", "-o", str(out), str(test.path)]
     return [
         cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
         f'-DGT_ID="{test.id}"', *([f"-I{test.own_lib}"] if test.own_lib else []), f"-I{lib_dir}",
@@ -247,9 +281,8 @@ def compile_command(test: GuestTest, cc: str, lib_dir: Path, out: Path) -> list[
     ]  # fmt: skip
 
 
-def _load_test(
-    path: Path, test_id: str, libs: tuple[Path, ...], errors: list[UsageError]
-) -> GuestTest | None:
+def load_test(path: Path, test_id: str, libs: tuple[Path, ...], errors: list[UsageError]) -> GuestTest | None:
+    """The test that a file declares; None if there are errors, which are added to ``errors``."""
     found: list[tuple[int, str]] = []
     declaration = None
     try:
@@ -265,7 +298,7 @@ def _load_test(
     if found or not declaration:
         return None
     values = {name: value for name, (value, _) in declaration.values.items()}
-    return _make_test(test_id, path, _content_id(path, test_id, libs), libs, values)
+    return _make_test(test_id, path, make_content_id(path, test_id, libs), libs, values)
 
 
 def _make_test(
@@ -292,7 +325,9 @@ def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
     waiting = [path]
     while waiting:
         includer = waiting.pop()
-        for name in _INCLUDES[path.suffix].findall(includer.read_text(encoding="utf-8")):
+        pattern = _INCLUDES.get(path.suffix)
+        text = includer.read_text(encoding="utf-8", errors="replace") if pattern else ""
+        for name in pattern.findall(text) if pattern else ():
             file = _find_include(name, includer, libs)
             if file and (name, file) not in files:
                 files.add((name, file))
@@ -300,7 +335,7 @@ def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
     return sorted(files)
 
 
-def _content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
+def make_content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
     """The hash of all source files by name and content, without their paths."""
     digest = hashlib.sha256()
     parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
@@ -346,17 +381,27 @@ def _check_value(name: str, value: Literal) -> str:
             case "min_kernel" if value and not re.fullmatch(r"\d+\.\d+(\.\d+)?", value):
                 return f"expected a version like 5.10, got {value!r}"
             case "needs_kconfig":
-                wrong = [need for need in value.split() if not _SYMBOL.fullmatch(need)]
-                return f"expected SYMBOL=y without CONFIG_, got {' '.join(wrong)}" if wrong else ""
+                return _find_error(parse_symbols, value)
             case "params":
-                try:
-                    parse_params(value)
-                except ValueError as error:
-                    return str(error)
+                return _find_error(parse_params, value)
     elif name in ("timeout_s", "cpus") and value < 1:
         return f"expected at least 1, got {value}"
     elif value < 0:
         return f"expected at least 0, got {value}"
+    return ""
+
+
+def is_declared(text: str, suffix: str) -> bool:
+    """Whether a source declares a test of ours, however wrong."""
+    start = _C_START if suffix == ".c" else re.compile(r"^TEST\s*=\s*GuestTest\(", re.MULTILINE)
+    return start.search(text) is not None
+
+
+def _find_error(parse: Callable[[str], object], value: str) -> str:
+    try:
+        parse(value)
+    except ValueError as error:
+        return str(error)
     return ""
 
 

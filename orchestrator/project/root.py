@@ -10,6 +10,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = not (_PACKAGE / "data").is_dir()
 SHIPPED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "data"
 
+# the library of the tests
+LIB = SHIPPED / "guest-tests" / "lib"
+
 # a folder with one of these is a user overlay
 _MARKS = (
     "ci/expectations.yaml",

@@ -19,6 +19,8 @@ SELFTESTS: Mapping[str, str] = {
     "split_huge_page_test": "huge pages split by debugfs keep their bytes",
 }
 
+# the family of their ids, as in upstream/cow
+FAMILY = "upstream"
 # selftests/vm until 6.2
 FOLDERS = ("tools/testing/selftests/mm", "tools/testing/selftests/vm")
 # as in their Makefile, but static
@@ -36,7 +38,7 @@ _FORMAT = 2
 
 def _make_test(name: str) -> GuestTest:
     return GuestTest(
-        id=f"upstream/{name}",
+        id=f"{FAMILY}/{name}",
         path=Path(FOLDERS[0], f"{name}.c"),
         language=SELFTEST,
         # the source is identified by the kernel that was built from it

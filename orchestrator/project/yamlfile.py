@@ -133,6 +133,11 @@ def time_s(value: str) -> int:
     return _limit(match[1], _MOST_S // _TIMES_S[match[2]]) * _TIMES_S[match[2]]
 
 
+def limit_s(value: str) -> int:
+    """A time limit whose unit may be left out: seconds."""
+    return time_s(f"{value}s" if value.isdecimal() else value)
+
+
 def day(value: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(value)

@@ -6,6 +6,7 @@ archives.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import tarfile
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.kernel.prebuilt import PATCHES
 from orchestrator.report.replay import make_command
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_result
+from orchestrator.result.record import JobRecord, LocalFile, RunRecord, TrialResult, load_result
 from orchestrator.result.verdict import Verdict, judge_trial
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
@@ -105,6 +106,8 @@ def _list_result_members(
     yield "said.log", _encode(result.said)
     yield "stdout", _encode(result.stdout)
     yield "stderr", _encode(result.stderr)
+    if file := job.files.get(result.test):
+        yield f"program/{Path(file.path).name}", _encode(file.text) if file.text else _read_same(file)
     boot = _find_boot(result, store)
     for name in ("qemu.json", "qemu.log", "console.log"):
         yield f"boot/{name}", _read(boot / name) if boot else None
@@ -141,6 +144,12 @@ def _read(path: Path) -> bytes | None:
             return head + left_out + file.read(MEMBER_LIMIT // 2)
     except OSError:
         return None
+
+
+def _read_same(file: LocalFile) -> bytes | None:
+    """A binary, if it is still the one that was run."""
+    content = _read(Path(file.path))
+    return content if content and hashlib.sha256(content).hexdigest() == file.sha256 else None
 
 
 def _encode(text: str) -> bytes:

@@ -25,10 +25,15 @@ def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
         f"ROW={job.row}",
         f"KERNEL={given.get('KERNEL') or _find_tree(job)}",
         f"SERIES={_find_series(job.series, given.get('SERIES', ''))}",
-        f"TESTS={test}",
+        f"TESTS={_find_word(job, test)}",
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
     return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
+
+
+def _find_word(job: JobRecord, test: str) -> str:
+    """The word of TESTS= for a test: the path of its file if it was named by that."""
+    return job.files[test].path if test in job.files else test
 
 
 def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -> list[str]:
@@ -36,12 +41,13 @@ def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -
     # the command of a merged run is those of its parts
     words = shlex.split(run.command.split("; ")[0])
     kept = [word for word in words if word.partition("=")[0].isupper() and word.partition("=")[0] not in _OWN]
+    paths = {test: file.path for job in run.jobs for test, file in job.files.items()}
     return [
         *_find_folder(words),
         "-B",
         *kept,
         f"ROW={','.join(dict.fromkeys(rows))}",
-        f"TESTS={','.join(dict.fromkeys(tests))}",
+        f"TESTS={','.join(dict.fromkeys(paths.get(test, test) for test in tests))}",
     ]
 
 

@@ -4,6 +4,7 @@
 A test passes only on positive evidence: a complete KTAP stream whose plan is met, exit status 0, a guest that
 still answers, a kernel log without a splat, and no new taint. Missing or contradicting evidence is BROKEN; a
 splat is a CRASH. The results of kernel selftests are not declared, so the plan of their stream must be met.
+The evidence of a program that does not use our library is how it ended.
 """
 
 import fnmatch
@@ -15,10 +16,11 @@ from dataclasses import dataclass, replace
 from orchestrator.guest.connection import CUT
 from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import ConsoleLog, parse_console
-from orchestrator.parse.ktap import Ktap, KtapResult, Rate, parse_ktap
+from orchestrator.parse.ktap import NO_VERSION, Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
 from orchestrator.parse.splat import Splat, SplatKind
-from orchestrator.result.record import Ended, Known, TrialResult
+from orchestrator.project.guesttest import LOCAL, find_family
+from orchestrator.result.record import Ended, Known, ProgramEnd, TrialResult
 from orchestrator.status import Status
 
 # taint bits that a healthy kernel never sets: bad page, oops, WARN, soft lockup, machine check
@@ -29,6 +31,8 @@ _TAINT_OF = {
 }  # fmt: skip
 # exit codes and output of kernel selftests (tools/testing/selftests/kselftest.h)
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
+# the skip of automake and of many shell scripts, and what a shell says of a command that it cannot start
+_SKIPS, _NOT_STARTED = (_KSFT_SKIP, 77), {126: "cannot be executed", 127: "is not there"}
 _MAX_NAMED = 10
 _ANNOUNCED = "[RUN] "
 # the guest's clock goes on while it has no CPU: of this share of its time, a time limit in it says nothing
@@ -57,7 +61,9 @@ def judge_result(
     result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
     """A finding for each declared subtest, or for each result of a test that declares none."""
-    found = _judge_declared(result, subtests, known) if subtests else _judge_selftest(result, known)
+    is_program = find_family(result.test) == LOCAL
+    judge_undeclared = _judge_program if is_program else _judge_selftest
+    found = _judge_declared(result, subtests, known) if subtests else judge_undeclared(result, known)
     for finding in found:
         if result.unusable and finding.status is Status.PASS:
             reason = f"its guest could not be used afterwards: {result.unusable}"
@@ -95,9 +101,9 @@ def _judge_declared(
             if leaf.status is Status.TIMEOUT:
                 reason = reason or f"its time limit ended it after {result.duration_s:.0f} s"
             status = leaf.status
-            if status is Status.TIMEOUT and result.waited_s > _BUSY * result.duration_s:
+            if status is Status.TIMEOUT and (text := _find_wait(result)):
                 status = Status.BROKEN
-                reason += f", for {result.waited_s:.0f} s of which the host gave the guest no CPU"
+                reason += text
             yield Finding(name, status, reason, "\n".join(leaf.diagnostics), leaf.rate)
 
 
@@ -127,6 +133,71 @@ def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[F
         for name, leaf in named:
             reason = "; ".join(text for text in (leaf.name.lstrip(": "), leaf.reason) if text not in name)
             yield Finding(name, leaf.status, reason, "\n".join(leaf.diagnostics))
+
+
+def _judge_program(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
+    """A finding for each result of a complete stream that fits the exit status, else a single one."""
+    stream = parse_ktap(result.stdout, is_foreign=True)
+    named = _name_leaves(result.test, stream)
+    all_ok = all(leaf.ok for _, leaf in named)
+    told = stream.list_foreign_problems(may_skip_rest=stream.has_skipped_rest)
+    problems = [text for text in told if text != NO_VERSION]
+    status, reason = _judge_program_end(result)
+    exit_status = result.program_end.status if result.program_end else None
+    if override := _find_override(result, known):
+        yield replace(override, name=result.test)
+        return
+    evidence = (result.stdout + result.stderr)[-2000:]
+    is_whole = exit_status is not None and stream.plan is not None and not problems
+    if is_whole and named and status is not Status.BROKEN and (exit_status in (0, *_SKIPS) or not all_ok):
+        for name, leaf in named:
+            yield Finding(name, leaf.status, leaf.reason, "\n".join(leaf.diagnostics), leaf.rate)
+        return
+    if is_whole and not named and status is Status.PASS:
+        status, reason = Status.SKIP, stream.skip or ""
+    elif is_whole and named and all_ok and status is Status.FAIL:
+        status, reason = Status.BROKEN, f"reports ok, but exits with {exit_status}"
+    elif status is Status.PASS and (stream.version or not all_ok) and not is_whole:
+        # the output contradicts the exit status
+        status = Status.BROKEN
+        reason = f"{_find_cause(result)}{'; '.join(told)}{_name_failed(named)}"
+    yield Finding(result.test, status, reason, evidence)
+
+
+def _judge_program_end(result: TrialResult) -> tuple[Status, str]:
+    """The outcome of a program by how it ended, and the reason."""
+    match end := result.program_end:
+        case None:
+            return Status.BROKEN, f"{_find_oom(result)}how the program ended was not recorded"
+        case ProgramEnd(problem=text) if text:
+            return Status.BROKEN, text
+        case ProgramEnd(lacks=text) if text:
+            return Status.SKIP, text
+        case ProgramEnd(running_s=running_s) if running_s:
+            text = f"still running after {running_s:.0f} s"
+            if wait := _find_wait(result):
+                return Status.BROKEN, text + wait
+            return Status.PASS if end.is_forever else Status.TIMEOUT, text
+        case ProgramEnd(signal=name) if name:
+            oom = _find_oom(result) if name == "SIGKILL" else ""
+            return Status.BROKEN if oom else Status.FAIL, f"{oom}killed by {name}"
+        case ProgramEnd(status=0):
+            return Status.PASS, ""
+        case ProgramEnd(status=None):
+            return Status.BROKEN, "how the program ended was not recorded"
+    text = f"exit status {end.status}"
+    if why := _NOT_STARTED.get(end.status or 0):
+        return Status.BROKEN, f"{text}: a command that it uses {why} in the guest"
+    lines = (result.stderr.strip() or result.stdout).split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return Status.SKIP if end.status in _SKIPS else Status.FAIL, f"{text}: {last[:200]}" if last else text
+
+
+def _find_wait(result: TrialResult) -> str:
+    """That the host gave the guest too little CPU for a time limit, as the end of a reason, else empty."""
+    if result.waited_s <= _BUSY * result.duration_s:
+        return ""
+    return f", for {result.waited_s:.0f} s of which the host gave the guest no CPU"
 
 
 def _name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:

@@ -67,6 +67,23 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramEnd:
+    """How a program ended that does not use our library.
+
+    ``status`` is its exit status, ``signal`` the signal that killed it, ``running_s`` the seconds after which
+    it was killed because it still ran, which ``is_forever`` expects. ``lacks`` is the requirement because of
+    which it was not started, ``problem`` why it could not be. All others are None, empty or 0.
+    """
+
+    status: Annotated[int, Field(ge=0, le=255)] | None = None
+    signal: _Line = ""
+    running_s: FiniteFloat = 0.0
+    is_forever: bool = False
+    lacks: _Line = ""
+    problem: _Line = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TrialResult:
     """One trial of a test. ``console`` is the kernel log from the end of the previous test to its own end.
 
@@ -77,7 +94,8 @@ class TrialResult:
     memory. ``boot_trouble`` is why the guest had to be booted twice. ``trial`` counts from 1. ``started`` is
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
     name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU, ``unusable`` why no
-    other test could run in the guest afterwards; older records lack these. ``source_lines`` has
+    other test could run in the guest afterwards, ``program_end`` how a program ended that does not use our
+    library; older records lack these. ``source_lines`` has
     the FILE:LINE of places in ``console`` and ``said``, with ``DEBUG=1``.
     """
 
@@ -105,6 +123,7 @@ class TrialResult:
     waited_s: FiniteFloat = 0.0
     unusable: _Text = ""
     source_lines: Mapping[_Text, _Text] = field(default_factory=dict)
+    program_end: ProgramEnd | None = None
 
     @property
     def is_guest_usable(self) -> bool:
@@ -164,13 +183,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalFile:
+    """The file of a test that the command line named by its path: its text, empty for a binary."""
+
+    path: _Text
+    sha256: _Id
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """One variant of a row. Fields are filled as stages end; ``left_out`` says why nothing ran.
 
     ``base`` is the commit of the tree and ``origin`` where it came from; ``commit`` and ``tree_id`` are those
     of the built source, with ``fixups`` and series. ``boot`` is ``qemu`` or ``vng``.
     ``tests`` are the planned tests with the names of their subtests, ``summaries`` what each of them checks,
-    ``named`` those that the row lists by name and not by a pattern, ``races`` the races among them,
+    ``named`` those that the row lists by name and not by a pattern, ``races`` the races among them, ``files``
+    the files of those that the command line named by their path,
     ``target_rates`` the rates for which they were repeated, by subtest. ``known`` are the known issues.
     ``results`` has the trials of a test in order. ``guest_setup`` is the verified state of the guest, if its
     row requests more than CPUs and memory.
@@ -187,6 +216,7 @@ class JobRecord:
     known: tuple[Known, ...] = ()
     races: tuple[_Text, ...] = ()
     named: tuple[_Text, ...] = ()
+    files: Mapping[_TestId, LocalFile] = field(default_factory=dict)
     target_rates: Mapping[_Text, TargetRate] = field(default_factory=dict)
     version: _Text = ""
     origin: _Text = ""
@@ -226,6 +256,7 @@ def make_run_id(jobs: Sequence[JobRecord]) -> str:
 _RUN = TypeAdapter(RunRecord)
 _JOB = TypeAdapter(JobRecord)
 _RESULT = TypeAdapter(TrialResult)
+_PROGRAM_END = TypeAdapter(ProgramEnd)
 
 
 def save_run(run: RunRecord, folder: Path) -> Path:
@@ -259,6 +290,14 @@ def load_result(path: Path) -> TrialResult | None:
     try:
         return _RESULT.validate_python(from_json(path.read_bytes()), extra="forbid")
     except (OSError, ValueError, RecursionError):
+        return None
+
+
+def parse_program_end(text: str) -> ProgramEnd | None:
+    """What the supervisor in the guest has written; None if it is incomplete."""
+    try:
+        return _PROGRAM_END.validate_python(from_json(text), extra="forbid")
+    except (ValueError, RecursionError):
         return None
 
 

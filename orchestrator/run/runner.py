@@ -10,8 +10,10 @@ down are attributed to the last test.
 import contextlib
 import datetime
 import io
+import json
 import platform
 import re
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -29,15 +31,21 @@ from orchestrator.kernel.build import Toolchain
 from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.project.guesttest import SELFTEST, GuestTest, compile_command, find_imports
-from orchestrator.result.record import Ended, TrialResult
+from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, compile_command, find_imports
+from orchestrator.result.record import Ended, ProgramEnd, TrialResult, parse_program_end
 from orchestrator.result.stored import keep_result
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
 from orchestrator.store.store import Store, make_id, own_folder, try_unowned
 
 # extra time for a test to end by itself after its limit, native seconds
 _GRACE_S = 2.0
+# the same for a program: all that it has started has to be killed
+_PROGRAM_GRACE_S = 10.0
 _CONSOLE_LIMIT = 1 << 18
+_COMPILE_ERROR = re.compile(r"(.{1,999}?:\d+):\d+: (?:fatal )?error: (.*)")
+_LINK_ERROR = re.compile(r"undefined reference to [`'](\w+)'")
+# where the supervisor says how the program ended
+_PROGRAM_END = "/work/program-end"
 # what every test needs of its guest, as far as it is quick to find out
 _IS_USABLE = "python3 -V > /dev/null && ls /work/tests > /dev/null && : > /work/usable"
 
@@ -57,16 +65,16 @@ class Program:
 
 def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
     """The id of the program that is copied to the guest for a test."""
-    return make_id(test.content_id, "" if test.language == "python" else toolchain.identity)
+    return make_id(test.content_id, toolchain.identity if test.is_compiled else "")
 
 
 def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
-    """Compile a C test statically, once; a Python test is used unchanged.
+    """Compile a C test statically, once; scripts and binaries are used unchanged.
 
     Raises ``UsageError`` with the output of the compiler for errors of the test, ``InfraError`` for others.
     """
     program_id = make_program_id(test, toolchain)
-    if test.language == "python":
+    if not test.is_compiled:
         return Program(test, program_id, test.path)
 
     def fill(draft: Path) -> None:
@@ -79,9 +87,13 @@ def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: St
 
 def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     for line in done.output.splitlines():
-        if match := re.match(r"(\S+:\d+):\d+: (?:fatal )?error: (.*)", line):
+        if match := _COMPILE_ERROR.match(line):
             output = "\n  ".join(done.output.splitlines()[:12])
             return UsageError(f"{test.id} does not compile: {match[2]}", where=match[1], hint=output)
+        if match := _LINK_ERROR.search(line):
+            what = "has no main()" if match[1] == "main" else f"needs a library for {match[1]}()"
+            hint = "it is linked with -static -pthread only"
+            return UsageError(f"{test.id} {what}", where=str(test.path), hint=hint)
     return command.make_failure(done)
 
 
@@ -212,10 +224,35 @@ def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = s
         # some execute themselves by name, and need a file system with fallocate
         prepare = f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} ."
         return f"{prepare} && {wrap(f'exec ./{test.path.stem}')}"
+    if test.language == PROGRAM:
+        start = _make_program_line(test, scale)
+        return f"rm -rf /work/tmp {_PROGRAM_END}; mkdir -p /work/tmp && cd /work/tmp && {wrap(start)}"
     how = f"python3 -B ../tests/{test.id}" if test.language == "python" else f"../tests/{test.id}"
     libs = "/work/own-lib:/work/lib" if test.own_lib else "/work/lib"
     start = f"PYTHONPATH={libs} GT_ID={test.id} GT_TIMEOUT_MUL={scale:.0f} exec {how}"
     return f"rm -rf /work/tmp; mkdir -p /work/tmp && cd /work/tmp && {wrap(start)}"
+
+
+def _make_program_line(test: GuestTest, scale: float) -> str:
+    """The command of the supervisor, the module ``guest-tests/lib/program.py``."""
+    interpreters = {"": [], "sh": ["sh"], "python3": ["python3", "-B"]}
+    asked = {
+        "argv": [*interpreters[test.interpreter], f"/work/tests/{test.id}"],
+        "limit_s": (test.forever_s or test.timeout_s) * scale,
+        "user": test.user,
+        "needs_kconfig": test.needs_kconfig,
+        "cpus": test.cpus,
+        "memory_mib": test.memory_mib,
+    }
+    return f"PYTHONPATH=/work/lib exec python3 -B -m program {shlex.quote(json.dumps(asked))}"
+
+
+def _read_program_end(guest: Guest, test: GuestTest) -> ProgramEnd | None:
+    """How a program ended; None if its supervisor was lost, or for other tests. Raises ``GuestGone``."""
+    if test.language != PROGRAM:
+        return None
+    end = parse_program_end(guest.run(f"cat {_PROGRAM_END}", guest.deadline(5)).stdout)
+    return replace(end, is_forever=bool(test.forever_s)) if end else None
 
 
 @contextlib.contextmanager
@@ -276,8 +313,11 @@ def run_test(
     test, scale = program.test, guest.machine.time_scale
     guest.channels.serial.allow()
     line = make_test_line(test, scale, wrap)
+    if test.language == PROGRAM:
+        limit_s = (test.forever_s or test.timeout_s) + _PROGRAM_GRACE_S
     limit_s = limit_s or test.timeout_s + _GRACE_S
     answer, before, after, unusable = CommandResult(-1, "", ""), None, None, ""
+    program_end = None
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     began, waited_s = time.monotonic(), guest.read_wait_s()
@@ -286,6 +326,7 @@ def run_test(
         began = time.monotonic()
         answer = guest.run(line, guest.deadline(limit_s))
         duration_s = time.monotonic() - began
+        program_end = _read_program_end(guest, test)
         after, unusable = _mark(guest, f"end {test.id}", _IS_USABLE)
         if guest.has_panicked():
             raise GuestGone(GoneReason.PANIC, GoneReason.PANIC)
@@ -321,6 +362,7 @@ def run_test(
         host=platform.node(),
         waited_s=round(max(0.0, guest.read_wait_s() - waited_s), 3),
         unusable=unusable,
+        program_end=program_end,
     )
     return result, end
 

@@ -96,7 +96,7 @@ def find_image_offers(
 
 
 def read_image_offers(tree: DebianImageTree, store: Store) -> tuple[ImageOffer, ...]:
-    """The versions that can be booted, newest first, from the lists of the last update; no network is used."""
+    """The versions that can be booted, newest first, from the lists that were updated last."""
     suites: dict[str, list[str]] = {}
     packages: dict[str, dict[str, list[str]]] = {}
     suffix = _SUFFIXES[tree.flavour].format(arch=ARCHES[tree.arch].debian_arch)

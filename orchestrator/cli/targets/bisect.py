@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.storedresults import know_rates
-from orchestrator.cli.target import JOBS, KERNELS, PARALLEL, TRIALS, Target
+from orchestrator.cli.target import JOBS, KERNELS, LIMITS, PARALLEL, TRIALS, Target
 from orchestrator.cli.variables import read_confidence
 from orchestrator.errors import UsageError, raise_all
 
@@ -18,7 +18,7 @@ def run_bisect(call: Call) -> int:
 
     if call.value("RESUME") == "1":
         return _resume(call)
-    name = call.value("TESTS").strip()
+    name = _read_name(call)
     test, job = bisect.choose_job(name, call.request, call.known)
     asked = bisect.Asked(
         name,
@@ -50,6 +50,12 @@ def run_bisect(call: Call) -> int:
     return int(not found.is_found)
 
 
+def _read_name(call: Call) -> str:
+    """The id of the test, or of a subtest, whose parameters may have commas."""
+    request = call.request
+    return ",".join(request.tests) if request.programs else call.value("TESTS").strip()
+
+
 def _resume(call: Call) -> int:
     from orchestrator.bisect.outcome import find_interrupted
 
@@ -69,7 +75,7 @@ def run_step(call: Call) -> int:
     from orchestrator import pipeline
     from orchestrator.cli import bisect, listing
 
-    name, fingerprint = call.value("TESTS").strip(), call.value("FINGERPRINT")
+    name, fingerprint = _read_name(call), call.value("FINGERPRINT")
     if not call.request.tree:
         raise UsageError("is required", where="KERNEL", hint="KERNEL=. is the checkout of git bisect")
     _, job = bisect.choose_job(name, call.request, call.known)
@@ -87,7 +93,7 @@ def run_step(call: Call) -> int:
     return answer.exit_status
 
 
-_STEP = (*JOBS, *KERNELS, *TRIALS)
+_STEP = (*JOBS, *KERNELS, *TRIALS, *LIMITS)
 TARGETS = (
     Target(
         "bisect",
