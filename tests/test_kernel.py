@@ -152,7 +152,7 @@ def test_trials_are_kept_and_added_to(demo: tuple[Path, subprocess.CompletedProc
         assert done.returncode == 0, done.stderr
         verdicts = [verdict for job in json.loads(done.stdout)["jobs"] for verdict in job["verdicts"]]
         assert [verdict["trials"] for verdict in verdicts] == [count, count]
-        assert done.stderr.count("odirect.rd-control: exit after") == ran
+        assert done.stderr.count("PASS odirect.rd-control ") == ran
     assert "run odirect.rd-control" not in cowbell_with_store(store, "-n", *words, "REPEAT=5").stdout
     assert "run odirect.rd-control" in cowbell_with_store(store, "-n", *words, "REPEAT=6").stdout
 
