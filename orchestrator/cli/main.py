@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run, and exit with the documented status."""
     _open_closed()
     words = list(sys.argv[1:] if argv is None else argv)
-    is_for_git = not _FOR_GIT.isdisjoint(words)
+    # the target is the first one that is named: others may be words to explain
+    is_for_git = next((word for word in words if word in TARGETS), "") in _FOR_GIT
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:

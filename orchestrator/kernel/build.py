@@ -112,7 +112,7 @@ def find_toolchain(arch: Arch, cc: str = "", llvm: str = "") -> Toolchain:
     return Toolchain(compiler, tuple(words), identity)
 
 
-def find_test_toolchain(arch: Arch, store: Store) -> Toolchain:
+def find_gcc(arch: Arch, store: Store) -> Toolchain:
     """The compiler of the guest tests for kernels that are not built here: the host's, or else Debian's."""
     try:
         return find_toolchain(arch)

@@ -180,12 +180,16 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
 
 
 def _list_rows(request: Request, declared: Declarations) -> Iterator[str]:
-    """The rows that are meant where none is named: those of built kernels only for such a kernel, or any."""
+    """The rows that are meant where none is named: for a built kernel those of such, else the others.
+
+    Without a kernel it is every row, or every one to which a series can be applied.
+    """
     tree = declared.trees.get(request.tree)
     for name in declared.usual_rows:
         is_of_images = _is_of_images(declared.rows[name], declared)
-        if is_of_images is isinstance(tree, IMAGES) if tree else not (is_of_images and request.series):
-            yield name
+        if (tree and is_of_images != isinstance(tree, IMAGES)) or (is_of_images and request.series):
+            continue
+        yield name
 
 
 def _is_of_images(row: Row, declared: Declarations) -> bool:

@@ -12,12 +12,12 @@ from orchestrator.guest.initrd import make_modules
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs, make_rootfs_id
 from orchestrator.guest.vng import find_reason_not
-from orchestrator.kernel import build
 from orchestrator.kernel.build import (
     BuildRequest,
     Kernel,
     Toolchain,
     build_kernel,
+    find_gcc,
     make_absent_toolchain,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
@@ -64,7 +64,7 @@ def make_build_request(job: Job, src: Source, declared: Declarations, place: Wor
     if job.built:
         toolchain = make_absent_toolchain(job.built.toolchain)
     elif src.image:
-        toolchain = build.find_test_toolchain(arch, place.store)
+        toolchain = find_gcc(arch, place.store)
     else:
         toolchain = place.find_toolchain(arch)
     return BuildRequest(src, config, arch, toolchain, place.list_modules())
@@ -99,7 +99,7 @@ def find_test_toolchain(job: Job, test: GuestTest, kernel: Kernel, place: Worksp
     toolchain = kernel.request.toolchain
     if not job.built or not test.is_compiled or make_program_id(test, toolchain) in job.built.programs:
         return toolchain
-    return build.find_test_toolchain(kernel.request.arch, place.store)
+    return find_gcc(kernel.request.arch, place.store)
 
 
 def check_programs(jobs: Sequence[Job], place: Workspace) -> None:
@@ -109,9 +109,7 @@ def check_programs(jobs: Sequence[Job], place: Workspace) -> None:
         arch = ARCHES[job.row.arch]
         is_built_here = not job.built and not isinstance(job.tree, IMAGES)
         for test in (test for test in job.tests if test.language == PROGRAM and test.is_compiled):
-            toolchain = (
-                place.find_toolchain(arch) if is_built_here else build.find_test_toolchain(arch, place.store)
-            )
+            toolchain = place.find_toolchain(arch) if is_built_here else find_gcc(arch, place.store)
             try:
                 _compile_test(test, toolchain, arch, place)
             except UsageError as error:

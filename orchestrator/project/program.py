@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
+from orchestrator.project.arch import ELF_MACHINES
 from orchestrator.project.guesttest import (
     LOCAL,
     PROGRAM,
@@ -41,8 +42,7 @@ _HEADER = re.compile(r"\bcowbell:[ \t]*(.{0,999})")
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w+)", re.MULTILINE)
 _SHEBANG = re.compile(rb"#![ \t]*(?:\S*/env[ \t]+)?(?:\S*/)?(\S+)")
 _INTERPRETERS = {b"sh": "sh", b"dash": "sh", b"python": "python3", b"python3": "python3"}
-# ELF: machines by number, file types of programs, the header of a dynamic one
-_MACHINES: Mapping[int, str] = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+# ELF: file types of programs, the header of a dynamic one
 _ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_INTERP = 1, 3
 _KINDS = "C (.c), a script for sh or python3, or a static binary"
@@ -189,7 +189,7 @@ def _find_arch(path: Path, data: bytes) -> str:
     if _PT_INTERP in segments:
         hint = "link it with -static: a guest has none of your libraries"
         raise UsageError("is linked dynamically", where=where, hint=hint)
-    return _MACHINES.get(machine, f"ELF machine {machine}")
+    return ELF_MACHINES.get(machine, f"ELF machine {machine}")
 
 
 def _read_symbols(text: str) -> str:

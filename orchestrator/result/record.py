@@ -95,8 +95,8 @@ class TrialResult:
     UTC in ISO 8601, ``console_at`` the offset of ``console`` in the console log of the boot, ``host`` the
     name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU, ``unusable`` why no
     other test could run in the guest afterwards, ``program_end`` how a program ended that does not use our
-    library; older records lack these. ``source_lines`` has
-    the FILE:LINE of places in ``console`` and ``said``, with ``DEBUG=1``.
+    library; older records lack these. ``source_lines`` has the FILE:LINE of places in ``console`` and
+    ``said``, with ``DEBUG=1``.
     """
 
     test: _TestId

@@ -137,7 +137,10 @@ def _find_debian_release(package: str, suffix: str) -> str:
 def _choose_offer(
     tree: DebianImageTree, offers: Sequence[ImageOffer], errors: Mapping[str, InfraError]
 ) -> ImageOffer:
-    """The version of the tree, or the newest one; raises an error that says what there is."""
+    """The version of the tree, or the newest one.
+
+    Raises ``UsageError`` with the nearest versions, ``InfraError`` if the mirror has none or cannot be asked.
+    """
     if offer := next((one for one in offers if tree.version in ("", one.version)), None):
         return offer
     if errors:

@@ -27,11 +27,6 @@ from orchestrator.store.store import Store, make_id, write_json
 KIND = "images"
 # what a guest cannot be without: its console, its disks, its network, and a file system for its root
 _NEEDED = ("DEVTMPFS", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS")
-_CONSOLES = {
-    "x86_64": "SERIAL_8250_CONSOLE",
-    "aarch64": "SERIAL_AMBA_PL011_CONSOLE",
-    "riscv64": "SERIAL_8250_CONSOLE",
-}
 # which packages a release consists of, in the order in which they appeared
 PARTS = ("image", "binary", "modules", "base")
 NEEDED_MIB = 2048
@@ -135,7 +130,7 @@ def _find_release(place: Path, given: str) -> Path:
 
 
 def _find_in_build(folder: Path) -> _Parts:
-    names = [name for arch in ARCHES.values() for name in (f"arch/{arch.kernel_arch}/boot/Image",)]
+    names = [f"arch/{arch.kernel_arch}/boot/Image" for arch in ARCHES.values()]
     names += ["arch/x86/boot/bzImage", "arch/arm64/boot/Image.gz", "vmlinux"]
     if image := next((folder / name for name in names if (folder / name).is_file()), None):
         has_modules = (folder / "modules.order").exists()
@@ -203,6 +198,11 @@ def fill_image(
     package: Sequence[str] = (),
     suites: Sequence[str] = (),
 ) -> None:
+    """Write the entry of an image; raises ``UsageError`` if its parts do not belong together.
+
+    ``package`` is architecture, flavour and version of a Debian kernel, ``suites`` have it. With
+    ``is_checked``, the user has named the modules, which must be those of the image.
+    """
     image = read_image(parts.image)
     config = _choose_config(image, parts)
     release = image.release
@@ -282,7 +282,9 @@ def _check_drivers(image: ImageFile, config: str, modules: Path, parts: _Parts) 
     if not config:
         return
     values = read_values(config)
-    lacking = [symbol for symbol in (*_NEEDED, _CONSOLES[image.arch]) if values.get(symbol, "n") == "n"]
+    lacking = [
+        symbol for symbol in (*_NEEDED, ARCHES[image.arch].console_symbol) if values.get(symbol, "n") == "n"
+    ]
     modular = [symbol for symbol in _NEEDED if values.get(symbol) == "m"]
     if modular and not modules.is_dir():
         raise UsageError(

@@ -18,9 +18,9 @@ from typing import Protocol
 
 from orchestrator.errors import UsageError
 from orchestrator.process import command
+from orchestrator.project.arch import ELF_MACHINES
 from orchestrator.project.condition import Version
 
-_MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64"}
 # "ARM\x64" and "RSC\x05" at this offset
 _MAGIC_AT = 56
 _MAGICS = {b"ARM\x64": "aarch64", b"RSC\x05": "riscv64"}
@@ -98,7 +98,7 @@ def _open(data: bytes, depth: int = 0) -> tuple[str, bytes, bytes]:
 
 
 def _open_elf(data: bytes) -> tuple[str, bytes, bytes]:
-    arch = _MACHINES.get(struct.unpack_from("<H", data, 18)[0], "")
+    arch = ELF_MACHINES.get(struct.unpack_from("<H", data, 18)[0], "")
     if arch != "x86_64":
         raise ValueError("is an ELF file that QEMU does not boot: give the Image or vmlinuz beside it")
     # sections are at the end
@@ -119,7 +119,7 @@ def _open_bzimage(data: bytes) -> tuple[str, bytes, bytes]:
     # of most methods, the size of the kernel follows; gzip ends in it
     packed = _cut(data, setup + begin, size)
     kernel = unpack(packed if packed[:2] == b"\x1f\x8b" else packed[:-4])
-    if kernel[:4] != b"\x7fELF" or _MACHINES.get(struct.unpack_from("<H", kernel, 18)[0]) != "x86_64":
+    if kernel[:4] != b"\x7fELF" or ELF_MACHINES.get(struct.unpack_from("<H", kernel, 18)[0]) != "x86_64":
         raise ValueError("is a bzImage of a 32-bit kernel")
     return "x86_64", kernel if _PVH.search(kernel) else data, kernel
 
