@@ -25,6 +25,7 @@ from orchestrator.guest import accel, boot, qemu
 from orchestrator.guest.accel import choose_accel, find_accel
 from orchestrator.guest.boot import READY, Phase, boot_guest, find_phase
 from orchestrator.guest.connection import CommandResult, Guest, Keys, connect
+from orchestrator.guest.initrd import NO_ROOT
 from orchestrator.guest.qemu import Machine, make_argv, make_cmdline
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain
@@ -238,6 +239,15 @@ def test_panic_that_does_not_end_the_guest_is_not_waited_for(
     machine = replace(make_machine(f"{PANIC}hang\n"), accel="kvm", boot_limit_s=60)
     with pytest.raises(StageFailure, match=r"Kernel panic.*did not reach init"):
         boot_once(machine, tmp_path / "boot")
+
+
+def test_an_image_without_drivers_for_its_root_disk_has_not_crashed(
+    make_machine: MakeMachine, tmp_path: Path
+) -> None:
+    steps = f"print [    1.000000] Run /init as init process\nprint [    1.100000] {NO_ROOT}\nexit 0\n"
+    with pytest.raises(StageFailure, match="cannot read the root disk: it lacks virtio_blk") as raised:
+        boot_once(make_machine(steps), tmp_path / "boot")
+    assert (raised.value.stage, type(raised.value)) == ("setup", StageFailure)
 
 
 def test_qemu_that_crashes_is_started_once_more(make_machine: MakeMachine, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from orchestrator.errors import StageFailure
 from orchestrator.guest.connection import PANIC_S, Channels, Guest, GuestGone, Keys, connect
 from orchestrator.guest.hang import gather_hang_diagnostics
 from orchestrator.guest.hostwatch import HostWatch
+from orchestrator.guest.initrd import NO_ROOT
 from orchestrator.guest.qemu import (
     Machine,
     QemuCrashed,
@@ -241,6 +242,11 @@ def _explain_failure(
 ) -> StageFailure:
     """Why a guest did not become ready: a panic, an early end, or a hang after ``spent_s`` in its phase."""
     text = serial.log.read_bytes().decode(errors="replace")
+    where = f"{machine.kernel.request.source.version}, accelerator {machine.accel}"
+    if NO_ROOT in text:
+        what = "the kernel cannot read the root disk: it lacks virtio_blk or ext4, built in or as modules"
+        hint = f"MODULES=DIR names the modules of an image\n{make_printable(_tail(text))}"
+        return StageFailure("setup", what, where=where, hint=hint, log=serial.log)
     found_in = parse_console(text)
     panic = found_in.panic
     kind = (
@@ -260,7 +266,7 @@ def _explain_failure(
     return kind(
         "boot",
         make_printable(what),
-        where=f"{machine.kernel.request.source.version}, accelerator {machine.accel}",
+        where=where,
         hint=make_printable(show_source_lines(machine.kernel, shown)),
         log=serial.log,
     )

@@ -22,14 +22,20 @@ from orchestrator.store.store import Store, make_id
 KIND = "initrds"
 # drivers of the root disk and its file system; network, console and the rest are loaded from the root
 _FIRST = ("virtio_pci", "virtio_blk", "ext4")
-_INIT = """\
+# the kernel is not to blame for a root disk that none of its drivers can reach
+NO_ROOT = "cowbell: no root disk"
+_INIT = f"""\
 #!/bin/busybox sh
 # loads the drivers of the root disk, in order of their dependencies, and starts the guest's init
 /bin/busybox mount -t devtmpfs dev /dev
 for module in /modules/*; do
+	[ -e $module ] || continue
 	/bin/busybox insmod $module || echo "cowbell: $module cannot be loaded" > /dev/kmsg
 done
-/bin/busybox mount -t ext4 /dev/vda /root || echo 'cowbell: no root disk' > /dev/kmsg
+/bin/busybox mount -t ext4 /dev/vda /root || {{
+	echo '{NO_ROOT}' > /dev/kmsg
+	exec /bin/busybox poweroff -f
+}}
 /bin/busybox umount /dev
 exec /bin/busybox switch_root /root /bin/busybox sh /guest-init
 """
