@@ -95,7 +95,7 @@ def prepare_jobs(
     If some jobs fail, all their errors are raised at once and the others are not built. With ``-k``, or if
     all jobs fail, each failure is returned with its job, whose next step raises it.
     """
-    check_programs(jobs, place)
+    check_programs(jobs, {}, place)
     same = find_same_steps(jobs)
 
     def prepare(job: Job, own: Workspace) -> Prepared:
@@ -110,7 +110,9 @@ def prepare_jobs(
     failures = [one.failure for one in prepared if one.failure]
     if failures and not place.keep_going and any(not one.failure and not one.left_out for one in prepared):
         raise ExceptionGroup("jobs", failures)
-    return dict(zip([job.name for job in jobs], prepared, strict=True))
+    found = dict(zip([job.name for job in jobs], prepared, strict=True))
+    check_programs(jobs, {name: one.source for name, one in found.items() if one.source}, place)
+    return found
 
 
 def build_jobs(
@@ -260,8 +262,8 @@ def open_guest(
     With ``has_gdb``, gdb can attach to it at the socket ``Machine.gdb``, which only this user can open.
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
-    check_programs([job], place)
-    kernel = build_job(job, declared, place)
+    prepared = prepare_jobs([job], declared, place)
+    kernel = build_job(job, declared, place, prepared[job.name])
     machine = choose_machine(job, kernel, place, accel)
     programs = compile_tests(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")

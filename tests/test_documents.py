@@ -59,6 +59,9 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell test ROW=demo TESTS=./repro.c KERNEL=~/linux:main~1 SERIES=none": "builds a kernel",
         "cowbell test ROW=demo TESTS=./repro.c,fork.basic-cow REPEAT=20": "takes some minutes",
         "cowbell bisect ROW=demo TESTS=./repro.c KERNEL=~/linux GOOD=main~1 BAD=main": "builds",
+        "cowbell test ROW=demo SERIES=none TESTS=./repro.c -- -n 5": "as the first one",
+        "cowbell test ROW=demo SERIES=none TESTS=./double-free CONFIG+=MODULES=y,MODULE_UNLOAD=y,"
+        "SLUB_DEBUG=y APPEND+=slub_debug=FZ": "builds a kernel",
         "cowbell coverage ROW=coverage": "builds a kernel",
         "cowbell test KERNEL=debian-image-6.12": "tests/test_kernel.py tests an image of Debian",
         "cowbell test KERNEL=debian-image-6.12 ARCH=aarch64": "as the one before",

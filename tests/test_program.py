@@ -3,6 +3,9 @@
 
 import json
 import os
+import platform
+import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -130,11 +133,17 @@ def test_a_file_that_declares_a_test_of_ours_is_one(tmp_path: Path) -> None:
         ("a", "#!/bin/sh -e\n", ("", "sh")),
         ("a", make_elf(), ("x86_64", "")),
         ("a.sh", make_elf(183, (1, 2)), ("aarch64", "")),
+        ("a", Path("/bin/true").read_bytes(), (platform.machine(), "")),
         ("a", "#!/usr/bin/perl\n", "a:1: is a script for perl"),
         ("a.sh", "#!/bin/bash\n", "a.sh:1: is a script for bash"),
         ("a", "words\n", "a: is no program that a guest can run"),
         ("a", "", "a: is no program that a guest can run"),
-        ("a", make_elf(segments=(3, 1)), "a: is linked dynamically"),
+        ("a", make_elf(segments=(3, 1)), "a: is linked dynamically, and its loader ? is not on this host"),
+        (
+            "a",
+            make_elf(183, (3, 1)),
+            "a: is linked dynamically, and the libraries for aarch64 are not on this host",
+        ),
         ("a.o", make_elf(segments=(), kind=1), "a.o: is an ELF file, but no program"),
         ("a", make_elf()[:66], "a: is a truncated ELF file"),
         ("a", b"\x7fELF\x01\x01" + bytes(60), "a: is not a 64-bit little-endian program"),
@@ -159,7 +168,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert told(*(tmp_path / name for name in names)) == [
         "none.c: cannot be read: No such file or directory",
         "fifo.c: is not a regular file",
-        "folder: is a folder, and a program is one file",
+        "folder: has no program",
         "circle.c: cannot be read: Too many levels of symbolic links",
     ]
 
@@ -189,6 +198,158 @@ def test_a_binary_of_another_architecture(tmp_path: Path) -> None:
     assert make_plan(Request(rows=("demo",), tests=(test.id,), arch="aarch64"), declared)
 
 
+# --- folders
+
+
+def make_folder(path: Path, **files: str) -> Path:
+    """A folder; ``_`` in a name stands for the dot of its suffix."""
+    path.mkdir()
+    for name, content in files.items():
+        write(path / name.replace("_", "."), content)
+    return path
+
+
+def compile_here(test: GuestTest, store: Store) -> Path:
+    return compile_test(test, find_toolchain(ARCHES[platform.machine()]), LIB, store).path
+
+
+MAKEFILE = "CFLAGS = -O1\nx: x.o y.o\n\t$(CC) -o $@ $^\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"Makefile": MAKEFILE, "x_c": "int y(void);\nint main(void) { return y(); }\n"}, 3),
+        ({"run_sh": "exit 5\n", "Makefile": "all:\n\ttrue\n"}, 5),
+        ({"run_py": "import y\nraise SystemExit(y.x)\n", "y_py": "x = 6\n"}, 6),
+        ({"run_c": '#include "y.h"\n' + MAIN, "other_py": ""}, 3),
+        ({"only_c": MAIN, "README": "words\n"}, 3),
+        ({"only_sh": "exit $(cat $1)\n", "data": "7\n"}, 7),
+    ],
+)
+def test_a_folder_is_a_program(files: dict[str, str], expected: int, tmp_path: Path, store: Store) -> None:
+    folder = make_folder(tmp_path / "my folder", y_c="int y(void) { return 3; }\n", y_h="", **files)
+    if "Makefile" not in files:
+        (folder / "y.c").unlink()
+    made = compile_here(load(folder), store)
+    assert subprocess.run(["sh", ".cowbell-start", "data"], cwd=made).returncode == expected
+    # nothing is made in the folder of the user
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".o") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({"a_sh": "", "b_py": ""}, "f: has 2 programs: a.sh, b.py"),
+        ({"a_sh": "", "run_py": "", "run_c": MAIN}, "f: has 2 programs: run.py, run.c"),
+        ({"a_txt": ""}, "f: has no program"),
+        ({"Makefile": "# cowbell: cpu=4\n"}, "f/Makefile:1: cowbell: unknown word cpu=4; did you mean cpus?"),
+    ],
+)
+def test_a_folder_without_one_program(files: dict[str, str], what: str, tmp_path: Path) -> None:
+    assert told(make_folder(tmp_path / "f", **files)) == [what]
+
+
+@pytest.mark.parametrize(
+    ("makefile", "what"),
+    [
+        ("x: x.c\n\t$(CC) -o x x.c\n", "f/x.c:2: local.f does not compile: expected"),
+        ("x: z.c\n", "f: local.f cannot be made: make: *** No rule to make target 'z.c'"),
+        ("x:\n\ttrue\n", "f: its Makefile makes no program"),
+        ("x:\n\tcp /bin/true /bin/false .\n", "f: its Makefile makes 2 programs: false, true"),
+        ("x:\n\tcp /bin/true .\n", "f/true: is linked dynamically"),
+    ],
+)
+def test_a_makefile_that_makes_no_program(makefile: str, what: str, tmp_path: Path, store: Store) -> None:
+    folder = make_folder(tmp_path / "f", Makefile=makefile, x_c="int main(void)\n{ return 3 }\n")
+    with pytest.raises(UsageError) as raised:
+        compile_here(load(folder), store)
+    assert str(raised.value).replace(f"{tmp_path}/", "").startswith(what)
+
+
+def test_old_objects_beside_a_makefile_are_not_used(tmp_path: Path, store: Store) -> None:
+    folder = make_folder(tmp_path / "f", Makefile="x: x.c\n\t$(CC) -o x x.c\n", x_c=MAIN)
+    (folder / "x").write_bytes(Path("/bin/true").read_bytes())
+    made = compile_here(load(folder), store)
+    assert subprocess.run(["sh", ".cowbell-start"], cwd=made).returncode == 3
+
+
+def test_the_id_of_a_folder_depends_on_its_files(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", run_sh="exit 0\n", data="1")
+    (folder / ".git").mkdir()
+    ids = [load(folder).content_id]
+    write(folder / ".git/HEAD", "ref")
+    assert load(folder).content_id == ids[0]
+    (folder / "data").write_text("2")
+    ids.append(load(folder).content_id)
+    (folder / "data").chmod(0o755)
+    ids.append(load(folder).content_id)
+    (folder / "more").write_text("")
+    ids.append(load(folder).content_id)
+    assert len(set(ids)) == 4
+
+
+def test_a_folder_with_a_module_needs_modules(tmp_path: Path, store: Store) -> None:
+    test = load(make_folder(tmp_path / "f", Makefile="obj-m := x.o\nall:\n\tfalse\n", x_c=""))
+    assert test.has_module and test.needs_kconfig == "MODULES=y MODULE_UNLOAD=y"
+    # Kbuild makes it with each kernel, and nothing calls its Makefile before
+    script = (compile_here(test, store) / ".cowbell-start").read_text()
+    assert "insmod" in script and "rmmod" in script
+    both = load(make_folder(tmp_path / "g", Kbuild="obj-m := x.o\n", x_c="", Makefile="y:\n", run_sh=""))
+    assert both.has_module
+    assert "./run.sh" in (compile_here(both, store) / ".cowbell-start").read_text()
+
+
+def test_what_a_folder_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "f", run_sh="")
+    os.mkfifo(folder / "pipe")
+    (folder / "dangling").symlink_to("/none")
+    assert told(folder) == [
+        "f/dangling: is no regular file, and cannot be copied",
+        "f/pipe: is no regular file, and cannot be copied",
+    ]
+    (folder / "pipe").unlink()
+    (folder / "dangling").unlink()
+    (folder / "large").touch()
+    os.truncate(folder / "large", 300 << 20)
+    assert told(folder) == ["f: is too large to be copied: more than 4096 files or 256 MiB"]
+
+
+# --- arguments and libraries
+
+
+def test_arguments_are_for_one_program(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.sh", "true\n"), write(tmp_path / "b.sh", "true\n")
+    (test,) = load_programs([first], LIB, NO_LIMITS, (), ["-n", "a b"])
+    assert '"argv": ["sh", "/work/tests/local.a", "-n", "a b"]' in make_test_line(test, 1.0)
+    assert test.content_id != load(first).content_id
+    for paths in ((first, second), ()):
+        with pytest.raises(ExceptionGroup) as raised:
+            load_programs(paths, LIB, NO_LIMITS, (), ["-n"])
+        assert "are for exactly one program of TESTS=" in str(raised.value.exceptions[0])
+
+
+def test_a_dynamic_program_takes_its_libraries_along(tmp_path: Path) -> None:
+    test = load(Path("/bin/ls"))
+    assert len(test.libraries) > 1 and all(path.is_file() for path in test.libraries)
+    argv = json.loads(shlex.split(make_test_line(test, 1.0).split(" program ")[1])[0])["argv"]
+    libs = tmp_path / "libs"
+    libs.mkdir()
+    for path in test.libraries:
+        shutil.copy(path, libs)
+    assert argv[0] == f"/work/libs/local.ls/{test.libraries[0].name}"
+    words = [word.replace("/work/libs/local.ls", str(libs)) for word in argv[:-1]]
+    assert subprocess.run([*words, "/bin/ls", str(libs)], capture_output=True, check=True).stdout
+
+
+def test_libraries_that_are_not_here_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "x.c", "int f(void) { return 0; }\n")
+    write(tmp_path / "a.c", "int f(void);\nint main(void) { return f(); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libx.so", "x.c"], cwd=tmp_path, check=True)
+    subprocess.run(["gcc", "-o", "a", "a.c", "-L.", "-lx"], cwd=tmp_path, check=True)
+    assert told(tmp_path / "a") == ["a: needs libraries that this host does not have: libx.so"]
+
+
 # --- the command
 
 
@@ -201,6 +362,10 @@ def test_words_of_the_command_line(tmp_path: Path) -> None:
         (("test", "TESTS=./my repro.c", "FOREVER=3", "TIMEOUT=3"), "TIMEOUT, FOREVER: cannot be combined"),
         (("test", "TESTS=./my repro.c", "FOREVER=3x"), "FOREVER: expected time like"),
         (("mutants", "TESTS=./my repro.c"), "TESTS: mutants takes tests by name"),
+        (("test", "--", "-n"), "arguments after --: -n: are for exactly one program"),
+        (("report", "--", "-n"), "report: takes no words after --"),
+        (("test", "APPEND+=quiet init=/bin/sh"), "APPEND+: --, root= and init= are reserved"),
+        (("test", "QEMU+='-device"), "QEMU+: No closing quotation"),
     ):
         done = cowbell("-n", *words, cwd=tmp_path)
         assert done.returncode == 2 and what in done.stderr, done.stderr
@@ -313,6 +478,30 @@ def test_a_whole_stream_is_the_result(stdout: str, exit_status: int, expected: d
     assert {verdict.name: verdict.status for verdict in verdicts} == expected
 
 
+@pytest.mark.parametrize(
+    ("numbers", "exit_status", "status", "reason"),
+    [
+        ((3, 0, 0, 0, 0), 0, Status.PASS, ""),
+        ((3, 0, 0, 1, 0), 0, Status.PASS, ""),
+        ((3, 1, 0, 0, 0), 1, Status.FAIL, "3 passed, 1 failed, 0 broken, 0 skipped, 0 warnings"),
+        ((0, 0, 0, 2, 0), 32, Status.SKIP, "0 passed, 0 failed, 0 broken, 2 skipped, 0 warnings"),
+        ((1, 0, 1, 0, 0), 2, Status.BROKEN, "1 passed, 0 failed, 1 broken, 0 skipped, 0 warnings"),
+        ((1, 0, 0, 0, 1), 4, Status.BROKEN, "1 passed, 0 failed, 0 broken, 0 skipped, 1 warnings"),
+        ((0, 0, 0, 0, 0), 0, Status.BROKEN, "0 passed, 0 failed, 0 broken, 0 skipped, 0 warnings"),
+        ((3, 0, 0, 0, 0), 1, Status.BROKEN, "exit status 1 contradicts its summary"),
+    ],
+)
+def test_the_summary_of_ltp_is_the_result(
+    numbers: tuple[int, ...], exit_status: int, status: Status, reason: str
+) -> None:
+    words = ("passed", "failed", "broken", "skipped", "warnings")
+    summary = "\n".join(f"{word:8} {number}" for word, number in zip(words, numbers, strict=True))
+    end = ProgramEnd(exit_status)
+    result = make_result(end, exit_status=exit_status, stderr=f"x.c:1: TINFO: y\n\nSummary:\n{summary}\n")
+    (verdict,) = judge(result)
+    assert verdict.status is status and verdict.reason.startswith(reason), verdict
+
+
 def test_the_stream_of_a_program_that_was_killed_does_not_pass() -> None:
     (verdict,) = judge(make_result(ProgramEnd(signal="SIGSEGV"), TAP))
     assert (verdict.name, verdict.status) == ("local.a", Status.FAIL)
@@ -334,6 +523,7 @@ def supervise(
     ending = tmp_path / "program-end"
     asked = {
         "argv": argv, "limit_s": limit_s, "user": "root", "needs_kconfig": "", "cpus": 1, "memory_mib": 0,
+        "folder": "",
     }  # fmt: skip
     script = (
         "import os, pathlib, program; program.ENDING = pathlib.Path(os.environ['ENDING']); "
@@ -405,6 +595,16 @@ def test_a_program_is_compiled_as_it_is(tmp_path: Path, store: Store) -> None:
 def test_the_words_of_the_supervisor(tmp_path: Path) -> None:
     line = make_test_line(load(write(tmp_path / "a.sh", "true\n"), ProgramLimits(forever_s=30)), 5.0)
     assert '"argv": ["sh", "/work/tests/local.a"]' in line and '"limit_s": 150.0' in line
+
+
+def test_the_supervisor_starts_in_a_copy_of_the_folder(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", data="1")
+    (tmp_path / "work").mkdir()
+    end, stdout = supervise(tmp_path / "work", "cat", "data", folder=str(folder))
+    assert (end, stdout) == (ProgramEnd(0), "1")
+    write(folder / ".cowbell-no-module", "its module does not compile\n")
+    end, stdout = supervise(tmp_path / "work", "cat", "data", folder=str(folder))
+    assert end == ProgramEnd(problem="its module does not compile")
 
 
 # --- real guests

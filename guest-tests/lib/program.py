@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ PR_SET_CHILD_SUBREAPER = 36
 IDS = {"root": 0, "nobody": 65534}
 ENDING = Path("/work/program-end")
 POLL_S = 0.01
+# the host writes there why a module was not compiled
+NO_MODULE = ".cowbell-no-module"
 
 
 def list_descendants() -> "list[int]":
@@ -100,6 +103,14 @@ def run(argv: "list[str]", limit_s: float, user: str) -> "dict[str, object]":
     return {"status": os.WEXITSTATUS(status)}
 
 
+def take_folder(folder: Path) -> str:
+    """Copy the folder of a program here; returns why it cannot be started, or an empty string."""
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / NO_MODULE).read_text().strip()
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
+    return ""
+
+
 def main() -> None:
     asked = json.loads(sys.argv[1])
     needs = GuestTest(
@@ -107,7 +118,11 @@ def main() -> None:
         memory_mib=asked["memory_mib"],
     )  # fmt: skip
     unmet = needs.find_unmet()
-    ended = {"lacks": unmet} if unmet else run(asked["argv"] + sys.argv[2:], asked["limit_s"], asked["user"])
+    problem = take_folder(Path(asked["folder"])) if asked["folder"] else ""
+    if unmet or problem:
+        ended = {"lacks": unmet} if unmet else {"problem": problem}
+    else:
+        ended = run(asked["argv"] + sys.argv[2:], asked["limit_s"], asked["user"])
     draft = ENDING.with_suffix(".new")
     draft.write_text(json.dumps(ended))
     draft.rename(ENDING)

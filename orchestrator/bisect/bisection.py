@@ -20,6 +20,7 @@ from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line
 from orchestrator.bisect.outcome import BisectResult, BisectStep, Role, load_steps, render_mail, render_text
 from orchestrator.errors import StageFailure, UsageError
+from orchestrator.kernel.guestmodules import PROGRAMS
 from orchestrator.pipeline import build_jobs, run_jobs
 from orchestrator.plan.plan import Job
 from orchestrator.plan.steps import make_goal
@@ -346,7 +347,7 @@ def find_image_id(folder: Path) -> str:
     # whatever their names: a config may compress modules
     modules = {
         str(path.relative_to(folder)): path
-        for name in ("modules", "guest-modules")
+        for name in ("modules", "guest-modules", PROGRAMS)
         for path in sorted((folder / name).rglob("*"))
         if path.is_file()
     }

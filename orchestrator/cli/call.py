@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # the targets that take the path of a program in TESTS=
-_WITH_PROGRAMS = {"source", "config", "build", "test", "shell", "bisect", "bisect-step"}
+WITH_PROGRAMS = {"source", "config", "build", "test", "shell", "bisect", "bisect-step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class CommandLine:
 
     ``settings`` of variables that the targets do not use have their defaults, with ``-p`` they are left out.
     ``is_bare``: neither a target nor a row was chosen, nor any variable set on the command line.
-    ``is_first_row``: without ROW= the first row is selected.
+    ``is_first_row``: without ROW= the first row is selected. ``arguments`` are the words after ``--``.
     """
 
     typed: tuple[str, ...]
@@ -52,6 +52,7 @@ class CommandLine:
     options: argparse.Namespace
     is_bare: bool
     is_first_row: bool
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass
@@ -68,7 +69,8 @@ class Call:
         """The command line, ready to be pasted, with what the environment and the preferences have added."""
         others = {name: setting for name, setting in self.settings.items() if setting.is_inherited}
         added = [f"{name}={setting.value}" for name, setting in others.items()]
-        return shlex.join(["cowbell", *self.line.typed, *added])
+        end = self.line.typed.index("--") if self.line.arguments else len(self.line.typed)
+        return shlex.join(["cowbell", *self.line.typed[:end], *added, *self.line.typed[end:]])
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -128,6 +130,7 @@ class Call:
             built=[expand(word) for word in self.settings["BUILT"].paths],
             programs=self.request.programs,
             limits=ProgramLimits(*(read_limit(self.value(name)) for name in ("TIMEOUT", "FOREVER"))),
+            arguments=self.line.arguments,
         )
 
     @cached_property
@@ -181,9 +184,9 @@ class Call:
             rows = (IMAGE_ROW,) if is_image else self.declared.usual_rows[:1]
         tests = settings["TESTS"].paths
         programs = tuple(filter(is_program_path, tests))
-        if programs and not set(self.line.targets) <= _WITH_PROGRAMS:
+        if programs and not set(self.line.targets) <= WITH_PROGRAMS:
             what = f"{', '.join(self.line.targets)} takes tests by name, not {', '.join(programs)}"
-            hint = f"programs can be given to {', '.join(sorted(_WITH_PROGRAMS))}"
+            hint = f"programs can be given to {', '.join(sorted(WITH_PROGRAMS))}"
             raise UsageError(what, where="TESTS", hint=hint)
         return Request(
             rows=rows,
@@ -192,11 +195,13 @@ class Call:
             tests=tuple(name_program(expand(word)) if word in programs else word for word in tests),
             programs=programs,
             arch=find_arch_name(settings["ARCH"].value),
-            added=settings["CONFIG+"].words,
+            added=settings["CONFIG+"].paths,
             config=settings["CONFIG"].words,
             accel=settings["ACCEL"].value,
             boot="" if is_free else settings["BOOT"].value,
             debug="1" in [settings[name].value for name in ("DEBUG", "VMCORE", "GDB")],
+            append=settings["APPEND+"].value,
+            qemu=tuple(shlex.split(settings["QEMU+"].value)),
         )
 
     @cached_property

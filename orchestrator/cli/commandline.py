@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.cli.call import CommandLine
+from orchestrator.cli.call import WITH_PROGRAMS, CommandLine
 from orchestrator.cli.options import OPTIONS, list_given, parse_options
 from orchestrator.cli.registry import TARGETS
 from orchestrator.cli.target import FIRST_ROW, Target
@@ -21,8 +21,9 @@ from orchestrator.project.yamlfile import suggest
 
 def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] | None = None) -> CommandLine:
     """Raises ``UsageError`` for every wrong word, option and value at once."""
-    options, wrong = parse_options([*read_options(os.environ), *words])
-    given, _ = parse_options(words)
+    typed, arguments = _split_arguments(words)
+    options, wrong = parse_options([*read_options(os.environ), *typed])
+    given, _ = parse_options(typed)
     errors = [
         UsageError(f"there is no option {word}{suggest(word, OPTIONS)}", hint="cowbell --help lists them")
         for word in wrong
@@ -61,6 +62,7 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
         raise_all(errors)
         named, subjects = ["help"], named
     targets = [TARGETS[name] for name in dict.fromkeys(named or ["test"])]
+    names = tuple(target.name for target in targets)
     errors += check_settings(settings)
     errors += [
         UsageError("cannot be combined with other targets", where=target.name)
@@ -69,6 +71,9 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
     ]
     if not (options.help or options.version or options.print_variables):
         errors += _list_unused(targets, settings, given)
+        if arguments and not set(names) <= WITH_PROGRAMS:
+            hint = "they are the arguments of a program, as in cowbell test TESTS=./repro.c -- -n 5"
+            errors.append(UsageError("takes no words after --", where=", ".join(names), hint=hint))
     raise_all(errors)
     is_bare = not named and not settings["ROW"].value and not any(s.is_typed for s in settings.values())
     used = {name for target in targets for name in target.variables}
@@ -76,9 +81,18 @@ def read_command_line(words: Sequence[str], preferences: Mapping[str, Setting] |
         settings = {name: setting for name, setting in settings.items() if name in used}
     elif not options.print_variables:
         settings |= {name: setting for name, setting in _find_defaults().items() if name not in used}
-    names = tuple(target.name for target in targets)
     is_first_row = all(target.default_row == FIRST_ROW for target in targets)
-    return CommandLine(tuple(words), names, tuple(subjects), settings, options, is_bare, is_first_row)
+    return CommandLine(
+        tuple(words), names, tuple(subjects), settings, options, is_bare, is_first_row, arguments
+    )
+
+
+def _split_arguments(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The words before ``--``, and those after it; a completion has words of its own after it."""
+    if "--" not in words or "completion" in words[: words.index("--")]:
+        return words, ()
+    end = words.index("--")
+    return words[:end], tuple(words[end + 1 :])
 
 
 def _find_defaults() -> dict[str, Setting]:

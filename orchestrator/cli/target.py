@@ -10,6 +10,8 @@ from orchestrator.cli.options import OPTIONS, Option
 # the variables that choose jobs, those of building their kernels, and those of running their tests
 JOBS = ("ROW", "KERNEL", "MODULES", "SERIES", "DIRTY")
 KERNELS = ("ARCH", "CONFIG", "CONFIG+", "CC", "LLVM", "BOOT", "DEBUG")
+# additions to the guest of a row
+GUESTS = ("APPEND+", "QEMU+")
 TRIALS = ("TESTS", "ACCEL", "VMCORE")
 # the time limits of programs
 LIMITS = ("TIMEOUT", "FOREVER")

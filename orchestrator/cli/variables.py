@@ -2,11 +2,13 @@
 """The variables of the command line: meaning, default, accepted values, and where a value came from."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UsageError
+from orchestrator.project.guest import read_append
 from orchestrator.project.yamlfile import count, limit_s, size_mib, suggest, time_s
 
 _MOST_REPEATS = 10_000
@@ -110,10 +112,25 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "CONFIG": Variable("config fragments of kconfigs/, instead of the row's", kind="fragments"),
     "CONFIG+": Variable(
-        "config fragments or symbols, added to the row's",
+        "config fragments, symbols or files, added to the row's",
         is_inherited=False,
         kind="fragments",
-        more="It may be repeated. CONFIG+=KSM=y also replaces the value that a fragment sets.",
+        more="It may be repeated. CONFIG+=KSM=y also replaces the value that a fragment sets. "
+        "CONFIG+=~/x.config takes a fragment, or a whole .config: the row's fragments replace its values, "
+        "and symbols that the kernel lacks are dropped.",
+    ),
+    "APPEND+": Variable(
+        "kernel parameters, added to the row's",
+        is_inherited=False,
+        more="It may be repeated, as in APPEND+=slab_nomerge APPEND+='memtest=1 nokaslr'.",
+        read=read_append,
+    ),
+    "QEMU+": Variable(
+        "arguments of QEMU, added to the row's",
+        is_inherited=False,
+        more="They are quoted as for a shell, as in QEMU+='-device nvme,serial=1,drive=d0 -drive ...', and "
+        "may be repeated. QEMU starts no programs.",
+        read=shlex.split,
     ),
     "CC": Variable("compiler of the kernels, instead of the architecture's gcc", is_inherited=False),
     "LLVM": Variable(

@@ -114,6 +114,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
         *(_make_modules_argv(machine.modules.disk) if machine.modules else ()),
         *("-chardev", f"socket,id=console,fd={serial}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+        *machine.shape.qemu,
     ]
 
 

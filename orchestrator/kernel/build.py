@@ -18,7 +18,7 @@ from pathlib import Path
 from orchestrator.errors import InfraError, StageFailure
 from orchestrator.kernel import toolbox
 from orchestrator.kernel.configcheck import find_dotconfig, make_dotconfig
-from orchestrator.kernel.guestmodules import make_guest_modules
+from orchestrator.kernel.guestmodules import PROGRAMS, make_guest_modules, make_program_modules
 from orchestrator.kernel.hostneeds import check_host_needs
 from orchestrator.kernel.kconfig import Config, parse_config
 from orchestrator.kernel.newwarnings import find_new_warnings
@@ -26,6 +26,7 @@ from orchestrator.process import command
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch, Image
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.source.image import KIND, read_facts
 from orchestrator.source.repository import Source, checkout
 from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
@@ -125,7 +126,8 @@ def find_gcc(arch: Arch, store: Store) -> Toolchain:
 class BuildRequest:
     """All inputs of a kernel build.
 
-    ``guest_modules`` are the sources of test modules, built if the config has modules.
+    ``guest_modules`` are the sources of test modules, built if the config has modules, ``programs`` the tests
+    that are folders with modules of their own.
     """
 
     source: Source
@@ -133,11 +135,13 @@ class BuildRequest:
     arch: Arch
     toolchain: Toolchain
     guest_modules: tuple[Path, ...] = ()
+    programs: tuple[GuestTest, ...] = ()
 
     @property
     def build_id(self) -> str:
         return make_id(
             make_tree_id({path.name: path for path in self.guest_modules}) if self.has_modules else "",
+            [(test.id, test.sha256) for test in self.programs],
             self.source.source_id,
             self.config.config_id,
             self.toolchain.identity,
@@ -178,7 +182,8 @@ class Kernel:
     """A built kernel: its request, its folder in the store, and its boot image.
 
     The guest reports ``gnu_build_id``, which proves that it runs this kernel. ``folder`` also has ``vmlinux``
-    and, with CONFIG_MODULES, ``modules`` for the guest's root and ``guest-modules`` with the test modules.
+    and, with CONFIG_MODULES, ``modules`` for the guest's root, ``guest-modules`` with the test modules, and
+    those of programs.
     A kernel that was built elsewhere is proven by its ``banner``; its ``release`` names its modules.
     With debug info, it has the tree's scripts for gdb, which ``vmlinux-gdb.py`` loads.
     """
@@ -253,8 +258,9 @@ def _take_image(request: BuildRequest, store: Store, progress: Progress, draft: 
     progress.stage("build", f"{request.subject}: take the image, build the test modules")
     shutil.copytree(place, draft, dirs_exist_ok=True, copy_function=os.link)
     if request.has_modules:
-        target = draft / "guest-modules"
-        make_guest_modules(request.guest_modules, told, request.arch, store, progress, target)
+        make_guest_modules(
+            request.guest_modules, request.programs, told, request.arch, store, progress, draft
+        )
     write_json(
         draft / "build.json",
         {
@@ -308,7 +314,7 @@ def _build(
     shutil.copyfile(build_dir / image.file, draft / Path(image.file).name)
     if "modules" in targets:
         _install_modules(make, build_dir / "build.log", draft / "modules")
-        _build_guest_modules(request, make, build_dir, draft / "guest-modules")
+        _build_guest_modules(request, make, build_dir, draft)
     if "\nCONFIG_GCOV_KERNEL=y\n" in text:
         # what the counters of gcov belong to
         _copy_notes(build_dir, draft / "gcno")
@@ -428,18 +434,24 @@ def _install_modules(make: _Make, log: Path, root: Path) -> None:
             link.unlink()
 
 
-def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, target: Path) -> None:
-    """Build the modules of the guest tests for this kernel."""
+def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, draft: Path) -> None:
+    """Build the modules of the guest tests and of programs for this kernel."""
+    target = draft / "guest-modules"
     target.mkdir()
-    if not request.guest_modules:
-        return
     folder = build_dir / "guest-modules"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+
+    def build(folder: Path, log: Path) -> command.Completed:
+        return make.run([f"M={folder}", "modules"], log, check=False)
+
+    make_program_modules(request.programs, build, build_dir / "program-modules", draft / PROGRAMS)
+    if not request.guest_modules:
+        return
     for path in request.guest_modules:
         shutil.copyfile(path, folder / path.name)
     log = folder / "build.log"
-    done = make.run([f"M={folder}", "modules"], log, check=False)
+    done = build(folder, log)
     if done.returncode:
         words = log.read_text(errors="replace").splitlines()
         raise command.find_host_error(done, words) or InfraError(

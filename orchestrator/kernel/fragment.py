@@ -28,6 +28,8 @@ from orchestrator.store.userfile import read_text
 SETTING = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)|# CONFIG_(\w+) is not set')
 _KEYS = ("about", "when", "expect", "only", "one-of", "optional", "append", "override")
 _CONDITION = re.compile(r"(arch|kernel)[<>=]")
+# the head of a file that Kconfig writes
+_WHOLE = re.compile(r"\A\s*#\n# Automatically generated file; DO NOT EDIT\.")
 # a comment that was meant to unset a symbol
 _MISSPELT = re.compile(r"#\s*CONFIG_\S+\s+(is\s*)?(not|un)\s*set\W*", re.I)
 
@@ -59,7 +61,8 @@ class SymbolRequest:
 class Fragment:
     """A ``kconfigs/*.config`` file. ``append`` is added to the guest's kernel command line.
 
-    Similar configs share a build folder if their fragments have the same ``family``.
+    Similar configs share a build folder if their fragments have the same ``family``. One that ``is_whole`` is
+    a ``.config`` of some kernel: other fragments replace its values, and all its symbols may be dropped.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Fragment:
     append: str
     override: frozenset[str]
     family: str = ""
+    is_whole: bool = False
 
 
 def parse_symbol(word: str) -> Fragment | None:
@@ -79,6 +83,21 @@ def parse_symbol(word: str) -> Fragment | None:
         return None
     request = SymbolRequest(match[1], value, f"CONFIG+={word}")
     return Fragment(word, "a symbol of the command line", Condition(), (request,), "", frozenset([match[1]]))
+
+
+def load_file(path: Path, name: str) -> Fragment:
+    """A fragment or whole ``.config`` of the command line; raises all errors at once as ``UsageError``."""
+    errors: list[UsageError] = []
+    text = read_text(path)
+    fragment = _read_lines(_Reader(path, errors, needs_about=False), text)
+    if not fragment.requests and not errors:
+        errors.append(UsageError("sets no symbol: it is no .config and no fragment", where=str(path)))
+    raise_all(errors)
+    fragment = replace(fragment, name=name, about=fragment.about or "a file of the command line")
+    if not _WHOLE.search(text):
+        return fragment
+    requests = tuple(replace(request, is_optional=True) for request in fragment.requests)
+    return replace(fragment, requests=requests, is_whole=True)
 
 
 def load_fragments(folder: Path) -> dict[str, Fragment]:
@@ -102,15 +121,19 @@ def read_fragments(
 
 def _load_fragment(path: Path, errors: list[UsageError], *, needs_about: bool) -> Fragment:
     reader = _Reader(path, errors, needs_about=needs_about)
-    lines = ["#: about -"]
+    text = "#: about -"
     try:
-        lines = read_text(path).removeprefix("\ufeff").splitlines()
+        text = read_text(path)
     except UsageError as error:
         errors.append(error)
     if not is_name(path.stem):
         errors.append(UsageError(f"{path.stem!r} is not a name of a fragment: use {RULE}", where=str(path)))
-    for number, line in enumerate(map(str.rstrip, lines), 1):
-        reader.read(line, f"{path}:{number}")
+    return _read_lines(reader, text)
+
+
+def _read_lines(reader: "_Reader", text: str) -> Fragment:
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        reader.read(line.rstrip(), f"{reader.path}:{number}")
     return reader.finish()
 
 

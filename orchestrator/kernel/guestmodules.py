@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Builds the modules of the guest tests for kernels that were built elsewhere, by the headers of those.
+"""Builds modules for kernels: those of programs, and for kernels from elsewhere those of our tests.
 
-Without headers there are no modules; the tests that need them say why they are skipped.
+Without headers of such a kernel there are no modules; the tests that need them say why they are skipped.
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,67 @@ from orchestrator.kernel import toolbox
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch
+from orchestrator.project.guesttest import GuestTest
 from orchestrator.source import debian
 from orchestrator.store.store import Store
 
 # in the folder of the modules: why there are none
 REASON = "reason"
+# in the folder of a kernel: a folder with the modules of each program, by the id of its test
+PROGRAMS = "program-modules"
+# the same in the folder of a program
+NO_MODULE = ".cowbell-no-module"
+_ERROR = re.compile(r"error|\*\*\*|undefined!", re.IGNORECASE)
 _BUILD_S = 600.0
+
+
+def make_program_modules(
+    programs: Sequence[GuestTest],
+    make: Callable[[Path, Path], command.Completed],
+    scratch: Path,
+    target: Path,
+) -> None:
+    """Build the modules of programs into a folder each; one that does not compile has the reason instead.
+
+    ``make`` calls the kernel's make for the modules of a folder, and writes a log.
+    """
+    for program in programs:
+        folder, own = scratch / program.id, target / program.id
+        shutil.rmtree(folder, ignore_errors=True)
+        own.mkdir(parents=True)
+        for name in program.parts:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(program.path / name, folder / name)
+        log = scratch / f"{program.id}.log"
+        done = make(folder, log)
+        if done.returncode:
+            lines = log.read_text(errors="replace").splitlines()
+            if error := command.find_host_error(done, lines):
+                raise error
+            told = _find_first(lines).strip().replace(f"{folder}/", f"{program.path}/")
+            (own / NO_MODULE).write_text(f"its module does not compile for this kernel: {told[:300]}\n")
+        for module in folder.rglob("*.ko"):
+            shutil.copyfile(module, own / module.name)
+
+
+def _find_first(lines: Sequence[str]) -> str:
+    return next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else "no message")
 
 
 def make_guest_modules(
     sources: tuple[Path, ...],
+    programs: Sequence[GuestTest],
     told: Mapping[str, Any],
     arch: Arch,
     store: Store,
     progress: Progress,
-    target: Path,
+    draft: Path,
 ) -> None:
-    """Build the modules into a new folder; ``told`` is the ``image.json`` of the kernel.
+    """Build the modules into folders of a kernel; ``told`` is the ``image.json`` of the kernel.
 
-    If that is not possible, the folder has the reason instead.
+    If that is not possible, the folders have the reason instead.
     """
+    target = draft / "guest-modules"
     target.mkdir()
     with store.own_scratch("guest-modules") as scratch:
         try:
@@ -43,23 +84,29 @@ def make_guest_modules(
             folder.mkdir()
             for path in sources:
                 shutil.copyfile(path, folder / path.name)
-            log = scratch / "build.log"
-            deadline = command.Deadline.after(_BUILD_S)
             # a toolbox has the assembler and the linker, too
             env = {"PATH": f"{Path(words[0]).parent}:{command.find_path()}"}
-            done = command.run(
-                [*words, f"M={folder}", "modules"], env=env, log=log, deadline=deadline, check=False
-            )
-            if done.returncode:
-                text = log.read_text(errors="replace")
-                first = next(
-                    (line for line in text.splitlines() if re.search(r"error|\*\*\*", line, re.I)), text
+
+            def make(folder: Path, log: Path) -> command.Completed:
+                own = [*words, f"M={folder}", "modules"]
+                return command.run(
+                    own, env=env, log=log, deadline=command.Deadline.after(_BUILD_S), check=False
                 )
+
+            make_program_modules(programs, make, scratch, draft / PROGRAMS)
+            log = scratch / "build.log"
+            if make(folder, log).returncode:
+                first = _find_first(log.read_text(errors="replace").splitlines())
                 raise InfraError(f"they do not compile: {first.strip()[:200]}")
         except InfraError as error:
             reason = f"no test modules for {told['release']}: {error.what}"
             progress.note(reason)
             (target / REASON).write_text(f"{reason}\n")
+            for program in programs:
+                own = draft / PROGRAMS / program.id
+                own.mkdir(parents=True, exist_ok=True)
+                if not list(own.iterdir()):
+                    (own / NO_MODULE).write_text(f"no module for {told['release']}: {error.what}\n")
             return
         for module in folder.glob("*.ko"):
             shutil.copyfile(module, target / module.name)

@@ -106,10 +106,12 @@ def make_config(
     """Merge fragments in the order given; raises ``UsageError`` for unknown names and conflicts.
 
     ``base`` implies the fragment of the architecture. A later fragment replaces a value only with
-    ``#: override SYMBOL``. A fragment that does not apply here is an error, unless it belongs to another
-    architecture.
+    ``#: override SYMBOL``, or that of a whole ``.config``. A fragment that does not apply here is an error,
+    unless it belongs to another architecture.
     """
     used = choose_fragments(names, fragments, arch, version)
+    used.sort(key=lambda fragment: not fragment.is_whole)
+    replaced = {r.symbol for fragment in used if fragment.is_whole for r in fragment.requests}
     merged: dict[str, SymbolRequest] = {}
     unsupported: list[SymbolRequest] = []
     errors: list[UsageError] = []
@@ -125,6 +127,9 @@ def make_config(
                 continue
             request = replace(offered[0], alternatives=tuple(offered[1:]))
             old = merged.get(request.symbol)
+            if request.symbol in replaced and not fragment.is_whole:
+                replaced.remove(request.symbol)
+                old = None
             is_same = old is None or _is_same(old.value, request.value)
             if old and not is_same and request.symbol not in fragment.override:
                 errors.append(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import InfraError, UsageError, raise_all
-from orchestrator.kernel.fragment import parse_symbol
+from orchestrator.kernel.fragment import load_file, parse_symbol
 from orchestrator.kernel.prebuilt import load_prebuilt
 from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
@@ -41,18 +41,20 @@ def add_inputs(
     built: Sequence[Path] = (),
     programs: Sequence[str] = (),
     limits: ProgramLimits = NO_LIMITS,
+    arguments: Sequence[str] = (),
 ) -> Declarations:
     """The declarations with what the command line brings along: trees and series that are not ours.
 
     Each is known by the word that names it, and so are symbols of ``added``; ``built`` are folders with
-    kernels that were built elsewhere, ``programs`` paths of tests, with their time ``limits``.
+    kernels that were built elsewhere, ``programs`` paths of tests, with their time ``limits`` and
+    the ``arguments`` of one.
     Raises ``UsageError`` for all that are wrong, at once.
     """
-    declared = _add_symbols(declared, added)
     errors: list[UsageError] = []
+    declared = _add_fragments(declared, added, errors)
     try:
         known_ids = [test.id for test in declared.tests]
-        files = load_programs([expand(word) for word in programs], LIB, limits, known_ids)
+        files = load_programs([expand(word) for word in programs], LIB, limits, known_ids, arguments)
         declared = replace(declared, tests=(*declared.tests, *files))
     except* UsageError as group:
         errors += (error for error in group.exceptions if isinstance(error, UsageError))
@@ -98,8 +100,17 @@ def add_inputs(
     return replace(declared, trees=trees, series=known)
 
 
-def _add_symbols(declared: Declarations, words: Sequence[str]) -> Declarations:
+def _add_fragments(declared: Declarations, words: Sequence[str], errors: list[UsageError]) -> Declarations:
+    """With the symbols and files among the words of ``CONFIG+=``."""
     found = {word: fragment for word in words if (fragment := parse_symbol(word))}
+    for word in words:
+        path = expand(word)
+        if word in found or word in declared.fragments or not ("/" in word or path.is_file()):
+            continue
+        try:
+            found[word] = load_file(path, word)
+        except* UsageError as group:
+            errors += (error for error in group.exceptions if isinstance(error, UsageError))
     return replace(declared, fragments={**declared.fragments, **found})
 
 
@@ -107,7 +118,7 @@ def add_names(
     declared: Declarations, kernel: str, series: Sequence[str], added: Sequence[str] = ()
 ) -> Declarations:
     """The declarations with the command line's own tree, series and symbols, by their words alone."""
-    declared = _add_symbols(declared, added)
+    declared = _add_fragments(declared, added, [])
     trees: dict[str, Tree] = {}
     name, ref = split_word(kernel)
     if is_path(name):

@@ -14,7 +14,7 @@ from orchestrator.guest.vng import FRAGMENT
 from orchestrator.kernel.fragment import Fragment
 from orchestrator.kernel.symbols import DEBUG_FRAGMENT
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guest import find_misfits, list_needs
+from orchestrator.project.guest import GuestShape, find_misfits, list_needs
 from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
 from orchestrator.project.knownissues import KnownIssue
 from orchestrator.project.matrix import Expectation, Row, Variant
@@ -40,7 +40,8 @@ class Request:
 
     ``added`` are fragments and symbols for the config of every row. ``boot`` is ``qemu`` or ``vng``, or empty
     for ``vng`` where the kernel is made for it. ``programs`` are the paths of ``TESTS=``, of which ``tests``
-    has the ids. ``debug`` adds the fragment with debug info.
+    has the ids. ``debug`` adds the fragment with debug info. ``append``, kernel parameters, and ``qemu``,
+    arguments, are added to every guest.
     """
 
     rows: tuple[str, ...] = ()
@@ -54,6 +55,8 @@ class Request:
     accel: str = "auto"
     boot: str = "qemu"
     debug: bool = False
+    append: str = ""
+    qemu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     optional = ((FRAGMENT, request.boot == "vng"), (DEBUG_FRAGMENT, request.debug))
     added = [*request.added, *(name for name, is_added in optional if is_added)]
     rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, *added)))) for row in rows]
+    rows = [replace(row, guest=_add_to_guest(row.guest, request)) for row in rows]
     wanted = tuple(name for name in dict.fromkeys(request.series) if name != "none")
     for name in wanted:
         _is_known(name, declared.series, "series", "SERIES", errors)
@@ -177,6 +181,11 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
         raise InfraError(told, where="BUILT", hint=f"there are: {', '.join(declared.built)}")
     return tuple(jobs)
+
+
+def _add_to_guest(shape: GuestShape, request: Request) -> GuestShape:
+    append = " ".join(filter(None, (shape.append, request.append)))
+    return replace(shape, append=append, qemu=(*shape.qemu, *request.qemu))
 
 
 def _list_rows(request: Request, declared: Declarations) -> Iterator[str]:

@@ -2,8 +2,9 @@
 """Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
@@ -24,11 +25,12 @@ from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
 from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_programs
 from orchestrator.kernel.toolbox import make_toolbox
+from orchestrator.kernel.uapi import make_headers
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guest import list_needs
-from orchestrator.project.guesttest import LOCAL, PROGRAM, SELFTEST, GuestTest
+from orchestrator.project.guesttest import LOCAL, PROGRAM, SELFTEST, GuestTest, uses_kernel_headers
 from orchestrator.result.record import Expected, JobRecord, Known, LocalFile
 from orchestrator.run.runner import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests
@@ -67,7 +69,8 @@ def make_build_request(job: Job, src: Source, declared: Declarations, place: Wor
         toolchain = find_gcc(arch, place.store)
     else:
         toolchain = place.find_toolchain(arch)
-    return BuildRequest(src, config, arch, toolchain, place.list_modules())
+    programs = tuple(test for test in job.tests if test.has_module)
+    return BuildRequest(src, config, arch, toolchain, place.list_modules(), programs)
 
 
 def make_kernel(job: Job, request: BuildRequest, place: Workspace, *, redo: bool) -> Kernel:
@@ -102,8 +105,12 @@ def find_test_toolchain(job: Job, test: GuestTest, kernel: Kernel, place: Worksp
     return find_gcc(kernel.request.arch, place.store)
 
 
-def check_programs(jobs: Sequence[Job], place: Workspace) -> None:
-    """Compile the programs of the command line, before anything else: raises all their errors at once."""
+def check_programs(jobs: Sequence[Job], sources: Mapping[str, Source], place: Workspace) -> None:
+    """Compile the programs of the command line, before anything is built: raises all their errors at once.
+
+    ``sources`` are those of jobs, as far as they are known. The source of a job that is built here may have
+    headers that the host lacks.
+    """
     errors: list[UsageError] = []
     for job in jobs:
         arch = ARCHES[job.row.arch]
@@ -111,16 +118,22 @@ def check_programs(jobs: Sequence[Job], place: Workspace) -> None:
         for test in (test for test in job.tests if test.language == PROGRAM and test.is_compiled):
             toolchain = place.find_toolchain(arch) if is_built_here else find_gcc(arch, place.store)
             try:
-                _compile_test(test, toolchain, arch, place)
+                _compile_test(test, toolchain, arch, place, sources.get(job.name))
             except UsageError as error:
-                errors.append(error)
+                is_final = job.name in sources or not is_built_here or not uses_kernel_headers(test)
+                errors += [error] if is_final else []
     raise_all(list({str(error): error for error in errors}.values()))
 
 
-def _compile_test(test: GuestTest, toolchain: Toolchain, arch: Arch, place: Workspace) -> Program:
+def _compile_test(
+    test: GuestTest, toolchain: Toolchain, arch: Arch, place: Workspace, source: Source | None
+) -> Program:
     if toolchain.suite and test.is_compiled:
         make_toolbox(toolchain.suite, arch, place.store, place.progress)
-    return compile_test(test, toolchain, place.lib_dir, place.store)
+    find_headers = None
+    if test.language == PROGRAM and source and toolchain.make_words and not source.image:
+        find_headers = partial(make_headers, source, arch, toolchain, place.store, place.progress)
+    return compile_test(test, toolchain, place.lib_dir, place.store, find_headers)
 
 
 def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
@@ -130,7 +143,8 @@ def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
     programs = []
     for test in (test for test in job.tests if test.language != SELFTEST):
         toolchain = find_test_toolchain(job, test, kernel, place)
-        programs.append(_compile_test(test, toolchain, kernel.request.arch, place))
+        source = None if job.built else kernel.request.source
+        programs.append(_compile_test(test, toolchain, kernel.request.arch, place, source))
     selftests = [test for test in job.tests if test.language == SELFTEST]
     return [*programs, *compile_selftests(selftests, kernel.request, place.store, place.progress)]
 

@@ -75,7 +75,10 @@ class Io:
 
 @dataclass(frozen=True, slots=True)
 class GuestShape:
-    """The guest of a row. ``hugepages`` are pairs of page size in KiB and number."""
+    """The guest of a row. ``hugepages`` are pairs of page size in KiB and number.
+
+    ``qemu`` are more arguments for QEMU, of the command line.
+    """
 
     cpus: int
     memory_mib: int
@@ -87,11 +90,12 @@ class GuestShape:
     ksm: str = ""
     io: Io = Io()
     append: str = ""
+    qemu: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to set up or check in the guest."""
-        return self == GuestShape(self.cpus, self.memory_mib, append=self.append)
+        return self == GuestShape(self.cpus, self.memory_mib, append=self.append, qemu=self.qemu)
 
     @property
     def has_virtio_disks(self) -> bool:
@@ -208,8 +212,17 @@ def _find_contradictions(shape: GuestShape) -> Iterator[tuple[str, str]]:
             yield "io", "swap: integrity supports only delay, not iops and bandwidth"
     if shape.io.delay_ms >= 1000:
         yield "io", f"expected a delay below 1000ms, got {shape.io.delay_ms}ms"
-    if {"--", "root=", "init=", "rdinit="} & {re.sub("=.*", "=", word) for word in shape.append.split()}:
-        yield "append", "--, root= and init= are reserved"
+    try:
+        read_append(shape.append)
+    except ValueError as error:
+        yield "append", str(error)
+
+
+def read_append(text: str) -> str:
+    """Kernel parameters; raises ``ValueError`` for those that decide whether a guest starts our init."""
+    if {"--", "root=", "init=", "rdinit="} & {re.sub("=.*", "=", word) for word in text.split()}:
+        raise ValueError("--, root= and init= are reserved")
+    return text
 
 
 def render_kib(kib: int) -> str:

@@ -41,6 +41,7 @@ _INCLUDES: Mapping[str, re.Pattern[str]] = {
     ".c": re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE),
     ".py": re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE),
 }
+_UAPI = re.compile(r"^\s*#\s*include\s*<(?:linux|asm|asm-generic)/", re.MULTILINE)
 _HINTS: Mapping[str, str] = {
     ".c": "one `.field = literal,` per line between `GUEST_TEST = {` and `};`",
     ".py": "the file must end with TEST = GuestTest(field=literal, ..., run=run) and a call of TEST.main()",
@@ -54,9 +55,11 @@ class GuestTest:
     ``libs`` are its include folders: the library of a user overlay before the built-in one. A test that is
     not ``is_built_in`` is not trusted to leave the guest as it was.
 
-    The last fields are those of a file of the command line: its text (empty for a binary) and SHA-256. Of a
-    program: the architecture of a binary, the interpreter of a script, the user that it runs as, and the
-    native seconds after which it passes if it still runs, 0 if it has to end.
+    The last fields are those of a path of the command line: its text (empty for a binary) and SHA-256. Of a
+    program: the architecture of a binary with its shared ``libraries``, the loader first, the interpreter of
+    a script, the user that it runs as, its ``arguments``, and the native seconds after which it passes if it
+    still runs, 0 if it has to end. A folder has ``parts``, its files by their paths in it, and
+    ``has_module`` if the build of a kernel compiles it as well.
     """
 
     id: str
@@ -87,11 +90,17 @@ class GuestTest:
     interpreter: str = ""
     user: str = "root"
     forever_s: int = 0
+    arguments: tuple[str, ...] = ()
+    libraries: tuple[Path, ...] = ()
+    parts: tuple[str, ...] = ()
+    has_module: bool = False
 
     @property
     def is_compiled(self) -> bool:
         """Whether the host compiles it, so that the program depends on the compiler."""
-        return self.path.suffix == ".c" if self.language == PROGRAM else self.language != "python"
+        if self.language == PROGRAM:
+            return self.path.suffix == ".c" or bool(self.parts)
+        return self.language != "python"
 
     @property
     def own_lib(self) -> Path | None:
@@ -125,7 +134,7 @@ class GuestTest:
 # the fields that no test declares
 NOT_DECLARED = (
     "id", "path", "language", "content_id", "libs", "is_built_in", "text", "sha256", "arch", "interpreter",
-    "user", "forever_s",
+    "user", "forever_s", "arguments", "libraries", "parts", "has_module",
 )  # fmt: skip
 _DECLARED = tuple(field for field in fields(GuestTest) if field.name not in NOT_DECLARED)
 _FIELDS: Mapping[str, type] = {field.name: field.type for field in _DECLARED if isinstance(field.type, type)}
@@ -270,15 +279,29 @@ def find_imports(test: GuestTest) -> set[str]:
     return set(_INCLUDES[".py"].findall(test.path.read_text(encoding="utf-8")))
 
 
-def compile_command(test: GuestTest, cc: str, lib_dir: Path, out: Path) -> list[str]:
+def compile_command(
+    test: GuestTest, cc: str, lib_dir: Path, out: Path, headers: Sequence[Path] = ()
+) -> list[str]:
     """The compiler command for a C test, which is linked statically; warnings of programs are not ours."""
     if test.language == PROGRAM:
-        return [cc, "-O2", "-g", "-pthread", "-static", "-o", str(out), str(test.path)]
+        return [*make_compiler_words(cc, headers), "-O2", "-g", "-o", str(out), str(test.path)]
     return [
         cc, "-O2", "-g0", "-static", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-pthread",
         f'-DGT_ID="{test.id}"', *([f"-I{test.own_lib}"] if test.own_lib else []), f"-I{lib_dir}",
         "-o", str(out), str(test.path),
     ]  # fmt: skip
+
+
+def uses_kernel_headers(test: GuestTest) -> bool:
+    """Whether a program includes headers that the kernel brings along for user space."""
+    sources = [test.path / part for part in test.parts] if test.parts else [test.path]
+    texts = (path.read_text(errors="replace") for path in sources if path.suffix in (".c", ".h"))
+    return any(_UAPI.search(text) for text in texts)
+
+
+def make_compiler_words(cc: str, headers: Sequence[Path]) -> list[str]:
+    """The compiler of programs, which searches ``headers`` before those of the host."""
+    return [cc, "-static", "-pthread", *(f"-isystem{path}" for path in headers)]
 
 
 def load_test(path: Path, test_id: str, libs: tuple[Path, ...], errors: list[UsageError]) -> GuestTest | None:

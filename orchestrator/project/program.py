@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the programs that the command line names by their path, such as a reproducer of a bug report.
 
-A program is C with a ``main()``, a script, or a static binary; its exit status is its result. A file that
-declares a test of ours is read as one. Nothing is compiled or run here.
+A program is C with a ``main()``, a script, a binary, or a folder; its exit status is its result. A file that
+declares a test of ours is read as one. Nothing is compiled here, and no program is run.
+
+A folder has a Makefile, or a Kbuild for a kernel module, or both. ``run.sh``, ``run.py`` or ``run.c`` is its
+program, else the only one that is there or that its Makefile makes, or else its module is loaded and removed.
 """
 
 import hashlib
+import os
 import re
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
-from orchestrator.project.arch import ELF_MACHINES
+from orchestrator.project.elffile import list_libraries, read_arch
 from orchestrator.project.guesttest import (
     LOCAL,
     PROGRAM,
@@ -31,21 +34,26 @@ from orchestrator.store.store import make_id
 from orchestrator.store.userfile import read_file
 
 TIMEOUT_S = 60
+# bytes of all arguments together, which are a part of one command
+_MOST_ARGUMENTS = 65536
 USERS = ("root", "nobody")
 _SUFFIXES: Mapping[str, str] = {".c": "", ".py": "python3", ".sh": "sh"}
 # the length of a name, without the family
 _MOST_STEM = 56
 # version of how they are compiled and run
-_FORMAT = 1
+_FORMAT = 2
+# of a folder: where it starts, the files of make, and its limits
+_STARTS = ("run.sh", "run.py", "run.c")
+_MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
+_MOST_FILES, _MOST_MIB = 4096, 256
+_OF_MODULE = re.compile(r"^[ \t]*obj-m\b", re.MULTILINE)
+_NEEDS_MODULE = "MODULES=y MODULE_UNLOAD=y"
 _HEADER_LINES = 30
 _HEADER = re.compile(r"\bcowbell:[ \t]*(.{0,999})")
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w+)", re.MULTILINE)
 _SHEBANG = re.compile(rb"#![ \t]*(?:\S*/env[ \t]+)?(?:\S*/)?(\S+)")
 _INTERPRETERS = {b"sh": "sh", b"dash": "sh", b"python": "python3", b"python3": "python3"}
-# ELF: file types of programs, the header of a dynamic one
-_ET_EXEC, _ET_DYN = 2, 3
-_PT_LOAD, _PT_INTERP = 1, 3
-_KINDS = "C (.c), a script for sh or python3, or a static binary"
+_KINDS = "C (.c), a script for sh or python3, a binary, or a folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +83,16 @@ def name_program(path: Path) -> str:
 
 
 def load_programs(
-    paths: Sequence[Path], lib: Path, limits: ProgramLimits, known: Iterable[str]
+    paths: Sequence[Path],
+    lib: Path,
+    limits: ProgramLimits,
+    known: Iterable[str],
+    arguments: Sequence[str] = (),
 ) -> list[GuestTest]:
-    """The tests of the command line's files; raises the errors of all at once as ``UsageError``.
+    """The tests of the command line's paths; raises the errors of all at once as ``UsageError``.
 
-    ``lib`` is the library of our tests, ``known`` are the ids of other tests.
+    ``lib`` is the library of our tests, ``known`` are the ids of other tests, ``arguments`` those of the only
+    program.
     """
     errors: list[UsageError] = []
     found: dict[str, GuestTest] = {}
@@ -94,7 +107,7 @@ def load_programs(
             errors.append(UsageError(f"{test_id} is also {other}", where=str(path), hint=hint))
             continue
         try:
-            if test := _load_file(path, test_id, lib, limits, errors):
+            if test := _load(path, test_id, lib, limits, errors):
                 found[test_id] = test
         except* UsageError as group:
             errors += (error for error in group.exceptions if isinstance(error, UsageError))
@@ -102,49 +115,160 @@ def load_programs(
         names = [name for name in ("TIMEOUT", "FOREVER") if getattr(limits, f"{name.lower()}_s")]
         what = "is for programs, such as TESTS=./repro.c; a test of ours declares its time limit"
         errors += [] if errors else [UsageError(what, where=name) for name in names]
+    if arguments and not errors:
+        errors += _check_arguments(arguments, found)
     raise_all(errors)
-    return list(found.values())
+    return [_add_arguments(test, tuple(arguments)) for test in found.values()]
 
 
-def _load_file(
+def _check_arguments(arguments: Sequence[str], found: Mapping[str, GuestTest]) -> Iterator[UsageError]:
+    programs = [test for test in found.values() if test.language == PROGRAM]
+    if len(programs) != 1:
+        what = f"are for exactly one program of TESTS=, and there are {len(programs)}"
+        yield UsageError(what, where=f"arguments after --: {' '.join(arguments)}")
+    if sum(map(len, arguments)) > _MOST_ARGUMENTS:
+        yield UsageError(f"are more than {_MOST_ARGUMENTS} bytes", where="arguments after --")
+
+
+def _add_arguments(test: GuestTest, arguments: tuple[str, ...]) -> GuestTest:
+    if not arguments or test.language != PROGRAM:
+        return test
+    return replace(test, arguments=arguments, content_id=make_id(test.content_id, arguments))
+
+
+def _load(
     path: Path, test_id: str, lib: Path, limits: ProgramLimits, errors: list[UsageError]
 ) -> GuestTest | None:
     if path.is_dir():
-        hint = "name its program: a folder with several files is not supported"
-        raise UsageError("is a folder, and a program is one file", where=str(path), hint=hint)
+        return _load_folder(path, test_id, lib, limits)
     data = read_file(path)
     digest = hashlib.sha256(data).hexdigest()
     text = "" if data.startswith(b"\x7fELF") else data.decode(errors="replace").replace("\r\n", "\n")
     if path.suffix in (".c", ".py") and is_declared(text, path.suffix):
         test = load_test(path, test_id, (lib,), errors)
         return replace(test, text=text, sha256=digest) if test else None
-    arch, interpreter = _find_arch(path, data), _find_interpreter(path, data)
+    arch, interpreter = read_arch(path, data), _find_interpreter(path, data)
     if not arch and not interpreter and path.suffix != ".c":
         raise UsageError("is no program that a guest can run", where=str(path), hint=f"expected {_KINDS}")
     if path.suffix == ".py" and (missing := _find_beside(path, text)):
         what = f"imports {missing}.py of its folder, and only the program is copied to the guest"
         raise UsageError(what, where=str(path), hint="put both into one file")
-    header = _read_header(path, text)
+    libraries = list_libraries(path, data) if arch else ()
+    source_id = make_content_id(path, test_id, (path.parent,))
+    test = _make_test(path, test_id, _read_header(path, text), lib, limits, source_id, map(_hash, libraries))
+    return replace(
+        test,
+        libs=(path.parent,),
+        text=text,
+        sha256=digest,
+        arch=arch,
+        interpreter=interpreter,
+        libraries=libraries,
+    )
+
+
+def _load_folder(path: Path, test_id: str, lib: Path, limits: ProgramLimits) -> GuestTest:
+    """The program that a folder is; raises ``UsageError``."""
+    parts = _list_parts(path)
+    folder = read_folder(path, parts)
+    first = path / (folder.start or folder.makefile or folder.module)
+    header = _read_header(first, _read(first))
+    if folder.module:
+        needs = dict.fromkeys(f"{header.get('needs_kconfig', '')} {_NEEDS_MODULE}".split())
+        header["needs_kconfig"] = " ".join(needs)
+    digests = [(name, os.access(path / name, os.X_OK), _hash(path / name)) for name in parts]
+    test = _make_test(path, test_id, header, lib, limits, make_id(test_id, digests), ())
+    return replace(test, parts=parts, has_module=bool(folder.module), sha256=make_id(digests))
+
+
+def _list_parts(path: Path) -> tuple[str, ...]:
+    """The files of a folder, as sorted relative paths, without those of git; raises ``UsageError``."""
+    errors: list[UsageError] = []
+    parts: list[str] = []
+    size = 0
+    for root, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if name != ".git")
+        for name in sorted(names):
+            file = Path(root, name)
+            parts.append(str(file.relative_to(path)))
+            if not file.is_file():
+                errors.append(UsageError("is no regular file, and cannot be copied", where=str(file)))
+            else:
+                size += file.stat().st_size
+        if len(parts) > _MOST_FILES or size > _MOST_MIB << 20:
+            what = f"is too large to be copied: more than {_MOST_FILES} files or {_MOST_MIB} MiB"
+            raise UsageError(what, where=str(path))
+    raise_all(errors)
+    return tuple(sorted(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of a folder that decide how it becomes a program; empty where there is none.
+
+    ``start`` is its program, ``makefile`` that of its own make, ``module`` what tells Kbuild about a module.
+    """
+
+    start: str
+    makefile: str
+    module: str
+
+
+def read_folder(path: Path, parts: Collection[str]) -> Folder:
+    """Raises ``UsageError`` for a folder with nothing to run, or with several programs."""
+    makefile = next((name for name in _MAKEFILES if name in parts), "")
+    module = "Kbuild" if "Kbuild" in parts else ""
+    if not module and makefile and _OF_MODULE.search(_read(path / makefile)):
+        makefile, module = "", makefile
+    starts = [name for name in _STARTS if name in parts]
+    if not starts and not makefile and not module:
+        starts = [name for name in parts if "/" not in name and _is_program(path / name)]
+    if len(starts) > 1 or not (starts or makefile or module):
+        told = f"has {len(starts)} programs: {', '.join(starts[:5])}" if starts else "has no program"
+        hint = "add run.sh, which the guest runs in a copy of the folder, or a Makefile or Kbuild"
+        raise UsageError(told, where=str(path), hint=hint)
+    return Folder(starts[0] if starts else "", makefile, module)
+
+
+def _read(path: Path) -> str:
+    return read_file(path).decode(errors="replace")
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a file can be a program by its name or its first bytes."""
+    data = read_file(path)
+    return path.suffix in _SUFFIXES or data.startswith((b"#!", b"\x7fELF"))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(read_file(path)).hexdigest()
+
+
+def _make_test(
+    path: Path,
+    test_id: str,
+    header: dict[str, str | int],
+    lib: Path,
+    limits: ProgramLimits,
+    source_id: str,
+    others: Iterable[str],
+) -> GuestTest:
+    """A program; ``others`` are hashes of what else decides its result."""
     if limits.timeout_s:
         header["timeout_s"] = limits.timeout_s
-    libs = (path.parent,)
-    supervisor = hashlib.sha256((lib / "program.py").read_bytes()).hexdigest()
-    source_id = make_content_id(path, test_id, libs)
+    supervisor = _hash(lib / "program.py")
     test = GuestTest(
         id=test_id,
         path=path,
         language=PROGRAM,
-        content_id=make_id(source_id, sorted(header.items()), limits.forever_s, supervisor, _FORMAT),
+        content_id=make_id(
+            source_id, sorted(header.items()), limits.forever_s, supervisor, list(others), _FORMAT
+        ),
         summary=f"the program {path.name}",
         kind="deterministic",
         timeout_s=TIMEOUT_S,
         # each trial has a guest of its own: nothing that it starts or changes is there in the next one
         may_crash=True,
-        libs=libs,
-        text=text,
-        sha256=digest,
-        arch=arch,
-        interpreter=interpreter,
         forever_s=limits.forever_s,
     )
     return replace(test, **header)  # type: ignore[arg-type]
@@ -165,31 +289,6 @@ def _find_interpreter(path: Path, data: bytes) -> str:
             raise UsageError(f"is a script for {name}", where=f"{path}:1", hint="a guest has sh and python3")
         return _INTERPRETERS[match[1]]
     return "" if data.startswith(b"\x7fELF") else _SUFFIXES.get(path.suffix, "")
-
-
-def _find_arch(path: Path, data: bytes) -> str:
-    """The architecture of a static ELF program, empty for other files; raises ``UsageError`` for other ELF
-    files.
-    """
-    if not data.startswith(b"\x7fELF"):
-        return ""
-    where = str(path)
-    try:
-        if data[4:6] != b"\x02\x01":
-            hint = "link it for x86_64, aarch64 or riscv64"
-            raise UsageError("is not a 64-bit little-endian program", where=where, hint=hint)
-        kind, machine = struct.unpack_from("<HH", data, 16)
-        (offset,) = struct.unpack_from("<Q", data, 32)
-        size, number = struct.unpack_from("<HH", data, 54)
-        segments = {struct.unpack_from("<I", data, offset + size * i)[0] for i in range(number)}
-    except struct.error:
-        raise UsageError("is a truncated ELF file", where=where) from None
-    if kind not in (_ET_EXEC, _ET_DYN) or _PT_LOAD not in segments:
-        raise UsageError("is an ELF file, but no program", where=where, hint="link it with -static")
-    if _PT_INTERP in segments:
-        hint = "link it with -static: a guest has none of your libraries"
-        raise UsageError("is linked dynamically", where=where, hint=hint)
-    return ELF_MACHINES.get(machine, f"ELF machine {machine}")
 
 
 def _read_symbols(text: str) -> str:

@@ -32,6 +32,12 @@ _TAINT_OF = {
 # exit codes and output of kernel selftests (tools/testing/selftests/kselftest.h)
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
 # the skip of automake and of many shell scripts, and what a shell says of a command that it cannot start
+# the end of what a test of the Linux Test Project prints
+_LTP_SUMMARY = re.compile(
+    r"^Summary:\n" + "".join(rf"{word} +(\d{{1,9}})\n" for word in ("passed", "failed", "broken", "skipped"))
+    + r"warnings +(\d{1,9})$",
+    re.MULTILINE,
+)  # fmt: skip
 _SKIPS, _NOT_STARTED = (_KSFT_SKIP, 77), {126: "cannot be executed", 127: "is not there"}
 _MAX_NAMED = 10
 _ANNOUNCED = "[RUN] "
@@ -181,16 +187,32 @@ def _judge_program_end(result: TrialResult) -> tuple[Status, str]:
         case ProgramEnd(signal=name) if name:
             oom = _find_oom(result) if name == "SIGKILL" else ""
             return Status.BROKEN if oom else Status.FAIL, f"{oom}killed by {name}"
-        case ProgramEnd(status=0):
-            return Status.PASS, ""
         case ProgramEnd(status=None):
             return Status.BROKEN, "how the program ended was not recorded"
+    if summary := _LTP_SUMMARY.search(f"{result.stdout}\n{result.stderr}"):
+        return _judge_ltp(summary, end.status or 0)
+    if end.status == 0:
+        return Status.PASS, ""
     text = f"exit status {end.status}"
     if why := _NOT_STARTED.get(end.status or 0):
         return Status.BROKEN, f"{text}: a command that it uses {why} in the guest"
     lines = (result.stderr.strip() or result.stdout).split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Status.SKIP if end.status in _SKIPS else Status.FAIL, f"{text}: {last[:200]}" if last else text
+
+
+def _judge_ltp(summary: re.Match[str], exit_status: int) -> tuple[Status, str]:
+    """The outcome of a test of the Linux Test Project, whose exit status has a bit for each kind."""
+    passed, failed, broken, skipped, warnings = (int(number) for number in summary.groups())
+    text = ", ".join(" ".join(reversed(line.split())) for line in summary[0].splitlines()[1:])
+    bits = (failed and 1) | (broken and 2) | (warnings and 4)
+    if exit_status not in (bits, bits | 32):
+        return Status.BROKEN, f"exit status {exit_status} contradicts its summary: {text}"
+    if failed:
+        return Status.FAIL, text
+    if broken or warnings or not (passed or skipped):
+        return Status.BROKEN, text
+    return (Status.PASS, "") if passed else (Status.SKIP, text)
 
 
 def _find_wait(result: TrialResult) -> str:

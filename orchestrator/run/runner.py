@@ -12,7 +12,6 @@ import datetime
 import io
 import json
 import platform
-import re
 import shlex
 import shutil
 import tarfile
@@ -22,18 +21,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.errors import CowbellError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.guest.boot import boot_guest, unpack_archive
 from orchestrator.guest.connection import CommandResult, GoneReason, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.kernel.build import Toolchain
+from orchestrator.kernel.guestmodules import PROGRAMS
 from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, compile_command, find_imports
 from orchestrator.result.record import Ended, ProgramEnd, TrialResult, parse_program_end
 from orchestrator.result.stored import keep_result
+from orchestrator.run.folder import START, explain_compiler, make_folder
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
 from orchestrator.store.store import Store, make_id, own_folder, try_unowned
 
@@ -42,8 +43,6 @@ _GRACE_S = 2.0
 # the same for a program: all that it has started has to be killed
 _PROGRAM_GRACE_S = 10.0
 _CONSOLE_LIMIT = 1 << 18
-_COMPILE_ERROR = re.compile(r"(.{1,999}?:\d+):\d+: (?:fatal )?error: (.*)")
-_LINK_ERROR = re.compile(r"undefined reference to [`'](\w+)'")
 # where the supervisor says how the program ended
 _PROGRAM_END = "/work/program-end"
 # what every test needs of its guest, as far as it is quick to find out
@@ -68,33 +67,43 @@ def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
     return make_id(test.content_id, toolchain.identity if test.is_compiled else "")
 
 
-def compile_test(test: GuestTest, toolchain: Toolchain, lib_dir: Path, store: Store) -> Program:
+def compile_test(
+    test: GuestTest,
+    toolchain: Toolchain,
+    lib_dir: Path,
+    store: Store,
+    find_headers: Callable[[], Path] | None = None,
+) -> Program:
     """Compile a C test statically, once; scripts and binaries are used unchanged.
 
+    ``find_headers`` is for a program that does not compile with the headers of the host.
     Raises ``UsageError`` with the output of the compiler for errors of the test, ``InfraError`` for others.
     """
     program_id = make_program_id(test, toolchain)
     if not test.is_compiled:
         return Program(test, program_id, test.path)
 
-    def fill(draft: Path) -> None:
-        done = command.run(compile_command(test, toolchain.compiler, lib_dir, draft / test.id), check=False)
-        if done.returncode:
-            raise _explain_compiler(test, done)
+    def publish(*headers: Path) -> Path:
+        def fill(draft: Path) -> None:
+            target = draft / test.id
+            if test.parts:
+                make_folder(test, toolchain.compiler, headers, target)
+                return
+            words = compile_command(test, toolchain.compiler, lib_dir, target, headers)
+            done = command.run(words, check=False)
+            if done.returncode:
+                raise explain_compiler(test, done)
 
-    return Program(test, program_id, store.publish("programs", program_id, fill) / test.id)
+        # those of each tree are a folder of their own
+        name = make_id(program_id, [path.parent.name for path in headers]) if headers else program_id
+        return store.publish("programs", name, fill) / test.id
 
-
-def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
-    for line in done.output.splitlines():
-        if match := _COMPILE_ERROR.match(line):
-            output = "\n  ".join(done.output.splitlines()[:12])
-            return UsageError(f"{test.id} does not compile: {match[2]}", where=match[1], hint=output)
-        if match := _LINK_ERROR.search(line):
-            what = "has no main()" if match[1] == "main" else f"needs a library for {match[1]}()"
-            hint = "it is linked with -static -pthread only"
-            return UsageError(f"{test.id} {what}", where=str(test.path), hint=hint)
-    return command.make_failure(done)
+    try:
+        return Program(test, program_id, publish())
+    except UsageError:
+        if not find_headers:
+            raise
+    return Program(test, program_id, publish(find_headers()))
 
 
 def may_share_guest(done: GuestTest, following: GuestTest) -> bool:
@@ -235,9 +244,17 @@ def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = s
 
 def _make_program_line(test: GuestTest, scale: float) -> str:
     """The command of the supervisor, the module ``guest-tests/lib/program.py``."""
-    interpreters = {"": [], "sh": ["sh"], "python3": ["python3", "-B"]}
+    place = f"/work/tests/{test.id}"
+    if test.libraries:
+        libs = f"/work/libs/{test.id}"
+        starts = [f"{libs}/{test.libraries[0].name}", "--library-path", libs, place]
+    elif test.parts:
+        starts = ["sh", f"./{START}"]
+    else:
+        starts = [*{"": [], "sh": ["sh"], "python3": ["python3", "-B"]}[test.interpreter], place]
     asked = {
-        "argv": [*interpreters[test.interpreter], f"/work/tests/{test.id}"],
+        "argv": [*starts, *test.arguments],
+        "folder": place if test.parts else "",
         "limit_s": (test.forever_s or test.timeout_s) * scale,
         "user": test.user,
         "needs_kconfig": test.needs_kconfig,
@@ -270,6 +287,10 @@ def _pack_tests(machine: Machine, programs: Sequence[Program], lib_dir: Path) ->
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for program in programs:
             archive.add(program.path, f"tests/{program.test.id}", filter=_as_root)
+            for path in (machine.kernel.folder / PROGRAMS / program.test.id).glob("*"):
+                archive.add(path, f"tests/{program.test.id}/{path.name}", filter=_as_root)
+            for path in program.test.libraries:
+                archive.add(path.resolve(), f"libs/{program.test.id}/{path.name}", filter=_as_root)
             line = make_test_line(program.test, machine.time_scale)
             command_file = tarfile.TarInfo(f"bin/{program.test.id}")
             script = f'#!/bin/sh\n{line} "$@"\n'.encode()

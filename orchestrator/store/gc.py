@@ -19,7 +19,16 @@ from orchestrator.store.store import Store, try_unowned
 # the memory of guests, among their results
 CORES = "cores"
 KINDS = (
-    *("build", "configs", "images", "initrds", "kernels", "rootfs", "programs", "toolboxes", "worktrees"),
+    "build",
+    "configs",
+    "headers",
+    "images",
+    "initrds",
+    "kernels",
+    "programs",
+    "rootfs",
+    "toolboxes",
+    "worktrees",
     CORES,
 )
 # like make clean: artifacts that only make the next build faster

@@ -18,6 +18,7 @@ artifact.
     rootfs/ROOTFS_ID/    guest root images
     toolboxes/ID/        compilers of Debian that are not installed
     programs/ID/         compiled guest tests
+    headers/ID/          headers of a tree for programs that need newer ones than the host has
     results/VARIANT_ID/  one file per test result, and the console of every boot
     history.sqlite       the history; made again from results and runs if missing
     runs/RUN_ID/         record.json and the rendered reports; latest links to the last one

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.storedresults import know_rates
-from orchestrator.cli.target import JOBS, KERNELS, LIMITS, PARALLEL, TRIALS, Target
+from orchestrator.cli.target import GUESTS, JOBS, KERNELS, LIMITS, PARALLEL, TRIALS, Target
 from orchestrator.cli.variables import read_confidence
 from orchestrator.errors import UsageError, raise_all
 
@@ -93,7 +93,7 @@ def run_step(call: Call) -> int:
     return answer.exit_status
 
 
-_STEP = (*JOBS, *KERNELS, *TRIALS, *LIMITS)
+_STEP = (*JOBS, *KERNELS, *GUESTS, *TRIALS, *LIMITS)
 TARGETS = (
     Target(
         "bisect",

@@ -4,7 +4,7 @@
 import sys
 
 from orchestrator.cli.call import Call
-from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, LIMITS, PARALLEL, Target
+from orchestrator.cli.target import FIRST_ROW, GUESTS, JOBS, KERNELS, LIMITS, PARALLEL, Target
 
 # exit statuses for git bisect run; those of errors are in main
 _SKIP, _OTHER = 125, 127
@@ -49,7 +49,7 @@ TARGETS = (
             ("cowbell shell ROW=demo SERIES=none", "the plain kernel, with the tests in PATH"),
             ("echo 'uname -r' | cowbell shell SERIES=none", "run commands; exit with their status"),
         ),
-        variables=(*JOBS, *KERNELS, *LIMITS, "TESTS", "ACCEL", "BUILT", "GDB"),
+        variables=(*JOBS, *KERNELS, *GUESTS, *LIMITS, "TESTS", "ACCEL", "BUILT", "GDB"),
         extra_options=PARALLEL,
         products=("steps",),
         more="It builds the kernel if necessary. Where a row has several kernels, SERIES= selects one. "

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from orchestrator.cli.call import Call
 from orchestrator.cli.storedresults import know_rates
-from orchestrator.cli.target import FIRST_ROW, JOBS, KERNELS, LIMITS, PARALLEL, TRIALS, Target
+from orchestrator.cli.target import FIRST_ROW, GUESTS, JOBS, KERNELS, LIMITS, PARALLEL, TRIALS, Target
 from orchestrator.cli.targets.report import show_report
 from orchestrator.errors import UsageError
 
@@ -96,7 +96,7 @@ TARGETS = (
             ("cowbell test ROW=demo KERNEL=~/linux", "test the HEAD of a checkout in row demo"),
             ("cowbell -n test ROW=demo TESTS='odirect.*'", "print what these tests still need, and why"),
         ),
-        variables=(*JOBS, *KERNELS, *TRIALS, *LIMITS, "REPEAT", "FAILED", "BUILT", "DIR"),
+        variables=(*JOBS, *KERNELS, *GUESTS, *TRIALS, *LIMITS, "REPEAT", "FAILED", "BUILT", "DIR"),
         extra_options=(*_BUILD_OPTIONS, "--failed"),
         products=("report", "steps"),
         more="This is the default target. Without ROW= it takes the first row, of the user overlay if it "
