@@ -2,8 +2,9 @@
 """A git history of 64 commits upon a real kernel, in which one flips tests, and some are in the way.
 
 ``v0`` is the kernel as it is. Of the commits after it, FLIP is the patch of the series ``cow``. BROKEN_BUILD
-and the one after it do not build, PANICS and the one after it panic at boot; odd ones change no code, so that
-their images are those of their parents; the others change a little of mm/.
+and the one after it do not build, PANICS and the one after it panic at boot. From CRASHES on, mincore()
+crashes the kernel; at CRASHES_ELSEWHERE and the one after it, munlockall() does, too. Odd ones change no
+code, so that their images are those of their parents; the others change a little of mm/.
 """
 
 from pathlib import Path
@@ -15,6 +16,8 @@ COMMITS = 64
 FLIP = 37
 BROKEN_BUILD = 32
 PANICS = 39
+CRASHES = 22
+CRASHES_ELSEWHERE = 26
 _FILES = ("mm/mempool.c", "mm/dmapool.c", "mm/vmstat.c", "mm/util.c")
 _PATCH = ROOT / "patches/cow/0001-mm-reuse-anonymous-pages-by-mapcount.patch"
 
@@ -60,6 +63,15 @@ def _add(place: Path, number: int, mark: int = 0) -> str:
         text, line = file.read_text(), "\trest_init();\n"
         panicking = f'\tpanic("in the way");\n{line}'
         text = text.replace(line, panicking) if number == PANICS else text.replace(panicking, line)
+    elif number == CRASHES:
+        file, what = place / "mm/mincore.c", "check the length in mincore"
+        text, line = file.read_text(), "\t/* This also avoids any overflows on PAGE_ALIGN */\n"
+        text = text.replace(line, f"\tBUG_ON(len > PAGE_SIZE);\n{line}")
+    elif number in (CRASHES_ELSEWHERE, CRASHES_ELSEWHERE + 2):
+        file, what = place / "mm/mlock.c", "check the flags in munlockall"
+        text, line = file.read_text(), "SYSCALL_DEFINE0(munlockall)\n{\n\tint ret;\n"
+        crashing = f"{line}\n\tBUG_ON(!current->mm->def_flags);\n"
+        text = text.replace(line, crashing) if number == CRASHES_ELSEWHERE else text.replace(crashing, line)
     elif number % 2:
         what = "say something in a comment"
         text += f"/* change {number} */\n"

@@ -22,7 +22,8 @@ from orchestrator.source.fetch import fetch_tree
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, find_processes, wait_for
 from tests.gitserver import run_git
-from tests.longhistory import BROKEN_BUILD, FLIP, PANICS, make_long_history
+from tests.guestprograms import FUZZED, LEAK
+from tests.longhistory import BROKEN_BUILD, CRASHES, CRASHES_ELSEWHERE, FLIP, PANICS, make_long_history
 from tests.schema import read_product
 
 pytestmark = pytest.mark.kernel
@@ -133,6 +134,24 @@ def test_a_patch_that_breaks_is_found_and_a_comment_is_no_new_kernel(bench: Benc
     status, out, _ = bench.run("build", "ROW=demo", f"KERNEL=debian-5.10:{bench.commits[34]}", "SERIES=none")
     folder = Path(out.strip()).parent
     assert json.loads((folder / "build.json").read_text())["vmlinux_sha256"] == images[35] != images[36]
+
+
+def test_the_patch_that_breaks_a_program_is_found(bench: Bench, tmp_path: Path) -> None:
+    """Its argument is part of every step."""
+    (tmp_path / "leak.c").write_text(LEAK)
+    words = (f"TESTS={tmp_path}/leak.c", "SERIES=early", "KERNEL=debian-5.10:v0", "--", "small")
+    told = bench.bisect(*words)
+    assert (told["find"], told["kind"], told["is_found"]) == ("break", "patch", True)
+    assert "reuse-anonymous-pages" in told["suspects"][0], told
+
+
+def test_a_crash_is_found_past_other_crashes(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "fuzzed.c").write_text(FUZZED)
+    words = (f"TESTS={tmp_path}/fuzzed.c", "FOREVER=4s", "FINGERPRINT=*mincore*", "GOOD=v0", "BAD=main")
+    told = bench.bisect(*words)
+    assert told["is_found"] and told["suspects"] == [bench.commits[CRASHES]], told
+    others = {bench.commits[i] for i in (CRASHES_ELSEWHERE, CRASHES_ELSEWHERE + 1)}
+    assert all(step["answer"] == "skip" for step in told["steps"] if step["commit"] in others)
 
 
 def test_the_matrix_of_a_series_is_as_claimed(bench: Bench) -> None:

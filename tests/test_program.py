@@ -28,7 +28,7 @@ from orchestrator.run.runner import compile_test, make_test_line, may_share_gues
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import cowbell, cowbell_with_store, is_running
-from tests.guestprograms import render_test
+from tests.guestprograms import LEAK, render_test
 from tests.samples import CONSOLE, DECLARED, GOOD, WARNING
 
 MAIN = "int main(void) { return 3; }\n"
@@ -608,48 +608,6 @@ def test_the_supervisor_starts_in_a_copy_of_the_folder(tmp_path: Path) -> None:
 
 
 # --- real guests
-
-LEAK = """/* cowbell: needs=TRANSPARENT_HUGEPAGE=y timeout=30 user=nobody */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define HUGE (2 << 20)
-
-int main(void)
-{
-	char *area = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *page = (char *)(((unsigned long)area + HUGE - 1) & -HUGE), byte = 0;
-	int data[2], taken[2], written[2], status;
-
-	if (pipe(data) || pipe(taken) || pipe(written) || madvise(page, HUGE, MADV_HUGEPAGE))
-		return 4;
-	memset(page, 'o', HUGE);
-	if (!fork()) {
-		struct iovec part = { page, 1 };
-
-		/* the pipe refers to the page, which the child then unmaps: only the parent maps it */
-		if (vmsplice(data[1], &part, 1, 0) != 1 || munmap(page, HUGE))
-			_exit(4);
-		write(taken[1], "", 1);
-		read(written[0], &byte, 1);
-		read(data[0], &byte, 1);
-		_exit(byte != 'o');
-	}
-	read(taken[0], &byte, 1);
-	memset(page, 's', HUGE);
-	write(written[1], "", 1);
-	wait(&status);
-	if (status)
-		fprintf(stderr, "the child read what its parent wrote later\\n");
-	return WEXITSTATUS(status);
-}
-"""
 
 
 @pytest.mark.kernel
