@@ -254,20 +254,20 @@ def build_kernel(
 
 def _take_image(request: BuildRequest, store: Store, progress: Progress, draft: Path) -> None:
     """The files of an image that was built elsewhere, as those of a kernel that was built here."""
-    place, told = store.use(KIND, request.source.image), read_facts(store, request.source.image)
+    place, facts = store.use(KIND, request.source.image), read_facts(store, request.source.image)
     progress.stage("build", f"{request.subject}: take the image, build the test modules")
     shutil.copytree(place, draft, dirs_exist_ok=True, copy_function=os.link)
     if request.has_modules:
         make_guest_modules(
-            request.guest_modules, request.programs, told, request.arch, store, progress, draft
+            request.guest_modules, request.programs, facts, request.arch, store, progress, draft
         )
     write_json(
         draft / "build.json",
         {
             "image": "image",
             "gnu_build_id": "",
-            "release": told["release"],
-            "banner": told["banner"],
+            "release": facts.release,
+            "banner": facts.banner,
             "vmlinux_sha256": hashlib.sha256((draft / "image").read_bytes()).hexdigest(),
             "wall_s": 0.0,
             "cpu_s": 0.0,

@@ -6,9 +6,8 @@ Without headers of such a kernel there are no modules; the tests that need them 
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import InfraError
 from orchestrator.kernel import toolbox
@@ -17,6 +16,7 @@ from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.source import debian
+from orchestrator.source.image import ImageFacts
 from orchestrator.store.store import Store
 
 # in the folder of the modules: why there are none
@@ -65,13 +65,13 @@ def _find_first(lines: Sequence[str]) -> str:
 def make_guest_modules(
     sources: tuple[Path, ...],
     programs: Sequence[GuestTest],
-    told: Mapping[str, Any],
+    facts: ImageFacts,
     arch: Arch,
     store: Store,
     progress: Progress,
     draft: Path,
 ) -> None:
-    """Build the modules into folders of a kernel; ``told`` is the ``image.json`` of the kernel.
+    """Build the modules into folders of a kernel; ``facts`` are those of the image.
 
     If that is not possible, the folders have the reason instead.
     """
@@ -79,7 +79,7 @@ def make_guest_modules(
     target.mkdir()
     with store.own_scratch("guest-modules") as scratch:
         try:
-            words = list(_choose_make(told, arch, store, progress, scratch))
+            words = list(_choose_make(facts, arch, store, progress, scratch))
             folder = scratch / "modules"
             folder.mkdir()
             for path in sources:
@@ -99,33 +99,33 @@ def make_guest_modules(
                 first = _find_first(log.read_text(errors="replace").splitlines())
                 raise InfraError(f"they do not compile: {first.strip()[:200]}")
         except InfraError as error:
-            reason = f"no test modules for {told['release']}: {error.what}"
+            reason = f"no test modules for {facts.release}: {error.what}"
             progress.note(reason)
             (target / REASON).write_text(f"{reason}\n")
             for program in programs:
                 own = draft / PROGRAMS / program.id
                 own.mkdir(parents=True, exist_ok=True)
                 if not list(own.iterdir()):
-                    (own / NO_MODULE).write_text(f"no module for {told['release']}: {error.what}\n")
+                    (own / NO_MODULE).write_text(f"no module for {facts.release}: {error.what}\n")
             return
         for module in folder.glob("*.ko"):
             shutil.copyfile(module, target / module.name)
 
 
 def _choose_make(
-    told: Mapping[str, Any], arch: Arch, store: Store, progress: Progress, scratch: Path
+    facts: ImageFacts, arch: Arch, store: Store, progress: Progress, scratch: Path
 ) -> Iterator[str]:
     """The make command for the kernel's headers, with a compiler of the release that it was built on."""
     variables = [f"ARCH={arch.kernel_arch}"]
-    if told["package"]:
-        box = _find_toolbox(told["suites"][0], arch, store, progress)
-        headers = _fetch_headers(told, store, box, scratch)
+    if facts.package:
+        box = _find_toolbox(facts.suites[0], arch, store, progress)
+        headers = _fetch_headers(facts, store, box, scratch)
         make, cc = box / "usr" / "bin" / "make", toolbox.find_compiler(box, arch)
         variables.append(f"CROSS_COMPILE={arch.cross_prefix}")
     else:
-        headers = Path(told["headers"])
-        if not told["headers"] or not (headers / "Makefile").is_file():
-            raise InfraError(f"there are no headers, as in /lib/modules/{told['release']}/build")
+        headers = Path(facts.headers)
+        if not facts.headers or not (headers / "Makefile").is_file():
+            raise InfraError(f"there are no headers, as in /lib/modules/{facts.release}/build")
         make = Path(command.find_tool("make", "make"))
         prefix = "" if arch.is_native else arch.cross_prefix
         cc = Path(command.find_tool(f"{prefix}gcc", "gcc" if arch.is_native else arch.cross_packages))
@@ -143,10 +143,10 @@ def _find_toolbox(suite: str, arch: Arch, store: Store, progress: Progress) -> P
         return toolbox.make_toolbox(arch.debian_suite, arch, store, progress)
 
 
-def _fetch_headers(told: Mapping[str, Any], store: Store, box: Path, scratch: Path) -> Path:
+def _fetch_headers(facts: ImageFacts, store: Store, box: Path, scratch: Path) -> Path:
     """The unpacked headers of a Debian kernel; their programs run by a toolbox."""
-    _, _, version = told["package"]
-    release, suites = told["release"], tuple(told["suites"])
+    _, _, version = facts.package
+    release, suites = facts.release, facts.suites
     native = tuple(suite.partition("@")[0] for suite in suites)
     root = scratch / "headers"
     first = debian.download_package(store, f"linux-headers-{release}", debian.Offer(version, suites), scratch)

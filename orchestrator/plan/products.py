@@ -220,10 +220,10 @@ def _is_over(until: datetime.date | None, what: str, where: str, place: Workspac
 
 def _find_misfit(job: Job, base: Source, place: Workspace) -> str:
     """What the row's guest needs and the image lacks; empty where that is unknown."""
-    told = read_facts(place.store, base.image)
-    if told["arch"] != job.row.arch:
-        what = f"is an image for {told['arch']}, and row {job.row.name} is for {job.row.arch}"
-        raise UsageError(what, where=base.tree, hint=f"add ARCH={told['arch']}")
+    arch = read_facts(place.store, base.image).arch
+    if arch != job.row.arch:
+        what = f"is an image for {arch}, and row {job.row.name} is for {job.row.arch}"
+        raise UsageError(what, where=base.tree, hint=f"add ARCH={arch}")
     config = place.store.path(KIND, base.image) / "config"
     values = read_values(config.read_text()) if config.exists() else None
     lacking = [

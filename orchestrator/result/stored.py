@@ -26,6 +26,8 @@ def find_results_dir(machine: Machine, store: Store) -> Path:
             machine.append,
             make_setup_id(machine.shape),
             machine.boot,
+            # the initramfs that a kernel from elsewhere boots with
+            machine.modules.initrd.parent.name if machine.modules else "",
         ),
     )
 

@@ -5,14 +5,15 @@ An entry of ``images/`` has ``image``, what QEMU boots; ``config``, if it is kno
 with the modules as they came; and ``image.json``.
 """
 
+import dataclasses
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from orchestrator.errors import UsageError
 from orchestrator.process import command
@@ -25,11 +26,32 @@ from orchestrator.source.tree import ImageTree
 from orchestrator.store.store import Store, make_id, write_json
 
 KIND = "images"
+_FACTS = "image.json"
 # what a guest cannot be without: its console, its disks, its network, and a file system for its root
 _NEEDED = ("DEVTMPFS", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS")
 # which packages a release consists of, in the order in which they appeared
 PARTS = ("image", "binary", "modules", "base")
 NEEDED_MIB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """The file ``image.json`` of an image.
+
+    ``package`` is architecture, flavour and version of a Debian kernel, which the ``suites`` have; both are
+    empty for other images. ``headers`` is the folder with which modules for it are built on this machine,
+    ``origin`` the path or package that it came from.
+    """
+
+    arch: str
+    release: str
+    banner: str
+    version: str
+    sha256: str
+    origin: str
+    package: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    headers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,21 +240,18 @@ def fill_image(
         (draft / "config").write_text(config)
     else:
         progress.note(f"{parts.image}: its config is unknown; what tests need is checked in the guest only")
-    write_json(
-        draft / "image.json",
-        {
-            "arch": image.arch,
-            "release": release,
-            "banner": image.banner,
-            "version": str(image.version),
-            "sha256": _read_digest(parts.image),
-            "origin": origin,
-            # architecture, flavour and version of Debian
-            "package": package,
-            "suites": suites,
-            "headers": _find_headers(parts),
-        },
+    facts = ImageFacts(
+        arch=image.arch,
+        release=release,
+        banner=image.banner,
+        version=str(image.version),
+        sha256=_read_digest(parts.image),
+        origin=origin,
+        package=tuple(package),
+        suites=tuple(suites),
+        headers=_find_headers(parts),
     )
+    write_json(draft / _FACTS, dataclasses.asdict(facts))
 
 
 def _find_headers(parts: _Parts) -> str:
@@ -306,21 +325,24 @@ def read_values(config: str) -> dict[str, str]:
 
 
 def make_source(tree: str, place: Path) -> Source:
-    told = json.loads((place / "image.json").read_text())
+    facts = _read_facts(place)
     return Source(
         source_id=place.name,
         tree=tree,
         series="",
-        version=Version.parse(told["version"]),
-        base=told["sha256"][:40],
-        commit=told["sha256"][:40],
-        tree_id=told["sha256"][:40],
-        origin=told["origin"],
+        version=Version.parse(facts.version),
+        base=facts.sha256[:40],
+        commit=facts.sha256[:40],
+        tree_id=facts.sha256[:40],
+        origin=facts.origin,
         image=place.name,
     )
 
 
-def read_facts(store: Store, image_id: str) -> dict[str, Any]:
-    """What ``image.json`` says of an image in the store."""
-    found: dict[str, Any] = json.loads((store.use(KIND, image_id) / "image.json").read_text())
-    return found
+def read_facts(store: Store, image_id: str) -> ImageFacts:
+    """The facts about an image in the store."""
+    return _read_facts(store.use(KIND, image_id))
+
+
+def _read_facts(place: Path) -> ImageFacts:
+    return TypeAdapter(ImageFacts).validate_json((place / _FACTS).read_bytes())
