@@ -17,12 +17,14 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.history.entry import make_entries
 from orchestrator.kernel.build import find_toolchain
+from orchestrator.parse.ktap import Rate
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import PROGRAM, GuestTest
 from orchestrator.project.program import NO_LIMITS, ProgramLimits, is_program_path, load_programs
 from orchestrator.project.root import LIB
 from orchestrator.result.record import Ended, JobRecord, ProgramEnd, TrialResult, parse_program_end
+from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.run.runner import compile_test, make_test_line, may_share_guest
 from orchestrator.status import Status
@@ -505,6 +507,25 @@ def test_the_summary_of_ltp_is_the_result(
 def test_the_stream_of_a_program_that_was_killed_does_not_pass() -> None:
     (verdict,) = judge(make_result(ProgramEnd(signal="SIGSEGV"), TAP))
     assert (verdict.name, verdict.status) == ("local.a", Status.FAIL)
+
+
+def test_a_program_that_fails_sometimes_has_a_rate(tmp_path: Path) -> None:
+    """Each run is a trial, and with REPEAT=auto enough of them are made."""
+    path = write(tmp_path / "a.sh", "# cowbell: kind=race\n")
+    for test in (load(path), load(write(path, "true\n"), ProgramLimits(is_race=True))):
+        assert test.kind == "race"
+        repeat = Repeat(AUTO)
+        rates = repeat.list_target_rates([test])
+        assert list(rates) == [test.id]
+        passing, failing = make_result(ProgramEnd(0)), make_result(ProgramEnd(1), exit_status=1)
+        assert repeat.wants_more(test, [passing] * 20) and not repeat.wants_more(test, [passing, failing])
+        job = JobRecord(
+            row="demo", variant="plain", arch="x86_64", tree="t", series="", tests={test.id: ()},
+            races=(test.id,), results=(passing, passing, failing), target_rates=rates,
+        )  # fmt: skip
+        (verdict,) = judge_job(job)
+        assert verdict.status is Status.FAIL and verdict.rate == Rate(1, 3)
+    assert not Repeat(AUTO).list_target_rates([load(path)])
 
 
 def test_an_imported_result_has_no_declared_subtests() -> None:

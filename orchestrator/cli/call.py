@@ -129,7 +129,11 @@ class Call:
             redo=self.redo and "source" in self.line.targets,
             built=[expand(word) for word in self.settings["BUILT"].paths],
             programs=self.request.programs,
-            limits=ProgramLimits(*(read_limit(self.value(name)) for name in ("TIMEOUT", "FOREVER"))),
+            limits=ProgramLimits(
+                read_limit(self.value("TIMEOUT")),
+                read_limit(self.value("FOREVER")),
+                self.value("REPEAT") != "1",
+            ),
             arguments=self.line.arguments,
         )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.project.elffile import list_libraries, read_arch
 from orchestrator.project.guesttest import (
+    KINDS,
     LOCAL,
     PROGRAM,
     GuestTest,
@@ -60,11 +61,13 @@ _KINDS = "C (.c), a script for sh or python3, a binary, or a folder"
 class ProgramLimits:
     """The time limits of the command line in native seconds, 0 if not given.
 
-    After ``forever_s`` a program that still runs passes.
+    After ``forever_s`` a program that still runs passes. With ``is_race``, programs may fail in some trials
+    only, whatever they say of themselves.
     """
 
     timeout_s: int = 0
     forever_s: int = 0
+    is_race: bool = False
 
 
 NO_LIMITS = ProgramLimits()
@@ -118,7 +121,7 @@ def load_programs(
     if arguments and not errors:
         errors += _check_arguments(arguments, found)
     raise_all(errors)
-    return [_add_arguments(test, tuple(arguments)) for test in found.values()]
+    return [_add_words(test, tuple(arguments), limits) for test in found.values()]
 
 
 def _check_arguments(arguments: Sequence[str], found: Mapping[str, GuestTest]) -> Iterator[UsageError]:
@@ -130,8 +133,12 @@ def _check_arguments(arguments: Sequence[str], found: Mapping[str, GuestTest]) -
         yield UsageError(f"are more than {_MOST_ARGUMENTS} bytes", where="arguments after --")
 
 
-def _add_arguments(test: GuestTest, arguments: tuple[str, ...]) -> GuestTest:
-    if not arguments or test.language != PROGRAM:
+def _add_words(test: GuestTest, arguments: tuple[str, ...], limits: ProgramLimits) -> GuestTest:
+    if test.language != PROGRAM:
+        return test
+    if limits.is_race:
+        test = replace(test, kind="race")
+    if not arguments:
         return test
     return replace(test, arguments=arguments, content_id=make_id(test.content_id, arguments))
 
@@ -302,6 +309,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str], str | int]]] = {
     "memory": ("memory_mib", size_mib),
     "timeout": ("timeout_s", limit_s),
     "user": ("user", one_of(USERS)),
+    "kind": ("kind", one_of(KINDS)),
 }
 
 

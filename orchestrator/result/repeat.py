@@ -33,7 +33,8 @@ class Repeat:
     def list_target_rates(self, tests: Sequence[GuestTest]) -> dict[str, TargetRate]:
         """The target rates by subtest; empty if the number of trials is given."""
         races = [test for test in tests if test.kind == "race" and self.count == AUTO]
-        return {name: self.target_rates.get(name, DEFAULT) for test in races for name in test.subtests}
+        names = [name for test in races for name in test.subtests or (test.id,)]
+        return {name: self.target_rates.get(name, DEFAULT) for name in names}
 
     def wants_more(
         self, test: GuestTest, known: Sequence[TrialResult], splats: tuple[Known, ...] = ()

@@ -83,7 +83,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
         known = list_known(trials, job.known)
         found = _judge_trials(trials, subtests, job.known, is_race=test in job.races)
         for finding in found if trials else _judge_missing(job, subtests or (test,)):
-            finding = _weigh(finding, job.target_rates.get(finding.name))
+            finding = _weigh(finding, find_target_rate(job.target_rates, finding.name))
             lost = (
                 _judge_lost(job.failure, finding, len(trials))
                 if job.failure and trials and test in job.failure.unfinished
@@ -168,9 +168,15 @@ def is_answered(
     return all(
         finding.status is not Status.PASS
         or not finding.rate
-        or finding.rate.tries >= _find_tries(target_rates[finding.name])
+        or not (target := find_target_rate(target_rates, finding.name))
+        or finding.rate.tries >= _find_tries(target)
         for finding in _judge_trials(trials, subtests, splats, is_race=True)
     )
+
+
+def find_target_rate(target_rates: Mapping[str, TargetRate], name: str) -> TargetRate | None:
+    """The target rate of a subtest, or of its test if that declares none."""
+    return target_rates.get(name) or target_rates.get(name.partition("/")[0])
 
 
 def find_expected(expect: tuple[Expected, ...], test: str, name: str) -> Expected | None:
