@@ -29,6 +29,45 @@ def test_a_released_kernel_needs_no_build(kernel_store_root: Path) -> None:
     assert again.stdout.count("up to date") == 4, again.stdout
 
 
+MODULE = """#include <linux/module.h>
+
+static int __init tried_init(void)
+{
+	%s;
+	return 0;
+}
+
+static void __exit tried_exit(void)
+{
+}
+
+module_init(tried_init);
+module_exit(tried_exit);
+MODULE_LICENSE("GPL");
+"""
+
+
+def test_modules_as_reproducers(kernel_store_root: Path, tmp_path: Path) -> None:
+    """One is loaded and removed, one has a script and splats, one does not compile for this kernel."""
+    body = {"loads": 'pr_info("loaded\\n")', "splats": "WARN_ON(1)", "wrong": "return no_such_thing"}
+    for name, line in body.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "Kbuild").write_text("obj-m := tried.o\n")
+        (folder / "tried.c").write_text(MODULE % line)
+    (tmp_path / "splats/run.sh").write_text("test $1 = x || exit 9\nbusybox insmod ./tried.ko\n")
+    found = {}
+    for name in body:
+        words = ("-s", "test", "KERNEL=debian-image-6.12", f"TESTS={tmp_path / name}")
+        cowbell_with_store(kernel_store_root, *words, *(("--", "x") if name == "splats" else ()))
+        (job,) = load_run(kernel_store_root / "runs" / "latest" / "record.json").jobs
+        (found[name],) = judge_job(job)
+    assert found["loads"].status is Status.PASS, found["loads"]
+    assert found["splats"].status is Status.CRASH and "tried_init" in found["splats"].fingerprint
+    wrong = found["wrong"]
+    assert wrong.status is Status.BROKEN and f"{tmp_path}/wrong/tried.c:5" in wrong.reason, wrong
+
+
 def test_a_build_folder_and_an_image_alone(kernel_store_root: Path, tmp_path: Path) -> None:
     """Without a patch the row's bug is there, whoever built the kernel."""
     built = cowbell_with_store(kernel_store_root, "build", "ROW=demo", "SERIES=none")

@@ -631,6 +631,22 @@ def test_the_supervisor_starts_in_a_copy_of_the_folder(tmp_path: Path) -> None:
 # --- real guests
 
 
+# passes with two arguments, a file beside it, and what APPEND+= and QEMU+= add
+COUNTS = """#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	char line[4096] = "";
+
+	fgets(line, sizeof(line), fopen("/proc/cmdline", "r"));
+	return argc != 3 || access("data", R_OK) || !strstr(line, "cowbell.word=1") ||
+	       access("/sys/bus/virtio/devices/virtio4", F_OK);
+}
+"""
+
+
 @pytest.mark.kernel
 def test_programs_in_the_guests_of_the_demo(kernel_store_root: Path, tmp_path: Path) -> None:
     write(tmp_path / "leak.c", LEAK)
@@ -652,6 +668,16 @@ def test_programs_in_the_guests_of_the_demo(kernel_store_root: Path, tmp_path: P
         **{("local.crash", variant): "crash" for variant in ("plain", "cow")},
         **{("local.lacks", variant): "skip" for variant in ("plain", "cow")},
     }
+    folder = make_folder(tmp_path / "my folder", Makefile="x: x.c\n\t$(CC) -o x x.c\n", x_c=COUNTS, data="")
+    qemu = "-device virtio-rng-pci,id=more"
+    more = (f"TESTS={folder}", "SERIES=none", "APPEND+=cowbell.word=1", f"QEMU+={qemu}", "--", "two", "words")
+    done = cowbell_with_store(kernel_store_root, "-s", "test", "ROW=demo", *more)
+    assert done.returncode == 0 and "1 pass" in done.stdout, done.stdout + done.stderr
+    done = cowbell_with_store(kernel_store_root, "-s", "test", "ROW=demo", "TESTS=/bin/ls", "SERIES=none")
+    assert done.returncode == 0 and "1 pass" in done.stdout, done.stdout + done.stderr
+    wrong = ("test", "ROW=demo", "TESTS=/bin/ls", "SERIES=none", "QEMU+=-no-such-option")
+    done = cowbell_with_store(kernel_store_root, "-s", *wrong)
+    assert done.returncode == 2 and "QEMU+" in done.stderr, done.stdout + done.stderr
     forever = (f"TESTS={tmp_path}/loop.c", "FOREVER=2s", "REPEAT=2", "SERIES=none")
     done = cowbell_with_store(kernel_store_root, "-s", "-B", "test", "ROW=demo", *forever)
     # on a busy host it is not known

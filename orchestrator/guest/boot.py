@@ -215,7 +215,7 @@ def _wait_ready(
                 phase, limit = reached, Deadline.after(_SHARES[reached] * deadline.allowed_s, deadline.waited)
             if phase is Phase.READY and port:
                 return port
-            check_qemu(process, serial.log.parent, oom_kills)
+            check_qemu(process, serial.log.parent, oom_kills, machine.shape.qemu)
             watch.check()
             silent_since = serial.panicked_at or time.monotonic()
             is_dead = time.monotonic() - silent_since > PANIC_S * machine.time_scale

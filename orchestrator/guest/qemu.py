@@ -2,11 +2,12 @@
 """Makes QEMU's command line from the description of a guest, and explains how QEMU ended."""
 
 import re
+import shlex
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import InfraError, UsageError
 from orchestrator.guest.hardware import ON_ERROR, make_hardware_append, make_hardware_argv, quote_path
 from orchestrator.guest.initrd import Modules
 from orchestrator.guest.rootfs import Rootfs
@@ -137,10 +138,11 @@ def count_oom_kills() -> int:
     return int(found[1]) if found else 0
 
 
-def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
+def check_qemu(process: command.Process, folder: Path, oom_kills: int, added: tuple[str, ...] = ()) -> None:
     """Raise ``InfraError`` if QEMU failed or was killed; it exits with 0 when its guest ends.
 
-    ``oom_kills`` is the host's count of OOM kills when QEMU was started.
+    ``oom_kills`` is the host's count of OOM kills when QEMU was started. With the arguments ``added`` by the
+    user it is a ``UsageError`` if QEMU refuses to start.
     """
     status = process.poll()
     if not status:
@@ -158,4 +160,6 @@ def check_qemu(process: command.Process, folder: Path, oom_kills: int) -> None:
         raise QemuKilled(
             "the host is out of memory (reported by QEMU)", hint=f"{output}\n  {_LESS_MEMORY}", log=log
         )
+    if added:
+        raise UsageError(f"QEMU ended with status {status}: {output}", where=f"QEMU+={shlex.join(added)}")
     raise InfraError(f"QEMU ended with status {status}", hint=output or "it printed nothing", log=log)
