@@ -21,6 +21,7 @@ from orchestrator.cli.preferences import load_preferences
 from orchestrator.report.bundle import MEMBER_LIMIT, make_bundles, name_bundle, write_files
 from orchestrator.report.replay import make_command, make_repetition
 from orchestrator.result.record import JobRecord, LocalFile, RunRecord, TrialResult, save_result
+from orchestrator.source.tree import name_folder
 from orchestrator.store.store import Store
 from tests.records import JOB, make_run
 from tests.samples import FAILED, GOOD
@@ -165,6 +166,19 @@ def test_the_command_that_does_it_again(command: str, series: str, expected: str
     told = make_command(run, replace(job, series=series), "x.y")
     assert told == expected
     assert shlex.split(told)[0] == "cowbell"
+
+
+def test_replay_has_the_base_that_a_series_took(job: JobRecord, tmp_path: Path) -> None:
+    """KERNEL= alone is the HEAD of the checkout, which is another commit."""
+    run = replace(make_run(), command=f"cowbell test KERNEL={tmp_path} SERIES='<a@x.org>'")
+    base = "0123456789abcdef"
+    job = replace(
+        job, tree=f"{name_folder(tmp_path)}:{base[:12]}", origin=str(tmp_path), base=base, series="<a@x.org>"
+    )
+    told = shlex.split(make_command(run, job, "x.y"))
+    assert f"KERNEL={tmp_path}:{base[:12]}" in told
+    assert "SERIES=<a@x.org>" in told
+    assert f"KERNEL={tmp_path}" in make_command(run, replace(job, tree=name_folder(tmp_path)), "x.y").split()
 
 
 def test_replay_has_what_the_environment_has_set(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 """Adds the trees, series and commit ranges of the command line to the declarations."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from orchestrator.project.program import NO_LIMITS, ProgramLimits, load_programs
 from orchestrator.project.root import LIB
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.local import check_local
+from orchestrator.source.lore import fetch_series, find_cover, parse_message
 from orchestrator.source.remote import fetch_range
-from orchestrator.source.repository import open_repository
+from orchestrator.source.repository import find_commit, open_repository
 from orchestrator.source.series import (
     Series,
     export_range,
@@ -87,17 +88,31 @@ def add_inputs(
         errors.append(error)
     for word in series:
         try:
-            parts = parse_range(word)
-            if word == "-":
-                known[word] = find_series(Path(word), place.store, sys.stdin.buffer.read())
-            elif parts and not exists(word):
-                known[word] = _load_range(word, *parts, declared, place, redo=redo)
-            elif _is_brought(word, declared):
-                known[word] = find_series(expand(word), place.store)
+            if _is_brought(word, declared):
+                known[word] = _load_brought(word, declared, place, redo=redo)
         except* UsageError as group:
             errors += (error for error in group.exceptions if isinstance(error, UsageError))
     raise_all(errors)
+    if isinstance(tree := trees.get(kernel), LocalTree):
+        trees[kernel] = _take_base(tree, kernel, [known[word] for word in series if word in known], place)
     return replace(declared, trees=trees, series=known)
+
+
+def _take_base(tree: LocalTree, word: str, series: Iterable[Series], place: Workspace) -> LocalTree:
+    """The tree at the commit for which the mails of the series were made, if ``KERNEL=`` names no other one.
+
+    It stays at HEAD if the checkout does not have that commit, or if the series needs more than it.
+    """
+    bases = {one.base: one for one in series if one.base and not one.needed}
+    if len(bases) != 1 or tree.ref or tree.is_dirty or not tree.is_checkout:
+        return tree
+    ((base, one),) = bases.items()
+    head = find_commit(Path(tree.path), "HEAD", is_users=True)
+    if base == head or not find_commit(Path(tree.path), base, is_users=True):
+        return tree
+    told = f"{one.title} was made for {base[:12]} (base-commit): taking {word}:{base[:12]}"
+    place.progress.note(f"{told}; {word}:HEAD is {head[:12]}")
+    return replace(tree, name=f"{tree.name}:{base[:12]}", ref=base)
 
 
 def _add_fragments(declared: Declarations, words: Sequence[str], errors: list[UsageError]) -> Declarations:
@@ -126,14 +141,34 @@ def add_names(
         trees[kernel] = LocalTree(kernel, name, ref)
     elif ref:
         trees[kernel] = find_tree(kernel, declared.trees)
-    known = {word: Series(Path(word).stem) for word in series if _is_brought(word, declared)}
+    known = {
+        word: Series(str(parse_message(word) or Path(word).stem))
+        for word in series
+        if _is_brought(word, declared)
+    }
     return replace(declared, trees={**declared.trees, **trees}, series={**declared.series, **known})
 
 
 def _is_brought(word: str, declared: Declarations) -> bool:
     """Whether a word of ``SERIES=`` is no name, but brings a series along."""
-    is_own = word == "-" or bool(parse_range(word)) or "/" in word or is_file(Path(word))
-    return is_own and word not in declared.series
+    is_named = word == "-" or bool(parse_range(word)) or bool(parse_message(word))
+    return (
+        is_named or "/" in word or word.startswith("<") or is_file(Path(word))
+    ) and word not in declared.series
+
+
+def _load_brought(word: str, declared: Declarations, place: Workspace, *, redo: bool) -> Series:
+    """The series of a word that is no name: a path, a range of commits, a message, or ``-`` for stdin."""
+    data = sys.stdin.buffer.read() if word == "-" else None
+    message = find_cover(data) if data is not None else parse_message(word)
+    if message and not exists(word):
+        return fetch_series(message, place.store, place.progress, redo=redo)
+    if (parts := parse_range(word)) and not exists(word):
+        return _load_range(word, *parts, declared, place, redo=redo)
+    if word.startswith(("http://", "https://", "<")):
+        hint = "such as https://lore.kernel.org/r/MESSAGE-ID or <MESSAGE-ID>, also with :v2 or :newest"
+        raise UsageError("names no mail: it has no message-id", where=word[:200], hint=hint)
+    return find_series(Path(word) if data is not None else expand(word), place.store, data)
 
 
 def _load_range(

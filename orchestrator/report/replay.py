@@ -14,8 +14,8 @@ _OURS = ("ROW", "KERNEL", "SERIES", "TESTS", "RUN", "ACCEL", "BUILT", "DIR")
 _OWN = ("ROW", "TESTS", "FAILED", "DIR")
 
 
-def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
-    """The command, quoted for a shell."""
+def make_command(run: RunRecord, job: JobRecord, *tests: str) -> str:
+    """The command, quoted for a shell; without ``tests`` for all of the row."""
     words = shlex.split(run.command)
     pairs = [word.split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     given = dict(pairs)
@@ -23,9 +23,9 @@ def make_command(run: RunRecord, job: JobRecord, test: str) -> str:
     kept = [f"{name}={value}" for name, value in pairs if name.isupper() and name not in _OURS]
     own = [
         f"ROW={job.row}",
-        f"KERNEL={given.get('KERNEL') or _find_tree(job)}",
+        f"KERNEL={_find_kernel(job, given.get('KERNEL', ''))}",
         f"SERIES={_find_series(job.series, given.get('SERIES', ''))}",
-        f"TESTS={_find_word(job, test)}",
+        *([f"TESTS={','.join(_find_word(job, test) for test in tests)}"] if tests else []),
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
     return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
@@ -49,6 +49,12 @@ def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -
         f"ROW={','.join(dict.fromkeys(rows))}",
         f"TESTS={','.join(dict.fromkeys(paths.get(test, test) for test in tests))}",
     ]
+
+
+def _find_kernel(job: JobRecord, given: str) -> str:
+    """The value of KERNEL=; a series may have taken its base instead of the HEAD of a checkout."""
+    is_other = job.base and f":{job.base[:12]}" in job.tree and ":" not in given
+    return _find_tree(job) if is_other or not given else given
 
 
 def _find_tree(job: JobRecord) -> str:

@@ -87,7 +87,7 @@ def git(
         return command.run(
             [tool, *words],
             cwd=place,
-            env=_ENV | _make_config(is_users=is_users) | dict(env or {}),
+            env=_ENV | make_config(is_users=is_users) | dict(env or {}),
             stdin=(stdin.encode() if isinstance(stdin, str) else stdin) or None,
             on_line=on_line,
             deadline=command.Deadline.after(limit_s) if limit_s else None,
@@ -100,7 +100,7 @@ def git(
         ) from error
 
 
-def _make_config(*, is_users: bool) -> dict[str, str]:
+def make_config(*, is_users: bool) -> dict[str, str]:
     """The environment that configures git, in addition to the user's own if ``is_users``."""
     # a checkout may belong to another user; git tells the users themselves about it
     settings = _SAFE if is_users else {**_SAFE, "safe.directory": "*"}
@@ -126,6 +126,15 @@ def find_commit(place: Path, name: str, *, is_users: bool = False) -> str:
     """The commit of a ref or an id in a repository, or an empty string."""
     done = git(place, "rev-parse", "-q", "--verify", f"{name}^{{commit}}", check=False, is_users=is_users)
     return done.output if done.returncode == 0 else ""
+
+
+def find_user(place: Path) -> str:
+    """``NAME <ADDRESS>`` of the user's configuration, as git has it in a folder; empty if it is not set."""
+    name, address = (
+        git(place, "config", "--get", key, is_users=True, check=False).output.strip()
+        for key in ("user.name", "user.email")
+    )
+    return f"{name} <{address}>" if name and address else ""
 
 
 def save_ref(store: Store, ref: str, commit: str, note: str) -> None:

@@ -9,6 +9,7 @@ artifact.
     worktrees/TREE/      the checkout that is built from
     edit/SERIES-on-TREE/ a series opened by cowbell worktree; never overwritten
     series/ID/           patches of an mbox or a range of commits
+    threads/ID.mbox      a series from a mail archive, in one version
     downloads/, index/   partial downloads; the index of the files of a local tree
     configs/ID/          the .config of a source and its fragments
     build/ID/            object files, reused from commit to commit
