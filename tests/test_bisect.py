@@ -23,7 +23,6 @@ from orchestrator.bisect.outcome import (
     BisectResult,
     find_interrupted,
     open_call,
-    render_mail,
     render_text,
 )
 from orchestrator.cli.bisect import Asked, choose_job, make_question
@@ -36,6 +35,7 @@ from orchestrator.plan.steps import Goal
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.condition import Condition
 from orchestrator.project.matrix import Variant
+from orchestrator.report.mail import WIDTH
 from orchestrator.result.record import Failure, JobRecord, RunRecord, TargetRate, TrialResult
 from orchestrator.source.series import Backport, Series
 from orchestrator.source.tree import LocalTree, TarballTree
@@ -225,7 +225,7 @@ def test_a_fix_is_found(ground: Ground) -> None:
     assert "git bisect broken" in outcome.log
     assert "first commit that fixes" in render_text(outcome)
     assert "without it is bad" in " ".join(render_text(outcome).split())
-    assert not render_mail(outcome)
+    assert not list(ground.place.store.path("bisects").glob("*/mail.txt"))
 
 
 def test_paths_narrow(ground: Ground) -> None:
@@ -752,7 +752,7 @@ def test_nothing_to_resume() -> None:
     assert (done.returncode, "no unfinished bisection" in done.stderr) == (2, True)
 
 
-def test_reports_of_a_bisection(ground: Ground, tmp_path: Path) -> None:
+def test_reports_of_a_bisection(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = ground.start()
     outcome = ours.run()
     assert (ours.folder / "report.txt").read_text() == render_text(outcome)
@@ -761,7 +761,14 @@ def test_reports_of_a_bisection(ground: Ground, tmp_path: Path) -> None:
     mail = (ours.folder / "mail.txt").read_text()
     short = ground.commits[13][:12]
     assert f'Fixes: {short} ("change 13")' in mail
-    assert f"#regzbot introduced: {short}" in mail
+    assert f"\n#regzbot introduced: {short}\n" in mail
+    assert max(map(len, mail.splitlines())) <= WIDTH
+    monkeypatch.setenv("COWBELL_STORE", str(ground.place.store.root))
+    shown = cowbell("report", "FORMAT=mail", f"RUN={ours.folder.name}")
+    assert (shown.returncode, shown.stdout) == (0, mail)
+    (ours.folder / "mail.txt").unlink()
+    shown = cowbell("report", "FORMAT=mail", f"RUN={ours.folder.name}")
+    assert (shown.returncode, "this bisection has no mail" in shown.stderr) == (2, True)
     told = read_product(render_product("bisect", vars_of(outcome) | {"is_found": outcome.is_found}))
     assert told["suspects"] == [ground.commits[13]]
     assert told["is_found"]

@@ -35,7 +35,7 @@ from orchestrator.store.name import make_name
 from orchestrator.store.store import Store
 from tests.conftest import FAKE_TREE, TWO_SUITES, MakeSeries, Mirror, QuietProgress, cowbell
 from tests.gitserver import run_git
-from tests.records import store_trials
+from tests.records import make_run, store_trials
 from tests.samples import DECLARED, DETERMINISTIC, FAILED, GOOD, RACE, ROW
 
 # the oldest first; one is only there as a rebuild, and one as a rebuild too
@@ -150,7 +150,7 @@ def test_the_version_with_the_fix_is_found(bench: Bench, first: str) -> None:
     )
     assert f"it and {previous} gave the same results when tested again" in " ".join(text.split())
     assert outcome.suspects[0][:12] not in text
-    assert not render_mail(outcome)
+    assert not render_mail(outcome, make_run())
     assert outcome.previous == previous
 
 
@@ -160,7 +160,7 @@ def test_the_version_with_the_break_is_found(bench: Bench) -> None:
     assert (outcome.find, outcome.is_found) == (Find.BREAK, True)
     assert "the first version that breaks" in render_text(outcome)
     assert outcome.previous == "5.10.218-1~deb11u1"
-    assert not render_mail(outcome), "nobody upstream knows a Debian version"
+    assert not render_mail(outcome, make_run()), "nobody upstream knows a Debian version"
 
 
 def test_a_race_is_bisected_over_versions(bench: Bench) -> None:

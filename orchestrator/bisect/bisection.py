@@ -122,7 +122,10 @@ class Bisection:
                     run = load_run(self._place.store.path("runs", step.run_id) / "record.json")
                     make_bundles(run, self._place.store, self.folder / "evidence")
             write_atomic(self.folder / "report.txt", render_text(outcome))
-            if mail := render_mail(outcome):
+            found = [step for step in self._steps if step.commit in state.suspects and step.run_id]
+            runs = self._place.store.path("runs")
+            mail = render_mail(outcome, load_run(runs / found[-1].run_id / "record.json")) if found else ""
+            if mail:
                 write_atomic(self.folder / "mail.txt", mail)
         return outcome
 

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from orchestrator.bisect.line import SYMBOLIC
 from orchestrator.errors import UsageError
 from orchestrator.history.entry import render_columns
 from orchestrator.parse.printk import make_printable
+from orchestrator.report.mail import BAR, WIDTH, fold, fold_command, render_facts
+from orchestrator.report.replay import make_command
 from orchestrator.result import statistics
-from orchestrator.result.record import TargetRate
+from orchestrator.result.record import RunRecord, TargetRate
 from orchestrator.store.store import write_json
 
 
@@ -192,24 +195,50 @@ def _describe_confirmation(outcome: BisectResult) -> str:
     return f"{text}; {end} without it is {without[0].answer}"
 
 
-def render_mail(outcome: BisectResult) -> str:
+def render_mail(outcome: BisectResult, run: RunRecord) -> str:
     """The text of a regression mail for regzbot; empty if no commit that broke the test was confirmed.
 
+    ``run`` is that of the commit that was found.
     Source: Documentation/admin-guide/reporting-regressions.rst.
     """
     if outcome.kind != "commit" or outcome.find is not Find.BREAK or not outcome.is_found:
         return ""
     (found,) = outcome.suspects
+    (job,) = run.jobs
     step = next(step for step in outcome.steps if step.commit == found)
-    cited = f'{found[:_SHORT]} ("{make_printable(step.subject)}")'
-    body = textwrap.fill(
-        f"{outcome.name} passes on {outcome.names[0]} and fails on {outcome.names[1]}. "
-        f"Bisection leads to {cited}.",
-        72,
+    cited = f'{found[:_SHORT]} ("{" ".join(make_printable(step.subject).split())}")'
+    about = f"{outcome.name} passes on {outcome.names[0]} and fails on {outcome.names[1]}. "
+    table = render_columns(
+        [
+            ("step", "commit", "answer", "hits"),
+            *(
+                (step.role, step.commit[:_SHORT], step.answer, ", ".join(step.rates.values()) or "-")
+                for step in outcome.steps
+            ),
+        ]
     )
-    return (
-        f"To: (output of scripts/get_maintainer.pl)\nCc: regressions@lists.linux.dev\n"
-        f"Subject: [REGRESSION] {outcome.name} fails since {found[:_SHORT]}\n\n{body}\n\n"
-        f"{make_printable(step.reason)}\n\n{render_text(outcome)}\n{outcome.log}\n"
-        f"#regzbot introduced: {found[:_SHORT]}\n\nFixes: {cited}\n"
+    targets = [
+        fold(
+            f"{name} is a race: on a bad kernel it fails at {statistics.percent(target.rate)} or more, so "
+            f"{statistics.find_tries(target.rate, target.risk)} tries without a failure mean good."
+        )
+        for name, target in outcome.target_rates.items()
+    ]
+    log = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", make_printable(outcome.log))
+    tests = list(dict.fromkeys(job.tests))
+    parts = [
+        fold(f"{about}Bisection leads to {cited}."),
+        fold(f"{_describe_confirmation(outcome)}."),
+        *targets,
+        fold(step.reason, BAR),
+        render_facts([job]),
+        "\n".join(line if len(line) <= WIDTH else fold(line, "", "    ") for line in table.splitlines()),
+        "\n".join(fold(line, "", "#   ") for line in log.splitlines()),
+        f"To reproduce, with Cowbell:\n\n{fold_command(make_command(run, job, *tests))}",
+        f"#regzbot introduced: {found[:_SHORT]}",
+        f"Fixes: {cited}",
+    ]
+    head = "To: (output of scripts/get_maintainer.pl)\nCc: regressions@lists.linux.dev\n" + fold(
+        f"[REGRESSION] {outcome.name} fails since {found[:_SHORT]}", "Subject: ", " "
     )
+    return f"{head}\n\n" + "\n\n".join(parts) + "\n"

@@ -52,6 +52,13 @@ def read_folder(text: str) -> None:
         raise ValueError(f"expected a folder, got {text}: {error}") from None
 
 
+def read_origin(text: str) -> str:
+    """A name as KCIDB has them; raises ``ValueError`` for others."""
+    if not re.fullmatch(r"[a-z0-9_]{1,64}", text):
+        raise ValueError(f"expected a name of a-z, 0-9 and _, got {text}")
+    return text
+
+
 def check_llvm(text: str) -> None:
     """Raises ``ValueError`` for what the kernel does not document."""
     if not re.fullmatch(r"|0|1|-\S+|\S+/", text):
@@ -102,8 +109,9 @@ VARIABLES: Mapping[str, Variable] = {
     "SERIES": Variable(
         "patch series to compare with the plain kernel",
         kind="series",
-        more="Names of patches/, folders, mboxes, patches, or TREE:BASE..TIP. -: an mbox on stdin. "
-        "none: only the plain kernel.",
+        more="Names of patches/, folders, mboxes, patches, TREE:BASE..TIP, or the message-id or URL of a "
+        "mail on lore, also with :v2 or :newest. -: an mbox or such a mail on stdin. none: only the plain "
+        "kernel.",
     ),
     "DIRTY": Variable("1: include the uncommitted changes of KERNEL=PATH"),
     "ARCH": Variable(
@@ -211,6 +219,20 @@ VARIABLES: Mapping[str, Variable] = {
     "SAMPLE": Variable("number of mutants to draw at random", "150", is_inherited=False, read=count),
     "SEED": Variable("the number that decides what is drawn", "1", is_inherited=False, read=count),
     "RUN": Variable("ids of runs, joined into one report; default: the last run"),
+    "FORMAT": Variable(
+        "print the report as text, mail, ktap, junit, json, html or kcidb",
+        "text",
+        is_inherited=False,
+        choices=("text", "mail", "ktap", "junit", "json", "html", "kcidb"),
+        more="mail is a plain-text report for a kernel list, also for RUN= with the id of a bisection. kcidb "
+        "is for KernelCI's database and needs kcidb-io.",
+    ),
+    "ORIGIN": Variable(
+        "name of your CI system in KernelCI's database, for FORMAT=kcidb",
+        "cowbell",
+        is_inherited=False,
+        read=read_origin,
+    ),
     "DIR": Variable(
         "output folder; for worktree and refresh, the worktree", is_inherited=False, read=read_folder
     ),

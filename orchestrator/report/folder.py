@@ -49,25 +49,33 @@ def judge_runs(store: Store, run_ids: Sequence[str]) -> Judged:
 def write_reports(judged: Judged, store: Store, note: Callable[[str], None], *, is_new: bool) -> None:
     """Write the missing ``FILES``, or all of them for a new run, and update ``latest``."""
 
-    def render_page(judged: Judged) -> str:
-        linked: set[str] = set()
-        for run, prefix in list_parts(judged):
-            place = store.path("runs") / run.run_id / LINKED
-            write_files(run, store, place)
-            linked |= {f"{prefix}{LINKED}/{path.name}" for path in place.glob("*")}
-        with open_history(store, note) as db:
-            return render_html(judged, find_entries(db), linked)
-
+    renders: dict[str, Callable[[Judged], str]] = {
+        "report.json": render_json,
+        "report.ktap": render_ktap,
+        "junit.xml": render_junit,
+        PAGE: lambda judged: render_page(judged, store, note),
+    }
     folder = store.path("runs") / judged.run.run_id
-    for name, render in zip(FILES, (render_json, render_ktap, render_junit, render_page), strict=True):
+    for name in FILES:
         if is_new or not (folder / name).exists():
-            write_atomic(folder / name, render(judged))
+            write_atomic(folder / name, renders[name](judged))
     for run in judged.parts:
         # the page finds the same paths here and in a folder to which it is copied
         if not (folder / run.run_id).exists():
             (folder / run.run_id).symlink_to(f"../{run.run_id}")
     if not judged.parts:
         point_latest(store, judged.run.run_id)
+
+
+def render_page(judged: Judged, store: Store, note: Callable[[str], None]) -> str:
+    """The page; writes the files to which it links."""
+    linked: set[str] = set()
+    for run, prefix in list_parts(judged):
+        place = store.path("runs") / run.run_id / LINKED
+        write_files(run, store, place)
+        linked |= {f"{prefix}{LINKED}/{path.name}" for path in place.glob("*")}
+    with open_history(store, note) as db:
+        return render_html(judged, find_entries(db), linked)
 
 
 def point_latest(store: Store, run_id: str) -> None:

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,13 @@ def describe_difference(by_kernel: Mapping[str, Verdict], kernels: Sequence[JobR
     confidence = statistics.percent(statistics.CONFIDENCE)
     between = f"{statistics.percent(low)} to {statistics.percent(high)}"
     return f"{rates[0]} less {rates[-1]}: {between} with {confidence} confidence"
+
+
+def is_of_git(job: JobRecord) -> bool:
+    """Whether the base of a job is a commit that others may have: one of a git server or a checkout."""
+    is_archive = re.search(r"\.(?:tar(?:\.\w+)?|tgz|txz|tbz2?|tzst)$", job.origin)
+    is_commit = re.fullmatch(r"[0-9a-f]{40}", job.base) and job.base != job.tree_id
+    return bool(is_commit and re.match(r"(?:https?|git|ssh)://|/", job.origin) and not is_archive)
 
 
 def describe_kernel(job: JobRecord) -> str:
