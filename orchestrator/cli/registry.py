@@ -6,6 +6,7 @@ from orchestrator.cli.targets import (
     bisect,
     ci,
     doctor,
+    expect,
     help,
     history,
     lookup,
@@ -22,7 +23,7 @@ from orchestrator.cli.targets import (
 __all__ = ["TARGETS", "list_groups", "list_products"]
 
 _MODULES = (
-    test, shell, report, history, parse, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor, store,
-    help,
+    test, shell, report, expect, history, parse, bisect, seriesmatrix, mutants, patches, ci, lookup, doctor,
+    store, help,
 )  # fmt: skip
 TARGETS.update({target.name: target for module in _MODULES for target in module.TARGETS})
