@@ -23,7 +23,8 @@ from tests.conftest import ROOT, cowbell
 EVERY = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 VALUES = {"FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "DEBUG": "1", "VMCORE": "1",
           "GDB": "1", "SAMPLE": "9", "SEED": "9", "REPEAT": "2", "CONFIDENCE": "0.9", "SHARD": "5m",
-          "SIZE": "1G", "FAILED": "1", "TIMEOUT": "9s", "FOREVER": "9s"}  # fmt: skip
+          "SIZE": "1G", "FAILED": "1", "TIMEOUT": "9s", "FOREVER": "9s",
+          "FORMAT": "mail"}  # fmt: skip
 
 
 def read(line: str) -> CommandLine:
@@ -110,7 +111,12 @@ def test_help_of_targets() -> None:
 
 
 def test_variables_of_a_target_are_printed() -> None:
-    assert [line.split()[0] for line in cowbell("-p", "report").stdout.splitlines()] == ["RUN", "DIR"]
+    assert [line.split()[0] for line in cowbell("-p", "report").stdout.splitlines()] == [
+        "RUN",
+        "FORMAT",
+        "ORIGIN",
+        "DIR",
+    ]
     assert cowbell("-p", "manpage").stdout == ""
 
 
