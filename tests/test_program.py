@@ -641,8 +641,9 @@ int main(int argc, char **argv)
 	char line[4096] = "";
 
 	fgets(line, sizeof(line), fopen("/proc/cmdline", "r"));
-	return argc != 3 || access("data", R_OK) || !strstr(line, "cowbell.word=1") ||
-	       access("/sys/bus/virtio/devices/virtio4", F_OK);
+	if (argc != 3 || access("data", R_OK) || !strstr(line, "cowbell.word=1"))
+		return 1;
+	return access("/sys/bus/virtio/devices/virtio4", F_OK) != 0;
 }
 """
 
