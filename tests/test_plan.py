@@ -238,7 +238,7 @@ def test_selftests_need_the_source_of_a_prebuilt_kernel() -> None:
         built=make_built("demo/plain"),
     )
     assert told(Request(), declared) == [
-        "BUILT: selftests/mm/cow is compiled from the kernel's source, and only kernels are here"
+        "BUILT: selftests/mm/cow is built from the kernel's source, and only a kernel is here"
     ]
 
 
