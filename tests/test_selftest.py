@@ -11,10 +11,11 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.kernel.build import find_toolchain
+from orchestrator.kernel.kconfig import compare_config
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.parse.selftest import parse_selftest
 from orchestrator.plan.plan import Request, make_plan
-from orchestrator.plan.products import list_selftests, make_build_request
+from orchestrator.plan.products import list_dropped, list_selftests, make_build_request
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import find_family, load_tests, select_tests
@@ -216,6 +217,9 @@ def test_the_fragment_of_a_directory_is_a_part_of_the_config(
     )
     assert asked.build_id != plain.build_id
     assert {request.symbol for request in asked.config.requests} == {"SWAP", "NO_SUCH", "FROB"}
+    outcomes = compare_config(asked.config, "CONFIG_SWAP=y\n")
+    assert list_dropped(outcomes) == ["NO_SUCH=y", "FROB=m"]
+    assert not any(outcome.is_error for outcome in outcomes)
 
 
 def test_a_directory_is_built_once(base: Source, store: Store, progress: QuietProgress) -> None:

@@ -2,7 +2,7 @@
 """Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,19 @@ from orchestrator.kernel.build import (
     Kernel,
     Toolchain,
     build_kernel,
+    find_config,
     find_gcc,
     make_absent_toolchain,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
 from orchestrator.kernel.fragment import Fragment
-from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
+from orchestrator.kernel.kconfig import (
+    SymbolOutcome,
+    compare_config,
+    make_config,
+    make_image_config,
+    report_config,
+)
 from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_programs
 from orchestrator.kernel.toolbox import make_toolbox
 from orchestrator.kernel.uapi import make_headers
@@ -32,7 +39,14 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guest import list_needs
 from orchestrator.project.guesttest import LOCAL, PROGRAM, SELFTEST, GuestTest, uses_kernel_headers
-from orchestrator.project.selftest import choose_programs, find_nearest, list_directories, make_test, split_id
+from orchestrator.project.selftest import (
+    FOLDER,
+    choose_programs,
+    find_nearest,
+    list_directories,
+    make_test,
+    split_id,
+)
 from orchestrator.result.record import Expected, JobRecord, Known, LocalFile
 from orchestrator.run.runner import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests, find_listing, list_programs, read_fragments
@@ -111,6 +125,23 @@ def list_selftests(job: Job, source: Source, declared: Declarations, place: Work
     found = find_selftests(job, source, declared, place)
     assert found
     return found
+
+
+def note_dropped(request: BuildRequest, place: Workspace) -> None:
+    """Tell which symbols of the selftests' fragments the checked config does not have."""
+    path = find_config(request, place.store) / "config"
+    outcomes = compare_config(request.config, path.read_text()) if path.is_file() else ()
+    if dropped := list_dropped(outcomes):
+        place.progress.note(f"the selftests' fragments ask for more than this tree has: {', '.join(dropped)}")
+
+
+def list_dropped(outcomes: Iterable[SymbolOutcome]) -> list[str]:
+    """The symbols of selftests' fragments that have another value than requested, as ``SYMBOL=value``."""
+    return [
+        f"{outcome.request.symbol}={outcome.request.value}"
+        for outcome in outcomes
+        if outcome.request.where.startswith(f"{FOLDER}/") and outcome.is_lost
+    ]
 
 
 def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutcome, ...]:

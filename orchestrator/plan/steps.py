@@ -40,6 +40,7 @@ from orchestrator.plan.products import (
     make_build_request,
     make_kernel,
     make_record,
+    note_dropped,
     report_symbols,
 )
 from orchestrator.plan.workspace import Workspace
@@ -326,6 +327,7 @@ class JobSteps:
                 self.prepared = replace(self.prepared, outcomes=report_symbols(request, place))
             if self.goal.reaches("build"):
                 check_config(request, place.store, place.progress, place.budget)
+                note_dropped(request, place)
 
         config_id = request.config.config_id if request else ""
         step, _ = self._step("config", "config", " ".join(job.row.kconfig), why, config_id, do)
