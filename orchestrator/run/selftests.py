@@ -41,7 +41,7 @@ _BUILD_S, _LIST_S = 3600, 600
 _PASSES = 4
 _FAILED = re.compile(r"^make(?:\[\d+\])?: \*\*\* \[(?:[^\]\s]+:\d+: )?([^\]]+)\] Error \d+")
 _ERROR = re.compile(r"(?:fatal )?error: |undefined reference|cannot find -l|No such file or directory")
-_NO_RULE = re.compile(r"\*\*\* (No rule to make target .*?)\.\s+Stop|\*\*\* (.*?)\.\s+Stop\.")
+_STOP = re.compile(r"\*\*\* .*\bStop\.")
 # headers and libraries of the host, by Debian package
 _PACKAGES = {
     "sys/capability.h": "libcap-dev", "-lcap": "libcap-dev",
@@ -257,7 +257,8 @@ def _install(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render_stub("broken", why))
             path.chmod(0o755)
-    _keep(directory, installed / target, listing, broken, lines, worktree, draft)
+    arch = next((word for word in make if word.startswith("ARCH=")), "")
+    _keep(directory, installed / target, listing, broken, lines, worktree, draft, arch)
 
 
 def _keep(
@@ -268,11 +269,13 @@ def _keep(
     lines: Sequence[str],
     worktree: Path,
     draft: Path,
+    arch: str,
 ) -> None:
     """Move what was installed, and write the stubs of the programs that were not."""
     final = draft / "install" / directory
     final.parent.mkdir(parents=True)
-    if installed.is_dir():
+    is_installed = installed.is_dir() and any(installed.iterdir())
+    if is_installed:
         shutil.move(installed, final)
     else:
         final.mkdir()
@@ -287,14 +290,18 @@ def _keep(
         for name, categories in programs.items()
     ]
     (final / "cowbell-runs").write_text("".join(f"{line}\n" for line in runs))
-    whys = {path.name: why for path, why in broken.items()}
-    for name in {*listing.programs, *whys}:
-        why = whys.get(name, "")
-        if not why and not (final / name).is_file() and name in listing.programs:
-            last = next((line for line in lines if _ERROR.search(line) or _NO_RULE.search(line)), "")
-            why = f"the Makefile of {listing.folder} does not build it: {last or 'it has no rule for it'}"
-        if why:
-            (draft / "stubs" / name).write_text(render_stub("broken", why))
+    stubs = {path.name: ("broken", why) for path, why in broken.items()}
+    missing = [name for name in listing.programs if name not in stubs and not (final / name).is_file()]
+    if is_installed:
+        # such as a 32-bit program on a host without a 32-bit C library
+        told = ("skip", f"the Makefile of {listing.folder} does not build it on this host for {arch}")
+    else:
+        error = next(
+            (line for line in lines if _ERROR.search(line) or _STOP.search(line)), "no error is named"
+        )
+        told = ("broken", f"{listing.folder} cannot be installed: {error}")
+    for name, stub in {**dict.fromkeys(missing, told), **stubs}.items():
+        (draft / "stubs" / name).write_text(render_stub(*stub))
 
 
 def _write_compiler(toolchain: Toolchain, scratch: Path) -> Path:

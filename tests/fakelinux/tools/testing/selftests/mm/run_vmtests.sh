@@ -15,5 +15,8 @@ CATEGORY="thp" run_test bash ${binary} anon 20
 if [ -n "$NO_SUCH_VARIABLE" ]; then
 	CATEGORY="never" run_test ./unlisted
 fi
+if [ -x ./cow_32 ]; then
+	CATEGORY="cow" run_test ./cow_32
+fi
 CATEGORY="late" run_test ./cow -s 2
 exit 0
