@@ -118,12 +118,13 @@ def list_programs(
         programs: list[str] = []
         timeout_s = parse_settings(_read(f"{folder}/settings", source, store) if folder else "")
         if folder:
-            with checkout(source, store) as worktree, store.scratch("selftests") as scratch:
+            with checkout(source, store) as worktree, store.scratch(f"selftests-{list_id}") as scratch:
                 programs = _list_programs(directory, worktree, folder, toolchain, source, scratch)
         write = {"folder": folder, "programs": programs, "timeout_s": timeout_s}
         (draft / "list.json").write_text(json.dumps(write))
 
-    store.publish(_KIND, _make_list_id(directory, source, toolchain), fill)
+    list_id = _make_list_id(directory, source, toolchain)
+    store.publish(_KIND, list_id, fill)
     listing = find_listing(directory, source, toolchain, store)
     assert listing
     return listing
@@ -213,7 +214,7 @@ def _build_directory(
             absent = f"the tree builds no program of this name in {listing.folder}"
         (draft / "stubs" / ".absent").write_text(render_stub("skip", absent))
         if listing.folder:
-            with checkout(source, store) as worktree, store.scratch("selftests") as scratch:
+            with checkout(source, store) as worktree, store.scratch(f"selftests-{name}") as scratch:
                 _install(directory, worktree, listing, toolchain, source, scratch, draft)
 
     name = make_id("build of selftests", directory, source.source_id, toolchain.identity, FORMAT)
