@@ -262,8 +262,9 @@ def open_guest(
     With ``has_gdb``, gdb can attach to it at the socket ``Machine.gdb``, which only this user can open.
     Raises ``StageFailure`` when there is no such kernel or it does not boot.
     """
-    prepared = prepare_jobs([job], declared, place)
-    kernel = build_job(job, declared, place, prepared[job.name])
+    prepared = prepare_jobs([job], declared, place)[job.name]
+    job = prepared.job or job
+    kernel = build_job(job, declared, place, prepared)
     machine = choose_machine(job, kernel, place, accel)
     programs = compile_tests(job, kernel, place)
     place.progress.stage("boot", f"{kernel.request.source.version} on {machine.accel}")

@@ -139,9 +139,9 @@ def test_only_trials_that_failed_leave_one(job: JobRecord, tmp_path: Path) -> No
 
 
 def test_names_stay_in_their_folder(job: JobRecord, tmp_path: Path) -> None:
-    selftest = replace(FAILED, test="upstream/cow")
+    selftest = replace(FAILED, test="kselftest/mm/cow")
     (path,) = make_bundles(run_of(job, selftest), Store(tmp_path / "store"), tmp_path / "evidence")
-    assert path == tmp_path / "evidence/upstream-cow.demo.plain.tar.zst"
+    assert path == tmp_path / "evidence/kselftest-mm-cow.demo.plain.tar.zst"
 
 
 @pytest.mark.parametrize(

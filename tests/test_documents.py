@@ -52,7 +52,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell test ROW=x86_64-hugetlbfs TESTS='vmsplice.child-huge*'": "builds kernels",
         "cowbell test ROW=x86_64-numa SERIES=none": "builds a kernel",
         "cowbell test ROW=aarch64-64k": "builds kernels",
-        "cowbell test ROW=catalogue TESTS='upstream/*'": "builds kernels",
+        "cowbell test ROW=catalogue-6.12 TESTS='kselftest/mm/*'": "builds kernels",
         "cowbell test ROW=demo BOOT=vng": "tests/test_vng.py runs it",
         "cowbell series-matrix SERIES=cow KERNEL=debian-5.10": "takes an hour",
         "cowbell bisect ROW=demo TESTS=odirect.rd-mprotect KERNEL=~/linux GOOD=main~1 BAD=main": "builds",

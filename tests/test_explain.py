@@ -34,7 +34,6 @@ from tests.conftest import ROOT, cowbell
         ("C-READ", "contract", CONTRACTS["C-READ"]),
         ("29b", "changelog entry", "O_DIRECT reads lose no data"),
         ("odirect", "family", "odirect.rd-control, "),
-        ("upstream", "family", "upstream/cow"),
         ("plain", "variant", "demo, "),
         ("demo/cow", "job", "cow"),
         ("cow", "series", "SERIES=cow"),

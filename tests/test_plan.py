@@ -182,18 +182,22 @@ def test_what_is_expected_in_every_row_comes_after_the_rows_own() -> None:
 
 def test_what_is_expected_of_a_selftest_s_results_is_of_the_selftest() -> None:
     """Their names are not declared, so they go by the name of the test."""
-    selftest = replace(make_test("selftests/mm/cow"), language=SELFTEST)
+    selftest = replace(make_test("kselftest/mm/cow"), language=SELFTEST)
     every = tuple(
         Expectation(test, Status.FAIL, "known", Condition(), series=frozenset([""]))
-        for test in ("selftests/mm/cow/hugetlb", "selftests/mm/cow2/x", "odirect.read/x", "odirect.read")
+        for test in ("kselftest/mm/cow/hugetlb", "kselftest/mm/cow2/x", "odirect.read/x", "odirect.read")
     )
     row = replace(ROW, variants=(Variant("plain", "", ()),))
     declared = replace(
-        DECLARED, rows={"demo": row}, tests=(make_test("odirect.read"), selftest), expectations=every
+        DECLARED,
+        rows={"demo": row},
+        fragments={**DECLARED.fragments, "kselftest": DECLARED.fragments["base"]},
+        tests=(make_test("odirect.read"), selftest),
+        expectations=every,
     )
     (job,) = make_plan(Request(), replace(declared, rows={"demo": replace(row, tests=("*", "*/*/*"))}))
-    assert [test.id for test in job.tests] == ["odirect.read", "selftests/mm/cow"]
-    assert [e.test for e in job.variant.expect] == ["selftests/mm/cow/hugetlb", "odirect.read"]
+    assert [test.id for test in job.tests] == ["odirect.read", "kselftest/mm/cow"]
+    assert [e.test for e in job.variant.expect] == ["kselftest/mm/cow/hugetlb", "odirect.read"]
 
 
 def make_built(*names: str) -> dict[str, Prebuilt]:
@@ -230,15 +234,16 @@ def test_prebuilt_kernels_are_the_jobs_of_their_rows() -> None:
 
 
 def test_selftests_need_the_source_of_a_prebuilt_kernel() -> None:
-    selftest = replace(make_test("selftests/mm/cow"), language=SELFTEST)
+    selftest = replace(make_test("kselftest/mm/cow"), language=SELFTEST)
     declared = replace(
         DECLARED,
         rows={"demo": replace(ROW, tests=("*", "*/*/*"))},
+        fragments={**DECLARED.fragments, "kselftest": DECLARED.fragments["base"]},
         tests=(make_test("odirect.read"), selftest),
         built=make_built("demo/plain"),
     )
     assert told(Request(), declared) == [
-        "BUILT: selftests/mm/cow is compiled from the kernel's source, and only kernels are here"
+        "BUILT: kselftest/mm/cow is built from the kernel's source, and only a kernel is here"
     ]
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.process.workers import Limits
 
 T = TypeVar("T")
-# the targets that take the path of a program in TESTS=
+# the targets that take in TESTS= the path of a program, or selftests of the kernel
 WITH_PROGRAMS = {"source", "config", "build", "test", "shell", "bisect", "bisect-step"}
 
 
@@ -135,6 +135,7 @@ class Call:
                 self.value("REPEAT") != "1",
             ),
             arguments=self.line.arguments,
+            selftests=self.request.tests,
         )
 
     @cached_property
@@ -177,6 +178,7 @@ class Call:
         from orchestrator.plan.plan import IMAGE_ROW, Request
         from orchestrator.project.arch import find_arch_name
         from orchestrator.project.program import is_program_path, name_program
+        from orchestrator.project.selftest import is_selftest
         from orchestrator.source.tree import expand, names_image
 
         settings = self.settings
@@ -188,6 +190,12 @@ class Call:
             rows = (IMAGE_ROW,) if is_image else self.declared.usual_rows[:1]
         tests = settings["TESTS"].paths
         programs = tuple(filter(is_program_path, tests))
+        if (selftests := tuple(filter(is_selftest, tests))) and not set(self.line.targets) <= WITH_PROGRAMS:
+            what = (
+                f"{', '.join(self.line.targets)} does not take the kernel's selftests: {', '.join(selftests)}"
+            )
+            hint = f"they can be given to {', '.join(sorted(WITH_PROGRAMS))}"
+            raise UsageError(what, where="TESTS", hint=hint)
         if programs and not set(self.line.targets) <= WITH_PROGRAMS:
             what = f"{', '.join(self.line.targets)} takes tests by name, not {', '.join(programs)}"
             hint = f"programs can be given to {', '.join(sorted(WITH_PROGRAMS))}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.target import TARGETS, list_products
 from orchestrator.cli.variables import VARIABLES, Setting
+from orchestrator.project.selftest import FAMILY, FOLDER
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Declarations
@@ -57,7 +58,11 @@ def list_kind(kind: str, declared: "Declarations") -> Mapping[str, str]:
     """The declarations of one kind, with more details."""
     match kind:
         case "tests":
-            return {test.id: describe_test(test) for test in declared.tests}
+            told = {test.id: describe_test(test) for test in declared.tests}
+            return {
+                **told,
+                f"{FAMILY}/DIRECTORY/*": f"the programs of {FOLDER}/DIRECTORY, of the tree under test",
+            }
         case "targets":
             return {name: target.about for name, target in TARGETS.items()}
         case "variables":

@@ -42,7 +42,7 @@ def make_text(
     selftests = {test.id for job in jobs for test in job.tests if test.language == SELFTEST}
     raise_all(
         [
-            UsageError(f"{test} is compiled from the kernel source, which test jobs do not have", where="ci")
+            UsageError(f"{test} is built from the kernel source, which test jobs do not have", where="ci")
             for test in sorted(selftests)
         ]
     )

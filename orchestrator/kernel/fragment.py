@@ -100,6 +100,20 @@ def load_file(path: Path, name: str) -> Fragment:
     return replace(fragment, requests=requests, is_whole=True)
 
 
+def parse_requests(name: str, text: str, where: str) -> Fragment:
+    """The fragment that a kernel tree has for its own use: symbols without header lines, each optional.
+
+    Lines that set no symbol are ignored, as by the kernel's scripts.
+    """
+    requests = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := SETTING.fullmatch(line.strip()):
+            symbol, value = match[1] or match[3], match[2] or "n"
+            requests.append(SymbolRequest(symbol, value, f"{where}:{number}", is_optional=True))
+    symbols = frozenset(request.symbol for request in requests)
+    return Fragment(name, f"the symbols of {where}", Condition(), tuple(requests), "", symbols)
+
+
 def load_fragments(folder: Path) -> dict[str, Fragment]:
     """The fragments of a folder by name; raises all errors at once as ``UsageError``."""
     found, faults = read_fragments(folder)

@@ -82,8 +82,12 @@ class SymbolOutcome:
     taken: str = ""
 
     @property
+    def is_lost(self) -> bool:
+        return self.state in _LOST
+
+    @property
     def is_error(self) -> bool:
-        return self.state in _LOST and not self.request.is_optional
+        return self.is_lost and not self.request.is_optional
 
     def __str__(self) -> str:
         request = self.request

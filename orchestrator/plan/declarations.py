@@ -15,7 +15,7 @@ from orchestrator.project.guesttest import GuestTest, is_match, load_tests
 from orchestrator.project.knownissues import load_known_issues
 from orchestrator.project.matrix import load_expectations, load_matrix
 from orchestrator.project.root import SHIPPED, list_layers
-from orchestrator.project.selftest import TESTS
+from orchestrator.project.selftest import is_selftest, make_placeholders
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.series import Series, load_series
@@ -39,6 +39,9 @@ def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
     # what is shipped speaks of the shipped tests, also where one of the user's own has taken a name
     tests = [test for layer in layers for test in layer.tests]
     declared = functools.reduce(_lay_over, layers)
+    named = [word for row in declared.rows.values() for word in row.tests]
+    selftests = make_placeholders(named, shipped / "guest-tests" / "lib", "matrix.yaml")
+    declared = replace(declared, tests=(*declared.tests, *selftests))
     faults = {name: list(errors) for name, errors in declared.faults.items()}
     for name, error in _check_flips(declared, tests):
         faults.setdefault(f"series/{name}", []).append(error)
@@ -81,8 +84,7 @@ def _load_layer(root: Path, shipped: Path, errors: list[Exception]) -> Declarati
         series=series,
         fragments=fragments,
         faults=faults,
-        # the kernel's own are not files of ours
-        tests=(*tests, *(TESTS if root == shipped else ())),
+        tests=tests,
         fixups=load(load_fixups, root / "patches" / "fixups.yaml", ()),
         known_splats=load(load_known_issues, root / "ci" / "known-splats.yaml", ()),
     )
@@ -140,7 +142,9 @@ def _check_expectations(declared: Declarations, tests: Sequence[GuestTest]) -> I
     ]
     for expected, who in [*listed, *((expected, "expects") for expected in declared.expectations)]:
         word = expected.test
-        if not (word.startswith(undeclared) or any(is_match(word, name) for name in known)):
+        if not (
+            is_selftest(word) or word.startswith(undeclared) or any(is_match(word, name) for name in known)
+        ):
             what = f"{who} something of {word}, and there is no such test{suggest(word, known)}"
             yield UsageError(what, where=expected.where)
         for name in sorted(expected.series - declared.series.keys() - {""}):

@@ -13,6 +13,7 @@ from orchestrator.plan.plan import Declarations
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.program import NO_LIMITS, ProgramLimits, load_programs
 from orchestrator.project.root import LIB
+from orchestrator.project.selftest import make_placeholders
 from orchestrator.source.fetch import fetch_tree
 from orchestrator.source.local import check_local
 from orchestrator.source.lore import fetch_series, find_cover, parse_message
@@ -43,12 +44,13 @@ def add_inputs(
     programs: Sequence[str] = (),
     limits: ProgramLimits = NO_LIMITS,
     arguments: Sequence[str] = (),
+    selftests: Sequence[str] = (),
 ) -> Declarations:
     """The declarations with what the command line brings along: trees and series that are not ours.
 
     Each is known by the word that names it, and so are symbols of ``added``; ``built`` are folders with
     kernels that were built elsewhere, ``programs`` paths of tests, with their time ``limits`` and
-    the ``arguments`` of one.
+    the ``arguments`` of one, ``selftests`` words for those of the kernel.
     Raises ``UsageError`` for all that are wrong, at once.
     """
     errors: list[UsageError] = []
@@ -57,6 +59,11 @@ def add_inputs(
         known_ids = [test.id for test in declared.tests]
         files = load_programs([expand(word) for word in programs], LIB, limits, known_ids, arguments)
         declared = replace(declared, tests=(*declared.tests, *files))
+    except* UsageError as group:
+        errors += (error for error in group.exceptions if isinstance(error, UsageError))
+    try:
+        named = {test.id: test for test in (*declared.tests, *make_placeholders(selftests, LIB))}
+        declared = replace(declared, tests=tuple(named.values()))
     except* UsageError as group:
         errors += (error for error in group.exceptions if isinstance(error, UsageError))
     if built:

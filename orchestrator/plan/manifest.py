@@ -132,7 +132,7 @@ def list_guest_files(machine: Machine) -> Files:
 def list_test_files(test: GuestTest) -> Files:
     if test.language == SELFTEST:
         # its source is the kernel's
-        return {f"how {test.id} is compiled": test.content_id}
+        return {f"how {test.id} is built": test.content_id}
     return {_shorten(path): make_tree_id({"": path}) for _, path in list_files(test.path, test.libs)}
 
 

@@ -18,6 +18,7 @@ from orchestrator.project.guest import GuestShape, find_misfits, list_needs
 from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select_tests
 from orchestrator.project.knownissues import KnownIssue
 from orchestrator.project.matrix import Expectation, Row, Variant
+from orchestrator.project.selftest import FRAGMENT as SELFTEST_FRAGMENT
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import Fixup
 from orchestrator.source.series import Series
@@ -140,6 +141,9 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
     jobs: list[Job] = []
     for row in rows:
         where = f"{row.where or 'matrix.yaml'}: row {row.name}"
+        tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
+        if any(test.language == SELFTEST for test in tests):
+            row = replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, SELFTEST_FRAGMENT))))
         for name in row.kconfig:
             blamed = "CONFIG+" if name in request.added else "CONFIG" if request.config else where
             _is_known(name, declared.fragments, "fragment", blamed, errors)
@@ -147,7 +151,6 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         changed = [name.upper() for name in ("arch", "config") if getattr(request, name)]
         blamed = f"{', '.join(changed)}: row {row.name}" if changed else ""
         errors += check_machine(row, declared, blamed)
-        tests = asked if request.tests else _choose_tests(declared, row.tests, where, errors)
         errors += _find_foreign(tests, row)
         boot = request.boot or ("vng" if FRAGMENT in row.kconfig else "qemu")
         if declared.built:
@@ -162,6 +165,8 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
             if variant.series and not _is_known(variant.series, declared.series, "series", where, blame):
                 continue
             errors += declared.find_faults("series", [variant.series])
+            if known and isinstance(declared.trees[name], IMAGES):
+                errors += _find_without_source(tests, f"KERNEL={name}" if request.tree else where)
             if known and isinstance(declared.trees[name], IMAGES) and variant.series:
                 # of a row with series, a built kernel takes what is tested without
                 if wanted or not request.tree:
@@ -175,7 +180,7 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
                     tree = replace(tree, arch=own.arch)
                 jobs.append(Job(own, variant, tree, series, tests, boot))
     raise_all(list({str(error): error for error in errors}.values()))
-    jobs = [replace(job, variant=_add_expectations(job.variant, job.tests, declared)) for job in jobs]
+    jobs = [replace(job, variant=add_expectations(job.variant, job.tests, declared)) for job in jobs]
     if unbuilt := [row.name for row in rows if declared.built and row.name not in {j.row.name for j in jobs}]:
         # where it was to be built something went wrong that was not the kernel's fault
         told = f"there is no kernel of row {', '.join(unbuilt)}, nor a reason why"
@@ -215,7 +220,7 @@ def _take_tree(row: Row, tree: str) -> Row:
     return replace(row, tree=tree, variants=variants or (Variant("plain", "", expect),))
 
 
-def _add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
+def add_expectations(variant: Variant, tests: Sequence[GuestTest], declared: Declarations) -> Variant:
     """The variant with what is expected of its tests in every row, after what its own row says."""
     names = [name for test in tests for name in (test.id, *test.subtests)]
     undeclared = tuple(f"{test.id}/" for test in tests if not test.subtests)
@@ -240,10 +245,7 @@ def _list_built(
 ) -> Iterator[Job]:
     """A job for each kernel of the row that was built elsewhere."""
     own = [handover for handover in built.values() if handover.row == row.name]
-    for test in tests:
-        if test.language == SELFTEST:
-            what = f"{test.id} is compiled from the kernel's source, and only kernels are here"
-            errors.append(UsageError(what, where="BUILT"))
+    errors += _find_without_source(tests, "BUILT")
     variants = {variant.name: variant for variant in row.variants}
     # in the order of the row, the kernel without series first
     own.sort(
@@ -257,6 +259,14 @@ def _list_built(
         yield Job(
             row, variant, AbsentTree(handover.base.tree), Series(handover.series), tests, boot, handover
         )
+
+
+def _find_without_source(tests: Sequence[GuestTest], where: str) -> Iterator[UsageError]:
+    """The selftests, for a kernel without its source."""
+    for test in tests:
+        if test.language == SELFTEST:
+            what = f"{test.id} is built from the kernel's source, and only a kernel is here"
+            yield UsageError(what, where=where, hint="test a tree: cowbell list trees")
 
 
 def list_fragments(names: Sequence[str], arch: str) -> list[str]:

@@ -2,7 +2,7 @@
 """Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,22 +18,38 @@ from orchestrator.kernel.build import (
     Kernel,
     Toolchain,
     build_kernel,
+    find_config,
     find_gcc,
     make_absent_toolchain,
 )
 from orchestrator.kernel.configcheck import open_kconfig_tree
-from orchestrator.kernel.kconfig import SymbolOutcome, make_config, make_image_config, report_config
+from orchestrator.kernel.fragment import Fragment
+from orchestrator.kernel.kconfig import (
+    SymbolOutcome,
+    compare_config,
+    make_config,
+    make_image_config,
+    report_config,
+)
 from orchestrator.kernel.prebuilt import Prebuilt, export_kernel, export_programs
 from orchestrator.kernel.toolbox import make_toolbox
 from orchestrator.kernel.uapi import make_headers
-from orchestrator.plan.plan import Declarations, Job
+from orchestrator.plan.plan import Declarations, Job, add_expectations, list_fragments
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guest import list_needs
 from orchestrator.project.guesttest import LOCAL, PROGRAM, SELFTEST, GuestTest, uses_kernel_headers
+from orchestrator.project.selftest import (
+    FOLDER,
+    choose_programs,
+    find_nearest,
+    list_directories,
+    make_test,
+    split_id,
+)
 from orchestrator.result.record import Expected, JobRecord, Known, LocalFile
 from orchestrator.run.runner import Program, compile_test, make_program_id
-from orchestrator.run.selftests import compile_selftests
+from orchestrator.run.selftests import compile_selftests, find_listing, list_programs, read_fragments
 from orchestrator.source.apply import apply_series
 from orchestrator.source.image import KIND, read_facts, read_values
 from orchestrator.source.repository import Source
@@ -50,6 +66,84 @@ def apply_job(
     )
 
 
+def _drop_modules(job: Job, declared: Declarations, own: Mapping[str, Fragment]) -> dict[str, Fragment]:
+    """All fragments, without the modules in those of selftests that the row has built in."""
+    fragments = declared.fragments
+    names = [name for name in list_fragments(job.row.kconfig, job.row.arch) if name in fragments]
+    built_in = {r.symbol for name in names for r in fragments[name].requests if r.value == "y"}
+    kept = {
+        name: replace(
+            fragment,
+            requests=tuple(r for r in fragment.requests if r.value != "m" or r.symbol not in built_in),
+        )
+        for name, fragment in own.items()
+    }
+    return {**fragments, **kept}
+
+
+def has_selftests(job: Job) -> bool:
+    return any(test.language == SELFTEST for test in job.tests)
+
+
+def find_selftests(job: Job, source: Source, declared: Declarations, place: Workspace) -> Job | None:
+    """The job with the selftests that its words select, if the tree's programs are listed already."""
+    toolchain = place.find_toolchain(ARCHES[job.row.arch])
+    directories = list_directories(job.tests)
+    listings = {name: find_listing(name, source, toolchain, place.store) for name in directories}
+    tests: dict[str, GuestTest] = {}
+    errors: list[UsageError] = []
+    for test in job.tests:
+        if test.language != SELFTEST:
+            tests[test.id] = test
+            continue
+        directory, _ = split_id(test.id)
+        listing = listings[directory]
+        if not listing:
+            return None
+        try:
+            for chosen in choose_programs(test.id, listing.programs):
+                tests[chosen] = make_test(chosen, listing.timeout_s, place.lib_dir)
+        except UsageError as error:
+            errors.append(error)
+    raise_all(errors)
+    selftests = [test for test in tests.values() if test.language == SELFTEST]
+    variant = add_expectations(job.variant, selftests, declared)
+    return replace(job, tests=tuple(tests.values()), variant=variant)
+
+
+def list_selftests(job: Job, source: Source, declared: Declarations, place: Workspace) -> Job:
+    """The job with the selftests that its words select; raises ``UsageError`` for globs that select none."""
+    toolchain = place.find_toolchain(ARCHES[job.row.arch])
+    for test in job.tests:
+        if test.language == SELFTEST:
+            directory, name = split_id(test.id)
+            listing = list_programs(directory, source, toolchain, place.store, place.progress)
+            if not set(name) & set("*?") and name not in listing.programs:
+                where = listing.folder or f"this tree, which has no {directory} selftests"
+                near = find_nearest(name, listing.programs)
+                place.progress.note(f"{test.id} is not listed in {where}{near}")
+    found = find_selftests(job, source, declared, place)
+    assert found
+    return found
+
+
+def note_dropped(request: BuildRequest, place: Workspace) -> None:
+    """Tell which symbols of the selftests' fragments the checked config does not have."""
+    path = find_config(request, place.store) / "config"
+    outcomes = compare_config(request.config, path.read_text()) if path.is_file() else ()
+    if dropped := list_dropped(outcomes):
+        place.progress.note(f"the selftests' fragments ask for more than this tree has: {', '.join(dropped)}")
+
+
+def list_dropped(outcomes: Iterable[SymbolOutcome]) -> list[str]:
+    """The symbols of selftests' fragments that have another value than requested, as ``SYMBOL=value``."""
+    return [
+        f"{outcome.request.symbol}={outcome.request.value}"
+        for outcome in outcomes
+        if outcome.request.where.startswith(f"{FOLDER}/") and outcome.is_lost
+    ]
+
+
 def report_symbols(request: BuildRequest, place: Workspace) -> tuple[SymbolOutcome, ...]:
     """The outcome of each symbol, dropped ones too; raises ``StageFailure`` where Kconfig itself fails."""
     words = request.toolchain.make_words
@@ -62,7 +156,8 @@ def make_build_request(job: Job, src: Source, declared: Declarations, place: Wor
     if src.image:
         config = make_image_config(job.row.kconfig, declared.fragments, arch)
     else:
-        config = make_config(job.row.kconfig, declared.fragments, arch, src.version)
+        own = read_fragments(list_directories(job.tests), src, place.store)
+        config = make_config((*job.row.kconfig, *own), _drop_modules(job, declared, own), arch, src.version)
     if job.built:
         toolchain = make_absent_toolchain(job.built.toolchain)
     elif src.image:
@@ -146,7 +241,8 @@ def compile_tests(job: Job, kernel: Kernel, place: Workspace) -> list[Program]:
         source = None if job.built else kernel.request.source
         programs.append(_compile_test(test, toolchain, kernel.request.arch, place, source))
     selftests = [test for test in job.tests if test.language == SELFTEST]
-    return [*programs, *compile_selftests(selftests, kernel.request, place.store, place.progress)]
+    source, toolchain = kernel.request.source, kernel.request.toolchain
+    return [*programs, *compile_selftests(selftests, source, toolchain, place.store, place.progress)]
 
 
 def export_job(job: Job, kernel: Kernel, built: Prebuilt, folder: Path, place: Workspace) -> None:

@@ -31,18 +31,23 @@ from orchestrator.plan.products import (
     choose_machine,
     compile_tests,
     find_reason_left_out,
+    find_selftests,
     find_test_toolchain,
+    has_selftests,
     list_expected,
     list_known_splats,
+    list_selftests,
     make_build_request,
     make_kernel,
     make_record,
+    note_dropped,
     report_symbols,
 )
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.selftest import list_directories
 from orchestrator.result.record import Expected, JobRecord, Known, TrialResult, save_job
 from orchestrator.result.stored import find_results, find_results_dir
 from orchestrator.result.verdict import judge_trial, summarize_trial
@@ -115,7 +120,7 @@ def find_same_steps(jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
     for job in jobs:
         tree = (job.tree.name, repr(job.tree), job.built.build_id if job.built else "")
         source = (*tree, job.series.name, *job.series.files)
-        build = (source, job.row.arch, job.row.kconfig)
+        build = (source, job.row.arch, job.row.kconfig, list_directories(job.tests))
         run = (build, repr(job.row.guest), job.boot)
         kinds: dict[str, list[tuple[object, ...]]] = {
             "tree": [tree],
@@ -139,7 +144,8 @@ class Prepared:
     """A job whose source and config steps are done: its tree, and the request for its kernel.
 
     ``left_out`` is the reason why the job is not tested, ``failure`` the reason why it cannot be built.
-    ``new`` says which product was not there before, ``outcomes`` what becomes of each config symbol.
+    ``new`` says which product was not there before, ``outcomes`` what becomes of each config symbol. ``job``
+    is the job itself, with the selftests that its tree has.
     """
 
     base: Source | None = None
@@ -149,6 +155,7 @@ class Prepared:
     failure: StageFailure | InfraError | None = None
     new: str = ""
     outcomes: tuple[SymbolOutcome, ...] | None = None
+    job: Job | None = None
 
 
 @dataclass(slots=True)
@@ -183,6 +190,7 @@ class JobSteps:
     def __post_init__(self) -> None:
         self._before = load_manifest(self.job, self.place.store)
         self._new = self.prepared.new
+        self.job = self.prepared.job or self.job
 
     def list_steps(self) -> Steps:
         yield from self.list_first_steps()
@@ -205,6 +213,8 @@ class JobSteps:
             self.prepared = replace(self.prepared, source=base, new=self._new)
             return
         yield from self._apply()
+        if has_selftests(self.job):
+            yield from self._list_selftests()
         if self.goal.reaches("config"):
             yield from self._check_config()
 
@@ -261,12 +271,33 @@ class JobSteps:
         yield self._step("series", "source", subject, why, known.source_id if known else "", do)
         self._mark_new("source", is_new=not known)
 
+    def _list_selftests(self) -> Steps:
+        """Replace the words for selftests by the tests that they select in this source."""
+        job, declared, place, source = self.job, self.declared, self.place, self.prepared.source
+        known = find_selftests(job, source, declared, place) if source else None
+
+        def take(found: Job) -> None:
+            self.job = found
+            self.prepared = replace(self.prepared, job=found)
+
+        def do() -> None:
+            source = self.prepared.source
+            assert source
+            take(list_selftests(job, source, declared, place))
+
+        names = ", ".join(list_directories(job.tests))
+        why = "" if known else "list their programs, which is new on this source"
+        yield self._step("selftests", "source", f"selftests of {names}", why, "", do)
+        if known:
+            take(known)
+
     def _request(self) -> BuildRequest | None:
         """The request for the kernel, as soon as its source is there."""
         source, base = self.prepared.source, self.prepared.base
         if self.prepared.request or not source or not base:
             return self.prepared.request
-        key = "request", source.source_id, self.job.row.arch, self.job.row.kconfig, self.job.built
+        own = list_directories(self.job.tests)
+        key = "request", source.source_id, self.job.row.arch, self.job.row.kconfig, own, self.job.built
         request = self._look_up(key, lambda: make_build_request(self.job, source, self.declared, self.place))
         self.prepared = replace(self.prepared, request=request)
         return request
@@ -296,6 +327,7 @@ class JobSteps:
                 self.prepared = replace(self.prepared, outcomes=report_symbols(request, place))
             if self.goal.reaches("build"):
                 check_config(request, place.store, place.progress, place.budget)
+                note_dropped(request, place)
 
         config_id = request.config.config_id if request else ""
         step, _ = self._step("config", "config", " ".join(job.row.kconfig), why, config_id, do)

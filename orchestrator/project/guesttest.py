@@ -254,7 +254,7 @@ def select_tests(
 
 
 def find_family(test: str) -> str:
-    """The family of a test's id: ``odirect`` of ``odirect.rd-fork``, ``upstream`` of ``upstream/cow``."""
+    """The family of an id: ``odirect`` of ``odirect.rd-fork``, ``kselftest`` of ``kselftest/mm/cow``."""
     return re.split("[./]", test, maxsplit=1)[0]
 
 
@@ -271,8 +271,8 @@ def _make_pattern(glob: str) -> re.Pattern[str]:
 
 
 def find_imports(test: GuestTest) -> set[str]:
-    """The modules that a Python test, or the supervisor of a program, imports; none for other languages."""
-    if test.language == PROGRAM:
+    """The modules that a Python test, or the supervisor of other tests, imports; none for C tests."""
+    if test.language in (PROGRAM, SELFTEST):
         return {"program"}
     if test.language != "python":
         return set()

@@ -3,7 +3,8 @@
 
 A test passes only on positive evidence: a complete KTAP stream whose plan is met, exit status 0, a guest that
 still answers, a kernel log without a splat, and no new taint. Missing or contradicting evidence is BROKEN; a
-splat is a CRASH. The results of kernel selftests are not declared, so the plan of their stream must be met.
+splat is a CRASH. The results of kernel selftests are not declared, so the plan of their streams must be met;
+one that prints none is judged by its exit status.
 The evidence of a program that does not use our library is how it ended.
 """
 
@@ -18,6 +19,7 @@ from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.ktap import NO_VERSION, Ktap, KtapResult, Rate, parse_ktap
 from orchestrator.parse.printk import make_printable
+from orchestrator.parse.selftest import SelftestOutput, SelftestRun, parse_selftest
 from orchestrator.parse.splat import Splat, SplatKind
 from orchestrator.project.guesttest import LOCAL, find_family
 from orchestrator.result.record import Ended, Known, ProgramEnd, TrialResult
@@ -39,6 +41,8 @@ _LTP_SUMMARY = re.compile(
     re.MULTILINE,
 )  # fmt: skip
 _SKIPS, _NOT_STARTED = (_KSFT_SKIP, 77), {126: "cannot be executed", 127: "is not there"}
+# what a shell adds to the number of the signal that killed a program
+_SIGNALS = 128
 _MAX_NAMED = 10
 _ANNOUNCED = "[RUN] "
 # the guest's clock goes on while it has no CPU: of this share of its time, a time limit in it says nothing
@@ -114,31 +118,125 @@ def _judge_declared(
 
 
 def _judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
-    """A finding for each planned result; a single one if the stream is not valid."""
-    stream = parse_ktap(result.stdout, is_foreign=True)
+    """A finding for each result of each run of a selftest; one for a run without a valid stream."""
     evidence = (result.stdout + result.stderr)[-2000:]
-    named = _name_leaves(result.test, stream)
-    all_ok = all(leaf.ok for _, leaf in named)
-    has_skipped_rest = result.exit_status == _KSFT_SKIP and stream.has_skipped_rest
-    problems = stream.list_foreign_problems(may_skip_rest=has_skipped_rest)
-    expected = {0} if all_ok else {_KSFT_FAIL}
-    if has_skipped_rest or stream.plan == 0:
-        expected.add(_KSFT_SKIP)
+    told = parse_selftest(result.stdout)
     if override := _find_override(result, known):
         yield replace(override, name=result.test)
-    elif problems:
-        reason = f"{_find_cause(result)}{'; '.join(problems)}{_name_failed(named)}"
-        yield Finding(result.test, Status.BROKEN, reason, evidence)
-    elif result.exit_status not in expected:
-        reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {result.exit_status}"
-        reason += _name_failed(named)
-        yield Finding(result.test, Status.BROKEN, reason, evidence)
-    elif stream.plan == 0:
-        yield Finding(result.test, Status.SKIP, stream.skip or "")
+    elif told.kind:
+        status = Status.SKIP if told.kind == "skip" else Status.BROKEN
+        yield Finding(result.test, status, told.why, evidence)
+    elif not told.runs:
+        yield _judge_without_run(result, told, evidence)
     else:
-        for name, leaf in named:
-            reason = "; ".join(text for text in (leaf.name.lstrip(": "), leaf.reason) if text not in name)
-            yield Finding(name, leaf.status, reason, "\n".join(leaf.diagnostics))
+        end = result.program_end
+        is_whole = end is not None and end.status == 0 and told.status is not None
+        names: Counter[str] = Counter()
+        for run in told.runs:
+            name = f"{result.test}/{run.arguments}" if run.arguments else result.test
+            names[name] += 1
+            yield from _judge_run(_number(name, names[name]), run, result)
+        if not is_whole and told.runs[-1].status is not None:
+            # the script that starts the programs ended before its last line
+            status, reason = _judge_program_end(result)
+            status = status if status.is_bad else Status.BROKEN
+            yield Finding(f"{result.test}/end", status, reason or "its script did not end", evidence)
+
+
+def _number(name: str, number: int) -> str:
+    return f"{name} ({number})" if number > 1 else name
+
+
+def _judge_without_run(result: TrialResult, told: SelftestOutput, evidence: str) -> Finding:
+    """The finding of a selftest of which no program was started."""
+    last = next((line for line in reversed(told.other.splitlines()) if line.strip()), "").strip("# ")
+    text = f": {last[:200]}" if last else ""
+    if told.status is None:
+        status, reason = _judge_program_end(result)
+        if not status.is_bad:
+            status, reason = Status.BROKEN, "it has no end"
+        return Finding(result.test, status, f"{reason}{text}", evidence)
+    if told.status in (0, _KSFT_SKIP):
+        return Finding(result.test, Status.SKIP, f"its run script does not start it here{text}", evidence)
+    reason = f"its run script ended with status {told.status} before it started the program{text}"
+    return Finding(result.test, Status.BROKEN, reason, evidence)
+
+
+def _judge_run(name: str, run: SelftestRun, result: TrialResult) -> Iterator[Finding]:
+    """The findings of one run: by its streams where it has any, else by its exit status."""
+    evidence = run.output[-2000:]
+    if run.status is None:
+        status, reason = _judge_program_end(result)
+        if not status.is_bad:
+            status, reason = Status.BROKEN, f"{_find_cause(result)}the run has no end"
+        yield Finding(name, status, reason + _name_failed(_name_streams(name, run.streams)), evidence)
+        return
+    named = _name_streams(name, run.streams)
+    streams = run.streams
+    all_ok = all(leaf.ok for _, leaf in named)
+    has_skipped_rest = run.status == _KSFT_SKIP and bool(streams) and streams[-1].has_skipped_rest
+    problems = [
+        text
+        for stream in streams
+        for text in stream.list_foreign_problems(may_skip_rest=has_skipped_rest and stream is streams[-1])
+    ]
+    expected = {0} if all_ok else {_KSFT_FAIL}
+    if has_skipped_rest or (streams and streams[-1].plan == 0):
+        expected.add(_KSFT_SKIP)
+    if not streams:
+        yield _judge_status(name, run, result)
+    elif problems:
+        reason = f"{_find_cause(result)}{'; '.join(problems)}{_describe_status(run.status)}"
+        yield Finding(name, Status.BROKEN, f"{reason}{_name_failed(named)}", evidence)
+    elif run.status not in expected and not (len(streams) > 1 and run.status == 0):
+        reason = f"reports {'ok' if all_ok else 'not ok'}, but exits with {run.status}"
+        yield Finding(name, Status.BROKEN, f"{reason}{_name_failed(named)}", evidence)
+    elif not named:
+        yield Finding(name, Status.SKIP, next((stream.skip or "" for stream in streams), ""), evidence)
+    else:
+        for full, leaf in named:
+            reason = "; ".join(text for text in (leaf.name.lstrip(": "), leaf.reason) if text not in full)
+            yield Finding(full, leaf.status, reason, "\n".join(leaf.diagnostics))
+
+
+def _describe_status(status: int) -> str:
+    """The end of a run whose results are not complete, as the end of a reason."""
+    if status > _SIGNALS:
+        return f"; killed by signal {status - _SIGNALS}"
+    return f"; exit status {status}" if status else ""
+
+
+def _judge_status(name: str, run: SelftestRun, result: TrialResult) -> Finding:
+    """The finding of a run that prints no stream, as kselftest/runner.sh judges it."""
+    evidence = run.output[-2000:]
+    last = next((line.strip() for line in reversed(run.output.split("\n")) if line.strip()), "")
+    text = f": {last[:200]}" if last else ""
+    match run.status:
+        case 0:
+            return Finding(name, Status.PASS, "", evidence)
+        case 4:
+            return Finding(name, Status.SKIP, last[:200] or "exit status 4", evidence)
+        case 126 | 127:
+            reason = (
+                f"exit status {run.status}: a command that it uses {_NOT_STARTED[run.status]} in the guest"
+            )
+            return Finding(name, Status.BROKEN, f"{reason}{text}", evidence)
+        case int(status) if status > _SIGNALS:
+            oom = _find_oom(result) if status == _SIGNALS + 9 else ""
+            outcome = Status.BROKEN if oom else Status.FAIL
+            return Finding(name, outcome, f"{oom}killed by signal {status - _SIGNALS}{text}", evidence)
+    return Finding(name, Status.FAIL, f"exit status {run.status}{text}", evidence)
+
+
+def _name_streams(name: str, streams: Sequence[Ktap]) -> list[tuple[str, KtapResult]]:
+    """The results of all streams of a run, with unique names."""
+    found: list[tuple[str, KtapResult]] = []
+    times: Counter[str] = Counter()
+    for stream in streams:
+        for full, leaf in _name_leaves(name, stream):
+            times[full] += 1
+            found.append((_number(full, times[full]), leaf))
+    return found
 
 
 def _judge_program(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, compile_command, find_imports
+from orchestrator.project.selftest import RUNNER
 from orchestrator.result.record import Ended, ProgramEnd, TrialResult, parse_program_end
 from orchestrator.result.stored import keep_result
 from orchestrator.run.folder import START, explain_compiler, make_folder
@@ -43,6 +44,8 @@ _GRACE_S = 2.0
 # the same for a program: all that it has started has to be killed
 _PROGRAM_GRACE_S = 10.0
 _CONSOLE_LIMIT = 1 << 18
+# the languages of tests that the supervisor runs
+_SUPERVISED = (PROGRAM, SELFTEST)
 # where the supervisor says how the program ended
 _PROGRAM_END = "/work/program-end"
 # what every test needs of its guest, as far as it is quick to find out
@@ -229,12 +232,11 @@ def make_test_line(test: GuestTest, scale: float, wrap: Callable[[str], str] = s
 
     ``wrap`` changes the part that starts the program itself.
     """
-    if test.language == SELFTEST:
-        # some execute themselves by name, and need a file system with fallocate
-        prepare = f"mount -t tmpfs tmpfs /tmp && cd /tmp && cp /work/tests/{test.id} ."
-        return f"{prepare} && {wrap(f'exec ./{test.path.stem}')}"
-    if test.language == PROGRAM:
+    if test.language in _SUPERVISED:
         start = _make_program_line(test, scale)
+        if test.language == SELFTEST:
+            # some need a file system with fallocate
+            start = f"mount -t tmpfs tmpfs /tmp && {start}"
         return f"rm -rf /work/tmp {_PROGRAM_END}; mkdir -p /work/tmp && cd /work/tmp && {wrap(start)}"
     how = f"python3 -B ../tests/{test.id}" if test.language == "python" else f"../tests/{test.id}"
     libs = "/work/own-lib:/work/lib" if test.own_lib else "/work/lib"
@@ -248,6 +250,8 @@ def _make_program_line(test: GuestTest, scale: float) -> str:
     if test.libraries:
         libs = f"/work/libs/{test.id}"
         starts = [f"{libs}/{test.libraries[0].name}", "--library-path", libs, place]
+    elif test.language == SELFTEST:
+        starts = ["sh", f"/work/lib/{RUNNER}", test.id]
     elif test.parts:
         starts = ["sh", f"./{START}"]
     else:
@@ -266,7 +270,7 @@ def _make_program_line(test: GuestTest, scale: float) -> str:
 
 def _read_program_end(guest: Guest, test: GuestTest) -> ProgramEnd | None:
     """How a program ended; None if its supervisor was lost, or for other tests. Raises ``GuestGone``."""
-    if test.language != PROGRAM:
+    if test.language not in _SUPERVISED:
         return None
     end = parse_program_end(guest.run(f"cat {_PROGRAM_END}", guest.deadline(5)).stdout)
     return replace(end, is_forever=bool(test.forever_s)) if end else None
@@ -285,8 +289,13 @@ def boot_with_tests(
 def _pack_tests(machine: Machine, programs: Sequence[Program], lib_dir: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
+        # directories of selftests, each once
+        selftests = [one for one in programs if one.test.language == SELFTEST and one.path.is_dir()]
+        for path in sorted({path for program in selftests for path in program.path.iterdir()}):
+            archive.add(path, f"kselftest/{path.name}", filter=_as_root)
         for program in programs:
-            archive.add(program.path, f"tests/{program.test.id}", filter=_as_root)
+            if program not in selftests:
+                archive.add(program.path, f"tests/{program.test.id}", filter=_as_root)
             for path in (machine.kernel.folder / PROGRAMS / program.test.id).glob("*"):
                 archive.add(path, f"tests/{program.test.id}/{path.name}", filter=_as_root)
             for path in program.test.libraries:
@@ -298,7 +307,7 @@ def _pack_tests(machine: Machine, programs: Sequence[Program], lib_dir: Path) ->
             archive.addfile(_as_root(command_file), io.BytesIO(script))
         own_libs = {program.test.own_lib for program in programs if program.test.own_lib}
         for name, lib in (("lib", lib_dir), *(("own-lib", lib) for lib in own_libs)):
-            for path in sorted(lib.glob("*.py")):
+            for path in sorted((*lib.glob("*.py"), *lib.glob("*.sh"))):
                 archive.add(path, f"{name}/{path.name}", filter=_as_root)
         for path in sorted((machine.kernel.folder / "guest-modules").glob("*")):
             archive.add(path, f"modules/{path.name}", filter=_as_root)
@@ -334,7 +343,7 @@ def run_test(
     test, scale = program.test, guest.machine.time_scale
     guest.channels.serial.allow()
     line = make_test_line(test, scale, wrap)
-    if test.language == PROGRAM:
+    if test.language in _SUPERVISED:
         limit_s = (test.forever_s or test.timeout_s) + _PROGRAM_GRACE_S
     limit_s = limit_s or test.timeout_s + _GRACE_S
     answer, before, after, unusable = CommandResult(-1, "", ""), None, None, ""
