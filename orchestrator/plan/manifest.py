@@ -133,7 +133,9 @@ def list_test_files(test: GuestTest) -> Files:
     if test.language == SELFTEST:
         # its source is the kernel's
         return {f"how {test.id} is built": test.content_id}
-    return {_shorten(path): make_tree_id({"": path}) for _, path in list_files(test.path, test.libs)}
+    own = [test.path / part for part in test.parts]
+    files = own or [path for _, path in list_files(test.path, test.libs)]
+    return {_shorten(path): make_tree_id({"": path}) for path in files}
 
 
 def take_as_changed(files: Files, names: Sequence[str]) -> Files:
