@@ -112,6 +112,32 @@ def test_a_program_of_the_command_line_is_in_it(job: JobRecord, tmp_path: Path) 
     assert read_bundle(path)["program/a.c"] == b"int main;"
 
 
+def test_a_folder_of_the_command_line_is_in_it(job: JobRecord, tmp_path: Path) -> None:
+    """Its texts are those of the run, and so are the arguments."""
+    folder = tmp_path / "f"
+    (folder / "sub").mkdir(parents=True)
+    digests = {}
+    for name, content in (("run.sh", b"exit 1\n"), ("sub/data", b"\xff"), ("empty", b"")):
+        (folder / name).write_bytes(content)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    parts = tuple(
+        LocalFile(name, digest, "exit 1\n" if name == "run.sh" else "") for name, digest in digests.items()
+    )
+    file = LocalFile(str(folder), "0" * 12, arguments=("-x", "A=b c"), parts=parts)
+    run = run_of(replace(job, files={FAILED.test: file}), FAILED)
+    run = replace(run, command="cowbell test APPEND+=quiet -- -x 'A=b c'")
+    (folder / "run.sh").unlink()
+    (path,) = make_bundles(run, Store(tmp_path / "store"), tmp_path / "evidence")
+    members = read_bundle(path)
+    assert members["program/f/run.sh"] == b"exit 1\n"
+    assert members["program/f/sub/data"] == b"\xff" and members["program/f/empty"] == b""
+    words = shlex.split(members["REPLAY"].decode().splitlines()[1])
+    assert words[-3:] == ["--", "-x", "A=b c"] and "APPEND+=quiet" in words and f"TESTS={folder}" in words
+    again = make_repetition(run, ["demo"], [FAILED.test])
+    assert again[-4:] == [f"TESTS={folder}", "--", "-x", "A=b c"]
+    assert "A=b c" not in make_repetition(run, ["demo"], ["x.y"])
+
+
 def test_the_same_bytes_each_time(job: JobRecord, tmp_path: Path) -> None:
     run, store = run_of(job, FAILED), Store(tmp_path / "store")
     (first,) = make_bundles(run, store, tmp_path / "one")

@@ -123,6 +123,9 @@ def test_wrong_words_at_once(project: Path) -> None:
         assert text in done.stderr
 
 
+GENERATED = "Automatically generated file; DO NOT EDIT."
+
+
 def test_fragments_and_symbols_are_added_to_those_of_the_row(project: Path) -> None:
     """They are requests like those of files: checked, part of the id, and the last one counts."""
     words = ("CONFIG+=swap", "CONFIG+=CONFIG_PVH=n,KSM=y")
@@ -138,6 +141,13 @@ def test_fragments_and_symbols_are_added_to_those_of_the_row(project: Path) -> N
     more = run_cowbell(project, "build", "CONFIG+=PVH=n")
     assert (plain.returncode, more.returncode) == (0, 0), more.stderr
     assert plain.stdout != more.stdout
+    (project / "my own.config").write_text(f"#\n# {GENERATED}\n# CONFIG_PVH is not set\nCONFIG_NO_SUCH=y\n")
+    done = run_cowbell(project, "config", "--json", f"CONFIG+={project}/my own.config")
+    (report,) = read_product(done.stdout)["kernels"]
+    found = {s["symbol"]: s["state"] for s in report["symbols"]}
+    assert done.returncode == 0 and found["NO_SUCH"] == "dropped", done.stderr
+    wrong = run_cowbell(project, "build", "CONFIG+=./none.config", "CONFIG+=bsae")
+    assert wrong.returncode == 2 and "none.config: cannot be read" in wrong.stderr
     wrong = run_cowbell(project, "build", "CONFIG+=bsae", "CONFIG+=x y=")
     assert wrong.returncode == 2
     assert "CONFIG+: there is no fragment bsae; did you mean base?" in wrong.stderr

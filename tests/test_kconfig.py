@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StageFailure, UsageError
-from orchestrator.kernel.fragment import Fragment, load_fragments
+from orchestrator.kernel.fragment import Fragment, load_file, load_fragments
 from orchestrator.kernel.kconfig import (
     Config,
     SymbolState,
@@ -175,6 +175,50 @@ def test_faulty_bounds_at_once(tmp_path: Path) -> None:
         "6: only KMS: not requested by this fragment; did you mean KSM?",
         "7: override FROB: not requested by this fragment",
     ]
+
+
+WHOLE = """#
+# Automatically generated file; DO NOT EDIT.
+# Linux/x86 6.9.0 Kernel Configuration
+#
+CONFIG_SMP=y
+CONFIG_NR_CPUS=64
+CONFIG_KASAN=y
+# CONFIG_SWAP is not set
+CONFIG_CC_VERSION_TEXT="gcc (GCC) 14"
+"""
+
+
+def test_whole_config_gives_way_to_fragments(tmp_path: Path) -> None:
+    """Its symbols may be dropped, those of the fragments may not."""
+    path = tmp_path / "my.config"
+    path.write_text(WHOLE)
+    whole = load_file(path, "./my.config")
+    assert whole.is_whole and whole.name == "./my.config"
+    fragments = load(tmp_path / "fragments", a="#: about a\nCONFIG_SWAP=y\nCONFIG_NR_CPUS=2\nCONFIG_SMP=y\n")
+    for names in (["a", whole.name], [whole.name, "a"]):
+        config = make_config(names, {**fragments, whole.name: whole}, X86, V5_10)
+        found = {request.symbol: (request.value, request.is_optional) for request in config.requests}
+        assert found == {
+            "SMP": ("y", False),
+            "NR_CPUS": ("2", False),
+            "KASAN": ("y", True),
+            "SWAP": ("y", False),
+            "CC_VERSION_TEXT": ('"gcc (GCC) 14"', True),
+        }
+
+
+def test_file_of_the_command_line_that_is_a_fragment(tmp_path: Path) -> None:
+    path = tmp_path / "my.config"
+    path.write_text("#: append quiet\nCONFIG_KASAN=y\n")
+    fragment = load_file(path, "./my.config")
+    assert not fragment.is_whole and fragment.append == "quiet"
+    assert not fragment.requests[0].is_optional
+    for text, what in (("words\n", f"{path}:1: not understood: words"), ("# none\n", "sets no symbol")):
+        path.write_text(text)
+        with pytest.raises(ExceptionGroup) as raised:
+            load_file(path, "./my.config")
+        assert what in str(raised.value.exceptions[0])
 
 
 def test_unknown_fragments_at_once(tmp_path: Path) -> None:

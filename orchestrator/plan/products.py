@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes what the steps of a job produce: source, kernel, guest, programs, and what is expected."""
 
+import contextlib
 import datetime
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -55,6 +57,9 @@ from orchestrator.source.image import KIND, read_facts, read_values
 from orchestrator.source.repository import Source
 from orchestrator.source.tree import IMAGES
 from orchestrator.store.pack import pack
+
+# bytes of a file of a folder that records contain
+_MOST_TEXT = 65536
 
 
 def apply_job(
@@ -276,12 +281,19 @@ def make_record(job: Job) -> JobRecord:
         summaries={test.id: test.summary for test in job.tests},
         races=tuple(test.id for test in job.tests if test.kind == "race"),
         named=tuple(test.id for test in job.tests if test.id in job.row.tests),
-        files={
-            test.id: LocalFile(str(test.path), test.sha256, test.text)
-            for test in job.tests
-            if test.family == LOCAL and test.sha256
-        },
+        files={test.id: _make_file(test) for test in job.tests if test.family == LOCAL and test.sha256},
     )
+
+
+def _make_file(test: GuestTest) -> LocalFile:
+    """The file or folder of a program for the record: the text of what is text."""
+    parts = []
+    for name in test.parts:
+        data, text = (test.path / name).read_bytes(), ""
+        with contextlib.suppress(UnicodeDecodeError):
+            text = data.decode() if len(data) <= _MOST_TEXT else ""
+        parts.append(LocalFile(name, hashlib.sha256(data).hexdigest(), text))
+    return LocalFile(str(test.path), test.sha256, test.text, test.arguments, tuple(parts))
 
 
 def list_expected(job: Job, base: Source, place: Workspace) -> tuple[Expected, ...]:

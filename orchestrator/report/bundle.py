@@ -107,7 +107,7 @@ def _list_result_members(
     yield "stdout", _encode(result.stdout)
     yield "stderr", _encode(result.stderr)
     if file := job.files.get(result.test):
-        yield f"program/{Path(file.path).name}", _encode(file.text) if file.text else _read_same(file)
+        yield from _list_program(file)
     boot = _find_boot(result, store)
     for name in ("qemu.json", "qemu.log", "console.log"):
         yield f"boot/{name}", _read(boot / name) if boot else None
@@ -146,10 +146,19 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _read_same(file: LocalFile) -> bytes | None:
-    """A binary, if it is still the one that was run."""
-    content = _read(Path(file.path))
-    return content if content and hashlib.sha256(content).hexdigest() == file.sha256 else None
+def _list_program(file: LocalFile) -> Iterator[tuple[str, bytes | None]]:
+    """The file of a test, or all files of its folder."""
+    place = Path(file.path)
+    for part in file.parts or (file,):
+        path = place / part.path if file.parts else place
+        name = f"program/{place.name}/{part.path}" if file.parts else f"program/{place.name}"
+        yield name, _encode(part.text) if part.text else _read_same(path, part.sha256)
+
+
+def _read_same(path: Path, sha256: str) -> bytes | None:
+    """A file, if it is still the one that was run."""
+    content = _read(path)
+    return content if content is not None and hashlib.sha256(content).hexdigest() == sha256 else None
 
 
 def _encode(text: str) -> bytes:

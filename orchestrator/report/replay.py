@@ -16,7 +16,7 @@ _OWN = ("ROW", "TESTS", "FAILED", "DIR")
 
 def make_command(run: RunRecord, job: JobRecord, *tests: str) -> str:
     """The command, quoted for a shell; without ``tests`` for all of the row."""
-    words = shlex.split(run.command)
+    words = _split_command(run.command)
     pairs = [word.split("=", 1) for word in words if "=" in word and not word.startswith("-")]
     given = dict(pairs)
     # of CONFIG+= there may be several
@@ -28,7 +28,23 @@ def make_command(run: RunRecord, job: JobRecord, *tests: str) -> str:
         *([f"TESTS={','.join(_find_word(job, test) for test in tests)}"] if tests else []),
         *([f"ACCEL={job.accel}"] if job.accel else []),
     ]
-    return shlex.join(["cowbell", *_find_folder(words), "-B", "test", *own, *kept])
+    return shlex.join(
+        ["cowbell", *_find_folder(words), "-B", "test", *own, *kept, *_find_arguments([job], tests)]
+    )
+
+
+def _split_command(text: str) -> list[str]:
+    """The words of a command, without the arguments of a program."""
+    words = shlex.split(text)
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _find_arguments(jobs: Iterable[JobRecord], tests: Iterable[str]) -> list[str]:
+    """``--`` and the arguments of a program among the tests."""
+    chosen = set(tests)
+    found = (file.arguments for job in jobs for test, file in job.files.items() if test in chosen)
+    arguments = next(filter(None, found), ())
+    return ["--", *arguments] if arguments else []
 
 
 def _find_word(job: JobRecord, test: str) -> str:
@@ -39,7 +55,8 @@ def _find_word(job: JobRecord, test: str) -> str:
 def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -> list[str]:
     """The words after ``cowbell`` that run tests of a run again, with the run's variables."""
     # the command of a merged run is those of its parts
-    words = shlex.split(run.command.split("; ")[0])
+    words = _split_command(run.command.split("; ")[0])
+    tests = list(tests)
     kept = [word for word in words if word.partition("=")[0].isupper() and word.partition("=")[0] not in _OWN]
     paths = {test: file.path for job in run.jobs for test, file in job.files.items()}
     return [
@@ -48,6 +65,7 @@ def make_repetition(run: RunRecord, rows: Iterable[str], tests: Iterable[str]) -
         *kept,
         f"ROW={','.join(dict.fromkeys(rows))}",
         f"TESTS={','.join(dict.fromkeys(paths.get(test, test) for test in tests))}",
+        *_find_arguments(run.jobs, tests),
     ]
 
 

@@ -184,11 +184,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """The file of a test that the command line named by its path: its text, empty for a binary."""
+    """The file of a test that the command line named by its path: its text, empty for a binary.
+
+    ``arguments`` are those of the command line. A folder has ``parts``, whose paths are relative to it.
+    """
 
     path: _Text
     sha256: _Id
     text: str = ""
+    arguments: tuple[_Text, ...] = ()
+    parts: tuple["LocalFile", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
