@@ -31,7 +31,10 @@ from tests.conftest import ROOT, cowbell
         (["proof", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
         (["history", "ROW=dmo"], ["there is no row dmo; did you mean demo?"]),
         (["history", "RWO=demo"], ["there is no variable RWO; did you mean ROW?"]),
-        (["report", "KERNEL=/nonexistent"], ["report: does not use KERNEL=", "its variables: RUN, DIR"]),
+        (
+            ["report", "KERNEL=/nonexistent"],
+            ["report: does not use KERNEL=", "its variables: RUN, FORMAT, ORIGIN, DIR"],
+        ),
         (["test", "ROW=demo", "TESTS=odirect.rd-nonsense"], ["odirect.rd-nonsense"]),
         (["help", "tset"], ["there is no target tset; did you mean test?"]),
         (["bisect", "RESUME=1", "GOOD=a"], ["GOOD: has no effect with RESUME=1"]),
