@@ -15,7 +15,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bisect import bisection, line
-from orchestrator.bisect.answer import Answer, FailureMode, find_answer, make_default_failure_modes
+from orchestrator.bisect.answer import (
+    Answer,
+    FailureMode,
+    find_answer,
+    find_failure_modes,
+    make_default_failure_modes,
+)
 from orchestrator.bisect.bisection import Bisection, BisectRequest
 from orchestrator.bisect.gitbisect import Find
 from orchestrator.bisect.line import Line, make_config_line, make_history_line
@@ -279,6 +285,15 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
     outcome = ground.bisect()
     assert outcome.suspects == (ground.commits[13],)
     assert "crash" in next(iter(outcome.failing.values()))
+
+
+def test_the_fingerprint_of_the_crash_may_be_given() -> None:
+    """A glob takes the place of the bad end's fingerprint, and other failures are none."""
+    for bad, expected in ((CRASH, ["warning:*"]), (FAILED, [])):
+        modes = find_failure_modes(judge(GOOD), judge(bad), "warning:*")
+        assert [mode.fingerprint for mode in modes.values()] == expected
+        assert find_failure_modes(judge(GOOD), judge(bad))
+        assert not find_failure_modes(judge(GOOD), judge(bad), "oops:*")
 
 
 # --- ends

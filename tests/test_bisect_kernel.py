@@ -142,7 +142,8 @@ def test_the_patch_that_breaks_a_program_is_found(bench: Bench, tmp_path: Path) 
     words = (f"TESTS={tmp_path}/leak.c", "SERIES=early", "KERNEL=debian-5.10:v0", "--", "small")
     told = bench.bisect(*words)
     assert (told["find"], told["kind"], told["is_found"]) == ("break", "patch", True)
-    assert "reuse-anonymous-pages" in told["suspects"][0], told
+    subjects = {step["commit"]: step["subject"] for step in told["steps"]}
+    assert subjects[told["suspects"][0]] == "mm: reuse anonymous pages by mapcount", told
 
 
 def test_a_crash_is_found_past_other_crashes(bench: Bench, tmp_path: Path) -> None:

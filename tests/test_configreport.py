@@ -144,8 +144,8 @@ def test_fragments_and_symbols_are_added_to_those_of_the_row(project: Path) -> N
     (project / "my own.config").write_text(f"#\n# {GENERATED}\n# CONFIG_PVH is not set\nCONFIG_NO_SUCH=y\n")
     done = run_cowbell(project, "config", "--json", f"CONFIG+={project}/my own.config")
     (report,) = read_product(done.stdout)["kernels"]
-    found = {s["symbol"]: s["state"] for s in report["symbols"]}
-    assert done.returncode == 0 and found["NO_SUCH"] == "dropped", done.stderr
+    states = {s["symbol"]: s["state"] for s in report["symbols"]}
+    assert done.returncode == 0 and states["NO_SUCH"] == "dropped", done.stderr
     wrong = run_cowbell(project, "build", "CONFIG+=./none.config", "CONFIG+=bsae")
     assert wrong.returncode == 2 and "none.config: cannot be read" in wrong.stderr
     wrong = run_cowbell(project, "build", "CONFIG+=bsae", "CONFIG+=x y=")

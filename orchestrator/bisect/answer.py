@@ -58,14 +58,21 @@ class FailureMode:
         return f"{self.status}{where}{f' {self.fingerprint}' if self.fingerprint else ''}"
 
 
-def find_failure_modes(good: Sequence[Verdict], bad: Sequence[Verdict]) -> dict[str, FailureMode]:
-    """The subtests that pass at the good end and fail at the bad one, and how they fail."""
+def find_failure_modes(
+    good: Sequence[Verdict], bad: Sequence[Verdict], fingerprint: str = ""
+) -> dict[str, FailureMode]:
+    """The subtests that pass at the good end and fail at the bad one, and how they fail.
+
+    With a ``fingerprint`` or glob, only crashes that match it are failures.
+    """
     passing = {verdict.name for verdict in good if verdict.raw is Status.PASS}
-    return {
-        verdict.name: FailureMode(verdict.raw, verdict.stage, verdict.fingerprint)
+    modes = {
+        verdict.name: FailureMode(verdict.raw, verdict.stage, fingerprint or verdict.fingerprint)
         for verdict in bad
         if verdict.raw.is_kernel_fault and verdict.name in passing
     }
+    crashes = {verdict.name for verdict in bad if fnmatch.fnmatchcase(verdict.fingerprint, fingerprint)}
+    return {name: mode for name, mode in modes.items() if not fingerprint or name in crashes}
 
 
 def describe(verdicts: Iterable[Verdict]) -> str:

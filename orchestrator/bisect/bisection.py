@@ -45,7 +45,8 @@ _MORE_TRIALS = (4, 16)
 class BisectRequest:
     """What to bisect: a test or one of its subtests (``name``), along a line of commits.
 
-    Without ``find``, the ends decide whether to find a break or a fix. ``confidence`` is from 0 to 1.
+    Without ``find``, the ends decide whether to find a break or a fix. ``confidence`` is from 0 to 1. With a
+    ``fingerprint`` or glob, another crash is no failure.
     """
 
     name: str
@@ -54,12 +55,13 @@ class BisectRequest:
     find: Find | None
     paths: tuple[str, ...]
     confidence: float
+    fingerprint: str = ""
 
 
 def make_bisection_id(request: BisectRequest, job: Job) -> str:
     """The id of a bisection: a hash of all inputs that affect the results of its steps."""
     line = request.line
-    wanted = (request.name, request.find or "", request.paths, request.test.content_id)
+    wanted = (request.name, request.find or "", request.paths, request.test.content_id, request.fingerprint)
     row = (job.row.name, job.row.arch, job.row.kconfig, repr(job.row.guest), job.boot)
     patches = make_tree_id({str(i): patch.path for i, patch in enumerate(job.series.patches)})
     # the versions in between on the mirror may change during the bisection
@@ -157,7 +159,7 @@ class Bisection:
             verdicts = {commit: self._test_end(commit, repeat) for commit in commits}
             for find in directions:
                 good, bad = (commits[find.ends.index(answer)] for answer in (Answer.GOOD, Answer.BAD))
-                if failing := find_failure_modes(verdicts[good], verdicts[bad]):
+                if failing := find_failure_modes(verdicts[good], verdicts[bad], self._request.fingerprint):
                     found[find] = failing
             if found or not all(v.raw is Status.PASS for each in verdicts.values() for v in each):
                 break

@@ -35,6 +35,7 @@ class Asked:
     config_good: tuple[str, ...]
     config_bad: tuple[str, ...]
     confidence: float
+    fingerprint: str = ""
 
 
 def choose_job(name: str, request: Request, declared: Declarations) -> tuple[GuestTest, Job]:
@@ -84,7 +85,7 @@ def make_question(
     find = Find(asked.find) if asked.find else Find.BREAK if line.kind != "patch" else None
     if line.kind == "version":
         find = _find_direction(asked)
-    return BisectRequest(asked.test, test, line, find, asked.paths, asked.confidence)
+    return BisectRequest(asked.test, test, line, find, asked.paths, asked.confidence, asked.fingerprint)
 
 
 def _find_direction(asked: Asked) -> Find:

@@ -29,6 +29,7 @@ def run_bisect(call: Call) -> int:
         call.settings["CONFIG_GOOD"].words,
         call.settings["CONFIG_BAD"].words,
         read_confidence(call.value("CONFIDENCE")),
+        call.value("FINGERPRINT"),
     )
     question = bisect.make_question(asked, test, job, call.known, call.place)
     place = know_rates([job], replace(call.place, repeat=replace(call.place.repeat, count=0)))
@@ -111,8 +112,8 @@ TARGETS = (
             ),
         ),
         variables=(
-            *_STEP, "GOOD", "BAD", "FIND", "PATHS", "CONFIG_GOOD", "CONFIG_BAD", "CONFIDENCE", "RESUME",
-            "DIR",
+            *_STEP, "GOOD", "BAD", "FIND", "PATHS", "CONFIG_GOOD", "CONFIG_BAD", "CONFIDENCE", "FINGERPRINT",
+            "RESUME", "DIR",
         ),
         extra_options=("--always-make", *PARALLEL),
         products=("bisect",),
