@@ -115,7 +115,6 @@ FUZZED = """#define _GNU_SOURCE
 static void execute_one(unsigned int call, int procid)
 {
 	uint64_t area = 0x20000000ul + procid * 0x1000000ul;
-	unsigned char vec[16];
 
 	syscall(SYS_mmap, area, 0x8000ul, 3ul, 0x32ul, -1, 0ul);
 	switch (call % 5) {
@@ -123,7 +122,7 @@ static void execute_one(unsigned int call, int procid)
 		syscall(SYS_mprotect, area + 0x1000, 0x2000ul, 1ul);
 		break;
 	case 1:
-		syscall(SYS_mincore, area, 0x8000ul, vec);
+		syscall(SYS_remap_file_pages, area, 0x8000ul, 0ul, 0ul, 0ul);
 		break;
 	case 2:
 		syscall(SYS_munlockall);

@@ -2,9 +2,10 @@
 """A git history of 64 commits upon a real kernel, in which one flips tests, and some are in the way.
 
 ``v0`` is the kernel as it is. Of the commits after it, FLIP is the patch of the series ``cow``. BROKEN_BUILD
-and the one after it do not build, PANICS and the one after it panic at boot. From CRASHES on, mincore()
-crashes the kernel; at CRASHES_ELSEWHERE and the one after it, munlockall() does, too. Odd ones change no
-code, so that their images are those of their parents; the others change a little of mm/.
+and the one after it do not build, PANICS and the one after it panic at boot. From CRASHES on,
+remap_file_pages(), which no test uses, crashes the kernel; at CRASHES_ELSEWHERE and the one after it,
+munlockall() does, too. Odd ones change no code, so that their images are those of their parents; the others
+change a little of mm/.
 """
 
 from pathlib import Path
@@ -64,9 +65,9 @@ def _add(place: Path, number: int, mark: int = 0) -> str:
         panicking = f'\tpanic("in the way");\n{line}'
         text = text.replace(line, panicking) if number == PANICS else text.replace(panicking, line)
     elif number == CRASHES:
-        file, what = place / "mm/mincore.c", "check the length in mincore"
-        text, line = file.read_text(), "\t/* This also avoids any overflows on PAGE_ALIGN */\n"
-        text = text.replace(line, f"\tBUG_ON(len > PAGE_SIZE);\n{line}")
+        file, what = place / "mm/mmap.c", "check the size in remap_file_pages"
+        text, line = file.read_text(), '\tpr_warn_once("%s (%d) uses deprecated remap_file_pages()'
+        text = text.replace(line, f"\tBUG_ON(size > PAGE_SIZE);\n{line}")
     elif number in (CRASHES_ELSEWHERE, CRASHES_ELSEWHERE + 2):
         file, what = place / "mm/mlock.c", "check the flags in munlockall"
         text, line = file.read_text(), "SYSCALL_DEFINE0(munlockall)\n{\n\tint ret;\n"
