@@ -71,14 +71,15 @@ class ProgramEnd:
     """How a program ended that does not use our library.
 
     ``status`` is its exit status, ``signal`` the signal that killed it, ``running_s`` the seconds after which
-    it was killed because it still ran, which ``is_forever`` expects. ``lacks`` is the requirement because of
-    which it was not started, ``problem`` why it could not be. All others are None, empty or 0.
+    it was killed because it still ran. With ``forever_s``, the native seconds that it has to run at least, it
+    was expected to. ``lacks`` is the requirement because of which it was not started, ``problem`` why it
+    could not be. All others are None, empty or 0.
     """
 
     status: Annotated[int, Field(ge=0, le=255)] | None = None
     signal: _Line = ""
     running_s: FiniteFloat = 0.0
-    is_forever: bool = False
+    forever_s: FiniteFloat = 0.0
     lacks: _Line = ""
     problem: _Line = ""
 

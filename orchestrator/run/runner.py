@@ -273,7 +273,7 @@ def _read_program_end(guest: Guest, test: GuestTest) -> ProgramEnd | None:
     if test.language not in _SUPERVISED:
         return None
     end = parse_program_end(guest.run(f"cat {_PROGRAM_END}", guest.deadline(5)).stdout)
-    return replace(end, is_forever=bool(test.forever_s)) if end else None
+    return replace(end, forever_s=float(test.forever_s)) if end else None
 
 
 @contextlib.contextmanager
