@@ -281,7 +281,8 @@ def _judge_program_end(result: TrialResult) -> tuple[Status, str]:
             text = f"still running after {running_s:.0f} s"
             wait = _find_wait(result)
             # under emulation the limit is longer than what was asked for, and some of it may be lost
-            if end.forever_s and (not wait or running_s - result.waited_s >= end.forever_s):
+            own_s = running_s * (1 - result.waited_s / result.duration_s) if wait else end.forever_s
+            if end.forever_s and own_s >= end.forever_s:
                 return Status.PASS, text
             return (Status.BROKEN, text + wait) if wait else (Status.TIMEOUT, text)
         case ProgramEnd(signal=name) if name:
