@@ -3,8 +3,8 @@
 
 ``v0`` is the kernel as it is. Of the commits after it, FLIP is the patch of the series ``cow``. BROKEN_BUILD
 and the one after it do not build, PANICS and the one after it panic at boot. From CRASHES on,
-remap_file_pages(), which no test uses, crashes the kernel; at CRASHES_ELSEWHERE and the one after it,
-munlockall() does, too. Odd ones change no code, so that their images are those of their parents; the others
+remap_file_pages(), which no test uses, crashes the kernel; before it, at CRASHES_ELSEWHERE and the one after,
+munlockall() does. Odd ones change no code, so that their images are those of their parents; the others
 change a little of mm/.
 """
 
@@ -17,8 +17,8 @@ COMMITS = 64
 FLIP = 37
 BROKEN_BUILD = 32
 PANICS = 39
-CRASHES = 22
-CRASHES_ELSEWHERE = 26
+CRASHES = 24
+CRASHES_ELSEWHERE = 20
 _FILES = ("mm/mempool.c", "mm/dmapool.c", "mm/vmstat.c", "mm/util.c")
 _PATCH = ROOT / "patches/cow/0001-mm-reuse-anonymous-pages-by-mapcount.patch"
 
