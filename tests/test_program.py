@@ -350,6 +350,22 @@ def test_libraries_that_are_not_here_are_named(tmp_path: Path) -> None:
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", "libx.so", "x.c"], cwd=tmp_path, check=True)
     subprocess.run(["gcc", "-o", "a", "a.c", "-L.", "-lx"], cwd=tmp_path, check=True)
     assert told(tmp_path / "a") == ["a: needs libraries that this host does not have: libx.so"]
+    subprocess.run(["gcc", "-o", "a", "a.c", "-L.", "-lx", "-Wl,-rpath,$ORIGIN"], cwd=tmp_path, check=True)
+    assert tmp_path / "libx.so" in load(tmp_path / "a").libraries
+
+
+def test_nothing_of_a_program_runs_on_this_host(tmp_path: Path) -> None:
+    """Not even the audit library that it names, which its loader would load to list its libraries."""
+    ran = f'__attribute__((constructor)) static void f(void) {{ creat("{tmp_path}/ran", 0600); }}\n'
+    write(tmp_path / "x.c", f"#include <fcntl.h>\n{ran}unsigned la_version(unsigned v) {{ return v; }}\n")
+    write(tmp_path / "a.c", MAIN)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "x.so", "x.c"], cwd=tmp_path, check=True)
+    audit = f"-Wl,--audit={tmp_path}/x.so"
+    subprocess.run(["gcc", "-o", "a", "a.c", audit, "-Wl,--no-as-needed", "./x.so"], cwd=tmp_path, check=True)
+    told(tmp_path / "a")
+    subprocess.run(["gcc", "-o", "a", "a.c", audit], cwd=tmp_path, check=True)
+    assert load(tmp_path / "a").libraries
+    assert not (tmp_path / "ran").exists()
 
 
 # --- the command

@@ -13,14 +13,8 @@ from orchestrator.project.arch import ELF_MACHINES
 # file types of programs, headers of a program and of a dynamic one
 _ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_INTERP = 1, 3
-# loaders of C libraries, which can list libraries
+# loaders of C libraries
 _LOADERS = re.compile(r"(/usr)?/lib(32|64)?/([\w.-]+/)?ld-[\w.-]+\.so\.\d+")
-# the words of glibc and of musl
-_MISSING = re.compile(
-    r"^\s*(\S+) => not found|loading shared libraries: ([^\s:]+)|[Ee]rror loading shared library ([^\s:]+)",
-    re.MULTILINE,
-)
-_LIST_S = 20.0
 
 
 def read_arch(path: Path, data: bytes) -> str:
@@ -69,18 +63,46 @@ def _find_loader(data: bytes) -> str:
 def list_libraries(path: Path, data: bytes) -> tuple[Path, ...]:
     """The shared libraries of a program that ``read_arch`` takes, its loader first; none if it is static.
 
-    The loader lists them, and runs nothing of the program. Raises ``UsageError`` for missing ones.
+    They are read from the files and the cache of ldconfig, as ld.so(8) searches them. The loader is not
+    asked: a program may name an audit library, which the loader would run here. Raises ``UsageError`` for
+    missing libraries.
     """
     if not (name := _find_loader(data)):
         return ()
     loader = Path(name)
-    deadline = command.Deadline.after(_LIST_S)
-    done = command.run([str(loader), "--list", str(path.absolute())], deadline=deadline, check=False)
-    missing = [name for names in _MISSING.findall(done.output) for name in names if name]
-    if missing or done.returncode:
-        lacking = ", ".join(dict.fromkeys(missing)) or done.output.strip()[:200]
+    readelf = command.find_tool("readelf", "binutils")
+    cached = command.run([command.find_tool("ldconfig", "libc-bin"), "-p"]).output
+    found: dict[str, Path] = {loader.name: loader}
+    missing: list[str] = []
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        dynamic = command.run([readelf, "-dW", str(file)]).output
+        own = ":".join(re.findall(r"\((?:RPATH|RUNPATH)\).*?\[(.*)\]", dynamic))
+        own = re.sub(r"\$ORIGIN|\$\{ORIGIN\}", str(file.absolute().parent), own)
+        for library in re.findall(r"\(NEEDED\).*?\[(.*)\]", dynamic):
+            if library in found or library in missing:
+                continue
+            places = [Path(folder) / library for folder in own.split(":") if folder]
+            places += map(Path, re.findall(rf"^\s*{re.escape(library)} \(.*=> (\S+)$", cached, re.MULTILINE))
+            place = next((one for one in places if _is_for_same(one, data)), None)
+            if place and "/" not in library:
+                found[library] = place
+                waiting.append(place)
+            else:
+                missing.append(library)
+    if missing:
+        what = f"needs libraries that this host does not have: {', '.join(missing)}"
         hint = "install them here, or link the program with -static"
-        what = f"needs libraries that this host does not have: {lacking}"
         raise UsageError(what, where=str(path), hint=hint)
-    found = re.findall(r"=> (/.*) \(0x", done.output)
-    return (loader, *(Path(name) for name in dict.fromkeys(found) if Path(name).name != loader.name))
+    return tuple(found.values())
+
+
+def _is_for_same(place: Path, data: bytes) -> bool:
+    """Whether a file is for the same machine and ABI as a program."""
+    try:
+        with place.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return False
+    return (head[:6], head[18:20]) == (data[:6], data[18:20])
