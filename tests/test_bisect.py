@@ -288,7 +288,7 @@ def test_a_crash_is_found_by_its_fingerprint(ground: Ground) -> None:
 
 
 def test_the_fingerprint_of_the_crash_may_be_given() -> None:
-    """A glob takes the place of the bad end's fingerprint, and other failures are none."""
+    """A glob replaces the fingerprint of the bad end; no other failure counts."""
     for bad, expected in ((CRASH, ["warning:*"]), (FAILED, [])):
         modes = find_failure_modes(judge(GOOD), judge(bad), "warning:*")
         assert [mode.fingerprint for mode in modes.values()] == expected

@@ -24,7 +24,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project.guest import GuestShape
 from orchestrator.result.record import Ended, JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
-from orchestrator.run.runner import compile_test, run_tests
+from orchestrator.run.compile import compile_test
+from orchestrator.run.runner import run_tests
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress

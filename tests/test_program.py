@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ import pytest
 from orchestrator.errors import UsageError
 from orchestrator.history.entry import make_entries
 from orchestrator.kernel.build import find_toolchain
+from orchestrator.kernel.guestmodules import NO_MODULE, make_program_modules
 from orchestrator.parse.ktap import Rate
 from orchestrator.plan.plan import Request, make_plan
+from orchestrator.process.command import Completed
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import PROGRAM, GuestTest
 from orchestrator.project.program import NO_LIMITS, ProgramLimits, is_program_path, load_programs
@@ -26,7 +29,8 @@ from orchestrator.project.root import LIB
 from orchestrator.result.record import Ended, JobRecord, ProgramEnd, TrialResult, parse_program_end
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.verdict import Verdict, judge_job
-from orchestrator.run.runner import compile_test, make_test_line, may_share_guest
+from orchestrator.run.compile import compile_test
+from orchestrator.run.runner import make_test_line, may_share_guest
 from orchestrator.status import Status
 from orchestrator.store.store import Store
 from tests.conftest import cowbell, cowbell_with_store, is_running
@@ -302,6 +306,37 @@ def test_a_folder_with_a_module_needs_modules(tmp_path: Path, store: Store) -> N
     assert "./run.sh" in (compile_here(both, store) / ".cowbell-start").read_text()
 
 
+def test_modules_are_made_from_their_sources_alone(tmp_path: Path, store: Store) -> None:
+    """Files that an earlier make has left are for another kernel; no module is no failure of the kernel."""
+    folder = make_folder(tmp_path / "f", Kbuild="obj-m := x.o\n", x_c="", x_o="old", x_ko="old", run_sh="")
+    (folder / ".x.o.cmd").write_text("old")
+    test = load(folder)
+    copied = {path.name for path in compile_here(test, store).iterdir()}
+    assert copied == {"Kbuild", "x.c", "run.sh", ".cowbell-start"}
+    seen = []
+
+    def make(place: Path, log: Path, made: tuple[str, ...], status: int) -> Completed:
+        seen.append(sorted(path.name for path in place.iterdir()))
+        log.write_text(f"{place}/x.c:1:2: error: no such thing\n" if status else "")
+        for name in made:
+            (place / name).write_text("new")
+        return Completed(("make",), status, "", 0.0, 0.0, log)
+
+    for number, (made, status, reason) in enumerate(
+        [
+            (("x.ko",), 0, ""),
+            ((), 0, "its Kbuild makes no module for this kernel\n"),
+            ((), 2, f"its module does not compile for this kernel: {folder}/x.c:1:2: error: no such thing\n"),
+        ]
+    ):
+        target = tmp_path / str(number)
+        make_program_modules([test], partial(make, made=made, status=status), tmp_path / "scratch", target)
+        told_why = target / test.id / NO_MODULE
+        assert (told_why.read_text() if told_why.exists() else "") == reason
+        assert [path.name for path in (target / test.id).glob("*.ko")] == list(made)
+    assert seen == [["Kbuild", "run.sh", "x.c"]] * 3
+
+
 def test_what_a_folder_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(tmp_path / "f", run_sh="")
     os.mkfifo(folder / "pipe")
@@ -458,6 +493,8 @@ def test_the_host_s_trouble_is_not_the_kernel_s() -> None:
         assert verdict.status is Status.BROKEN and "the host gave the guest no CPU" in verdict.reason
     (verdict,) = judge(make_result(end, waited_s=100.0, duration_s=160.0))
     assert verdict.status is Status.PASS, "it ran for the 30 s all the same"
+    (verdict,) = judge(make_result(end, waited_s=5.0, duration_s=0.0))
+    assert verdict.status is Status.BROKEN, "a record from elsewhere may say anything"
     oom = "[    2.060000] Out of memory: Killed process 77 (a) total-vm:200000kB, anon-rss:190000kB\n"
     console = make_result(None).console.replace("[    2.100000]", oom + "[    2.100000]")
     (verdict,) = judge(make_result(ProgramEnd(signal="SIGKILL"), console=console))
@@ -509,6 +546,8 @@ def test_a_whole_stream_is_the_result(stdout: str, exit_status: int, expected: d
         ((1, 0, 0, 0, 1), 4, Status.BROKEN, "1 passed, 0 failed, 0 broken, 0 skipped, 1 warnings"),
         ((0, 0, 0, 0, 0), 0, Status.BROKEN, "0 passed, 0 failed, 0 broken, 0 skipped, 0 warnings"),
         ((3, 0, 0, 0, 0), 1, Status.BROKEN, "exit status 1 contradicts its summary"),
+        ((3, 0, 0, 0, 0), 32, Status.BROKEN, "exit status 32 contradicts its summary"),
+        ((3, 0, 0, 1, 0), 32, Status.PASS, ""),
     ],
 )
 def test_the_summary_of_ltp_is_the_result(

@@ -22,7 +22,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.project import root
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest, compile_command
-from orchestrator.run.runner import compile_test, make_test_line
+from orchestrator.run.compile import compile_test
+from orchestrator.run.runner import make_test_line
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, cowbell, render_patch
 

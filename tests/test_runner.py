@@ -14,7 +14,8 @@ from orchestrator.project.guesttest import GuestTest, load_tests
 from orchestrator.result.record import TrialResult
 from orchestrator.result.stored import find_results
 from orchestrator.run import runner
-from orchestrator.run.runner import Program, may_share_guest, run_tests
+from orchestrator.run.compile import Program
+from orchestrator.run.runner import may_share_guest, run_tests
 from tests.conftest import QuietProgress
 from tests.guestprograms import GUEST_TESTS, LIB, render_test
 from tests.samples import DETERMINISTIC, GOOD

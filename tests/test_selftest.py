@@ -30,7 +30,7 @@ from orchestrator.project.selftest import (
 )
 from orchestrator.result.record import Failure, JobRecord, ProgramEnd, TrialResult
 from orchestrator.result.verdict import Verdict, is_conclusive, judge_job
-from orchestrator.run.runner import Program
+from orchestrator.run.compile import Program
 from orchestrator.run.selftests import compile_selftests, list_programs, read_fragments, render_stub
 from orchestrator.source.repository import Source
 from orchestrator.status import Status

@@ -20,7 +20,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process.command import Deadline
 from orchestrator.project.guest import Disk
 from orchestrator.project.guesttest import load_tests
-from orchestrator.run.runner import Program, boot_with_tests, compile_imports, make_test_line, run_tests
+from orchestrator.run.compile import Program
+from orchestrator.run.runner import boot_with_tests, compile_imports, make_test_line, run_tests
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, wait_for
 

@@ -36,7 +36,7 @@ from orchestrator.project.knownissues import KnownIssue
 from orchestrator.project.matrix import Expectation, Variant
 from orchestrator.result.record import Expected, Known, TrialResult
 from orchestrator.result.stored import keep_result
-from orchestrator.run.runner import Program
+from orchestrator.run.compile import Program
 from orchestrator.source.repository import Source
 from orchestrator.source.series import Series
 from orchestrator.status import Status

@@ -28,7 +28,8 @@ from orchestrator.project.guest import GuestShape
 from orchestrator.project.guesttest import load_tests
 from orchestrator.result.record import JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
-from orchestrator.run.runner import compile_test, run_tests
+from orchestrator.run.compile import compile_test
+from orchestrator.run.runner import run_tests
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress, find_processes, wait_for
 from tests.guestprograms import render_test

@@ -29,7 +29,7 @@ from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_r
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.stored import keep_result
 from orchestrator.result.verdict import judge_job, judge_trial, summarize_trial
-from orchestrator.run.runner import Program
+from orchestrator.run.compile import Program
 from orchestrator.source.series import Series
 from orchestrator.status import Status
 from orchestrator.store.store import Store

@@ -69,7 +69,7 @@ class Call:
         """The command line, ready to be pasted, with what the environment and the preferences have added."""
         others = {name: setting for name, setting in self.settings.items() if setting.is_inherited}
         added = [f"{name}={setting.value}" for name, setting in others.items()]
-        end = self.line.typed.index("--") if self.line.arguments else len(self.line.typed)
+        end = self.line.typed.index("--") if "--" in self.line.typed else len(self.line.typed)
         return shlex.join(["cowbell", *self.line.typed[:end], *added, *self.line.typed[end:]])
 
     @property

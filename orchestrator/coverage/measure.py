@@ -33,7 +33,8 @@ from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
 from orchestrator.project.mutants import MutantSpec
 from orchestrator.result.stored import find_results_dir
-from orchestrator.run.runner import Program, boot_with_tests, make_boot_dir, remove_stale_images, run_test
+from orchestrator.run.compile import Program
+from orchestrator.run.runner import boot_with_tests, make_boot_dir, remove_stale_images, run_test
 from orchestrator.source.repository import Source, export_files, git, list_files, open_repository
 from orchestrator.source.series import Patch
 from orchestrator.store.store import make_id, write_json

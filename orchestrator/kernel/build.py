@@ -445,7 +445,7 @@ def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, dr
     def build(folder: Path, log: Path) -> command.Completed:
         return make.run([f"M={folder}", "modules"], log, check=False)
 
-    make_program_modules(request.programs, build, build_dir / "program-modules", draft / PROGRAMS)
+    make_program_modules(request.programs, build, build_dir / PROGRAMS, draft / PROGRAMS)
     if not request.guest_modules:
         return
     for path in request.guest_modules:

@@ -14,7 +14,7 @@ from orchestrator.kernel import toolbox
 from orchestrator.process import command
 from orchestrator.process.progress import Progress
 from orchestrator.project.arch import Arch
-from orchestrator.project.guesttest import GuestTest
+from orchestrator.project.guesttest import GuestTest, is_left_by_kbuild
 from orchestrator.source import debian
 from orchestrator.source.image import ImageFacts
 from orchestrator.store.store import Store
@@ -45,7 +45,8 @@ def make_program_modules(
         own.mkdir(parents=True)
         for name in program.parts:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(program.path / name, folder / name)
+            if not is_left_by_kbuild(name):
+                shutil.copyfile(program.path / name, folder / name)
         log = scratch / f"{program.id}.log"
         done = make(folder, log)
         if done.returncode:
@@ -54,7 +55,10 @@ def make_program_modules(
                 raise error
             told = _find_first(lines).strip().replace(f"{folder}/", f"{program.path}/")
             (own / NO_MODULE).write_text(f"its module does not compile for this kernel: {told[:300]}\n")
-        for module in folder.rglob("*.ko"):
+        modules = list(folder.rglob("*.ko"))
+        if not modules and not done.returncode:
+            (own / NO_MODULE).write_text("its Kbuild makes no module for this kernel\n")
+        for module in modules:
             shutil.copyfile(module, own / module.name)
 
 

@@ -27,14 +27,8 @@ from orchestrator.parse.splat import SplatKind
 from orchestrator.process.progress import Progress
 from orchestrator.result.finding import Finding, judge_result
 from orchestrator.result.record import TrialResult
-from orchestrator.run.runner import (
-    Program,
-    boot_with_tests,
-    compile_imports,
-    make_boot_dir,
-    may_share_guest,
-    run_test,
-)
+from orchestrator.run.compile import Program
+from orchestrator.run.runner import boot_with_tests, compile_imports, make_boot_dir, may_share_guest, run_test
 from orchestrator.status import Status
 
 _SWITCH = "/sys/module/mutant/parameters/number"

@@ -50,7 +50,7 @@ from orchestrator.project.selftest import (
     split_id,
 )
 from orchestrator.result.record import Expected, JobRecord, Known, LocalFile
-from orchestrator.run.runner import Program, compile_test, make_program_id
+from orchestrator.run.compile import Program, compile_test, make_program_id
 from orchestrator.run.selftests import compile_selftests, find_listing, list_programs, read_fragments
 from orchestrator.source.apply import apply_series
 from orchestrator.source.image import KIND, read_facts, read_values

@@ -51,7 +51,8 @@ from orchestrator.project.selftest import list_directories
 from orchestrator.result.record import Expected, JobRecord, Known, TrialResult, save_job
 from orchestrator.result.stored import find_results, find_results_dir
 from orchestrator.result.verdict import judge_trial, summarize_trial
-from orchestrator.run.runner import Program, make_program_id, run_tests
+from orchestrator.run.compile import Program, make_program_id
+from orchestrator.run.runner import run_tests
 from orchestrator.source.apply import find_source
 from orchestrator.source.fetch import fetch_tree, find_fetched
 from orchestrator.source.repository import Source

@@ -15,7 +15,7 @@ from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.root import IS_CHECKOUT, LIB, SHIPPED, list_layers
 from orchestrator.result.repeat import Repeat
-from orchestrator.run.runner import make_program_id
+from orchestrator.run.compile import make_program_id
 from orchestrator.store.store import Store
 
 

@@ -293,10 +293,15 @@ def compile_command(
 
 
 def uses_kernel_headers(test: GuestTest) -> bool:
-    """Whether a program includes headers that the kernel brings along for user space."""
+    """Whether a program includes UAPI headers of the kernel."""
     sources = [test.path / part for part in test.parts] if test.parts else [test.path]
     texts = (path.read_text(errors="replace") for path in sources if path.suffix in (".c", ".h"))
     return any(_UAPI.search(text) for text in texts)
+
+
+def is_left_by_kbuild(name: str) -> bool:
+    """Whether an earlier build of a module has made a file of its folder, maybe for another kernel."""
+    return Path(name).suffix in (".o", ".ko", ".a", ".cmd", ".mod")
 
 
 def make_compiler_words(cc: str, headers: Sequence[Path]) -> list[str]:

@@ -18,26 +18,23 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.errors import UsageError
 from orchestrator.guest.boot import boot_guest, unpack_archive
 from orchestrator.guest.connection import CommandResult, GoneReason, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
-from orchestrator.kernel.build import Toolchain
 from orchestrator.kernel.guestmodules import PROGRAMS
 from orchestrator.kernel.symbols import find_source_lines
-from orchestrator.process import command
 from orchestrator.process.progress import Progress
-from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, compile_command, find_imports
+from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, find_imports
 from orchestrator.project.selftest import RUNNER
 from orchestrator.result.record import Ended, ProgramEnd, TrialResult, parse_program_end
 from orchestrator.result.stored import keep_result
-from orchestrator.run.folder import START, explain_compiler, make_folder
+from orchestrator.run.compile import START, Program
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
-from orchestrator.store.store import Store, make_id, own_folder, try_unowned
+from orchestrator.store.store import own_folder, try_unowned
 
 # extra time for a test to end by itself after its limit, native seconds
 _GRACE_S = 2.0
@@ -50,63 +47,6 @@ _SUPERVISED = (PROGRAM, SELFTEST)
 _PROGRAM_END = "/work/program-end"
 # what every test needs of its guest, as far as it is quick to find out
 _IS_USABLE = "python3 -V > /dev/null && ls /work/tests > /dev/null && : > /work/usable"
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A compiled test, and the number of its next trial.
-
-    ``program_id`` depends on the source, its libraries and the compiler.
-    """
-
-    test: GuestTest
-    program_id: str
-    path: Path
-    trial: int = 1
-
-
-def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
-    """The id of the program that is copied to the guest for a test."""
-    return make_id(test.content_id, toolchain.identity if test.is_compiled else "")
-
-
-def compile_test(
-    test: GuestTest,
-    toolchain: Toolchain,
-    lib_dir: Path,
-    store: Store,
-    find_headers: Callable[[], Path] | None = None,
-) -> Program:
-    """Compile a C test statically, once; scripts and binaries are used unchanged.
-
-    ``find_headers`` is for a program that does not compile with the headers of the host.
-    Raises ``UsageError`` with the output of the compiler for errors of the test, ``InfraError`` for others.
-    """
-    program_id = make_program_id(test, toolchain)
-    if not test.is_compiled:
-        return Program(test, program_id, test.path)
-
-    def publish(*headers: Path) -> Path:
-        def fill(draft: Path) -> None:
-            target = draft / test.id
-            if test.parts:
-                make_folder(test, toolchain.compiler, headers, target)
-                return
-            words = compile_command(test, toolchain.compiler, lib_dir, target, headers)
-            done = command.run(words, check=False)
-            if done.returncode:
-                raise explain_compiler(test, done)
-
-        # those of each tree are a folder of their own
-        name = make_id(program_id, [path.parent.name for path in headers]) if headers else program_id
-        return store.publish("programs", name, fill) / test.id
-
-    try:
-        return Program(test, program_id, publish())
-    except UsageError:
-        if not find_headers:
-            raise
-    return Program(test, program_id, publish(find_headers()))
 
 
 def may_share_guest(done: GuestTest, following: GuestTest) -> bool:

@@ -31,7 +31,7 @@ from orchestrator.project.selftest import (
     parse_settings,
     split_id,
 )
-from orchestrator.run.runner import Program, make_program_id
+from orchestrator.run.compile import Program, make_program_id
 from orchestrator.source.repository import Source, checkout, git, open_repository
 from orchestrator.store.store import Store, make_id
 

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes programs that are folders: a copy, with what its Makefile makes and a script that starts it.
+"""Compiles the tests on the host, each once.
 
-Their modules are compiled with each kernel.
+A folder becomes a copy, with what its Makefile makes and a script that starts it. Its module is compiled with
+each kernel.
 """
 
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import CowbellError, UsageError
+from orchestrator.kernel.build import Toolchain
 from orchestrator.process import command
 from orchestrator.project.elffile import list_libraries, read_arch
-from orchestrator.project.guesttest import GuestTest, make_compiler_words
+from orchestrator.project.guesttest import GuestTest, compile_command, is_left_by_kbuild, make_compiler_words
 from orchestrator.project.program import read_folder
+from orchestrator.store.store import Store, make_id
 
 # the script in the folder of a program
 START = ".cowbell-start"
@@ -30,7 +34,64 @@ for module; do busybox rmmod "$module" || exit 1; done
 """
 
 
-def make_folder(test: GuestTest, compiler: str, headers: Sequence[Path], target: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled test, and the number of its next trial.
+
+    ``program_id`` depends on the source, its libraries and the compiler.
+    """
+
+    test: GuestTest
+    program_id: str
+    path: Path
+    trial: int = 1
+
+
+def make_program_id(test: GuestTest, toolchain: Toolchain) -> str:
+    """The id of the program that is copied to the guest for a test."""
+    return make_id(test.content_id, toolchain.identity if test.is_compiled else "")
+
+
+def compile_test(
+    test: GuestTest,
+    toolchain: Toolchain,
+    lib_dir: Path,
+    store: Store,
+    find_headers: Callable[[], Path] | None = None,
+) -> Program:
+    """Compile a C test statically, once; scripts and binaries are used unchanged.
+
+    ``find_headers`` is for a program that does not compile with the headers of the host.
+    Raises ``UsageError`` with the output of the compiler for errors of the test, ``InfraError`` for others.
+    """
+    program_id = make_program_id(test, toolchain)
+    if not test.is_compiled:
+        return Program(test, program_id, test.path)
+
+    def publish(*headers: Path) -> Path:
+        def fill(draft: Path) -> None:
+            target = draft / test.id
+            if test.parts:
+                _make_folder(test, toolchain.compiler, headers, target)
+                return
+            words = compile_command(test, toolchain.compiler, lib_dir, target, headers)
+            done = command.run(words, check=False)
+            if done.returncode:
+                raise _explain_compiler(test, done)
+
+        # those of each tree are a folder of their own
+        name = make_id(program_id, [path.parent.name for path in headers]) if headers else program_id
+        return store.publish("programs", name, fill) / test.id
+
+    try:
+        return Program(test, program_id, publish())
+    except UsageError:
+        if not find_headers:
+            raise
+    return Program(test, program_id, publish(find_headers()))
+
+
+def _make_folder(test: GuestTest, compiler: str, headers: Sequence[Path], target: Path) -> None:
     """Make a program in a new folder; raises ``UsageError`` with the first error of its Makefile or source.
 
     Compiled files beside a Makefile are not copied: they may be for another machine.
@@ -39,7 +100,8 @@ def make_folder(test: GuestTest, compiler: str, headers: Sequence[Path], target:
     for name in test.parts:
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.makefile or not (test.path / name).read_bytes().startswith(_COMPILED):
+        is_made = folder.makefile and (test.path / name).read_bytes().startswith(_COMPILED)
+        if not is_made and not (folder.module and is_left_by_kbuild(name)):
             shutil.copy(test.path / name, copy)
     words = make_compiler_words(compiler, headers)
     start = Path(folder.start)
@@ -61,7 +123,7 @@ def make_folder(test: GuestTest, compiler: str, headers: Sequence[Path], target:
 def _call(test: GuestTest, words: list[str], target: Path) -> None:
     done = command.run(words, cwd=target, deadline=command.Deadline.after(_MAKE_S), check=False)
     if done.returncode:
-        raise explain_compiler(test, done)
+        raise _explain_compiler(test, done)
 
 
 def _choose_made(test: GuestTest, target: Path) -> Path:
@@ -90,7 +152,7 @@ def _check_binary(test: GuestTest, path: Path, compiler: str) -> None:
             raise UsageError("is linked dynamically", where=where, hint=hint)
 
 
-def explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
+def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     """The error of a program that does not compile, or of the host."""
     lines = done.output.splitlines()
     for line in lines:
