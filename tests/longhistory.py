@@ -18,7 +18,7 @@ FLIP = 37
 BROKEN_BUILD = 32
 PANICS = 39
 CRASHES = 24
-CRASHES_ELSEWHERE = 18
+CRASHES_ELSEWHERE = 20
 _FILES = ("mm/mempool.c", "mm/dmapool.c", "mm/vmstat.c", "mm/util.c")
 _PATCH = ROOT / "patches/cow/0001-mm-reuse-anonymous-pages-by-mapcount.patch"
 
