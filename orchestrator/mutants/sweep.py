@@ -25,7 +25,8 @@ from orchestrator.guest.snapshot import Snapshot, save_snapshot
 from orchestrator.mutants.operators import Site
 from orchestrator.parse.splat import SplatKind
 from orchestrator.process.progress import Progress
-from orchestrator.result.finding import Finding, judge_result
+from orchestrator.result.finding import Finding
+from orchestrator.result.judge import judge_result
 from orchestrator.result.record import TrialResult
 from orchestrator.run.compile import Program
 from orchestrator.run.runner import boot_with_tests, compile_imports, make_boot_dir, may_share_guest, run_test

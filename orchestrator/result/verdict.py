@@ -13,7 +13,9 @@ from orchestrator.parse.ktap import Rate
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.guesttest import is_match
 from orchestrator.result import statistics
-from orchestrator.result.finding import Finding, judge_result, list_known
+from orchestrator.result.fault import list_known
+from orchestrator.result.finding import Finding
+from orchestrator.result.judge import judge_result
 from orchestrator.result.record import Expected, Failure, JobRecord, Known, TargetRate, TrialResult
 from orchestrator.status import Status
 
