@@ -73,7 +73,7 @@ def test_at_end_is_called_once_by_the_owner(ending: str, told: str, tmp_path: Pa
 static void give_back(void) { gt_note("gives back"); }
 static void run(void)
 {
-	gt.at_end = give_back;
+	gt_at_end(give_back);
 	pid_t pid = gt_fork();
 	if (!pid) gt_pass("a helper");
 	gt_reap(pid);

@@ -11,46 +11,48 @@
 #endif
 #define COLLAPSE_DIR PAGE_THP_DIR "khugepaged/"
 
-/*
- * Makes one huge page of it, or tries to: a page that is write-protected by userfaultfd may be in the way.
- * Returns whether it did. The page that is written is for khugepaged, which needs a writable one.
- */
-static inline bool collapse_try(char *start, size_t length, char *writable, int limit_ms)
+/* Waits until khugepaged has made a huge page, as the field of smaps says, or has looked at all thrice. */
+static inline bool collapse_by_khugepaged(const char *start, const char *field, int limit_ms)
 {
 	static const char *const knobs[] = { "scan_sleep_millisecs", "alloc_sleep_millisecs", "pages_to_scan" };
 	static const char *const values[] = { "0", "0", "100000" };
-	char before[3][32], text[64];
+	char before[3][32], path[128], text[64];
 	unsigned long scans;
 
-	page_drain_vectors();
-	gt_need(!madvise(start, length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
-	if (!madvise(start, length, MADV_COLLAPSE) || errno != EINVAL)
-		return page_huge_kib(start);
 	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
 	if (!*text || strstr(text, "[never]"))
 		gt_skip("transparent huge pages are off");
-	*(volatile char *)writable = 1;
 	page_read_file(COLLAPSE_DIR "full_scans", text, sizeof(text));
 	scans = strtoul(text, NULL, 10);
 	for (int i = 0; i < 3; i++) {
-		char path[128];
-
 		snprintf(path, sizeof(path), COLLAPSE_DIR "%s", knobs[i]);
 		page_read_file(path, before[i], sizeof(before[i]));
 		gt_need(page_write_file(path, values[i]), "%s", path);
 	}
-	for (int i = 0; i < limit_ms && !page_huge_kib(start); i++) {
+	for (int i = 0; i < limit_ms && !page_smaps_kib(start, field); i++) {
 		page_read_file(COLLAPSE_DIR "full_scans", text, sizeof(text));
 		if (strtoul(text, NULL, 10) >= scans + 3)
 			break;
 		usleep(1000);
 	}
 	for (int i = 3; i--; ) {
-		char path[128];
-
 		snprintf(path, sizeof(path), COLLAPSE_DIR "%s", knobs[i]);
 		page_write_file(path, before[i]);
 	}
-	return page_huge_kib(start);
+	return page_smaps_kib(start, field);
+}
+
+/*
+ * Makes one huge page of it, or tries to: a page that is write-protected by userfaultfd may be in the way.
+ * Returns whether it did. The page that is written is for khugepaged, which needs a writable one.
+ */
+static inline bool collapse_try(char *start, size_t length, char *writable, int limit_ms)
+{
+	page_drain_vectors();
+	gt_need(!madvise(start, length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
+	if (!madvise(start, length, MADV_COLLAPSE) || errno != EINVAL)
+		return page_huge_kib(start);
+	*(volatile char *)writable = 1;
+	return collapse_by_khugepaged(start, "AnonHugePages", limit_ms);
 }
 #endif

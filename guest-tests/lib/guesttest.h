@@ -52,7 +52,7 @@ static struct {
 	char *param[GT_MAX_PARAMS], *value[GT_MAX_PARAMS][GT_MAX_VALUES], *chosen[GT_MAX_PARAMS];
 	char name[256], timeout_line[300];
 	pid_t owner;
-	void (*at_end)(void);		/* gives back what the guest's next test would miss */
+	void (*at_end[4])(void);	/* see gt_at_end() */
 } gt;
 
 static inline int gt_exit_status(enum gt_outcome outcome)
@@ -73,8 +73,9 @@ static _Noreturn void gt_end(enum gt_outcome outcome, const char *format, va_lis
 	}
 	while (__atomic_exchange_n(&gt.ended, 1, __ATOMIC_SEQ_CST))
 		pause();		/* another thread was first */
-	if (gt.at_end)
-		gt.at_end();
+	for (int i = 4; i--; )
+		if (gt.at_end[i])
+			gt.at_end[i]();
 	if (outcome == GT_PASS || outcome == GT_FAIL)
 		printf("# %s\n%s %d %s\n", text, outcome ? "not ok" : "ok", gt.number, gt.name);
 	else
@@ -99,6 +100,17 @@ GT_OUTCOME(gt_skip, GT_SKIP)
 /* Ends the test as broken unless its precondition holds. */
 #define gt_need(holds, format, ...) \
 	((holds) ? (void)0 : gt_broken(format " (%s: %s)", ##__VA_ARGS__, #holds, strerror(errno)))
+
+/* Calls it at the end of the test, the last one first: it gives back what the guest's next test would miss. */
+static inline void gt_at_end(void (*give_back)(void))
+{
+	int i = 0;
+
+	while (i < 4 && gt.at_end[i] && gt.at_end[i] != give_back)
+		i++;
+	gt_need(i < 4, "no more than four things to give back");
+	gt.at_end[i] = give_back;
+}
 
 static inline void gt_check_bytes(const void *expected, const void *got, size_t length, const char *what)
 {

@@ -48,7 +48,7 @@ static inline void hugetlb_make_pool(size_t size, int pages)
 	if (!hugetlb_has(size))
 		gt_skip("no huge pages of %zu MiB here", size >> 20);
 	page_read_file(hugetlb_pool, hugetlb_before, sizeof(hugetlb_before));
-	gt.at_end = hugetlb_give_back;
+	gt_at_end(hugetlb_give_back);
 	snprintf(text, sizeof(text), "%d", pages);
 	if (atoi(hugetlb_before) != pages)
 		gt_need(page_write_file(hugetlb_pool, text), "setting %s", hugetlb_pool);

@@ -62,7 +62,7 @@ static inline void ksm_start(void)
 		gt_skip("the kernel has no KSM");
 	for (int i = 0; i < KSM_SETTINGS; i++)
 		ksm_read_setting(ksm_setting[i][0], ksm_before[i], sizeof(ksm_before[i]));
-	gt.at_end = ksm_give_back;
+	gt_at_end(ksm_give_back);
 	for (int i = 0; i < KSM_SETTINGS; i++)
 		gt_need(!ksm_before[i][0] || page_write_file(ksm_setting[i][0], ksm_setting[i][1]),
 			"setting %s", ksm_setting[i][0]);

@@ -55,7 +55,7 @@ static inline void slowdisk_begin(void)
 {
 	page_read_file(SLOWDISK_DIR "delay", slowdisk_before, sizeof(slowdisk_before));
 	gt_need(slowdisk_before[0], "the delay of scsi_debug");
-	gt.at_end = slowdisk_end;
+	gt_at_end(slowdisk_end);
 	gt_need(slowdisk_set(SLOWDISK_DIR "ndelay", SLOWDISK_NS), "setting the delay of scsi_debug");
 }
 

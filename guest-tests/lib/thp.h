@@ -5,11 +5,12 @@
 #include "guesttest.h"
 #include "pagestate.h"
 
-/* KiB of the mapping that starts at map which lie in huge pages mapped as such. */
-static inline unsigned long page_huge_kib(const void *map)
+/* The named field of the mapping with this address, in KiB. */
+static inline unsigned long page_smaps_kib(const void *map, const char *field)
 {
 	FILE *smaps = fopen("/proc/self/smaps", "re");
 	unsigned long start, end, kib = 0;
+	size_t length = strlen(field);
 	char line[512];
 	bool here = false;
 
@@ -17,35 +18,58 @@ static inline unsigned long page_huge_kib(const void *map)
 	while (fgets(line, sizeof(line), smaps)) {
 		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
 			here = start <= (uintptr_t)map && (uintptr_t)map < end;
-		else if (here)
-			sscanf(line, "AnonHugePages: %lu", &kib);
+		else if (here && !strncmp(line, field, length) && line[length] == ':')
+			kib = strtoul(line + length + 1, NULL, 10);
 	}
 	fclose(smaps);
 	return kib;
 }
 
+/* KiB of the mapping that lie in anonymous huge pages mapped as such. */
+static inline unsigned long page_huge_kib(const void *map)
+{
+	return page_smaps_kib(map, "AnonHugePages");
+}
+
 #define PAGE_THP_DIR "/sys/kernel/mm/transparent_hugepage/"
+
+static inline size_t page_thp_size(void)
+{
+	char text[32];
+
+	page_read_file(PAGE_THP_DIR "hpage_pmd_size", text, sizeof(text));
+	if (!strtoul(text, NULL, 10))
+		gt_skip("the kernel has no transparent huge pages");
+	return strtoul(text, NULL, 10);
+}
+
+/* Room for a mapping that begins at a multiple of align, a power of two: give it to MAP_FIXED. */
+static inline char *page_find_room(size_t length, size_t align)
+{
+	char *start = mmap(NULL, length + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *room = (char *)(((uintptr_t)start + align - 1) & -align);
+
+	gt_need(start != MAP_FAILED, "mmap of %zu bytes", length + align);
+	if (room > start)
+		munmap(start, room - start);
+	munmap(room + length, start + align - room);
+	return room;
+}
 
 /* Maps an anonymous THP, fills it and checks that it is PMD-mapped. Sets *length. */
 static inline char *page_map_thp(size_t *length, int fill)
 {
-	char text[128], *start, *map;
+	char text[128], *map;
 
-	page_read_file(PAGE_THP_DIR "hpage_pmd_size", text, sizeof(text));
-	*length = strtoul(text, NULL, 10);
-	if (!*length)
-		gt_skip("the kernel has no transparent huge pages");
+	*length = page_thp_size();
 	if ((size_t)get_avphys_pages() * page_size() < 4 * *length)
 		gt_skip("not enough free memory for huge pages of %zu MiB", *length >> 20);
 	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
 	if (strstr(text, "[never]") && !page_write_file(PAGE_THP_DIR "enabled", "madvise"))
 		gt_skip("transparent huge pages are off and cannot be switched on: %s", strerror(errno));
-	start = mmap(NULL, 2 * *length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	gt_need(start != MAP_FAILED, "mmap of %zu bytes", 2 * *length);
-	map = (char *)(((uintptr_t)start + *length - 1) & -*length);
-	if (map > start)
-		munmap(start, map - start);
-	munmap(map + *length, start + *length - map);
+	map = mmap(page_find_room(*length, *length), *length, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	gt_need(map != MAP_FAILED, "mmap of %zu bytes", *length);
 	gt_need(!madvise(map, *length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
 	memset(map, fill, *length);
 	if (strstr(text, "[never]"))

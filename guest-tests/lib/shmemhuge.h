@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Huge pages of shared memory: the knobs that allow them, set for a test. */
+#ifndef SHMEMHUGE_H
+#define SHMEMHUGE_H
+#include "guesttest.h"
+#include "pagestate.h"
+#include "thp.h"
+#include <glob.h>
+
+enum { SHMEMHUGE_KNOBS = 24 };
+
+static struct {
+	glob_t knobs;
+	char before[SHMEMHUGE_KNOBS][16];
+} shmemhuge;
+
+static inline void shmemhuge_give_back(void)
+{
+	for (size_t i = 0; i < shmemhuge.knobs.gl_pathc; i++)
+		page_write_file(shmemhuge.knobs.gl_pathv[i], shmemhuge.before[i]);
+}
+
+/* The chosen one of "always within_size [never]". */
+static inline void shmemhuge_read(const char *path, char *word, size_t room)
+{
+	char text[128], *start, *end;
+
+	page_read_file(path, text, sizeof(text));
+	start = strchr(text, '[');
+	end = start ? strchr(start, ']') : NULL;
+	gt_need(end, "%s has no [value]: %s", path, text);
+	snprintf(word, room, "%.*s", (int)(end - start - 1), start + 1);
+}
+
+/* global: for all sizes; each: what each size says where the kernel has such files. Until the test ends. */
+static inline void shmemhuge_set(const char *global, const char *each)
+{
+	bool is_first = !shmemhuge.knobs.gl_pathc;
+
+	if (is_first) {
+		if (glob(PAGE_THP_DIR "shmem_enabled", 0, NULL, &shmemhuge.knobs))
+			gt_skip("the kernel has no huge pages of shared memory");
+		glob(PAGE_THP_DIR "hugepages-*kB/shmem_enabled", GLOB_APPEND, NULL, &shmemhuge.knobs);
+		gt_need(shmemhuge.knobs.gl_pathc <= SHMEMHUGE_KNOBS, "not more than %d sizes", SHMEMHUGE_KNOBS);
+		for (size_t i = 0; i < shmemhuge.knobs.gl_pathc; i++)
+			shmemhuge_read(shmemhuge.knobs.gl_pathv[i], shmemhuge.before[i],
+				       sizeof(shmemhuge.before[i]));
+		gt_at_end(shmemhuge_give_back);
+	}
+	for (size_t i = 0; i < shmemhuge.knobs.gl_pathc; i++)
+		gt_need(page_write_file(shmemhuge.knobs.gl_pathv[i], i ? each : global), "writing %s to %s",
+			i ? each : global, shmemhuge.knobs.gl_pathv[i]);
+}
+#endif
