@@ -11,6 +11,7 @@
 enum { POOL = 4, WAIT_MS = 2000 };
 
 static size_t size;
+static unsigned long long reserved;	/* before the test */
 
 static unsigned long long count(const char *name)
 {
@@ -51,13 +52,14 @@ static void own(const char *then)
 		if (!strcmp(then, "refault"))
 			*(volatile char *)map = 'n';
 	}
+	check("resv_hugepages", reserved, "when the owner has let go and the child has not");
 	partner_wake(&child);
 	partner_end(&child);
 }
 
 static void run(void)
 {
-	unsigned long long reserved, free;
+	unsigned long long free;
 	pid_t owner;
 
 	size = hugetlb_usual_size();

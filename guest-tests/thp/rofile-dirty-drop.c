@@ -44,6 +44,17 @@ static char *write_file(void)
 	return part;
 }
 
+/* Since 7.2 every file may have huge pages, under writers too. */
+static void need_huge_text(void)
+{
+	struct utsname uts;
+	int major, minor;
+
+	gt_need(!uname(&uts) && sscanf(uts.release, "%d.%d", &major, &minor) == 2, "the kernel's version");
+	if ((major < 7 || (major == 7 && minor < 2)) && gt_missing_symbols("READ_ONLY_THP_FOR_FS=y", uts.release))
+		gt_skip("needs READ_ONLY_THP_FOR_FS=y");
+}
+
 static bool make_huge(char *map)
 {
 	if (!strcmp(gt_param("by"), "collapse")) {
@@ -60,6 +71,7 @@ static void run(void)
 	char *written, *map, *tail, *got;
 	int fd;
 
+	need_huge_text();
 	length = page_thp_size();
 	written = write_file();
 	got = page_map(1, 0);
