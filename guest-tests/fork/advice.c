@@ -140,7 +140,7 @@ GUEST_TEST = {
 	.mechanism     = "the flag of a VMA is not set, not cleared, or not obeyed by fork()",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.14",
-	.params        = "advice: dontfork dofork wipeonfork keeponfork; page: small thp thp-part hugetlb",
+	.params        = "advice: dontfork dofork wipeonfork keeponfork; page: small mthp thp thp-part hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

@@ -79,7 +79,7 @@ GUEST_TEST = {
 	.changelog     = "5",
 	.needs_kconfig = "IO_URING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
-	.params        = "by: pin vmsplice; page: small thp thp-ptes hugetlb",
+	.params        = "by: pin vmsplice; page: small mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

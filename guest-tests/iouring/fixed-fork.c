@@ -5,28 +5,17 @@
  * fork() has to copy it for the child.
  */
 #include "guesttest.h"
-#include "hugetlb.h"
-#include "pagestate.h"
-#include "thp.h"
+#include "pagekind.h"
 #include "uring.h"
 
 static void run(void)
 {
-	const char *kind = gt_param("page");
-	size_t length = page_size();
-	char *buffer, *control = page_map(1, 'o');
+	size_t length;
+	char *buffer = pagekind_map(gt_param("page"), 2, &length), *control = page_map(1, 'o');
 	struct uring ring;
 	uint64_t before;
 
-	if (!strcmp(kind, "thp")) {
-		buffer = page_map_thp(&length, 'o');
-	} else if (!strcmp(kind, "hugetlb")) {
-		length = hugetlb_usual_size();
-		hugetlb_make_pool(length, 2);	/* one for a copy */
-		buffer = hugetlb_map(length, 'o');
-	} else {
-		buffer = page_map(1, 'o');
-	}
+	memset(buffer, 'o', page_size());
 	uring_open(&ring);
 	uring_register_buffer(&ring, buffer, length);
 	before = page_frame(control);
@@ -47,7 +36,7 @@ GUEST_TEST = {
 	.changelog     = "5",
 	.needs_kconfig = "IO_URING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
-	.params        = "page: small thp hugetlb",
+	.params        = "page: small mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

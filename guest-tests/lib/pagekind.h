@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Private anonymous memory of a kind that a parameter names: small, thp, thp-ptes or hugetlb. */
+/* Private anonymous memory of a kind that a parameter names: small, mthp, thp, thp-ptes or hugetlb. */
 #ifndef PAGEKIND_H
 #define PAGEKIND_H
 #include "guesttest.h"
 #include "hugetlb.h"
+#include "mthp.h"
 #include "pagestate.h"
 #include "thp.h"
 
@@ -25,8 +26,8 @@ static inline void pagekind_wait_for_pool(size_t size, int pages)
 }
 
 /*
- * Maps one page of the kind, or some small ones, all of them present. thp-ptes: a THP that is mapped by page
- * table entries. hugetlb_pages: how many the pool has, among them those for copies. Sets *length.
+ * Maps one page of the kind, or some small ones, all of them present. mthp: a folio of 16 pages. thp-ptes: a
+ * THP that is mapped by page table entries. hugetlb_pages: how many the pool has, among them those for copies. Sets *length.
  */
 static inline char *pagekind_map(const char *kind, int hugetlb_pages, size_t *length)
 {
@@ -42,6 +43,8 @@ static inline char *pagekind_map(const char *kind, int hugetlb_pages, size_t *le
 		pagekind_wait_for_pool(*length, hugetlb_pages);
 		return hugetlb_map(*length, 1);
 	}
+	if (!strcmp(kind, "mthp"))
+		return mthp_map(length, 16 * page_size());
 	map = page_map_thp(length, 1);
 	if (!strcmp(kind, "thp-ptes")) {
 		page_mprotect_cycle(map + *length / 2, page_size());

@@ -153,7 +153,7 @@ GUEST_TEST = {
 	.mechanism     = "pages are referenced without FOLL_WRITE for a transfer that writes into them",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
-	.params        = "by: register read odirect writev; page: small thp hugetlb file",
+	.params        = "by: register read odirect writev; page: small mthp thp thp-ptes hugetlb file",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

@@ -93,7 +93,7 @@ GUEST_TEST = {
 	.changelog     = "21 36",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.6",
-	.params        = "by: pin vmsplice; page: small thp thp-ptes hugetlb",
+	.params        = "by: pin vmsplice; page: small mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

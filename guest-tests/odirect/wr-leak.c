@@ -5,11 +5,10 @@
  * parent's new data.
  */
 #include "guesttest.h"
-#include "hugetlb.h"
+#include "pagekind.h"
 #include "pipepin.h"
 #include "stalledio.h"
 #include "swap.h"
-#include "thp.h"
 
 static void child(char *page, size_t length, int ready, int go)
 {
@@ -30,20 +29,16 @@ static char *make_page(const char *kind, size_t *length)
 {
 	char *page;
 
+	if (strcmp(kind, "swapped")) {
+		page = pagekind_map(kind, 2, length);
+		memset(page, PIPEPIN_OLD, page_size());
+		return page;
+	}
+	swap_need();
+	page_stay_on_cpu();
 	*length = page_size();
-	if (!strcmp(kind, "thp"))
-		return page_map_thp(length, PIPEPIN_OLD);
-	if (!strcmp(kind, "hugetlb")) {
-		*length = hugetlb_usual_size();
-		hugetlb_make_pool(*length, 2);
-		return hugetlb_map(*length, PIPEPIN_OLD);
-	}
 	page = page_map(1, PIPEPIN_OLD);
-	if (!strcmp(kind, "swapped")) {
-		swap_need();
-		page_stay_on_cpu();
-		swap_out(page);
-	}
+	swap_out(page);
 	return page;
 }
 
@@ -81,7 +76,7 @@ GUEST_TEST = {
 	.changelog     = "29a",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
-	.params        = "page: small thp swapped hugetlb",
+	.params        = "page: small mthp thp thp-ptes swapped hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

@@ -1,32 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * As ropin.shared, for a PMD-mapped THP, a PTE-mapped THP and a hugetlb page. Each has its own code
+ * As ropin.shared, for a folio of some pages, a PMD-mapped THP, a PTE-mapped THP and a hugetlb page. Each has its own code
  * to find, pin and copy the page.
  */
 #include "cowpin.h"
-#include "hugetlb.h"
-#include "thp.h"
+#include "pagekind.h"
 
 static void run(void)
 {
-	const char *kind = gt_param("page");
 	size_t length;
 	char *page;
 	int go[2], pin;
 	pid_t child;
 
 	module_need("cowpin");
-	if (!strcmp(kind, "hugetlb")) {
-		length = hugetlb_usual_size();
-		hugetlb_make_pool(length, 2);	/* one for a copy */
-		page = hugetlb_map(length, 'o');
-	} else {
-		page = page_map_thp(&length, 'o');
-	}
-	if (!strcmp(kind, "thp-pte")) {
-		page_mprotect_cycle(page + 3 * page_size(), page_size());
-		page_need_thp_mapped_by_ptes(page);
-	}
+	page = pagekind_map(gt_param("page"), 2, &length);
+	memset(page, 'o', page_size());
 	child = cowpin_sharer(go);
 	pin = cowpin_pin_readonly(page);
 	cowpin_check_new(pin, page, page_size());
@@ -42,7 +31,7 @@ GUEST_TEST = {
 	.changelog     = "36",
 	.needs_kconfig = "MODULES=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.6",
-	.params        = "page: thp thp-pte hugetlb",
+	.params        = "page: mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

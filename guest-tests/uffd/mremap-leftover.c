@@ -6,32 +6,17 @@
  * forever.
  */
 #include "guesttest.h"
-#include "hugetlb.h"
-#include "thp.h"
+#include "pagekind.h"
 #include "uffd.h"
 
 #define PAGE_UFFD_WP (1ULL << 57)
 
 enum { STORE_MS = 10000 };
 
-static char *map_page(const char *kind, size_t *length)
-{
-	*length = page_size();
-	if (!strcmp(kind, "thp"))
-		return page_map_thp(length, 'o');
-	if (strcmp(kind, "hugetlb"))
-		return page_map(1, 'o');
-	*length = hugetlb_usual_size();
-	hugetlb_make_pool(*length, 2);
-	return hugetlb_map(*length, 'o');
-}
-
 static char *move(char *page, size_t length)
 {
-	char *room = mmap(NULL, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *target = (char *)(((uintptr_t)room + length - 1) & -length);
+	char *target = page_find_room(length, length);
 
-	gt_need(room != MAP_FAILED, "room for the page");
 	gt_need(mremap(page, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target) == target, "mremap");
 	return target;
 }
@@ -50,9 +35,10 @@ static bool store_returns(char *byte)
 static void run(void)
 {
 	size_t length;
-	char *page = map_page(gt_param("page"), &length);
+	char *page = pagekind_map(gt_param("page"), 2, &length);
 	int fd = uffd_open();
 
+	memset(page, 'o', page_size());
 	uffd_register(fd, page, length, UFFDIO_REGISTER_MODE_WP);
 	uffd_write_protect(fd, page, length, true);
 	gt_need(page_entry(page) & PAGE_UFFD_WP, "the page is write-protected, pagemap entry 0x%llx",
@@ -73,7 +59,7 @@ GUEST_TEST = {
 	.cve           = "CVE-2025-21696",
 	.needs_kconfig = "USERFAULTFD=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.14",
-	.params        = "page: small thp hugetlb",
+	.params        = "page: small mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,

@@ -5,26 +5,16 @@
  * fork(), and shows whether fork() checks for references.
  */
 #include "guesttest.h"
-#include "hugetlb.h"
+#include "pagekind.h"
 #include "pipepin.h"
-#include "thp.h"
 
 static void run(void)
 {
 	bool before_fork = !strcmp(gt_param("when"), "pre");
-	const char *kind = gt_param("page");
-	size_t length = page_size();
-	char *page;
+	size_t length;
+	char *page = pagekind_map(gt_param("page"), 2, &length);
 
-	if (!strcmp(kind, "thp")) {
-		page = page_map_thp(&length, PIPEPIN_OLD);
-	} else if (!strcmp(kind, "hugetlb")) {
-		length = hugetlb_usual_size();
-		hugetlb_make_pool(length, 2);
-		page = hugetlb_map(length, PIPEPIN_OLD);
-	} else {
-		page = page_map(1, PIPEPIN_OLD);
-	}
+	memset(page, PIPEPIN_OLD, page_size());
 	pipepin_check_parent_reads_child(page, length, before_fork);
 }
 
@@ -36,7 +26,7 @@ GUEST_TEST = {
 	.changelog     = "5",
 	.needs_kconfig = "PROC_PAGE_MONITOR=y",
 	.min_kernel    = "4.10",
-	.params        = "when: pre post; page: small thp hugetlb",
+	.params        = "when: pre post; page: small mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",
