@@ -41,7 +41,7 @@ for frame in prog.crashed_thread().stack_trace():
 
 @dataclass(frozen=True)
 class Crash:
-    """A guest of row demo with debug info, after ``echo c > /proc/sysrq-trigger``."""
+    """A guest with debug info, after ``echo c > /proc/sysrq-trigger``."""
 
     kernel: Kernel
     result: TrialResult
@@ -52,9 +52,10 @@ class Crash:
 
 
 @pytest.fixture(scope="module")
-def machine(kernel_store: Store) -> Machine:
+def machine(kernel_store: Store, setup_kconfig: tuple[str, ...]) -> Machine:
     declared = load_declarations(ROOT)
-    (job,) = make_plan(Request(rows=("demo",), series=("none",), debug=True), declared)
+    request = Request(rows=("demo",), series=("none",), config=setup_kconfig, debug=True, boot="qemu")
+    (job,) = make_plan(request, declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
     kernel = build_job(job, declared, place)
     image = make_rootfs(kernel.request.arch, kernel_store, place.progress)
