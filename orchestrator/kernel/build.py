@@ -382,7 +382,8 @@ def _list_make_words(request: BuildRequest) -> tuple[str, ...]:
 
 
 def _make_ccache_env(store: Store) -> dict[str, str]:
-    return {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache")))}
+    # configs differ in headers that almost all files include: looking at preprocessed text would cost a tenth
+    return {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))), "CCACHE_DEPEND": "1"}
 
 
 def _prepare_make(

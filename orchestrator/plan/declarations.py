@@ -19,7 +19,7 @@ from orchestrator.project.selftest import is_selftest, make_placeholders
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import load_fixups
 from orchestrator.source.series import Series, load_series
-from orchestrator.source.tree import load_trees
+from orchestrator.source.tree import Tree, find_tree, load_trees, split_word
 from orchestrator.store.name import RULE, is_name
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ def load_declarations(root: Path, shipped: Path = SHIPPED) -> Declarations:
     # what is shipped speaks of the shipped tests, also where one of the user's own has taken a name
     tests = [test for layer in layers for test in layer.tests]
     declared = functools.reduce(_lay_over, layers)
+    declared = replace(declared, trees={**declared.trees, **_find_versions(declared)})
     named = [word for row in declared.rows.values() for word in row.tests]
     selftests = make_placeholders(named, shipped / "guest-tests" / "lib", "matrix.yaml")
     declared = replace(declared, tests=(*declared.tests, *selftests))
@@ -119,6 +120,24 @@ def _lay_over(below: Declarations, own: Declarations) -> Declarations:
             "tests": frozenset(test.id for test in own.tests),
         },
     )
+
+
+def _find_versions(declared: Declarations) -> dict[str, Tree]:
+    """The trees of rows that name a version, as in ``debian-image-6.1:6.1.170-3``."""
+    trees: dict[str, Tree] = {}
+    errors: list[UsageError] = []
+    for row in declared.rows.values():
+        for word in dict.fromkeys((row.tree, *(variant.tree for variant in row.variants))):
+            name, version = split_word(word)
+            if not version or name not in declared.trees:
+                continue
+            try:
+                trees[word] = find_tree(word, declared.trees)
+            except UsageError as error:
+                where = f"{row.where or 'matrix.yaml'}: row {row.name}"
+                errors.append(UsageError(error.what, where=where, hint=error.hint))
+    raise_all(errors)
+    return trees
 
 
 def _check_flips(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[tuple[str, UsageError]]:
