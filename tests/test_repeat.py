@@ -128,6 +128,21 @@ def test_auto_gives_up_and_says_so() -> None:
     assert "inconclusive" not in judge(make_rated(0, 299), target_rates=auto.list_target_rates([RACE]))[1]
 
 
+def test_a_trial_without_a_cpu_is_no_try_of_a_race() -> None:
+    auto = Repeat(AUTO)
+    rates = auto.list_target_rates([RACE])
+    starved = make_rated(0, 299, duration_s=10.0, waited_s=8.0)
+    busy = replace(starved, waited_s=5.0)
+    assert auto.wants_more(RACE, [starved]) and not auto.wants_more(RACE, [busy])
+    status, reason = judge(starved, target_rates=rates)
+    assert status is Status.PASS
+    assert reason == "inconclusive: 299 tries needed, and the host gave the guest no CPU"
+    assert judge(starved, make_rated(0, 1), target_rates=rates)[1].startswith("0 of 1: ")
+    # a hit is one wherever it happens, and so is the rate of a run that must reach none
+    assert judge(make_rated(1, 299, duration_s=10.0, waited_s=8.0), target_rates=rates)[0] is Status.FAIL
+    assert judge(starved)[1].startswith("0 of 299: ")
+
+
 def test_turns_are_rounds_of_twice_as_many_trials() -> None:
     assert [turn.limit for turn in Repeat(1).divide()] == [1]
     assert [turn.limit for turn in Repeat(10).divide()] == [1, 2, 4, 8, 10]

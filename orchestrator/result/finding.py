@@ -14,6 +14,8 @@ from orchestrator.status import Status
 _MAX_NAMED = 10
 # the guest's clock goes on while it has no CPU: of this share of its time, a time limit in it says nothing
 _BUSY = 0.2
+# and of this one, a race that was not hit: with a third of a CPU, two threads hardly ever meet
+_STARVED = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Finding:
     rate: Rate | None = None
     trial: int = 1
     fingerprint: str = ""
+    is_starved: bool = False
 
 
 def find_wait(result: TrialResult) -> str:
@@ -34,6 +37,11 @@ def find_wait(result: TrialResult) -> str:
     if result.waited_s <= _BUSY * result.duration_s:
         return ""
     return f", for {result.waited_s:.0f} s of which the host gave the guest no CPU"
+
+
+def is_starved(result: TrialResult) -> bool:
+    """Whether the host gave the guest so little CPU that a race can hardly have happened."""
+    return result.waited_s > _STARVED * result.duration_s
 
 
 def name_failed(named: Sequence[tuple[str, KtapResult]]) -> str:

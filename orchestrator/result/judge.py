@@ -14,7 +14,7 @@ from dataclasses import replace
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.project.guesttest import LOCAL, find_family
 from orchestrator.result.fault import find_override
-from orchestrator.result.finding import Finding, find_cause, find_wait, join_some, name_failed
+from orchestrator.result.finding import Finding, find_cause, find_wait, is_starved, join_some, name_failed
 from orchestrator.result.program import judge_program
 from orchestrator.result.record import Known, TrialResult
 from orchestrator.result.selftest import judge_selftest
@@ -29,6 +29,7 @@ def judge_result(
     judge_undeclared = judge_program if is_program else judge_selftest
     found = _judge_declared(result, subtests, known) if subtests else judge_undeclared(result, known)
     for finding in found:
+        finding = replace(finding, is_starved=is_starved(result))
         if result.unusable and finding.status is Status.PASS:
             reason = f"its guest could not be used afterwards: {result.unusable}"
             finding = replace(finding, status=Status.BROKEN, reason=reason)

@@ -83,7 +83,7 @@ def judge_job(job: JobRecord) -> tuple[Verdict, ...]:
     for test, subtests in {} if job.left_out else job.tests.items():
         trials = results.get(test, [])
         known = list_known(trials, job.known)
-        found = _judge_trials(trials, subtests, job.known, is_race=test in job.races)
+        found = _judge_trials(trials, subtests, job.known, job.target_rates, is_race=test in job.races)
         for finding in found if trials else _judge_missing(job, subtests or (test,)):
             finding = _weigh(finding, find_target_rate(job.target_rates, finding.name))
             lost = (
@@ -172,7 +172,7 @@ def is_answered(
         or not finding.rate
         or not (target := find_target_rate(target_rates, finding.name))
         or finding.rate.tries >= _find_tries(target)
-        for finding in _judge_trials(trials, subtests, splats, is_race=True)
+        for finding in _judge_trials(trials, subtests, splats, target_rates, is_race=True)
     )
 
 
@@ -190,19 +190,35 @@ def find_expected(expect: tuple[Expected, ...], test: str, name: str) -> Expecte
 
 
 def _judge_trials(
-    trials: Sequence[TrialResult], subtests: tuple[str, ...], known: tuple[Known, ...], *, is_race: bool
+    trials: Sequence[TrialResult],
+    subtests: tuple[str, ...],
+    known: tuple[Known, ...],
+    target_rates: Mapping[str, TargetRate],
+    *,
+    is_race: bool,
 ) -> Iterator[Finding]:
-    """A finding for each subtest over all trials: the worst one, with the rates added up."""
+    """A finding for each subtest over all trials: the worst one, with the rates added up.
+
+    A race that must reach a target rate is not tried by a guest that has no CPU.
+    """
     found: dict[str, list[Finding]] = {}
     for result in trials:
         for finding in judge_result(result, subtests, known):
             found.setdefault(finding.name, []).append(replace(finding, trial=result.trial))
-    for findings in found.values():
+    for name, findings in found.items():
+        if is_race and find_target_rate(target_rates, name):
+            findings = [_take_tries(finding) for finding in findings]
         worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.status))
         number = sum(finding.status is worst.status for finding in findings)
         if number < len(trials):
             worst = replace(worst, reason=f"{number} of {len(trials)} trials: {worst.reason}")
         yield replace(worst, rate=_add_rates(findings, is_race=is_race))
+
+
+def _take_tries(finding: Finding) -> Finding:
+    """The finding with no tries if the guest was starved and the race did not happen."""
+    is_try = not finding.is_starved or finding.status is not Status.PASS
+    return finding if is_try else replace(finding, rate=Rate(0, 0))
 
 
 def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
@@ -217,7 +233,11 @@ def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
 
 def _weigh(finding: Finding, target: TargetRate | None) -> Finding:
     """The finding with its rate, the confidence, and whether the target rate was reached."""
-    if not finding.rate or not finding.rate.hits <= finding.rate.tries > 0:
+    rate = finding.rate
+    if rate and not rate.tries and target and finding.status is Status.PASS:
+        text = f"inconclusive: {_find_tries(target)} tries needed, and the host gave the guest no CPU"
+        return replace(finding, reason="; ".join(filter(None, (finding.reason, text))))
+    if not rate or not rate.hits <= rate.tries > 0:
         return finding
     if not finding.rate.hits and finding.status.is_kernel_fault:
         # it failed, but not by a hit that it counts
