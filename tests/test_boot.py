@@ -97,7 +97,7 @@ def test_argv(make_machine: MakeMachine) -> None:
     assert {"socket,id=console,fd=7", "socket,id=monitor,fd=8"} <= set(argv)
     assert options["-m"] == "512M"
     assert options["-smp"].startswith("cpus=2,")
-    assert (options["-accel"], options["-cpu"]) == ("tcg,thread=multi", "max")
+    assert (options["-accel"], options["-cpu"]) == ("tcg,thread=multi", "max,cx16=off")
     kvm = make_argv(replace(machine, accel="kvm"), "/bin/qemu", Path("/folder"), 7, 8)
     options = dict(zip(kvm, kvm[1:], strict=False))
     assert (options["-accel"], options["-cpu"]) == ("kvm", "host")
