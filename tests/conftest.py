@@ -20,7 +20,6 @@ import pytest
 
 from orchestrator.cli.variables import VARIABLES
 from orchestrator.guest.vng import FRAGMENT
-from orchestrator.kernel.symbols import DEBUG_FRAGMENT
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.project.selftest import FRAGMENT as SELFTEST_FRAGMENT
 from orchestrator.source.fetch import fetch_tree
@@ -88,10 +87,10 @@ def home(own_home: None, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def setup_kconfig() -> tuple[str, ...]:
-    """For guest setup, vng, debuggers and selftests: their tests share one kernel, as builds take minutes."""
+    """For guest setup, vng and selftests: their tests share one kernel, as a build takes minutes."""
     rows = load_declarations(ROOT).rows.values()
     (found,) = {row.kconfig for row in rows if row.name.startswith("x86_64-")}
-    return (*found, FRAGMENT, DEBUG_FRAGMENT, SELFTEST_FRAGMENT)
+    return (*found, FRAGMENT, SELFTEST_FRAGMENT)
 
 
 @pytest.fixture(scope="session")

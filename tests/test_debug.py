@@ -41,7 +41,7 @@ for frame in prog.crashed_thread().stack_trace():
 
 @dataclass(frozen=True)
 class Crash:
-    """A guest with debug info, after ``echo c > /proc/sysrq-trigger``."""
+    """A guest of row demo with debug info, after ``echo c > /proc/sysrq-trigger``."""
 
     kernel: Kernel
     result: TrialResult
@@ -52,10 +52,9 @@ class Crash:
 
 
 @pytest.fixture(scope="module")
-def machine(kernel_store: Store, setup_kconfig: tuple[str, ...]) -> Machine:
+def machine(kernel_store: Store) -> Machine:
     declared = load_declarations(ROOT)
-    request = Request(rows=("demo",), series=("none",), config=setup_kconfig, debug=True, boot="qemu")
-    (job,) = make_plan(request, declared)
+    (job,) = make_plan(Request(rows=("demo",), series=("none",), debug=True), declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
     kernel = build_job(job, declared, place)
     image = make_rootfs(kernel.request.arch, kernel_store, place.progress)
