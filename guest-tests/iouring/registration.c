@@ -4,7 +4,7 @@
  * failed: a registration that fails at the last page leaves none of the others pinned.
  */
 #include "pattern.h"
-#include "stalledio.h"
+#include "pincount.h"
 #include "uring.h"
 
 enum { PAGES = 8, TRIES = 64 };
@@ -32,14 +32,14 @@ static void check_failed(struct uring *ring, char *buffer)
 	gt_need(!munmap(buffer + (PAGES - 1) * page_size(), page_size()), "munmap");
 	gt_need(mmap(buffer + (PAGES - 1) * page_size(), page_size(), PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED, "mmap");
-	before = stalled_io_count_pins();
+	before = pincount_read();
 	if (before < 0)
 		gt_skip("this kernel does not count pins exactly");
 	for (int i = 0; i < TRIES; i++)
 		gt_check(syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS, &whole, 1) < 0 &&
 			 errno == EFAULT, "a buffer with a page that cannot be accessed is refused: %s",
 			 strerror(errno));
-	after = stalled_io_count_pins();
+	after = pincount_read();
 	gt_check(after - before < TRIES, "%d failed registrations leave no page pinned, not %ld", TRIES,
 		 after - before);
 	gt_pass("%d registrations failed, and left %ld pages pinned", TRIES, after - before);

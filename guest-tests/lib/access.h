@@ -22,4 +22,14 @@ static inline bool access_can_write(volatile char *byte, char value)
 	*byte = value;
 	return true;
 }
+
+/* Reads the byte; false if that ends in SIGSEGV. */
+static inline bool access_can_read(const volatile char *byte)
+{
+	signal(SIGSEGV, access_fault);
+	if (sigsetjmp(access_before, 1))
+		return false;
+	(void)*byte;
+	return true;
+}
 #endif

@@ -4,6 +4,7 @@
 #define SLOWDISK_H
 #include "guesttest.h"
 #include "pagestate.h"
+#include "version.h"
 
 #define SLOWDISK_DIR "/sys/bus/pseudo/drivers/scsi_debug/"
 #define SLOWDISK_NS "800000000"
@@ -63,17 +64,13 @@ static inline void slowdisk_begin(void)
 static inline bool slowdisk_is_stable(const char *name)
 {
 	char path[128], text[64];
-	int major = 0, minor = 0;
-	struct utsname release;
 
 	snprintf(path, sizeof(path), "/sys/class/block/%s/queue/stable_writes", name);
 	page_read_file(path, text, sizeof(text));
 	if (text[0] == '1')
 		return true;
-	uname(&release);
-	sscanf(release.release, "%d.%d", &major, &minor);
 	snprintf(path, sizeof(path), "/sys/class/block/%s/integrity/format", name);
 	page_read_file(path, text, sizeof(text));
-	return (major > 6 || (major == 6 && minor >= 11)) && strstr(text, "-DIF-");
+	return version_is_at_least(6, 11) && strstr(text, "-DIF-");
 }
 #endif

@@ -16,7 +16,9 @@
 #define STALLEDIO_H
 #include "guesttest.h"
 #include "pagestate.h"
+#include "pincount.h"
 #include "uffd.h"
+#include "version.h"
 #include <sys/uio.h>
 #include <sys/vfs.h>
 
@@ -78,40 +80,14 @@ static inline void stalled_io_open_file(struct stalled_io *io)
 		gt_skip("file system type 0x%lx keeps the file in the page cache", (unsigned long)fs.f_type);
 }
 
-/* Pages pinned now, in the whole guest; -1 where that is not told exactly. */
-static inline long stalled_io_count_pins(void)
-{
-	static const char *const names[] = { "nr_foll_pin_acquired ", "nr_foll_pin_released " };
-	static char text[16384];
-	long count[2];
-
-	page_read_file("/proc/sys/vm/stat_refresh", text, 2);	/* folds in what each CPU has counted */
-	if (access("/proc/sys/vm/stat_refresh", R_OK))
-		return -1;
-	page_read_file("/proc/vmstat", text, sizeof(text));
-	for (int i = 0; i < 2; i++) {
-		char *found = strstr(text, names[i]);
-
-		if (!found)
-			return -1;
-		count[i] = strtol(found + strlen(names[i]), NULL, 10);
-	}
-	return count[0] - count[1];
-}
-
 /*
  * Since 6.5 direct I/O pins its pages, and that is counted. Where it does not (7.3: XFS copies what it
  * writes to a device that wants stable pages), nothing is under DMA and a test of that says nothing.
  */
 static inline void stalled_io_need_pin(struct stalled_io *io, long before)
 {
-	struct utsname name;
-	int major = 0, minor = 0;
-
-	uname(&name);
-	sscanf(name.release, "%d.%d", &major, &minor);
-	io->is_pinned = before >= 0 && stalled_io_count_pins() > before;
-	if (before >= 0 && !io->is_pinned && (major > 6 || (major == 6 && minor >= 5)))
+	io->is_pinned = before >= 0 && pincount_read() > before;
+	if (before >= 0 && !io->is_pinned && version_is_at_least(6, 5))
 		gt_skip("direct I/O pins no page of this file: the file system copies the data");
 }
 
@@ -134,7 +110,7 @@ static inline void stalled_io_start(struct stalled_io *io, char *page_a, size_t 
 	io->uffd = uffd_open();
 	uffd_register(io->uffd, io->page_b, page, UFFDIO_REGISTER_MODE_MISSING);
 	gt_need(!pipe2(io->done, O_CLOEXEC), "pipe");
-	pins = stalled_io_count_pins();
+	pins = pincount_read();
 	gt_need(!pthread_create(&io->thread, NULL, stalled_io_thread, io), "pthread_create");
 	if (!uffd_wait(io->uffd, io->done[0], &message)) {
 		pthread_join(io->thread, NULL);

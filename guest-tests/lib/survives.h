@@ -40,15 +40,6 @@ static inline bool survives_is_huge(void)
 	return survives_is("thp") || survives_is("thp-migrating");
 }
 
-static inline bool survives_kernel_is(int major, int minor)
-{
-	struct utsname uts;
-	int have[2] = { 0, 0 };
-
-	gt_need(!uname(&uts) && sscanf(uts.release, "%d.%d", &have[0], &have[1]) == 2, "the kernel's version");
-	return have[0] > major || (have[0] == major && have[1] >= minor);
-}
-
 static inline char *survives_last(void)
 {
 	return survives.start + survives.length - page_size();

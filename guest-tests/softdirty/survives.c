@@ -10,6 +10,7 @@
  */
 #include "collapse.h"
 #include "survives.h"
+#include "version.h"
 
 enum { COLLAPSE_MS = 5000 };
 
@@ -130,7 +131,7 @@ static bool kernel_reports_huge_pages(const char *verb)
 	for (size_t i = 0; i < sizeof(exact) / sizeof(*exact); i++)
 		if (survives_is("thp") && !strcmp(verb, exact[i]))
 			return false;
-	return survives_is_huge() && survives_kernel_is(6, 1);
+	return survives_is_huge() && version_is_at_least(6, 1);
 }
 
 static void run(void)

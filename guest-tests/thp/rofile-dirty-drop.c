@@ -7,6 +7,7 @@
 #include "collapse.h"
 #include "guesttest.h"
 #include "pattern.h"
+#include "version.h"
 
 enum { PAGE_DIRTY = 4, LIMIT_MS = 20000 };
 
@@ -48,10 +49,9 @@ static char *write_file(void)
 static void need_huge_text(void)
 {
 	struct utsname uts;
-	int major, minor;
 
-	gt_need(!uname(&uts) && sscanf(uts.release, "%d.%d", &major, &minor) == 2, "the kernel's version");
-	if ((major < 7 || (major == 7 && minor < 2)) && gt_missing_symbols("READ_ONLY_THP_FOR_FS=y", uts.release))
+	gt_need(!uname(&uts), "uname");
+	if (!version_is_at_least(7, 2) && gt_missing_symbols("READ_ONLY_THP_FOR_FS=y", uts.release))
 		gt_skip("needs READ_ONLY_THP_FOR_FS=y");
 }
 

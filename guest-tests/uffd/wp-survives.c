@@ -16,18 +16,6 @@ enum { COLLAPSE_MS = 300 };	/* it need not succeed */
 static int uffd;
 static bool is_protected;
 
-static int open_with(uint64_t features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		gt_skip("no userfaultfd: %s", strerror(errno));
-	if (ioctl(fd, UFFDIO_API, &api))
-		gt_skip("userfaultfd lacks features 0x%llx", (unsigned long long)features);
-	return fd;
-}
-
 /* The next event; the operation that raises it waits until somebody reads it. */
 static void *read_event(void *message)
 {
@@ -156,8 +144,8 @@ static void run(void)
 	const char *verb = gt_param("after");
 	bool moves = !strcmp(verb, "mremap"), copies = !strcmp(verb, "copy");
 
-	uffd = open_with(UFFD_FEATURE_PAGEFAULT_FLAG_WP | (moves ? UFFD_FEATURE_EVENT_REMAP : 0) |
-			 (!strcmp(verb, "fork-event") ? UFFD_FEATURE_EVENT_FORK : 0));
+	uffd = uffd_open_with(UFFD_FEATURE_PAGEFAULT_FLAG_WP | (moves ? UFFD_FEATURE_EVENT_REMAP : 0) |
+			      (!strcmp(verb, "fork-event") ? UFFD_FEATURE_EVENT_FORK : 0));
 	is_protected = !strcmp(gt_param("was"), "protected");
 	survives_map(gt_param("page"), verb);
 	uffd_register(uffd, survives.start, survives.length,
