@@ -29,7 +29,9 @@ EXITS: Mapping[int, str] = {
 
 # what the tests promise, by the id of the contract
 CONTRACTS: Mapping[str, str] = {
+    "C-ACCT": "what the kernel counts is what it was when all is given back, and limits hold",
     "C-COST": "a page that only one process maps is not copied, and a shared page is not unshared needlessly",
+    "C-DATA": "bytes that were stored or written are the bytes that are read later",
     "C-ISO": "after fork(), neither process sees later writes of the other to private memory",
     "C-LIVE": "the kernel reports no fault: no oops, no lockup, no wrong reference count",
     "C-READ": "a read() that returned n has stored n bytes in the buffer",
