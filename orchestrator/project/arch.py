@@ -78,8 +78,8 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 qemu="qemu-system-x86_64",
                 qemu_package="qemu-system-x86",
                 machine="q35",
-                # QEMU before 8.0 leaves what is not a flag in EFLAGS after cmpxchg16b: an interrupt at that moment,
-                # as on a busy host, makes the kernel go on in single steps or with a wrong stack
+                # QEMU before 8.0 leaves what is no flag in EFLAGS after cmpxchg16b: an interrupt at that
+                # moment, as on a busy host, makes the kernel go on in single steps or with a wrong stack
                 cpus=MappingProxyType({"kvm": "host", "tcg": "max,cx16=off"}),
                 console="ttyS0",
                 earlycon="earlyprintk=ttyS0",
