@@ -71,7 +71,10 @@ def test_guest_that_lacks_a_symbol_does_not_count(machine: Machine, tmp_path: Pa
     assert "XFS_FS: requested y, got n" in raised.value.hint
 
 
-def test_tests_come_to_what_the_catalogue_says(kernel: Kernel, kernel_store: Store) -> None:
+def test_tests_come_to_what_the_catalogue_says(
+    kernel: Kernel, kernel_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COWBELL_RESULTS", str(tmp_path / "results"))
     # what is left to chance is left out
     direct = [f"odirect.rd-{name}" for name in ("control", "mprotect", "pageout", "softdirty")]
     tests = ",".join((*direct, "iouring.fixed-mprotect", "vmsplice.child-*", "swap.excl-cow"))
