@@ -63,7 +63,8 @@ def pytest_report_teststatus(
     status = yield
     if status and status[1] and "kernel" in getattr(report, "keywords", ()):
         at = time.strftime("%H:%M:%S")
-        return status[0], f"\n{at} {status[1]} {report.nodeid.removesuffix('@kernel-2').removesuffix('@kernel')}\n", status[2]
+        name = report.nodeid.removesuffix("@kernel-2").removesuffix("@kernel")
+        return status[0], f"\n{at} {status[1]} {name}\n", status[2]
     return status
 
 
