@@ -83,7 +83,8 @@ static inline void pagemapscan_protect(char *start, size_t length, uint64_t cate
 /* Write protection that the kernel removes by itself at a write, also of pages that are not there yet. */
 static inline void pagemapscan_register(char *start, size_t length)
 {
-	const uint64_t shared = 1 << 12, unpopulated = 1 << 13, async = 1 << 15;
+	const uint64_t shared = UINT64_C(1) << 12, unpopulated = UINT64_C(1) << 13,
+		       async = UINT64_C(1) << 15;
 	int fd = uffd_open_with(UFFD_FEATURE_PAGEFAULT_FLAG_WP | shared | unpopulated | async);
 
 	uffd_register(fd, start, length, UFFDIO_REGISTER_MODE_WP);

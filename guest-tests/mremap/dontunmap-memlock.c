@@ -16,7 +16,7 @@ enum { PAGES = 8, ROUNDS = 4 };
 
 static unsigned long locked_kib(void)
 {
-	char text[4096], *line;
+	char text[8192], *line;
 
 	page_read_file("/proc/self/status", text, sizeof(text));
 	line = strstr(text, "VmLck:");

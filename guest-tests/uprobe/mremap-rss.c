@@ -63,7 +63,7 @@ static void set_probe(void)
 /* Pages that belong to no file. The kernel counts per CPU and tells the sum within some pages. */
 static long anonymous_pages(void)
 {
-	char text[4096], *line;
+	char text[8192], *line;
 
 	page_read_file("/proc/self/status", text, sizeof(text));
 	line = strstr(text, "RssAnon:");

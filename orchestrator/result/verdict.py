@@ -239,14 +239,14 @@ def _weigh(finding: Finding, target: TargetRate | None) -> Finding:
         return replace(finding, reason="; ".join(filter(None, (finding.reason, text))))
     if not rate or not rate.hits <= rate.tries > 0:
         return finding
-    if not finding.rate.hits and finding.status.is_kernel_fault:
+    if not rate.hits and finding.status.is_kernel_fault:
         # it failed, but not by a hit that it counts
         return finding
-    text = statistics.describe(finding.rate)
+    text = statistics.describe(rate)
     if target and finding.status is Status.PASS:
         enough = _find_tries(target)
         text += f"; target rate {statistics.percent(target.rate)} ({target.origin})"
-        if finding.rate.tries < enough:
+        if rate.tries < enough:
             text += f", inconclusive: {enough} tries needed"
     return replace(finding, reason=f"{finding.reason}; {text}" if finding.reason else text)
 
