@@ -46,6 +46,12 @@ def test_what_is_no_version(text: str) -> None:
         ("arch=x86_64", "aarch64", "5.10", False),
         ("arch=x86_64,aarch64", "aarch64", "5.10", True),
         ("arch=x86_64,aarch64 kernel<5.0", "aarch64", "5.10", False),
+        ("kernel<6.1.191 or kernel>=6.2 kernel<6.12.11", "x86_64", "6.1.190", True),
+        ("kernel<6.1.191 or kernel>=6.2 kernel<6.12.11", "x86_64", "6.1.191", False),
+        ("kernel<6.1.191 or kernel>=6.2 kernel<6.12.11", "x86_64", "6.12.10", True),
+        ("kernel<6.1.191 or kernel>=6.2 kernel<6.12.11", "x86_64", "6.12.11", False),
+        ("arch=aarch64 or kernel<5.0", "x86_64", "5.10", False),
+        ("arch=aarch64 or kernel<5.0", "aarch64", "5.10", True),
     ],
 )
 def test_condition_holds(text: str, arch: str, version: str, *, holds: bool) -> None:
@@ -67,12 +73,25 @@ def test_every_word_must_hold() -> None:
         ("kernel>=", "'kernel>='"),
         ("kernel>=5", "expected a kernel version"),
         ("kernel>=5.15-rc1", "'5.15-rc1'"),
+        ("kernel>=5.15 or", "either side of 'or'"),
+        ("or kernel>=5.15", "either side of 'or'"),
+        ("kernel>=5.15 or memory>=2G", "'memory>=2G'"),
     ],
 )
 def test_word_that_is_not_understood_is_named(text: str, told: str) -> None:
     with pytest.raises(ValueError, match="expected") as raised:
         Condition.parse(text)
     assert told in str(raised.value)
+
+
+def test_alternatives_hold_for_any_architecture() -> None:
+    either = Condition.parse("kernel<6.1.191 or kernel>=6.2 kernel<6.12.11")
+    assert [either.holds_for(Version.parse(text)) for text in ("6.1.190", "6.1.191", "6.12.1", "6.13")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_architecture_that_does_not_exist_is_refused() -> None:

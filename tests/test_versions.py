@@ -338,6 +338,33 @@ def test_trees_are_listed_with_their_versions(project: Path, offered: Mirror) ->
     assert "5.10.209-2" in done.stdout
 
 
+def write_row(project: Path, tree: str) -> None:
+    (project / "ci").mkdir(exist_ok=True)
+    (project / "ci/matrix.yaml").write_text(
+        "rows:\n  - name: pair\n    about: two versions\n    arch: x86_64\n    tree: fake-5.10\n"
+        "    kconfig: [base, x86_64]\n    guest: {cpus: 1, memory: 512M}\n    tests: [odirect.rd-control]\n"
+        "    limits: {build: 5m, boot: 20s}\n"
+        f"    variants: [{{name: new}}, {{name: old, tree: '{tree}'}}]\n"
+    )
+
+
+def test_a_row_names_a_version(project: Path, offered: Mirror) -> None:
+    write_row(project, "fake-5.10:5.10.209-2")
+    done = cowbell("-n", "test", "ROW=pair", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert f"pair/old: fake-5.10:5.10.209-2\n           fetch {PACKAGE} 5.10.209-2 from" in done.stdout
+    # it is no tree of its own
+    assert "5.10.209-2" not in cowbell("list", "trees", cwd=project).stdout
+    write_row(project, "fake-5.10:old")
+    done = cowbell("-n", "test", "ROW=pair", cwd=project)
+    assert done.returncode == 2
+    assert "ci/matrix.yaml:2: row pair: expected a Debian version of fake-5.10, such as" in done.stderr
+    write_row(project, "fake-5.11:5.11.1-1")
+    done = cowbell("-n", "test", "ROW=pair", cwd=project)
+    assert done.returncode == 2
+    assert "ci/matrix.yaml:2: row pair" in done.stderr and "fake-5.11:5.11.1-1" in done.stderr
+
+
 def test_versions_of_a_mirror_that_can_not_be_reached(project: Path, offered: Mirror) -> None:
     with offered.unreachable():
         done = cowbell("list", "trees", "-v", cwd=project)

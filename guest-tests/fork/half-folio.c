@@ -36,15 +36,9 @@ static void split(void)
 {
 	char range[96];
 
-	mkdir("/tmp/debugfs", 0700);
-	if (mount("none", "/tmp/debugfs", "debugfs", 0, NULL) && errno != EBUSY)
-		gt_skip("the kernel has no debugfs: %s", strerror(errno));
 	snprintf(range, sizeof(range), "%d,0x%lx,0x%lx", getpid(), (unsigned long)map, (unsigned long)map + length);
-	if (!page_write_file("/tmp/debugfs/split_huge_pages", range)) {
-		umount("/tmp/debugfs");
+	if (!page_write_file("/sys/kernel/debug/split_huge_pages", range))
 		gt_skip("huge pages cannot be split by debugfs: %s", strerror(errno));
-	}
-	umount("/tmp/debugfs");
 	for (size_t page = 0; page < pages; page++)
 		gt_need(!page_is(page_at(page), PAGE_IN_THP), "page %zu is a small page", page);
 }
@@ -92,7 +86,9 @@ static bool act(const char *verb)
 		gt_need(!madvise(map, length, MADV_FREE), "MADV_FREE");
 		/* One page is in use again: it keeps the folio from being dropped as a whole. */
 		page_at(pages - 1)[0] = 1;
+		gt_note("the folio is %slazyfree", page_is(map, PAGE_SWAPBACKED) ? "not " : "");
 		memcg_reclaim(map, pages);
+		gt_need(memcg_reclaim(page_map(1, 'c'), 1), "reclaim takes another page");
 		return false;
 	} else if (!strcmp(verb, "split")) {
 		split();

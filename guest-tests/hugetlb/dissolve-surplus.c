@@ -49,21 +49,7 @@ static void touch(char *map, int node)
 
 static int count(const char *name)
 {
-	char path[96], text[32];
-
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", size >> 10, name);
-	page_read_file(path, text, sizeof(text));
-	return atoi(text);
-}
-
-static int count_on(int node, const char *name)
-{
-	char path[128], text[32];
-
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/hugepages/hugepages-%zukB/%s", node,
-		 size >> 10, name);
-	page_read_file(path, text, sizeof(text));
-	return atoi(text);
+	return hugetlb_count(size, -1, name);
 }
 
 /* One page on each node. */
@@ -81,7 +67,7 @@ static void make_pool(void)
 	}
 	pagekind_wait_for_pool(size, NODES);
 	for (int node = 0; node < NODES; node++)
-		if (count_on(node, "free_hugepages") != 1)
+		if (hugetlb_count(size, node, "free_hugepages") != 1)
 			gt_skip("node %d has no free huge page", node);
 	snprintf(overcommit, sizeof(overcommit),
 		 "/sys/kernel/mm/hugepages/hugepages-%zukB/nr_overcommit_hugepages", size >> 10);
@@ -118,12 +104,12 @@ static void run(void)
 	reserved = map_page(0);
 	surplus = map_page(MAP_NORESERVE);
 	touch(surplus, 1);
-	gt_need(count_on(1, "surplus_hugepages") == 1, "node 1 has a surplus page");
+	gt_need(hugetlb_count(size, 1, "surplus_hugepages") == 1, "node 1 has a surplus page");
 	munmap(used, size);
-	for (int i = 0; i < 2000 && !count_on(0, "free_hugepages"); i++)
+	for (int i = 0; i < 2000 && !hugetlb_count(size, 0, "free_hugepages"); i++)
 		usleep(1000);
 	touch(reserved, 0);
-	gt_need(count("free_hugepages") == 1 && count_on(1, "free_hugepages") == 1 && !count("resv_hugepages"),
+	gt_need(count("free_hugepages") == 1 && hugetlb_count(size, 1, "free_hugepages") == 1 && !count("resv_hugepages"),
 		"the page of node 1 is free and not reserved");
 	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
 	gt_need(page_write_file("/sys/devices/system/memory/soft_offline_page", text), "taking the free page offline");

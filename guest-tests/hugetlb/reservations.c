@@ -7,26 +7,9 @@
 #include "guesttest.h"
 #include "hugetlb.h"
 
-enum { PAGES = 3, POOL = 5, WAIT_MS = 2000 };
+enum { PAGES = 3, POOL = 5 };
 
 static size_t size;
-
-static unsigned long long count(const char *name)
-{
-	char path[96], text[32];
-
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", size >> 10, name);
-	page_read_file(path, text, sizeof(text));
-	return strtoull(text, NULL, 10);
-}
-
-/* Pages may be freed by another thread of the kernel. */
-static void check(const char *name, unsigned long long expected, const char *when)
-{
-	for (int i = 0; i < WAIT_MS && count(name) != expected; i++)
-		usleep(1000);
-	gt_check(count(name) == expected, "%s %s: %llu, not %llu", name, when, expected, count(name));
-}
 
 static char *map_pages(void)
 {
@@ -86,22 +69,22 @@ static void run(void)
 
 	size = hugetlb_usual_size();
 	hugetlb_make_pool(size, POOL);
-	reserved = count("resv_hugepages");
-	free = count("free_hugepages");
+	reserved = hugetlb_count(size, -1, "resv_hugepages");
+	free = hugetlb_count(size, -1, "free_hugepages");
 	if (free < POOL)
 		gt_skip("of %d huge pages, only %llu are free", POOL, free);
 	if (!strcmp(how, "exit")) {
 		use_in_child(touched);
 	} else {
 		map = map_pages();
-		check("resv_hugepages", reserved + PAGES, "once they are mapped");
+		hugetlb_check(size, "resv_hugepages", reserved + PAGES, "once they are mapped");
 		touch(map, touched);
-		check("resv_hugepages", reserved + PAGES - touched, "once some are touched");
-		check("free_hugepages", free - touched, "once some are touched");
+		hugetlb_check(size, "resv_hugepages", reserved + PAGES - touched, "once some are touched");
+		hugetlb_check(size, "free_hugepages", free - touched, "once some are touched");
 		end(map, touched, how);
 	}
-	check("resv_hugepages", reserved, "in the end");
-	check("free_hugepages", free, "in the end");
+	hugetlb_check(size, "resv_hugepages", reserved, "in the end");
+	hugetlb_check(size, "free_hugepages", free, "in the end");
 	gt_pass("%d of %d pages touched, and all is as before", touched, PAGES);
 }
 

@@ -8,26 +8,10 @@
 #include "partner.h"
 #include "pagekind.h"
 
-enum { POOL = 4, WAIT_MS = 2000 };
+enum { POOL = 4 };
 
 static size_t size;
 static unsigned long long reserved;	/* before the test */
-
-static unsigned long long count(const char *name)
-{
-	char path[96], text[32];
-
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s", size >> 10, name);
-	page_read_file(path, text, sizeof(text));
-	return strtoull(text, NULL, 10);
-}
-
-static void check(const char *name, unsigned long long expected, const char *when)
-{
-	for (int i = 0; i < WAIT_MS && count(name) != expected; i++)
-		usleep(1000);
-	gt_check(count(name) == expected, "%s is %llu, not %llu, %s", name, expected, count(name), when);
-}
 
 /* The owner: has a child that keeps the page, drops its own, may take another one, and ends. */
 static void own(const char *then)
@@ -52,7 +36,7 @@ static void own(const char *then)
 		if (!strcmp(then, "refault"))
 			*(volatile char *)map = 'n';
 	}
-	check("resv_hugepages", reserved, "when the owner has let go and the child has not");
+	hugetlb_check(size, "resv_hugepages", reserved, "when the owner has let go and the child has not");
 	partner_wake(&child);
 	partner_end(&child);
 }
@@ -65,16 +49,16 @@ static void run(void)
 	size = hugetlb_usual_size();
 	hugetlb_make_pool(size, POOL);
 	pagekind_wait_for_pool(size, POOL);
-	reserved = count("resv_hugepages");
-	free = count("free_hugepages");
+	reserved = hugetlb_count(size, -1, "resv_hugepages");
+	free = hugetlb_count(size, -1, "free_hugepages");
 	owner = gt_fork();
 	if (!owner) {
 		own(gt_param("then"));
 		_exit(0);
 	}
 	gt_reap(owner);
-	check("resv_hugepages", reserved, "when both have ended");
-	check("free_hugepages", free, "when both have ended");
+	hugetlb_check(size, "resv_hugepages", reserved, "when both have ended");
+	hugetlb_check(size, "free_hugepages", free, "when both have ended");
 	gt_pass("%llu pages are reserved, as before", reserved);
 }
 

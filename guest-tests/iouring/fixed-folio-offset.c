@@ -135,15 +135,8 @@ static void check_unpinned(long before)
 /* Nothing keeps them, so they go back to the pool. */
 static void check_pool(void)
 {
-	char path[96], text[32] = "";
-
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/free_hugepages", huge >> 10);
 	gt_need(!munmap(start, length), "munmap");
-	for (int i = 0; i < WAIT_MS && atoi(text) != 2; i++) {
-		page_read_file(path, text, sizeof(text));
-		usleep(1000);
-	}
-	gt_check(atoi(text) == 2, "both huge pages are free, not %d", atoi(text));
+	hugetlb_check(huge, "free_hugepages", 2, "once the buffer is unregistered and unmapped");
 }
 
 static void run(void)

@@ -37,6 +37,34 @@ static inline size_t hugetlb_usual_size(void)
 	return strtoul(line + strlen("Hugepagesize:"), NULL, 10) << 10;
 }
 
+/* A counter of the pool, such as free_hugepages; of one node, or of all if it is negative. */
+static inline unsigned long long hugetlb_count(size_t size, int node, const char *name)
+{
+	char path[160], text[32], where[64] = "/sys/kernel/mm";
+
+	if (node >= 0)
+		snprintf(where, sizeof(where), "/sys/devices/system/node/node%d", node);
+	snprintf(path, sizeof(path), "%s/hugepages/hugepages-%zukB/%s", where, size >> 10, name);
+	page_read_file(path, text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+enum { HUGETLB_WAIT_MS = 2000 };
+
+/* Pages may be freed late, by another thread of the kernel. Returns whether the counter of all nodes is so. */
+static inline bool hugetlb_becomes(size_t size, const char *name, unsigned long long expected)
+{
+	for (int i = 0; i < HUGETLB_WAIT_MS && hugetlb_count(size, -1, name) != expected; i++)
+		usleep(1000);
+	return hugetlb_count(size, -1, name) == expected;
+}
+
+static inline void hugetlb_check(size_t size, const char *name, unsigned long long expected, const char *when)
+{
+	gt_check(hugetlb_becomes(size, name, expected), "%s is %llu, not %llu, %s", name, expected,
+		 hugetlb_count(size, -1, name), when);
+}
+
 /*
  * Sets the pool to exactly this many free pages of this size. A pool that was filled at boot, as for
  * gigantic pages, is not changed.

@@ -9,21 +9,20 @@
 /* Maps one private folio of this size, filled with ones. Sets *length. */
 static inline char *mthp_map(size_t *length, size_t size)
 {
-	char path[96], before[128], *map;
+	char path[96], before[16], *map;
 	uint64_t first;
 
 	*length = size;
 	snprintf(path, sizeof(path), PAGE_THP_DIR "hugepages-%zukB/enabled", size >> 10);
 	if (access(path, F_OK))
 		gt_skip("the kernel has no folios of %zu KiB", size >> 10);
-	page_read_file(path, before, sizeof(before));
+	page_read_chosen(path, before, sizeof(before));
 	map = mmap(page_find_room(size, size), size, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	gt_need(map != MAP_FAILED && !madvise(map, size, MADV_HUGEPAGE), "mmap of %zu bytes", size);
 	gt_need(page_write_file(path, "madvise"), "setting %s", path);
 	*(volatile char *)map = 1;
-	*strchrnul(strchr(before, '[') ?: before, ']') = 0;
-	page_write_file(path, (strchr(before, '[') ?: "[never") + 1);
+	page_write_file(path, before);
 	memset(map, 1, size);
 	first = page_frame(map);
 	for (size_t i = 0; i < size / page_size(); i++)

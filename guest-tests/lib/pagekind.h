@@ -11,15 +11,11 @@
 /* Pages of an earlier test come back late, if a ring had pinned them. */
 static inline void pagekind_wait_for_pool(size_t size, int pages)
 {
-	char path[96], text[32];
-	int is_free = 0;
+	int is_free = hugetlb_count(size, -1, "free_hugepages");
 
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/free_hugepages", size >> 10);
-	for (int i = 0; i < 2000 && is_free < pages; i++) {
-		page_read_file(path, text, sizeof(text));
-		is_free = atoi(text);
-		if (is_free < pages)
-			usleep(1000);
+	for (int i = 0; i < HUGETLB_WAIT_MS && is_free < pages; i++) {
+		usleep(1000);
+		is_free = hugetlb_count(size, -1, "free_hugepages");
 	}
 	if (is_free < pages)
 		gt_skip("of %d huge pages of %zu MiB, only %d are free", pages, size >> 20, is_free);

@@ -164,6 +164,21 @@ static inline void page_read_file(const char *path, char *text, size_t room)
 	text[n > 0 ? n : 0] = 0;
 }
 
+/* The number behind a word at the start of a line of a file of /proc, in KiB where the file says so. */
+static inline unsigned long page_read_field(const char *path, const char *word)
+{
+	char text[8192], *line = text;
+
+	page_read_file(path, text, sizeof(text));
+	while (line && strncmp(line, word, strlen(word))) {
+		line = strchr(line, '\n');
+		line += !!line;
+	}
+	if (!line)
+		gt_broken("no %s in %s", word, path);
+	return strtoul(line + strlen(word), NULL, 10);
+}
+
 static inline bool page_write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);

@@ -20,18 +20,6 @@ static inline void shmemhuge_give_back(void)
 		page_write_file(shmemhuge.knobs.gl_pathv[i], shmemhuge.before[i]);
 }
 
-/* The chosen one of "always within_size [never]". */
-static inline void shmemhuge_read(const char *path, char *word, size_t room)
-{
-	char text[128], *start, *end;
-
-	page_read_file(path, text, sizeof(text));
-	start = strchr(text, '[');
-	end = start ? strchr(start, ']') : NULL;
-	gt_need(end, "%s has no [value]: %s", path, text);
-	snprintf(word, room, "%.*s", (int)(end - start - 1), start + 1);
-}
-
 /* global: for all sizes; each: what each size says where the kernel has such files. Until the test ends. */
 static inline void shmemhuge_set(const char *global, const char *each)
 {
@@ -43,8 +31,8 @@ static inline void shmemhuge_set(const char *global, const char *each)
 		glob(PAGE_THP_DIR "hugepages-*kB/shmem_enabled", GLOB_APPEND, NULL, &shmemhuge.knobs);
 		gt_need(shmemhuge.knobs.gl_pathc <= SHMEMHUGE_KNOBS, "not more than %d sizes", SHMEMHUGE_KNOBS);
 		for (size_t i = 0; i < shmemhuge.knobs.gl_pathc; i++)
-			shmemhuge_read(shmemhuge.knobs.gl_pathv[i], shmemhuge.before[i],
-				       sizeof(shmemhuge.before[i]));
+			page_read_chosen(shmemhuge.knobs.gl_pathv[i], shmemhuge.before[i],
+					 sizeof(shmemhuge.before[i]));
 		gt_at_end(shmemhuge_give_back);
 	}
 	for (size_t i = 0; i < shmemhuge.knobs.gl_pathc; i++)

@@ -33,6 +33,18 @@ static inline unsigned long page_huge_kib(const void *map)
 
 #define PAGE_THP_DIR "/sys/kernel/mm/transparent_hugepage/"
 
+/* The chosen word of a file such as "always within_size [never]". */
+static inline void page_read_chosen(const char *path, char *word, size_t room)
+{
+	char text[128], *start, *end;
+
+	page_read_file(path, text, sizeof(text));
+	start = strchr(text, '[');
+	end = start ? strchr(start, ']') : NULL;
+	gt_need(end, "%s has no [value]: %s", path, text);
+	snprintf(word, room, "%.*s", (int)(end - start - 1), start + 1);
+}
+
 static inline size_t page_thp_size(void)
 {
 	char text[32];

@@ -16,12 +16,7 @@ enum { PAGES = 8, ROUNDS = 4 };
 
 static unsigned long locked_kib(void)
 {
-	char text[8192], *line;
-
-	page_read_file("/proc/self/status", text, sizeof(text));
-	line = strstr(text, "VmLck:");
-	gt_need(line, "VmLck in /proc/self/status");
-	return strtoul(line + strlen("VmLck:"), NULL, 10);
+	return page_read_field("/proc/self/status", "VmLck:");
 }
 
 static void *move(char *from, size_t length, int flags, char *to)

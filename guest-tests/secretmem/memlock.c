@@ -77,7 +77,6 @@ GUEST_TEST = {
 	.summary       = "pages of memfd_secret() count as locked memory after they are unmapped",
 	.contract      = "C-ACCT",
 	.mechanism     = "the limit is asked about mappings, not about the pages that stay",
-	.fixes         = "1507f51255c9",
 	.cve           = "CVE-2026-93243",
 	.needs_kconfig = "SECRETMEM=y",
 	.min_kernel    = "5.14",

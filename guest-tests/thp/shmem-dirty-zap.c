@@ -60,20 +60,10 @@ static void write_and_drop(const char *how)
 		gt_need(!madvise(map, length, MADV_DONTNEED), "MADV_DONTNEED");
 }
 
-static unsigned long free_swap_kib(void)
-{
-	char text[8192], *line;
-
-	page_read_file("/proc/meminfo", text, sizeof(text));
-	line = strstr(text, "SwapFree:");
-	gt_need(line, "SwapFree in /proc/meminfo");
-	return strtoul(line + strlen("SwapFree:"), NULL, 10);
-}
-
 /* Returns how much of the file was written to swap. */
 static unsigned long reclaim_kib(void)
 {
-	unsigned long before = free_swap_kib(), after;
+	unsigned long before = page_read_field("/proc/meminfo", "SwapFree:"), after;
 	char *map = map_file();
 
 	gt_need(*(volatile char *)map | 1, "reading the file");
@@ -83,7 +73,7 @@ static unsigned long reclaim_kib(void)
 	}
 	gt_need(!(page_entry(map) & PAGE_PRESENT), "reclaim takes the file's page");
 	munmap(map, length);
-	after = free_swap_kib();
+	after = page_read_field("/proc/meminfo", "SwapFree:");
 	return before > after ? before - after : 0;
 }
 

@@ -63,12 +63,7 @@ static void set_probe(void)
 /* Pages that belong to no file. The kernel counts per CPU and tells the sum within some pages. */
 static long anonymous_pages(void)
 {
-	char text[8192], *line;
-
-	page_read_file("/proc/self/status", text, sizeof(text));
-	line = strstr(text, "RssAnon:");
-	gt_need(line, "RssAnon in /proc/self/status");
-	return strtol(line + strlen("RssAnon:"), NULL, 10) / (long)(page_size() >> 10);
+	return page_read_field("/proc/self/status", "RssAnon:") / (page_size() >> 10);
 }
 
 static void run(void)

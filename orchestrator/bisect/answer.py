@@ -10,10 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.parse.ktap import Rate
-from orchestrator.result import statistics
 from orchestrator.result.record import TargetRate
-from orchestrator.result.verdict import Verdict, find_target_rate
+from orchestrator.result.verdict import Verdict, find_target_rate, lacks_tries
 from orchestrator.status import Status
 
 
@@ -98,15 +96,11 @@ def find_answer(
         elif verdict.raw is not Status.PASS:
             what = f"{name}: {verdict.raw}: {verdict.reason}"
             doubts.append(f"{what}, expected {how}" if verdict.raw.is_kernel_fault else what)
-        elif verdict.rate and _lacks_tries(verdict.rate, find_target_rate(target_rates, name)):
+        elif lacks_tries(verdict.rate, find_target_rate(target_rates, name)):
             doubts.append(f"{name}: {verdict.reason}")
         else:
             reasons.append(verdict.reason or f"{name}: {verdict.raw}")
     return (Answer.SKIP, "; ".join(doubts)) if doubts else (Answer.GOOD, "; ".join(reasons))
-
-
-def _lacks_tries(rate: Rate, target: TargetRate | None) -> bool:
-    return target is not None and rate.tries < statistics.find_tries(target.rate, target.risk)
 
 
 def make_default_failure_modes(verdicts: Iterable[Verdict], fingerprint: str) -> dict[str, FailureMode]:

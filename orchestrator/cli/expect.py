@@ -188,7 +188,7 @@ def _find_doubt(
 
 def _is_within(expectation: Expectation, minors: set[tuple[int, int]]) -> bool:
     """Whether an expectation is for one minor version only, which was tested."""
-    return any(
+    return not expectation.when.others and any(
         any(sign in (">=", ">") and bound >= Version((*minor, 0)) for sign, bound in expectation.when.bounds)
         and any(
             (sign == "<" and bound <= Version((minor[0], minor[1] + 1, 0)))

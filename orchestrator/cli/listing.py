@@ -32,7 +32,7 @@ def list_declared(declared: "Declarations") -> Mapping[str, Mapping[str, str]]:
     """The declarations of each kind: by name, a description in one line."""
     return {
         "rows": {name: row.about for name, row in declared.rows.items()},
-        "trees": {name: str(tree) for name, tree in declared.trees.items() if ":" not in name},
+        "trees": {name: str(tree) for name, tree in declared.named_trees.items()},
         "series": {
             name: f"{len(series.patches)} patch(es), {series.title}"
             for name, series in declared.series.items()

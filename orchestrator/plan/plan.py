@@ -86,6 +86,11 @@ class Declarations:
         return [error for name in names for error in self.faults.get(f"{kind}/{name}", ())]
 
     @property
+    def named_trees(self) -> dict[str, Tree]:
+        """The trees that are declared, without the versions of them that rows name."""
+        return {name: tree for name, tree in self.trees.items() if ":" not in name}
+
+    @property
     def usual_rows(self) -> tuple[str, ...]:
         """The rows that are meant where none is named: the user's own where there are any."""
         own = self.own.get("rows")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Conditions on architecture and kernel version: ``arch=x86_64,aarch64 kernel>=5.0 kernel<5.19``."""
+"""Conditions on architecture and kernel version: ``arch=x86_64,aarch64 kernel>=5.0 kernel<5.19``.
+
+Alternatives are separated by ``or``: ``kernel<6.1.191 or kernel>=6.2 kernel<6.12.114``.
+"""
 
 import re
 from dataclasses import dataclass, replace
@@ -37,6 +40,13 @@ class Condition:
     @classmethod
     def parse(cls, text: str) -> "Condition":
         """Parse a condition; raises ``ValueError`` naming the invalid word."""
+        first, *others = re.split(r"(?:^|\s)or(?:\s|$)", text)
+        if others and not all(part.strip() for part in (first, *others)):
+            raise ValueError("expected a condition on either side of 'or'")
+        return replace(cls._parse_one(first), text=text, others=tuple(map(cls._parse_one, others)))
+
+    @classmethod
+    def _parse_one(cls, text: str) -> "Condition":
         arches = frozenset(ARCHES)
         bounds: list[tuple[str, Version]] = []
         for word in text.split():
@@ -59,7 +69,7 @@ class Condition:
         return "arch=" in self.text
 
     def holds(self, arch: str, version: Version) -> bool:
-        is_own = arch in self.arches and self.holds_for(version)
+        is_own = arch in self.arches and self._has_within(version)
         return is_own or any(other.holds(arch, version) for other in self.others)
 
     def either(self, other: "Condition") -> "Condition":
@@ -68,6 +78,9 @@ class Condition:
 
     def holds_for(self, version: Version) -> bool:
         """Whether it holds for a kernel of any architecture."""
+        return self._has_within(version) or any(other.holds_for(version) for other in self.others)
+
+    def _has_within(self, version: Version) -> bool:
         return all(
             {"<": version < bound, "<=": version <= bound, ">": version > bound, ">=": version >= bound}[sign]
             for sign, bound in self.bounds

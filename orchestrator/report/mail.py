@@ -18,7 +18,7 @@ from orchestrator.report.replay import make_command
 from orchestrator.report.report import Group, Judged, describe_boot, describe_difference, is_of_git
 from orchestrator.result import statistics
 from orchestrator.result.record import JobRecord, RunRecord
-from orchestrator.result.verdict import Verdict
+from orchestrator.result.verdict import Verdict, find_target_rate, lacks_tries
 from orchestrator.source.lore import parse_message
 from orchestrator.status import Status
 
@@ -315,7 +315,11 @@ def _render_trailers(group: Group, tester: str) -> str:
         if reason:
             parts.append(fold(f"No Tested-by is proposed for {job.series}: {reason}.", "", "  "))
             continue
-        doubts = [verdict.name for verdict in passed if ", inconclusive: " in verdict.reason]
+        doubts = [
+            verdict.name
+            for verdict in passed
+            if lacks_tries(verdict.rate, find_target_rate(job.target_rates, verdict.name))
+        ]
         told = f"If you vouch for these results ({len(passed)} passed on {job.arch}"
         told += f"; {len(doubts)} of them are races with too few tries):" if doubts else "):"
         parts.append(f"{fold(told)}\n\nTested-by: {' '.join(make_printable(tester).split()) or NO_TESTER}")

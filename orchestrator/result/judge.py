@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from orchestrator.parse.ktap import parse_ktap
 from orchestrator.project.guesttest import LOCAL, find_family
-from orchestrator.result.fault import find_override
 from orchestrator.result.finding import Finding, find_cause, find_wait, is_starved, join_some, name_failed
-from orchestrator.result.program import judge_program
+from orchestrator.result.override import find_override
+from orchestrator.result.programjudge import judge_program
 from orchestrator.result.record import Known, TrialResult
-from orchestrator.result.selftest import judge_selftest
+from orchestrator.result.selftestjudge import judge_selftest
 from orchestrator.status import Status
 
 

@@ -13,9 +13,9 @@ from orchestrator.parse.ktap import Rate
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.guesttest import is_match
 from orchestrator.result import statistics
-from orchestrator.result.fault import list_known
 from orchestrator.result.finding import Finding
 from orchestrator.result.judge import judge_result
+from orchestrator.result.override import list_known
 from orchestrator.result.record import Expected, Failure, JobRecord, Known, TargetRate, TrialResult
 from orchestrator.status import Status
 
@@ -169,10 +169,17 @@ def is_answered(
     """
     return all(
         finding.status is not Status.PASS
-        or not finding.rate
-        or not (target := find_target_rate(target_rates, finding.name))
-        or finding.rate.tries >= _find_tries(target)
+        or not lacks_tries(finding.rate, find_target_rate(target_rates, finding.name))
         for finding in _judge_trials(trials, subtests, splats, target_rates, is_race=True)
+    )
+
+
+def lacks_tries(rate: Rate | None, target: TargetRate | None) -> bool:
+    """Whether a race that was not hit was tried too seldom to be below its target rate."""
+    return (
+        rate is not None
+        and target is not None
+        and rate.tries < statistics.find_tries(target.rate, target.risk)
     )
 
 
@@ -212,7 +219,8 @@ def _judge_trials(
         number = sum(finding.status is worst.status for finding in findings)
         if number < len(trials):
             worst = replace(worst, reason=f"{number} of {len(trials)} trials: {worst.reason}")
-        yield replace(worst, rate=_add_rates(findings, is_race=is_race))
+        is_starved = any(finding.is_starved for finding in findings)
+        yield replace(worst, rate=_add_rates(findings, is_race=is_race), is_starved=is_starved)
 
 
 def _take_tries(finding: Finding) -> Finding:
@@ -234,25 +242,20 @@ def _add_rates(findings: Iterable[Finding], *, is_race: bool) -> Rate | None:
 def _weigh(finding: Finding, target: TargetRate | None) -> Finding:
     """The finding with its rate, the confidence, and whether the target rate was reached."""
     rate = finding.rate
-    if rate and not rate.tries and target and finding.status is Status.PASS:
-        text = f"inconclusive: {_find_tries(target)} tries needed, and the host gave the guest no CPU"
-        return replace(finding, reason="; ".join(filter(None, (finding.reason, text))))
-    if not rate or not rate.hits <= rate.tries > 0:
+    is_aimed = target is not None and finding.status is Status.PASS
+    if not rate or rate.hits > rate.tries or not (rate.tries or is_aimed):
         return finding
     if not rate.hits and finding.status.is_kernel_fault:
         # it failed, but not by a hit that it counts
         return finding
     text = statistics.describe(rate)
-    if target and finding.status is Status.PASS:
-        enough = _find_tries(target)
+    if target and is_aimed:
         text += f"; target rate {statistics.percent(target.rate)} ({target.origin})"
-        if rate.tries < enough:
-            text += f", inconclusive: {enough} tries needed"
+        if lacks_tries(rate, target):
+            text += f", inconclusive: {statistics.find_tries(target.rate, target.risk)} tries needed"
+            if finding.is_starved:
+                text += ", without those in which the host gave the guest no CPU"
     return replace(finding, reason=f"{finding.reason}; {text}" if finding.reason else text)
-
-
-def _find_tries(target: TargetRate) -> int:
-    return statistics.find_tries(target.rate, target.risk)
 
 
 def _judge_missing(job: JobRecord, subtests: tuple[str, ...]) -> Iterator[Finding]:

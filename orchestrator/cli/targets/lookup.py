@@ -39,9 +39,7 @@ def _show_versions(call: Call) -> int:
     from orchestrator.source import debian, versions
     from orchestrator.source.tree import VERSIONED
 
-    trees = [
-        tree for tree in call.declared.trees.values() if isinstance(tree, VERSIONED) and ":" not in tree.name
-    ]
+    trees = [tree for tree in call.declared.named_trees.values() if isinstance(tree, VERSIONED)]
     if call.is_dry_run:
         found = versions.DebianVersions(
             {tree.name: versions.read_versions(tree, call.store) for tree in trees}, {}

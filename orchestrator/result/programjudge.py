@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.parse.ktap import NO_VERSION, parse_ktap
-from orchestrator.result.fault import find_override
 from orchestrator.result.finding import Finding, find_cause, find_oom, find_wait, name_failed
-from orchestrator.result.name import name_leaves
+from orchestrator.result.override import find_override
 from orchestrator.result.record import Known, ProgramEnd, TrialResult
+from orchestrator.result.resultname import name_leaves
 from orchestrator.status import Status
 
 # the end of what a test of the Linux Test Project prints

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from orchestrator.parse.ktap import Ktap, KtapResult
 from orchestrator.parse.selftest import SelftestOutput, SelftestRun, parse_selftest
-from orchestrator.result.fault import find_override
 from orchestrator.result.finding import Finding, find_cause, find_oom, name_failed
-from orchestrator.result.name import name_leaves
-from orchestrator.result.program import NOT_STARTED, judge_program_end
+from orchestrator.result.override import find_override
+from orchestrator.result.programjudge import NOT_STARTED, judge_program_end
 from orchestrator.result.record import Known, TrialResult
+from orchestrator.result.resultname import name_leaves
 from orchestrator.status import Status
 
 # tools/testing/selftests/kselftest.h
