@@ -65,7 +65,7 @@ def test_modules_as_reproducers(kernel_store_root: Path, tmp_path: Path) -> None
     assert found["loads"].status is Status.PASS, found["loads"]
     assert found["splats"].status is Status.CRASH and "tried_init" in found["splats"].fingerprint
     wrong = found["wrong"]
-    assert wrong.status is Status.BROKEN and f"{tmp_path}/wrong/tried.c:5" in wrong.reason, wrong
+    assert wrong.status is Status.BROKEN and ": tried.c:5:" in wrong.reason, wrong
 
 
 def test_a_build_folder_and_an_image_alone(kernel_store_root: Path, tmp_path: Path) -> None:

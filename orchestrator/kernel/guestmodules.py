@@ -37,6 +37,7 @@ def make_program_modules(
 ) -> None:
     """Build the modules of programs into a folder each; one that does not compile has the reason instead.
 
+    The reason names files from the program's folder: the same program may be tried from another place.
     ``make`` calls the kernel's make for the modules of a folder, and writes a log.
     """
     for program in programs:
@@ -53,7 +54,7 @@ def make_program_modules(
             lines = log.read_text(errors="replace").splitlines()
             if error := command.find_host_error(done, lines):
                 raise error
-            told = _find_first(lines).strip().replace(f"{folder}/", f"{program.path}/")
+            told = _find_first(lines).strip().replace(f"{folder}/", "")
             (own / NO_MODULE).write_text(f"its module does not compile for this kernel: {told[:300]}\n")
         modules = list(folder.rglob("*.ko"))
         if not modules and not done.returncode:
