@@ -334,7 +334,7 @@ def test_a_released_kernel_is_downloaded_once(offered: Mirror, store: Store, pro
     with offered.unreachable():
         assert fetch_tree(NEWEST, store, progress) == source
         exact = fetch_tree(NEWEST.at("6.12.118-1"), store, progress)
-    assert (exact.image, exact.tree) == (source.image, "debian-image-6.12:6.12.118-1")
+    assert exact == source and source.tree == "debian-image-6.12:6.12.118-1"
     found = {version.version: version.is_fetched for version in read_versions(NEWEST, store)}
     assert found == {"6.12.118-1": True, "6.12.117-1~bpo12+1": False}
 

@@ -20,7 +20,7 @@ def test_a_released_kernel_needs_no_build(kernel_store_root: Path) -> None:
     done = cowbell_with_store(kernel_store_root, "test", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     (job,) = load_run(kernel_store_root / "runs" / "latest" / "record.json").jobs
-    assert (job.tree, job.version.rpartition(".")[0]) == ("debian-image-6.12", "6.12")
+    assert (job.tree.partition(":")[0], job.version.rpartition(".")[0]) == ("debian-image-6.12", "6.12")
     assert job.origin.startswith("linux-image-6.12.")
     verdicts = judge_job(job)
     assert {verdict.status for verdict in verdicts} == {Status.PASS}, done.stdout
@@ -49,7 +49,7 @@ MODULE_LICENSE("GPL");
 
 def test_modules_as_reproducers(kernel_store_root: Path, tmp_path: Path) -> None:
     """One is loaded and removed, one has a script and splats, one does not compile for this kernel."""
-    body = {"loads": 'pr_info("loaded\\n")', "splats": "WARN_ON(1)", "wrong": "return no_such_thing"}
+    body = {"loads": 'pr_info("loaded\\n")', "splats": "WARN_ON(1)", "wrong": "return no_such_name"}
     for name, line in body.items():
         folder = tmp_path / name
         folder.mkdir()

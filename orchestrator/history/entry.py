@@ -168,8 +168,9 @@ def _find_subtests(result: TrialResult) -> tuple[str, ...]:
 
 
 def is_kernel(entry: Entry, word: str) -> bool:
-    """Whether a word is an entry's tree, kernel version, or a prefix of the version."""
-    return word == entry.tree or f"{entry.kernel}.".startswith(f"{word}.")
+    """Whether a word is an entry's tree, with or without its version, or a kernel version or its prefix."""
+    trees = (entry.tree, entry.tree.partition(":")[0])
+    return word in trees or f"{entry.kernel}.".startswith(f"{word}.")
 
 
 def render(entries: Sequence[Entry]) -> str:

@@ -561,7 +561,9 @@ class JobSteps:
             known=splats,
         )
         if base:
-            record = replace(record, version=str(base.version), origin=base.origin, base=base.commit)
+            record = replace(
+                record, tree=base.tree, version=str(base.version), origin=base.origin, base=base.commit
+            )
         if self.kernel and request:
             record = replace(
                 record,

@@ -35,7 +35,10 @@ class ImageOffer:
 def fetch_debian_image(
     tree: DebianImageTree, store: Store, progress: Progress, *, redo: bool = False
 ) -> Source:
-    """The image of a version, or of the newest one when it was first asked for (again with ``redo``)."""
+    """The image of a version, or of the newest one when it was first asked for (again with ``redo``).
+
+    The source is named ``TREE:VERSION``, so that results say which of the published kernels they are of.
+    """
     if not redo and (known := find_debian_image(tree, store)):
         return known
     for max_age_s in (0.0,) if redo and not tree.version else (debian.FRESH_S, debian.CURRENT_S):
@@ -52,7 +55,7 @@ def fetch_debian_image(
         progress.note(f"{tree.name}: {error.what}")
     if not tree.version:
         write_atomic(_newest(tree, store), offer.version)
-    return make_source(tree.name, place)
+    return make_source(tree.at(offer.version).name, place)
 
 
 def find_debian_image(tree: DebianImageTree, store: Store) -> Source | None:
@@ -61,7 +64,7 @@ def find_debian_image(tree: DebianImageTree, store: Store) -> Source | None:
     version = tree.version or (newest.read_text() if newest.exists() else "")
     if not version or not store.path(KIND, _make_debian_id(tree, version)).is_dir():
         return None
-    return make_source(tree.name, store.use(KIND, _make_debian_id(tree, version)))
+    return make_source(tree.at(version).name, store.use(KIND, _make_debian_id(tree, version)))
 
 
 def _make_debian_id(tree: DebianImageTree, version: str) -> str:
