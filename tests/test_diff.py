@@ -117,7 +117,7 @@ def test_render_lists_broken_tests_last() -> None:
 
 def test_sides_are_runs_kernels_and_dates(store: Store) -> None:
     store_result(store, RESULT)
-    store_result(store, FAILED_RESULT, replace(JOB, version="6.12.3", tree="debian-6.12"))
+    store_result(store, FAILED_RESULT, replace(JOB, version="6.12.3", tree="debian-image-6.12:6.12.3-1"))
     run = store_run(
         store, 1, replace(JOB, results=(RESULT,), failure=Failure("boot", "it panics", "", "", ""))
     )
@@ -127,8 +127,9 @@ def test_sides_are_runs_kernels_and_dates(store: Store) -> None:
             return len(find_sides(db, store, (word, word))[0].entries)
 
         words = {
-            run.run_id: 3, "6.1": 3, "debian-6.12": 1, "6": 4, "2024-05-01": 1, "2024-05-01..": 4,
-            "2024-05-02..": 3, "..2024-05-01": 1, "2024-05-01..2024-05-02": 2, "2024-05-01T10": 1, "..": 4,
+            run.run_id: 3, "6.1": 3, "debian-image-6.12": 1, "debian-image-6.12:6.12.3-1": 1, "6": 4,
+            "2024-05-01": 1, "2024-05-01..": 4, "2024-05-02..": 3,
+            "..2024-05-01": 1, "2024-05-01..2024-05-02": 2, "2024-05-01T10": 1, "..": 4,
         }  # fmt: skip
         assert {word: count(word) for word in words} == words
         with pytest.raises(ExceptionGroup) as caught:
