@@ -11,17 +11,14 @@
 #endif
 #define COLLAPSE_DIR PAGE_THP_DIR "khugepaged/"
 
-/* Waits until khugepaged has made a huge page, as the field of smaps says, or has looked at all thrice. */
-static inline bool collapse_by_khugepaged(const char *start, const char *field, int limit_ms)
+/* Lets khugepaged work until the memory is as is_done() wants it, or it has looked at all thrice. */
+static inline bool collapse_wait(bool (*is_done)(const char *start), const char *start, int limit_ms)
 {
 	static const char *const knobs[] = { "scan_sleep_millisecs", "alloc_sleep_millisecs", "pages_to_scan" };
 	static const char *const values[] = { "0", "0", "100000" };
 	char before[3][32], path[128], text[64];
 	unsigned long scans;
 
-	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
-	if (!*text || strstr(text, "[never]"))
-		gt_skip("transparent huge pages are off");
 	page_read_file(COLLAPSE_DIR "full_scans", text, sizeof(text));
 	scans = strtoul(text, NULL, 10);
 	for (int i = 0; i < 3; i++) {
@@ -29,7 +26,7 @@ static inline bool collapse_by_khugepaged(const char *start, const char *field, 
 		page_read_file(path, before[i], sizeof(before[i]));
 		gt_need(page_write_file(path, values[i]), "%s", path);
 	}
-	for (int i = 0; i < limit_ms && !page_smaps_kib(start, field); i++) {
+	for (int i = 0; i < limit_ms && !is_done(start); i++) {
 		page_read_file(COLLAPSE_DIR "full_scans", text, sizeof(text));
 		if (strtoul(text, NULL, 10) >= scans + 3)
 			break;
@@ -39,7 +36,28 @@ static inline bool collapse_by_khugepaged(const char *start, const char *field, 
 		snprintf(path, sizeof(path), COLLAPSE_DIR "%s", knobs[i]);
 		page_write_file(path, before[i]);
 	}
-	return page_smaps_kib(start, field);
+	return is_done(start);
+}
+
+static inline bool collapse_is_file_huge(const char *start)
+{
+	return page_smaps_kib(start, "FilePmdMapped");
+}
+
+static inline bool collapse_is_huge(const char *start)
+{
+	return page_huge_kib(start);
+}
+
+/* Waits until khugepaged has made a huge page. */
+static inline bool collapse_by_khugepaged(bool (*is_done)(const char *start), const char *start, int limit_ms)
+{
+	char text[64];
+
+	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
+	if (!*text || strstr(text, "[never]"))
+		gt_skip("transparent huge pages are off");
+	return collapse_wait(is_done, start, limit_ms);
 }
 
 /*
@@ -53,6 +71,6 @@ static inline bool collapse_try(char *start, size_t length, char *writable, int 
 	if (!madvise(start, length, MADV_COLLAPSE) || errno != EINVAL)
 		return page_huge_kib(start);
 	*(volatile char *)writable = 1;
-	return collapse_by_khugepaged(start, "AnonHugePages", limit_ms);
+	return collapse_by_khugepaged(collapse_is_huge, start, limit_ms);
 }
 #endif

@@ -60,10 +60,10 @@ static bool make_huge(char *map)
 	if (!strcmp(gt_param("by"), "collapse")) {
 		if (madvise(map, length, MADV_COLLAPSE))
 			gt_skip("MADV_COLLAPSE of a file's text: %s", strerror(errno));
-		return page_smaps_kib(map, "FilePmdMapped");
+		return collapse_is_file_huge(map);
 	}
 	gt_need(!madvise(map, length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
-	return collapse_by_khugepaged(map, "FilePmdMapped", LIMIT_MS);
+	return collapse_by_khugepaged(collapse_is_file_huge, map, LIMIT_MS);
 }
 
 static void run(void)
