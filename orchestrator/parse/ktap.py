@@ -36,8 +36,7 @@ _DIRECTIVE = re.compile(
 )
 _SUBTEST = re.compile(rf"Subtest:\s{{0,99}}({_REST})")
 _RATE = re.compile(r"rate: ([0-9]{1,18}) of ([0-9]{1,18}) tries")
-# the problem of TAP 12, which has no version line
-NO_VERSION = "no version line"
+_NO_VERSION = "no version line"
 _VERSIONS = ("KTAP version 1", "TAP version 13", "TAP version 14")
 
 
@@ -164,13 +163,15 @@ class Ktap:
         return bool(self.results) and (self.results[-1].name, self.results[-1].status) == ("", Status.SKIP)
 
     def list_foreign_problems(self, *, may_skip_rest: bool) -> list[str]:
-        """The problems, except those of two endings that kselftest.h has: a SKIP for the tests that are not
-        run, whose number is one too high in 5.15 and 6.1, and a "Bail out!" that counts the failures.
+        """The problems, except what other programs than tests of ours may do.
+
+        TAP 12 has no version line, and kselftest.h has two endings of its own: a SKIP for the tests that are
+        not run, whose number is one too high in 5.15 and 6.1, and a "Bail out!" that counts the failures.
         """
-        allowed: tuple[str, ...] = ()
+        allowed: tuple[str, ...] = (_NO_VERSION,)
         if may_skip_rest and self.has_skipped_rest:
             number = self.results[-1].number
-            allowed = (
+            allowed += (
                 "plan says ",
                 f": line out of sequence: number {number}, expected {number - 1}",
                 f": result after end: number {number}, plan 1..{number - 1}",
@@ -287,7 +288,7 @@ class KtapParser:
         if top.subtests:
             self._abandon_subtests(top)
         if top.version is None:
-            self._problems.insert(0, NO_VERSION)
+            self._problems.insert(0, _NO_VERSION)
         elif top.version not in _VERSIONS:
             self._problems.insert(0, f"unknown version: {top.version}")
         if top.plan is None:

@@ -71,8 +71,5 @@ def parse_file(lines: Iterable[str]) -> LogFile:
     streams = []
     for first, parser, _ in begun:
         ktap = parser.end()
-        problems = ktap.list_foreign_problems(may_skip_rest=True)
-        # the line was not copied
-        problems = [problem for problem in problems if problem != "no version line"]
-        streams.append(Stream(first, ktap, tuple(problems)))
+        streams.append(Stream(first, ktap, tuple(ktap.list_foreign_problems(may_skip_rest=True))))
     return LogFile(console.end(), tuple(streams), dropped)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.parse.ktap import NO_VERSION, parse_ktap
+from orchestrator.parse.ktap import parse_ktap
 from orchestrator.result.finding import Finding, find_cause, find_oom, find_wait, name_failed
 from orchestrator.result.override import find_override
 from orchestrator.result.record import Known, ProgramEnd, TrialResult
@@ -28,8 +28,7 @@ def judge_program(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Fin
     stream = parse_ktap(result.stdout, is_foreign=True)
     named = name_leaves(result.test, stream)
     all_ok = all(leaf.ok for _, leaf in named)
-    told = stream.list_foreign_problems(may_skip_rest=stream.has_skipped_rest)
-    problems = [text for text in told if text != NO_VERSION]
+    problems = stream.list_foreign_problems(may_skip_rest=stream.has_skipped_rest)
     status, reason = judge_program_end(result)
     exit_status = result.program_end.status if result.program_end else None
     if override := find_override(result, known):
@@ -48,7 +47,7 @@ def judge_program(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Fin
     elif status is Status.PASS and (stream.version or not all_ok) and not is_whole:
         # the output contradicts the exit status
         status = Status.BROKEN
-        reason = f"{find_cause(result)}{'; '.join(told)}{name_failed(named)}"
+        reason = f"{find_cause(result)}{'; '.join(problems)}{name_failed(named)}"
     yield Finding(result.test, status, reason, evidence)
 
 
