@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.parse.console import parse_console
-from orchestrator.parse.ktap import Rate, parse_ktap
+from orchestrator.parse.ktap import Rate
 from orchestrator.parse.printk import make_printable
 from orchestrator.result.record import JobRecord, RunRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job, judge_trial
@@ -87,7 +86,7 @@ def make_result_id(result: TrialResult) -> str:
 def make_entries(job: JobRecord, result: TrialResult, folder: str = "", started: str = "") -> list[Entry]:
     """An entry for each verdict. ``started`` is used for results without a start time."""
     subtests = job.tests.get(result.test, _find_subtests(result))
-    faults = parse_console(result.console).faults
+    faults = result.log.faults
     return [
         Entry(
             **_take_common(job, verdict),
@@ -164,7 +163,7 @@ def _find_subtests(result: TrialResult) -> tuple[str, ...]:
     """The subtests of an unknown test, from its results; kernel selftests and programs declare none."""
     if "/" in result.test or result.program_end:
         return ()
-    return tuple(name for name, _ in parse_ktap(result.stdout).flatten()) or (result.test,)
+    return tuple(name for name, _ in result.ktap.flatten()) or (result.test,)
 
 
 def is_kernel(entry: Entry, word: str) -> bool:

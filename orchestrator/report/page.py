@@ -14,7 +14,7 @@ from markupsafe import Markup
 from orchestrator.guest.setup import describe_setup
 from orchestrator.history.entry import Entry
 from orchestrator.parse.codeplace import add_source_lines
-from orchestrator.parse.console import parse_console
+from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.guesttest import find_family
 from orchestrator.report.bundle import is_failing, name_bundle, name_file
@@ -100,11 +100,14 @@ class PageLine:
     flips: tuple[str, ...]
 
 
-def find_excerpt(console: str) -> Excerpt:
-    """The lines around the first fault, or around the first splat, or the last lines."""
+def find_excerpt(console: str, log: ConsoleLog | None = None) -> Excerpt:
+    """The lines around the first fault, or around the first splat, or the last lines.
+
+    ``log`` is the parsed console, if it was parsed before.
+    """
     # split at newlines only, not at other line ends in guest output
     lines = console.removesuffix("\n").split("\n") if console else []
-    splats = parse_console(console).splats
+    splats = (log or parse_console(console)).splats if console else ()
     marked = {splat.line_number for splat in splats}
     first = next((splat.line_number for splat in splats if splat.is_fault), min(marked, default=0))
     if first:
@@ -181,7 +184,11 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
                     verdict=verdict,
                     trial=result.trial if result else 1,
                     command=make_command(run, job, verdict.test),
-                    excerpt=find_excerpt(_show(result.console, result) if result and not is_dull else ""),
+                    excerpt=(
+                        find_excerpt(_show(result.console, result), result.log)
+                        if result and not is_dull
+                        else find_excerpt("")
+                    ),
                     diagnostics=find_excerpt(_show(result.said, result) if result else ""),
                     bundle=bundle,
                     log=find(result.boot) if result else "",

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.guest.connection import CUT
-from orchestrator.parse.console import parse_console
 from orchestrator.parse.ktap import KtapResult, Rate
 from orchestrator.parse.splat import SplatKind
 from orchestrator.result.record import TrialResult
@@ -67,5 +66,5 @@ def find_cause(result: TrialResult) -> str:
 
 def find_oom(result: TrialResult) -> str:
     """The last message of the OOM killer, as the start of a reason; empty if there is none."""
-    kills = [splat for splat in parse_console(result.console).splats if splat.kind is SplatKind.OOM]
+    kills = [splat for splat in result.log.splats if splat.kind is SplatKind.OOM]
     return f"the guest ran out of memory ({kills[-1].title}); " if kills else ""

@@ -11,7 +11,6 @@ The evidence of a program that does not use our library is how it ended.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.parse.ktap import parse_ktap
 from orchestrator.project.guesttest import LOCAL, find_family
 from orchestrator.result.finding import Finding, find_cause, find_wait, is_starved, join_some, name_failed
 from orchestrator.result.override import find_override
@@ -40,7 +39,7 @@ def _judge_declared(
     result: TrialResult, subtests: tuple[str, ...], known: tuple[Known, ...]
 ) -> Iterator[Finding]:
     """A finding for each declared subtest. All are BROKEN if the test reports any other result."""
-    stream = parse_ktap(result.stdout)
+    stream = result.ktap
     leaves = dict(stream.flatten())
     override = find_override(result, known)
     undeclared = join_some([name for name in leaves if name not in subtests])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from orchestrator.parse.codeplace import add_source_lines
-from orchestrator.parse.console import ConsoleLog, parse_console
+from orchestrator.parse.console import ConsoleLog
 from orchestrator.parse.printk import make_printable
 from orchestrator.parse.splat import Splat, SplatKind
 from orchestrator.result.finding import Finding, find_oom
@@ -23,7 +23,7 @@ _TAINT_OF = {
 
 def find_override(result: TrialResult, known: tuple[Known, ...]) -> Finding | None:
     """The finding that overrides the test's own results: a splat, a lost guest, taint, a missing log."""
-    log = parse_console(result.console)
+    log = result.log
     ends = [marker.line_number for marker in log.markers if marker.action == "end"]
     end = max(ends, default=log.lines)
     core = f"the guest's memory: {result.core}\n" if result.core else ""
@@ -71,7 +71,7 @@ def list_known(trials: Sequence[TrialResult], known: tuple[Known, ...]) -> tuple
     texts = (
         f"{make_printable(splat.title)} ({splat.fingerprint}): {why}"
         for result in trials
-        for splat, why in _split_faults(parse_console(result.console), known)[1]
+        for splat, why in _split_faults(result.log, known)[1]
     )
     return tuple(dict.fromkeys(texts)) if known else ()
 

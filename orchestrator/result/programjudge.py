@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.parse.ktap import parse_ktap
 from orchestrator.result.finding import Finding, find_cause, find_oom, find_wait, name_failed
 from orchestrator.result.override import find_override
 from orchestrator.result.record import Known, ProgramEnd, TrialResult
@@ -25,7 +24,7 @@ NOT_STARTED = {126: "cannot be executed", 127: "is not there"}
 
 def judge_program(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
     """A finding for each result of a complete stream that fits the exit status, else a single one."""
-    stream = parse_ktap(result.stdout, is_foreign=True)
+    stream = result.foreign_ktap
     named = name_leaves(result.test, stream)
     all_ok = all(leaf.ok for _, leaf in named)
     problems = stream.list_foreign_problems(may_skip_rest=stream.has_skipped_rest)

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, Validation
 from pydantic_core import from_json
 
 from orchestrator.errors import UsageError
+from orchestrator.parse.console import ConsoleLog, parse_console
+from orchestrator.parse.ktap import Ktap, parse_ktap
 from orchestrator.parse.printk import make_printable
 from orchestrator.status import Status
 from orchestrator.store.name import check_name
@@ -84,7 +87,7 @@ class ProgramEnd:
     problem: _Line = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrialResult:
     """One trial of a test. ``console`` is the kernel log from the end of the previous test to its own end.
 
@@ -125,6 +128,21 @@ class TrialResult:
     unusable: _Text = ""
     source_lines: Mapping[_Text, _Text] = field(default_factory=dict)
     program_end: ProgramEnd | None = None
+
+    @cached_property
+    def log(self) -> ConsoleLog:
+        """The ``console``, which is parsed once for all verdicts and reports."""
+        return parse_console(self.console)
+
+    @cached_property
+    def ktap(self) -> Ktap:
+        """The parsed ``stdout`` of a test that uses our library."""
+        return parse_ktap(self.stdout)
+
+    @cached_property
+    def foreign_ktap(self) -> Ktap:
+        """The parsed ``stdout`` of another program."""
+        return parse_ktap(self.stdout, is_foreign=True)
 
     @property
     def is_guest_usable(self) -> bool:
