@@ -20,8 +20,8 @@ _JOBS = re.compile(r"(?:^|\s)-j\s*(\d+)")
 class Jobserver:
     """``cores`` is the total number of cores, including the one of this process."""
 
-    def __init__(self, read: int, write: int, cores: int) -> None:
-        self.cores = cores
+    def __init__(self, read: int, write: int, cores: int, *, is_inherited: bool = False) -> None:
+        self.cores, self.is_inherited = cores, is_inherited
         self._read, self._write = read, write
         # a separate open file description, so that O_NONBLOCK does not affect other processes
         self._look = os.open(f"/proc/self/fd/{read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -45,11 +45,11 @@ class Jobserver:
         with contextlib.suppress(OSError):
             if found["fifo"]:
                 fd = os.open(found["fifo"], os.O_RDWR | os.O_CLOEXEC)
-                return cls(fd, fd, cores)
+                return cls(fd, fd, cores, is_inherited=True)
             read, write = int(found["read"]), int(found["write"])
             # without + in the recipe the pipe is not inherited, and the numbers may be other files
             if all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (read, write)):
-                return cls(read, write, cores)
+                return cls(read, write, cores, is_inherited=True)
         return None
 
     def try_take(self, count: int) -> bool:

@@ -3,8 +3,7 @@
 
 Results are returned in the order of the tasks. A worker requests cores and memory before it starts a compiler
 or a guest, and waits until they are available. It dies with this process, its programs die with it, and its
-resources are released. Of the tasks that build from one tree, only one prepares at a time; the others start
-when it runs guests or ends.
+resources are released. ``schedule`` decides which task starts and whose request is granted.
 """
 
 import contextlib
@@ -13,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -25,6 +23,7 @@ from orchestrator.errors import CowbellError, InfraError
 from orchestrator.process.budget import WHOLE_HOST, Budget, MakeShare
 from orchestrator.process.jobserver import Jobserver
 from orchestrator.process.progress import Board
+from orchestrator.process.schedule import ResourceRequest, Schedule
 from orchestrator.status import Status
 
 T = TypeVar("T")
@@ -33,8 +32,6 @@ _fork = multiprocessing.get_context("fork")
 _GRACE_S = 2.5
 _TICK_S = 0.25
 _PR_SET_PDEATHSIG = 1
-# memory of QEMU in addition to that of its guest
-_QEMU_MIB = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +51,14 @@ class Limits:
 class Task(Generic[T]):
     """``call`` gets the progress board and the budget; its result must be picklable.
 
-    Only one task of a ``group`` prepares at a time. ``expected_s`` is the duration of an earlier run.
+    ``expected_s`` is the duration of an earlier run. ``schedule`` explains the other fields.
     """
 
     name: str
     group: str
     call: Callable[[Board, Budget], T]
     expected_s: float | None = None
+    product: str = ""
 
 
 @dataclass(slots=True)
@@ -69,19 +67,8 @@ class _Worker(Generic[T]):
     number: int
     process: ForkProcess
     connection: Connection
-    is_preparing: bool = True
-    cores: int = 0
-    memory_mib: int = 0
     expected_s: float | None = None
     expected_at: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class _ResourceRequest:
-    """A request of a worker: for a guest if it has ``cpus``, otherwise for a build."""
-
-    cpus: int
-    memory_mib: int
 
 
 def work(tasks: Sequence[Task[T]], limits: Limits, board: Board) -> list[T | None]:
@@ -93,7 +80,7 @@ def work(tasks: Sequence[Task[T]], limits: Limits, board: Board) -> list[T | Non
     """
     pool = _Pool(tasks, limits, board)
     try:
-        while pool.pending or pool.active:
+        while pool.schedule.pending or pool.active:
             pool.start_tasks()
             pool.grant_requests()
             pool.handle_messages()
@@ -114,30 +101,21 @@ class Stopped(Exception):  # noqa: N818
 
 class _Pool(Generic[T]):
     def __init__(self, tasks: Sequence[Task[T]], limits: Limits, board: Board) -> None:
-        self.limits, self.board = limits, board
-        self.pending = list(enumerate(tasks))
-        self.active: list[_Worker[T]] = []
-        self.waiting: deque[tuple[_Worker[T], _ResourceRequest]] = deque()
+        self.tasks, self.limits, self.board = tasks, limits, board
+        self.schedule = Schedule(tasks, limits.cores, _read_available_mib())
+        self.active: dict[int, _Worker[T]] = {}
         self.results: list[T | None] = [None] * len(tasks)
         self.errors: list[CowbellError] = []
-        self.total = len(tasks)
-        self.memory_mib = _read_available_mib()
 
     def start_tasks(self) -> None:
-        """Start the tasks that may start now, in order."""
-        if self.errors and not self.limits.is_keeping_going and self.pending:
+        """Start the tasks that may start now."""
+        pending = self.schedule.pending
+        if self.errors and not self.limits.is_keeping_going and pending:
             if self.active:
-                self.board.note(f"{len(self.pending)} job(s) not started; waiting for the running ones")
-            self.pending.clear()
-        for entry in list(self.pending):
-            # more workers would only wait
-            if len(self.active) >= (2 * self.limits.cores.cores if self.limits.cores else 1):
-                return
-            number, task = entry
-            busy = {worker.task.group for worker in self.active if worker.is_preparing}
-            if task.group not in busy and not self._is_loaded:
-                self.pending.remove(entry)
-                self.active.append(self._start(number, task))
+                self.board.note(f"{len(pending)} job(s) not started; waiting for the running ones")
+            pending.clear()
+        while not self._is_loaded and (number := self.schedule.start_next()) is not None:
+            self.active[number] = self._start(number, self.tasks[number])
 
     @property
     def _is_loaded(self) -> bool:
@@ -152,34 +130,14 @@ class _Pool(Generic[T]):
         return _Worker(task, number, process, ours, expected_s=task.expected_s)
 
     def grant_requests(self) -> None:
-        """Grant requests in order; a large request is not overtaken by smaller ones."""
-        while self.waiting:
-            worker, ask = self.waiting[0]
-            if not self._grant(worker, ask):
-                return
-            self.waiting.popleft()
+        """Tell the workers whose requests can be granted now."""
+        while (number := self.schedule.grant_next(is_loaded=self._is_loaded)) is not None:
             with contextlib.suppress(OSError):
-                worker.connection.send(None)
-
-    def _grant(self, worker: _Worker[T], ask: _ResourceRequest) -> bool:
-        server = self.limits.cores
-        assert server
-        used = sum(other.memory_mib for other in self.active)
-        needed = ask.memory_mib + _QEMU_MIB if ask.cpus else 0
-        # a guest that is larger than the host runs alone
-        if needed and used and used + needed > self.memory_mib:
-            return False
-        cores = max(1, min(ask.cpus, server.cores))
-        if any(other.cores for other in self.active) and self._is_loaded:
-            return False
-        if not server.try_take(cores):
-            return False
-        worker.cores, worker.memory_mib = cores, needed
-        return True
+                self.active[number].connection.send(None)
 
     def handle_messages(self) -> None:
         """Wait a moment for messages of the workers and handle them."""
-        connections = {worker.connection: worker for worker in self.active}
+        connections = {worker.connection: worker for worker in self.active.values()}
         for ready in wait(list(connections), _TICK_S):
             worker = connections[ready]  # type: ignore[index]
             try:
@@ -194,10 +152,9 @@ class _Pool(Generic[T]):
 
     def _handle(self, worker: _Worker[T], kind: str, args: list[Any]) -> None:
         if kind == "ask":
-            worker.is_preparing = worker.is_preparing and not args[0].cpus
-            self.waiting.append((worker, args[0]))
+            self.schedule.request(worker.number, args[0])
         elif kind == "give":
-            self._take_back(worker)
+            self.schedule.give_back(worker.number)
         elif kind == "result":
             self.results[worker.number] = args[0]
             self._finish(worker)
@@ -208,16 +165,9 @@ class _Pool(Generic[T]):
         else:
             getattr(self.board.for_job(worker.task.name), kind)(*args)
 
-    def _take_back(self, worker: _Worker[T]) -> None:
-        if worker.cores:
-            assert self.limits.cores
-            self.limits.cores.give(worker.cores)
-        worker.cores = worker.memory_mib = 0
-
     def _finish(self, worker: _Worker[T], *errors: CowbellError) -> None:
-        self._take_back(worker)
-        self.active.remove(worker)
-        self.waiting = deque(entry for entry in self.waiting if entry[0] is not worker)
+        self.schedule.finish(worker.number)
+        del self.active[worker.number]
         worker.connection.close()
         worker.process.join()
         for error in errors:
@@ -226,29 +176,30 @@ class _Pool(Generic[T]):
         self.board.end_job(worker.task.name, "failed" if errors else "done")
 
     def _report_overall(self) -> None:
-        done = self.total - len(self.pending) - len(self.active)
+        total, pending = len(self.tasks), self.schedule.pending
         now = time.monotonic()
         running = [
             None if w.expected_s is None else max(0.0, w.expected_s - (now - w.expected_at))
-            for w in self.active
+            for w in self.active.values()
         ]
-        times = [*running, *(task.expected_s for _, task in self.pending)]
+        times = [*running, *(self.tasks[number].expected_s for number in pending)]
         known = [seconds for seconds in times if seconds is not None]
-        self.board.overall(done, self.total, sum(known) if len(known) == len(times) else None)
+        done = total - len(pending) - len(self.active)
+        self.board.overall(done, total, sum(known) if len(known) == len(times) else None)
 
     def end(self) -> None:
         """End the running workers: SIGTERM, then SIGKILL."""
-        for worker in self.active:
+        for worker in self.active.values():
             _send_signal(worker.process, signal.SIGTERM)
         try:
             until = time.monotonic() + _GRACE_S
-            for worker in self.active:
+            for worker in self.active.values():
                 worker.process.join(max(0.0, until - time.monotonic()))
         finally:
-            for worker in self.active:
+            for worker in self.active.values():
                 _send_signal(worker.process, signal.SIGKILL)
                 worker.process.join()
-                self._take_back(worker)
+                self.schedule.finish(worker.number)
 
 
 def _send_signal(process: ForkProcess, number: int) -> None:
@@ -302,16 +253,16 @@ class _WorkerBudget:
 
     @contextlib.contextmanager
     def build(self) -> Iterator[MakeShare]:
-        with self._hold(_ResourceRequest(0, 0)):
+        with self._hold(ResourceRequest(0, 0)):
             yield self._server.share()
 
     @contextlib.contextmanager
     def guest(self, cpus: int, memory_mib: int) -> Iterator[None]:
-        with self._hold(_ResourceRequest(cpus, memory_mib)):
+        with self._hold(ResourceRequest(cpus, memory_mib)):
             yield
 
     @contextlib.contextmanager
-    def _hold(self, ask: _ResourceRequest) -> Iterator[None]:
+    def _hold(self, ask: ResourceRequest) -> Iterator[None]:
         self._connection.send(("ask", ask))
         self._connection.recv()
         try:
