@@ -31,6 +31,7 @@ from orchestrator.plan.steps import (
     Step,
     build_job,
     find_same_steps,
+    look_up_trees,
     perform,
     prepare_job,
 )
@@ -67,22 +68,32 @@ def check_what_if(jobs: Sequence[Job], declared: Declarations, place: Workspace,
         manifest.raise_unknown(place.what_if, known)
 
 
-def _work(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[T | None]:
+def _work(tasks: Sequence[Task[T]], place: Workspace) -> list[T | None]:
     """Do something for every job, within the limits; raises all errors at once, when what runs is done."""
     try:
-        return work(_make_tasks(jobs, place, call), place.limits, place.progress)
+        return work(tasks, place.limits, place.progress)
     except Stopped as stopped:
         raise ExceptionGroup("jobs", stopped.errors) from None
 
 
-def _make_tasks(jobs: Sequence[Job], place: Workspace, call: Callable[[Job, Workspace], T]) -> list[Task[T]]:
+def _make_tasks(
+    jobs: Sequence[Job],
+    place: Workspace,
+    call: Callable[[Job, Workspace], T],
+    prepared: Mapping[str, Prepared] | None = None,
+) -> list[Task[T]]:
+    """A task for each job. Of the jobs that build from one tree, only one builds at a time."""
+
     def make(job: Job) -> Task[T]:
         def do(progress: Board, budget: Budget) -> T:
             command.on_command = progress.command
             return call(job, replace(place, progress=progress, budget=budget))
 
         expected_s = load_manifest(job, place.store).expect_tests_s(job.tests)
-        return Task(job.name, job.tree.name, do, expected_s)
+        request = prepared[job.name].request if prepared else None
+        product = request.build_id if request else ""
+        is_built = bool(product) and place.store.path("kernels", product).is_dir()
+        return Task(job.name, "" if is_built else job.tree.name, do, expected_s, product)
 
     return [make(job) for job in jobs]
 
@@ -96,17 +107,17 @@ def prepare_jobs(
     all jobs fail, each failure is returned with its job, whose next step raises it.
     """
     check_programs(jobs, {}, place)
-    same = find_same_steps(jobs)
+    same, looked_up = find_same_steps(jobs), look_up_trees(jobs, place, goal)
 
     def prepare(job: Job, own: Workspace) -> Prepared:
         try:
-            return prepare_job(job, declared, own, goal, same[job.name])
+            return prepare_job(job, declared, own, goal, same[job.name], looked_up)
         except InfraError as error:
             if not place.keep_going:
                 raise
             return Prepared(failure=error)
 
-    prepared = [one for one in _work(jobs, place, prepare) if one]
+    prepared = [one for one in _work(_make_tasks(jobs, place, prepare), place) if one]
     failures = [one.failure for one in prepared if one.failure]
     if failures and not place.keep_going and any(not one.failure and not one.left_out for one in prepared):
         raise ExceptionGroup("jobs", failures)
@@ -158,7 +169,7 @@ def build_jobs(
             return target / kernel.request.build_id / kernel.image.name
         return kernel.image
 
-    return [image for image in _work(jobs, place, build) if image]
+    return [image for image in _work(_make_tasks(jobs, place, build, prepared), place) if image]
 
 
 def list_images(prepared: Mapping[str, Prepared], place: Workspace) -> list[Path]:
@@ -207,7 +218,7 @@ def run_jobs(
     for repeat in place.repeat.divide() if jobs[1:] else [place.repeat]:
         turn = replace(place, repeat=repeat, what_if=() if earlier else place.what_if)
         try:
-            outcomes = work(_make_tasks(jobs, turn, test), place.limits, place.progress)
+            outcomes = work(_make_tasks(jobs, turn, test, prepared), place.limits, place.progress)
             earlier = {job.name: outcome[0] for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
         except Stopped as stopped:
             outcomes, errors = stopped.results, stopped.errors

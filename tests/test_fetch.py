@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,18 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InfraError, UsageError
+from orchestrator.plan.plan import Request, make_plan
+from orchestrator.plan.steps import BUILD, Goal, look_up_trees, prepare_job
+from orchestrator.plan.workspace import Workspace
+from orchestrator.process.command import Completed
+from orchestrator.source import local
 from orchestrator.source.fetch import fetch_tree, find_fetched
-from orchestrator.source.repository import checkout, open_repository
+from orchestrator.source.repository import checkout, git, open_repository
 from orchestrator.source.tree import GitTree, LocalTree, TarballTree, Tree, find_tree, load_trees
 from orchestrator.store.store import Store
-from tests.conftest import FAKELINUX, QuietProgress
+from tests.conftest import FAKELINUX, ROOT, QuietProgress
 from tests.gitserver import commit_file, run_git
+from tests.samples import DECLARED
 
 
 @pytest.fixture
@@ -96,6 +102,36 @@ def test_changes_that_are_not_committed(linux: Path, store: Store, progress: Qui
     run_git(linux, "checkout", "-q", ".")
     (linux / "mm/added.c").unlink()
     assert fetch_tree(dirty, store, progress).tree_id == clean.tree_id
+
+
+def test_jobs_of_a_command_read_a_folder_once(
+    linux: Path, store: Store, progress: QuietProgress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it changes meanwhile: all of them have the same files. The next command reads it again."""
+    adds = 0
+
+    def count(place: Path, *words: str, **options: Any) -> Completed:  # noqa: ANN401
+        nonlocal adds
+        adds += "add" in words
+        return git(place, *words, **options)
+
+    monkeypatch.setattr(local, "git", count)
+    tree = find_tree(str(linux), {}, is_dirty=True)
+    place = Workspace(ROOT, store, progress)
+    job = replace(make_plan(Request(rows=("demo",)), DECLARED)[0], tree=tree)
+    commits = []
+    for text in ("int one;\n", "int two;\n", "int two;\n"):
+        (linux / "mm/swap.c").write_text(text)
+        adds = 0
+        looked_up = look_up_trees([job, job], place, BUILD)
+        (linux / "mm/swap.c").write_text("too late\n")
+        # each job is a process, which has a copy
+        first, second = (prepare_job(job, DECLARED, place, Goal("source"), {}, looked_up) for _ in range(2))
+        assert first.base and first.base == second.base
+        assert run_git(open_repository(store), "show", f"{first.base.commit}:mm/swap.c") == text.strip()
+        assert adds == 1
+        commits.append(first.base.commit)
+    assert commits[0] != commits[1] == commits[2]
 
 
 def test_folder_without_git(linux: Path, store: Store, progress: QuietProgress) -> None:

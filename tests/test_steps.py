@@ -6,6 +6,8 @@ Trees, series, configs and kernels are real, if small; guests are pretended.
 
 import contextlib
 import datetime
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +209,20 @@ def test_steps_for_an_empty_store(project: Project, targets: tuple[str, ...]) ->
     again = project.check(*targets)
     assert {stage for (stage, _), why in again.items() if why} == ({"config"} & set(targets))
     assert not project.done - {"kconfig"}
+
+
+def test_a_run_that_does_nothing_starts_few_programs(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All jobs of a tree look it up once."""
+    project.check("test")
+    calls = tmp_path / "calls"
+    script = project.write("bin/git", f'#!/bin/sh\necho "$1" >> {calls}\nexec {shutil.which("git")} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    project.list_executed(("test",), make_goal(("test",)))
+    assert not project.done
+    assert 0 < len(calls.read_text().splitlines()) <= 10
 
 
 def test_steps_of_each_target(project: Project) -> None:

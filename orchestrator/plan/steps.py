@@ -5,11 +5,12 @@ A step has its reason before it runs. A run does a step before it asks for the n
 and then the steps that need the product run because it is new.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from orchestrator.errors import InfraError, StageFailure, UsageError
+from orchestrator.errors import CowbellError, InfraError, StageFailure, UsageError
 from orchestrator.guest.accel import check_accel, find_accel
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs_id
@@ -54,9 +55,10 @@ from orchestrator.result.verdict import judge_trial, summarize_trial
 from orchestrator.run.compile import Program, make_program_id
 from orchestrator.run.runner import run_tests
 from orchestrator.source.apply import find_source
-from orchestrator.source.fetch import fetch_tree, find_fetched
+from orchestrator.source.fetch import fetch_tree, find_fetched, read_local
+from orchestrator.source.local import has_own_files
 from orchestrator.source.repository import Source
-from orchestrator.source.tree import IMAGES
+from orchestrator.source.tree import IMAGES, LocalTree, Tree
 
 T = TypeVar("T")
 STAGES = ("source", "config", "build", "rootfs", "run")
@@ -140,6 +142,29 @@ def find_same_steps(jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
     return found
 
 
+def look_up_trees(jobs: Sequence[Job], place: Workspace, goal: Goal) -> dict[object, Any]:
+    """The trees that are fetched, and the commits of folders: each is looked up once for all jobs.
+
+    All kernels of a command have the same state of a folder.
+    """
+    found: dict[object, Any] = {}
+    for job in {_make_tree_key(job.tree): job for job in jobs if not job.built}.values():
+        # the job itself reports errors
+        with contextlib.suppress(CowbellError):
+            known = find_fetched(job.tree, place.store, found)
+            # the first job of a tree may fetch it for the others
+            if known and "source" not in goal.again:
+                found[_make_tree_key(job.tree)] = known
+            if not known and isinstance(job.tree, LocalTree) and has_own_files(job.tree):
+                place.progress.for_job(job.name).stage("source", f"{job.tree.name}: {job.tree}")
+                read_local(job.tree, place.store, found)
+    return found
+
+
+def _make_tree_key(tree: Tree) -> tuple[str, str, str]:
+    return "tree", tree.name, repr(tree)
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A job whose source and config steps are done: its tree, and the request for its kernel.
@@ -164,7 +189,7 @@ class JobSteps:
     """The steps of a job, and their products as far as those are there.
 
     ``same_as`` is of ``find_same_steps``; ``looked_up`` is shared by jobs that are walked in one process and
-    whose steps are not done. ``earlier`` has the results of the turns before.
+    whose steps are not done, and has the commits of folders. ``earlier`` has the results of the turns before.
     """
 
     job: Job
@@ -235,13 +260,13 @@ class JobSteps:
 
     def _fetch(self) -> Steps:
         tree, store = self.job.tree, self.place.store
-        known = self._look_up(("tree", tree.name, repr(tree)), lambda: find_fetched(tree, store))
+        known = self._look_up(_make_tree_key(tree), lambda: find_fetched(tree, store, self.looked_up))
         self.prepared = replace(self.prepared, base=known)
         again = self._again("tree", "source")
         why = again or ("" if known else f"fetch {tree}, it has not been fetched yet")
 
         def do() -> None:
-            base = fetch_tree(tree, store, self.place.progress, redo=bool(again))
+            base = fetch_tree(tree, store, self.place.progress, redo=bool(again), read=self.looked_up)
             self.prepared = replace(self.prepared, base=base)
 
         yield self._step("tree", "source", tree.name, why, known.source_id if known else "", do)
@@ -602,9 +627,11 @@ def prepare_job(
     place: Workspace,
     goal: Goal = BUILD,
     same_as: Mapping[str, str] | None = None,
+    looked_up: Mapping[object, Any] | None = None,
 ) -> Prepared:
     """Do the source and config steps. Of errors it raises those of the host and of the user."""
-    steps = JobSteps(job, declared, place, goal=goal, same_as=same_as or {})
+    own = dict(looked_up or {})
+    steps = JobSteps(job, declared, place, goal=goal, same_as=same_as or {}, looked_up=own)
     try:
         perform(steps.list_first_steps())
     except StageFailure as failure:

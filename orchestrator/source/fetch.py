@@ -10,7 +10,7 @@ import dataclasses
 import gzip
 import lzma
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ from orchestrator.source.local import (
     empty_worktree,
     fetch_local,
     find_local_commit,
+    has_own_files,
 )
 from orchestrator.source.remote import fetch_git
 from orchestrator.source.repository import Source, find_commit, open_repository
@@ -50,29 +51,38 @@ _STALL_S = 60
 _FETCHED = "refs/cowbell/fetched"
 
 
-def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = False) -> Source:
+def fetch_tree(
+    tree: Tree,
+    store: Store,
+    progress: Progress,
+    *,
+    redo: bool = False,
+    read: MutableMapping[object, str] | None = None,
+) -> Source:
     """The commit of a tree, from an earlier fetch, or (first time, ``redo``) the newest one.
 
-    A local tree is always read again, an exact Debian version never. Raises ``InfraError`` if the tree cannot
-    be fetched and never was, ``UsageError`` if it is not a kernel or its declaration is wrong.
+    A local tree is always read again, unless its commit is in ``read``, an exact Debian version never. Raises
+    ``InfraError`` if the tree cannot be fetched and never was, ``UsageError`` if it is not a kernel or its
+    declaration is wrong.
     """
     if isinstance(tree, ImageTree):
         return fetch_local_image(tree, store, progress)
     if isinstance(tree, DebianImageTree):
         return fetch_debian_image(tree, store, progress, redo=redo)
     redo = redo and not (isinstance(tree, DebianTree) and tree.version)
-    known = find_fetched(tree, store)
+    read = {} if read is None else read
+    known = find_fetched(tree, store, read)
     if known and not redo:
         return known
     with store.lock(f"tree-{repository.make_folder(tree.name)}"):
         # the previous holder of the lock may have fetched it
-        known = find_fetched(tree, store)
+        known = find_fetched(tree, store, read)
         if known and not redo:
             return known
         store.check_space(_NEEDED_MIB, "a kernel tree")
         progress.stage("source", f"{tree.name}: {tree}")
         try:
-            commit, origin = _fetch(tree, store, progress, redo=redo)
+            commit, origin = _fetch(tree, store, progress, read, redo=redo)
         except InfraError as error:
             if not known:
                 raise
@@ -92,10 +102,11 @@ def fetch_tree(tree: Tree, store: Store, progress: Progress, *, redo: bool = Fal
     return found
 
 
-def find_fetched(tree: Tree, store: Store) -> Source | None:
+def find_fetched(tree: Tree, store: Store, read: MutableMapping[object, str] | None = None) -> Source | None:
     """The commit of the last fetch; None for a local tree that has changed since.
 
-    Raises ``UsageError`` for a local tree that cannot be used.
+    Reading the files of a folder takes time: its commit is taken from ``read``, or added to it. Raises
+    ``UsageError`` for a local tree that cannot be used.
     """
     if isinstance(tree, ImageTree):
         return find_local_image(tree, store)
@@ -104,9 +115,19 @@ def find_fetched(tree: Tree, store: Store) -> Source | None:
     if isinstance(tree, LocalTree):
         check_local(tree)
     known = _find_saved(tree, store)
-    if known and isinstance(tree, LocalTree) and find_local_commit(tree, store) != known.commit:
-        return None
+    if known and isinstance(tree, LocalTree):
+        commit = read_local(tree, store, {} if read is None else read)
+        if known.commit != commit:
+            return None
     return known
+
+
+def read_local(tree: LocalTree, store: Store, read: MutableMapping[object, str]) -> str:
+    """The commit of a folder; if that means to read its files, then once."""
+    commit = read.get(tree) or find_local_commit(tree, store)
+    if has_own_files(tree):
+        read[tree] = commit
+    return commit
 
 
 def list_fetched_versions(tree: DebianTree, store: Store) -> Mapping[str, str]:
@@ -149,7 +170,9 @@ def _ref(tree: Tree) -> str:
     return f"{_FETCHED}/{repository.make_folder(tree.name)}/{make_id(type(tree).__name__, fields)}"
 
 
-def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple[str, str]:
+def _fetch(
+    tree: Tree, store: Store, progress: Progress, read: Mapping[object, str], *, redo: bool
+) -> tuple[str, str]:
     """The commit and its origin."""
     match tree:
         case DebianTree():
@@ -159,7 +182,7 @@ def _fetch(tree: Tree, store: Store, progress: Progress, *, redo: bool) -> tuple
         case TarballTree():
             return _fetch_tarball(tree, store)
         case LocalTree():
-            return fetch_local(tree, store), tree.path
+            return read.get(tree) or fetch_local(tree, store), tree.path
         case ImageTree() | DebianImageTree():
             raise AssertionError(f"{tree} has no commits")
         case AbsentTree():

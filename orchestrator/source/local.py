@@ -67,6 +67,11 @@ def find_local_commit(tree: LocalTree, store: Store) -> str:
     return fetch_local(tree, store)
 
 
+def has_own_files(tree: LocalTree) -> bool:
+    """Whether the files of the folder are read, and not a commit."""
+    return tree.is_dirty or not tree.is_checkout
+
+
 def _find_head(tree: LocalTree) -> str:
     return find_commit(Path(tree.path), tree.ref or "HEAD", is_users=True)
 
