@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reports of a run that has every kind of verdict, with guest output that means harm."""
 
+import datetime
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from lxml import etree
 from rich.console import Console
 
+from orchestrator.history.entry import list_outcomes
 from orchestrator.parse.ktap import parse_ktap
-from orchestrator.report import junit, page, report
+from orchestrator.report import folder, junit, page, report
+from orchestrator.report.chart import list_bars, render_timeline
 from orchestrator.report.folder import point_latest
 from orchestrator.report.report import Judged, join_runs
+from orchestrator.result import record
 from orchestrator.result.record import Expected, Failure, RunRecord, load_run, save_run
 from orchestrator.status import Status
-from orchestrator.store.store import open_default
+from orchestrator.store.store import Store, make_folder, open_default
 from tests.conftest import cowbell
 from tests.records import make_log, make_run
 from tests.samples import FAILED, GOOD, PAIR, PAIRED, SUBTESTS
@@ -43,6 +49,62 @@ def test_table_tells_what_flipped(judged: Judged) -> None:
     assert line.split("  ")[0].strip() == "odirect.rd-mprotect"
     assert "FAIL (expected)" in line
     assert line.rstrip().endswith("FAIL -> PASS")
+
+
+def test_outputs_are_parsed_once(judged: Judged, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each console and each KTAP stream, however many verdicts and reports are made of them."""
+    results = [result for job in judged.run.jobs for result in job.results]
+    parsed: Counter[str] = Counter()
+
+    def count(module: ModuleType, name: str) -> None:
+        parse = getattr(module, name)
+
+        def count_call(text: str, **options: bool) -> object:
+            parsed[text] += 1
+            return parse(text, **options)
+
+        monkeypatch.setattr(module, name, count_call)
+
+    count(record, "parse_console")
+    count(record, "parse_ktap")
+    count(page, "parse_console")
+    make_folder(store.path("runs", judged.run.run_id))
+    folder.write_reports(judged, store, print, is_new=True)
+    folder.write_bundles(judged, store)
+    assert list(report.list_explanations(judged))
+    assert list(list_outcomes(judged.run))
+    texts = Counter(text for result in results for text in (result.console, result.stdout, result.said))
+    assert parsed.keys() >= {result.console for result in results}
+    assert all(number <= texts[text] for text, number in parsed.items()), parsed - texts
+
+
+def test_what_took_longest(judged: Judged) -> None:
+    """It is told of several rows: the jobs with their longest test, the longest first."""
+    assert not judged.longest
+    slow = replace(GOOD, duration_s=61.0)
+    jobs = judged.run.jobs
+    jobs = (jobs[0], replace(jobs[1], row="night", results=(slow, replace(slow, trial=2, duration_s=2.0))))
+    first, second = Judged(replace(judged.run, jobs=jobs)).longest.split("), ")
+    assert first == f"night/cow 63 s ({GOOD.test} 63 s"
+    assert second.startswith("demo/plain ")
+
+
+def test_timeline_has_each_step_where_it_was(judged: Judged) -> None:
+    began = datetime.datetime(2024, 5, 1, 10, tzinfo=datetime.UTC)
+    late = replace(GOOD, started="2024-05-01T10:01:30+00:00", duration_s=10.0)
+    evil = replace(FAILED, test="x.<evil>", started="2024-05-01T10:01:00+00:00", duration_s=20.0)
+    job = replace(judged.run.jobs[1], build_id="b", results=(evil, late))
+    bars = list_bars(replace(judged.run, jobs=(job, judged.run.jobs[0])), {"b": (began, 50.0)})
+    assert [(bar.stage, bar.seconds) for bar in bars] == [("build", 50.0), ("run", 20.0), ("run", 10.0)]
+    root = ET.fromstring(render_timeline(bars))
+    places = [
+        (float(one.attrib["x"]), float(one.attrib["width"])) for one in root.iter() if "rect" in one.tag
+    ]
+    (x, width), (x1, width1), (x2, width2) = places
+    assert (x1 - x) / width == pytest.approx(60 / 50, rel=0.01)
+    assert (x2 - x) / width == pytest.approx(90 / 50, rel=0.01)
+    assert x2 + width2 == pytest.approx(990, abs=1), "it fills the picture"
+    assert render_timeline([]) == ""
 
 
 def test_summary_is_not_as_expected(judged: Judged) -> None:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Draws the history of a test as SVG: its failures and its duration over time."""
+"""Draws SVG: the failures and the duration of a test over time, and the timeline of a run."""
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from orchestrator.history.entry import Entry
 from orchestrator.result import statistics
+from orchestrator.result.record import RunRecord
 from orchestrator.status import Status
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 110, 44, 8, 18
@@ -51,6 +54,72 @@ def render_durations(points: Sequence[Entry]) -> str:
         )
         marks.append(f"<g><title>{escape(title)}</title>{shape}</g>")
     return _frame("duration; squares failed", f"{top:.2f} s", marks, points)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A step of a job: its stage, what it did, and when (UTC)."""
+
+    job: str
+    stage: str
+    subject: str
+    began: datetime.datetime
+    seconds: float
+
+
+_COLOURS = {"build": "#b35900", "run": "#2a6f97"}
+_ROW, _NAMES, _WIDE, _TICKS = 18, 190, 1000, 6
+
+
+def list_bars(run: RunRecord, builds: Mapping[str, tuple[datetime.datetime, float]]) -> list[Bar]:
+    """The steps of a run: its tests, and its builds, whose begin and seconds are by build id.
+
+    Older results lack their start; they are left out.
+    """
+    bars = []
+    for job in run.jobs:
+        name = f"{job.row}/{job.variant}"
+        if job.build_id in builds:
+            bars.append(Bar(name, "build", f"{job.tree} {job.series}".strip(), *builds[job.build_id]))
+        bars += [
+            Bar(name, "run", one.test, datetime.datetime.fromisoformat(one.started), one.duration_s)
+            for one in job.results
+            if one.started
+        ]
+    return bars
+
+
+def render_timeline(bars: Sequence[Bar]) -> str:
+    """A line for each job, with a bar for each step; empty without any."""
+    if not bars:
+        return ""
+    first = min(bar.began for bar in bars)
+    spans = [((bar.began - first).total_seconds(), bar) for bar in bars]
+    total_s = max(1.0, *(at + bar.seconds for at, bar in spans))
+    names = list(dict.fromkeys(bar.job for _, bar in sorted(spans, key=lambda span: span[0])))
+    scale, bottom = (_WIDE - _NAMES - 10) / total_s, len(names) * _ROW + 6
+    parts = [
+        f'<text x="{_NAMES - 6}" y="{number * _ROW + 15}" text-anchor="end">{escape(name)}</text>'
+        for number, name in enumerate(names)
+    ]
+    for tick in range(_TICKS + 1):
+        x = _NAMES + (total_s * tick / _TICKS) * scale
+        parts.append(
+            f'<path d="M{x:.1f} 4V{bottom}" stroke="#bbb"/><text x="{x:.1f}" y="{bottom + 14}" '
+            f'text-anchor="middle">{total_s * tick / _TICKS:.0f} s</text>'
+        )
+    for at, bar in spans:
+        title = f"{bar.job}: {bar.stage} {bar.subject}, {bar.seconds:.1f} s"
+        parts.append(
+            f'<rect x="{_NAMES + at * scale:.1f}" y="{names.index(bar.job) * _ROW + 5}" '
+            f'width="{max(1.0, bar.seconds * scale):.1f}" height="{_ROW - 5}" '
+            f'fill="{_COLOURS[bar.stage]}"><title>{escape(title)}</title></rect>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {bottom + 20}" '
+        f'font-family="sans-serif" font-size="11" role="img" aria-label="timeline of {len(bars)} steps">'
+        f"{''.join(parts)}</svg>\n"
+    )
 
 
 def _describe_point(point: Entry) -> str:

@@ -24,6 +24,7 @@ from orchestrator.store.store import make_id
 SCHEMA = "cowbell-report-1"
 # wide enough for every table, to find the width of one
 _MEASURING = Console(width=10_000)
+_MOST_LONGEST = 3
 # by name and variant
 _Tests = Mapping[str, Mapping[str, Verdict]]
 
@@ -95,6 +96,25 @@ class Judged:
                 if all(is_unexercised(jobs[variant], one) for variant, one in by_variant.items()):
                     found.append((group.row, next(iter(by_variant.values()))))
         return found
+
+    @property
+    def longest(self) -> str:
+        """The jobs whose tests took longest, each with its longest test; empty for a single row."""
+        if len({job.row for job in self.run.jobs}) < 2:
+            return ""
+        times = []
+        for job, name in zip(self.run.jobs, self.names, strict=True):
+            by_test: dict[str, float] = {}
+            for result in job.results:
+                by_test[result.test] = by_test.get(result.test, 0.0) + result.duration_s
+            if by_test:
+                test = max(by_test, key=by_test.__getitem__)
+                times.append((sum(by_test.values()), name, test, by_test[test]))
+        told = (
+            f"{name} {seconds:.0f} s ({test} {test_s:.0f} s)"
+            for seconds, name, test, test_s in sorted(times, reverse=True)[:_MOST_LONGEST]
+        )
+        return ", ".join(told)
 
     @property
     def summary(self) -> str:

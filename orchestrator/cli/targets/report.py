@@ -113,6 +113,8 @@ def _show_tables(judged: "Judged", where: str, call: Call, *, is_new: bool) -> N
     for title, text in report.list_explanations(judged, only_bad=only_bad):
         show(title, "bold")
         show("\n".join(f"    {line}" for line in text.splitlines()))
+    if judged.longest:
+        show(f"\nlongest: {judged.longest}")
     show(f"\n{'' if is_new else 'up to date: '}{judged.summary}", "bold")
     show(where)
 
