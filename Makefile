@@ -14,6 +14,7 @@ bench: .venv/ready-dev
 	.venv/bin/python tests/bench/source_time.py
 	.venv/bin/python tests/bench/boot_time.py
 	.venv/bin/python -m tests.bench.bisect_time
+	.venv/bin/python -m tests.bench.page_time
 	.venv/bin/python tests/bench/build_time.py
 	.venv/bin/python tests/bench/catalogue_time.py
 	.venv/bin/python tests/bench/series_cost.py

@@ -51,7 +51,8 @@ class Browser:
             self._read()
 
     def run(self, script: str) -> Any:  # noqa: ANN401
-        done = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression, or of what it promises."""
+        done = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 

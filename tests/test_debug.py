@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels that people debug: what a crash says, the memory of a guest in crash(8) and drgn, and gdb."""
+"""Kernels that people debug: splats, the memory of a guest in crash(8) and drgn, gdb, and traces."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import StageFailure
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.kernel.build import Kernel
@@ -22,6 +23,7 @@ from orchestrator.plan.plan import Request, make_plan
 from orchestrator.plan.steps import build_job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.project.guest import GuestShape
+from orchestrator.project.trace import FRAGMENT, parse_trace
 from orchestrator.result.record import Ended, JobRecord, TrialResult
 from orchestrator.result.verdict import Verdict, judge_job
 from orchestrator.run.compile import compile_test
@@ -54,7 +56,9 @@ class Crash:
 @pytest.fixture(scope="module")
 def machine(kernel_store: Store) -> Machine:
     declared = load_declarations(ROOT)
-    (job,) = make_plan(Request(rows=("demo",), series=("none",), debug=True), declared)
+    # with ftrace as well, so that one kernel is built for all tests here
+    request = Request(rows=("demo",), series=("none",), added=(FRAGMENT,), debug=True)
+    (job,) = make_plan(request, declared)
     place = Workspace(ROOT, kernel_store, QuietProgress())
     kernel = build_job(job, declared, place)
     image = make_rootfs(kernel.request.arch, kernel_store, place.progress)
@@ -113,7 +117,8 @@ def jump_to_bug(vmlinux: Path, copy: Path) -> str:
         text = find_offset(entry + name)
         file = image[text : image.index(0, text)].decode()
         if file.startswith("mm/") and not flags:
-            handler = symbols["sysrq_handle_unrt"]
+            # the first instruction is for ftrace
+            handler = symbols["sysrq_handle_unrt"] + 5
             jump = struct.pack("<Bi", 0xE9, entry + code - handler - 5)
             image[find_offset(handler) : find_offset(handler) + 5] = jump
             copy.write_bytes(image)
@@ -168,7 +173,7 @@ def test_drgn_opens_the_memory_of_a_guest(crash: Crash, tmp_path: Path) -> None:
 
 def test_gdb_attaches_to_a_guest(crash: Crash, kernel_store: Store) -> None:
     """By the line that is printed, with the scripts of the tree; then the guest goes on."""
-    words = ["shell", "ROW=demo", "SERIES=none", "ACCEL=tcg", "GDB=1"]
+    words = ["shell", "ROW=demo", "SERIES=none", "ACCEL=tcg", "GDB=1", f"CONFIG+={FRAGMENT}"]
     with subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *words],
         cwd=ROOT,
@@ -194,3 +199,58 @@ def test_gdb_attaches_to_a_guest(crash: Crash, kernel_store: Store) -> None:
     assert said == "still 42 here\n"
     assert shell.returncode == 7
     assert not socket.parent.exists()
+
+
+def test_traces_of_a_test(machine: Machine, kernel_store: Store) -> None:
+    """The functions, events and kprobes of two tests that share a guest, each in a file of its own."""
+    words = "function_graph:do_wp_page,kmem:mm_page_alloc,p:broken do_wp_page vmf=%di"
+    traces = run_traced(machine, kernel_store, words, "fork.basic-cow", "fork.basic-cow")
+    assert len(traces) == 2
+    for trace in traces:
+        assert trace.startswith("# cowbell: lost: ")
+        # the call graph of a function, with the time stamps of the kernel log
+        assert re.search(r"^ +\d+\.\d+ \|.* do_wp_page\(\) \{$", trace, re.M)
+        assert "wp_page_copy" in trace
+        assert "mm_page_alloc: page=" in trace
+        assert re.search(r"broken: \(do_wp_page\+0x0/0x\w+\) vmf=0x\w{16}", trace)
+        assert len(trace) < 3 << 20
+
+
+def test_the_functions_of_a_test(machine: Machine, kernel_store: Store) -> None:
+    (trace,) = run_traced(machine, kernel_store, "function:do_wp_page,wp_page_*", "fork.basic-cow")
+    assert re.search(r" do_wp_page <-\w+$", trace, re.M)
+    names = set(re.findall(r": (\w+) <-", trace))
+    assert {"do_wp_page", "wp_page_copy"} <= names
+    assert all(name == "do_wp_page" or name.startswith("wp_page_") for name in names)
+
+
+def run_traced(machine: Machine, store: Store, words: str, *tests: str) -> list[str]:
+    """The traces of tests that pass in one guest."""
+    traced = replace(machine, trace=parse_trace(words))
+    known = {test.id: test for test in load_declarations(ROOT).tests}
+    lib_dir = ROOT / "guest-tests/lib"
+    programs = [
+        replace(compile_test(known[name], machine.kernel.request.toolchain, lib_dir, store), trial=number)
+        for number, name in enumerate(tests, 1)
+    ]
+    with store.scratch("traces") as folder:
+        results = list(run_tests(traced, programs, lib_dir, folder, QuietProgress()))
+        assert {result.boot for result in results} == {"boot-1"}
+        assert [judge(result).raw for result in results] == [Status.PASS] * len(tests)
+        return [Path(result.trace).read_text() for result in results]
+
+
+def test_a_function_that_is_not_there_is_no_failure_of_the_kernel(
+    machine: Machine, kernel_store: Store, tmp_path: Path
+) -> None:
+    traced = replace(machine, trace=parse_trace("function:do_wp_pages"))
+    with pytest.raises(StageFailure, match="does not trace the function do_wp_pages") as caught:
+        press("c", traced, kernel_store, tmp_path)
+    assert caught.value.stage == "setup"
+
+
+def test_a_panic_takes_the_trace_with_it(machine: Machine, kernel_store: Store, tmp_path: Path) -> None:
+    result = press("c", replace(machine, trace=parse_trace("function:do_wp_page")), kernel_store, tmp_path)
+    assert result.ended is Ended.RESET
+    assert judge(result).reason == "Kernel panic - not syncing: sysrq triggered crash"
+    assert result.trace.startswith("none: it was lost with the guest")

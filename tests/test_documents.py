@@ -63,6 +63,9 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
         "cowbell test ROW=demo SERIES=none TESTS=./double-free CONFIG+=MODULES=y,MODULE_UNLOAD=y,"
         "SLUB_DEBUG=y APPEND+=slub_debug=FZ": "builds a kernel",
         "cowbell coverage ROW=coverage": "builds a kernel",
+        "cowbell test ROW=demo SERIES=none TESTS=fork.basic-cow TRACE=function_graph:do_wp_page": (
+            "builds a kernel; tests/test_debug.py records on one"
+        ),
         "cowbell test KERNEL=debian-image-6.12": "tests/test_kernel.py tests an image of Debian",
         "cowbell test KERNEL=debian-image-6.12 ARCH=aarch64": "as the one before",
         "cowbell test KERNEL=debian-image-7.3:7.3.4-1~bpo13+1": "the mirror may not have it any more",

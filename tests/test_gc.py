@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.result.record import Failure
 from orchestrator.run.runner import remove_stale_images
-from orchestrator.store.gc import CORES, collect, measure
+from orchestrator.store.gc import CORES, THREADS, TRACES, collect, measure
 from orchestrator.store.store import Store
 from tests.conftest import read_line, start_python
 from tests.records import JOB, RESULT, VARIANT, store_result, store_run
@@ -77,6 +77,31 @@ def test_memory_of_guests_is_removed_and_their_results_are_kept(filled: Store) -
     assert not core.exists()
     assert (place / "console.log").exists()
     assert left(filled) == "cdefgh"
+
+
+def test_traces_and_mails_are_removed_like_the_memory_of_guests(filled: Store) -> None:
+    """The oldest first; the copies beside the pages too. The records stay."""
+    place = filled.path("results", "f") / "boot-1"
+    place.mkdir()
+    (place.parent / "result.json").write_text('{"boot": "boot-1"}')
+    files = {
+        place / "fork.basic-cow.1.trace": "results-f",
+        filled.path("runs", "g") / "files/demo.plain.fork.basic-cow.1.trace.txt": "runs-g",
+        filled.path("threads", "0123456789ab.mbox"): "thread-0123456789ab",
+    }
+    for minutes, path in enumerate(files):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(MIB))
+        os.utime(path, (minutes * 60 - 600, minutes * 60 - 600))
+    for path, lock in files.items():
+        with filled.lock(lock):
+            assert [
+                entry.path for entry in collect(filled, 0, (TRACES, THREADS), is_dry_run=True).in_use
+            ] == [path]
+    found = collect(filled, measure(filled.root) - 2 * MIB - MIB // 2)
+    assert [entry.path for entry in found.removed] == list(files)
+    assert not any(path.exists() for path in files)
+    assert left(filled) == "abcdefgh"
 
 
 def test_memory_of_guests_in_a_folder_of_results(filled: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import axe_core_python
 import pytest
 
 from orchestrator.history.entry import Entry, list_outcomes
@@ -13,11 +14,11 @@ from orchestrator.parse.printk import make_printable
 from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.page import find_excerpt, render_html
 from orchestrator.report.report import Judged, join_runs
-from orchestrator.result.record import RunRecord
+from orchestrator.result.record import Ended, RunRecord, TrialResult
 from orchestrator.status import Status
 from tests.browser import Browser, open_browser
 from tests.conftest import LOGS
-from tests.records import EVIL, make_large_run, make_log, make_run
+from tests.records import EVIL, FAILED_RESULT, JOB, RESULT, make_large_run, make_log, make_run
 from tests.samples import GOOD
 
 BIDI = "\u202egnp.exe\u2066 \u200b\ufeff\ud800"
@@ -88,6 +89,30 @@ def test_the_page_names_kernels_and_what_tests_check() -> None:
     assert '<a href="files/demo.cow.series.txt" aria-label="series of demo/cow">series</a>' in text
     assert text.count('<a href="files/demo.cow.boot-1.txt">console log</a>') == 1
     assert "files/demo.plain" not in text, "only what exists is linked"
+
+
+def make_run_at(day: str, *results: TrialResult) -> RunRecord:
+    started = f"2024-05-{day}T10:00:00.000+00:00"
+    job = replace(JOB, results=tuple(replace(one, started=started) for one in results))
+    return replace(make_run(), run_id=f"demo-{day}", started=started, jobs=(job,))
+
+
+def test_the_difference_to_the_previous_run_of_the_row() -> None:
+    """Of its trials the worst counts; neither an older run, nor another variant, nor the run itself does."""
+    crashed = replace(RESULT, ended=Ended.RESET, console="", exit_status=None)
+    failed = replace(FAILED_RESULT, trial=2)
+    runs = [make_run_at("01", crashed), make_run_at("02", RESULT, failed), make_run_at("03", RESULT)]
+    other = make_run_at("02", crashed)
+    runs.insert(2, replace(other, jobs=(replace(other.jobs[0], variant="cow"),)))
+    history = [entry for run in runs for entry in list_outcomes(run)]
+    text = render_html(Judged(runs[-1]), history)
+    assert "1 verdict differs from the previous run of the row" in text
+    assert f'<a href="#demo/plain/{GOOD.test}">{GOOD.test} on demo/plain</a> was FAIL.' in text
+    assert "<small>was FAIL</small></a>" in text
+    assert "Previous run of the row: FAIL (expected) on 6.1.176, 2024-05-02" in text
+    alike = [entry for run in (make_run_at("02", RESULT), runs[-1]) for entry in list_outcomes(run)]
+    assert "No verdicts differ from the previous run of the row." in render_html(Judged(runs[-1]), alike)
+    assert "previous run of the row" not in render_html(Judged(runs[-1]), list(list_outcomes(runs[-1])))
 
 
 def test_what_makes_no_picture_is_told_by_its_number() -> None:
@@ -172,7 +197,7 @@ def test_in_a_browser(browser: Browser, text: str, tmp_path: Path) -> None:
 
     # by the keyboard alone: from the filter to a verdict, which opens and has the focus
     browser.run("text.focus()")
-    for _ in range(6):
+    for _ in range(7):
         browser.press("Tab")
     assert browser.run("document.activeElement.matches('#matrix td a:focus-visible')")
     browser.press("Enter")
@@ -269,6 +294,22 @@ def test_fits(width: int, scheme: str, browser: Browser, text: str, tmp_path: Pa
     assert browser.run(f"({left})(document.querySelector('tbody th'))") <= 1
     # the contrast of WCAG AA, of each kind of verdict on its own ground
     assert browser.run(CONTRAST) >= 4.5
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+def test_axe_finds_no_violation(width: int, scheme: str, browser: Browser, tmp_path: Path) -> None:
+    runs = make_runs()
+    files = {f"{run.run_id}/files/demo.cow.{what}.txt" for run in runs for what in ("config", "boot-1")}
+    path = tmp_path / "report.html"
+    path.write_text(render_html(join_runs(runs), [one for run in runs for one in list_outcomes(run)], files))
+    browser.resize(width, 844, scheme=scheme)
+    browser.open(path.as_uri())
+    browser.run("for (const e of document.querySelectorAll('details')) e.open = true")
+    browser.run(Path(axe_core_python.__file__).with_name("axe.min.js").read_text() + "; 0")
+    found = browser.run("axe.run(document).then(r => ({passes: r.passes.length, violations: r.violations}))")
+    assert found["violations"] == []
+    assert found["passes"] > 20
 
 
 # of 20 tests in 10 families

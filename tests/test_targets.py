@@ -22,8 +22,8 @@ from tests.conftest import ROOT, cowbell
 
 EVERY = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 VALUES = {"FIND": "fix", "ACCEL": "tcg", "BOOT": "vng", "LLVM": "1", "DEBUG": "1", "VMCORE": "1",
-          "GDB": "1", "SAMPLE": "9", "SEED": "9", "REPEAT": "2", "CONFIDENCE": "0.9", "SHARD": "5m",
-          "SIZE": "1G", "FAILED": "1", "TIMEOUT": "9s", "FOREVER": "9s",
+          "GDB": "1", "TRACE": "function:x", "SAMPLE": "9", "SEED": "9", "REPEAT": "2",
+          "CONFIDENCE": "0.9", "SHARD": "5m", "SIZE": "1G", "FAILED": "1", "TIMEOUT": "9s", "FOREVER": "9s",
           "FORMAT": "mail"}  # fmt: skip
 
 

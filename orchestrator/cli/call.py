@@ -19,6 +19,7 @@ from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.root import find_root
+from orchestrator.project.trace import Trace, parse_trace
 from orchestrator.project.yamlfile import suggest
 from orchestrator.store.store import Store, open_default
 
@@ -212,9 +213,14 @@ class Call:
             accel=settings["ACCEL"].value,
             boot="" if is_free else settings["BOOT"].value,
             debug="1" in [settings[name].value for name in ("DEBUG", "VMCORE", "GDB")],
+            trace=self.trace.is_on,
             append=settings["APPEND+"].value,
             qemu=tuple(shlex.split(settings["QEMU+"].value)),
         )
+
+    @cached_property
+    def trace(self) -> Trace:
+        return parse_trace(self.value("TRACE"))
 
     @cached_property
     def terminal(self) -> "Terminal":
@@ -237,6 +243,7 @@ class Call:
             cc=self.value("CC"),
             llvm=find_llvm(self.value("LLVM")),
             keep_core=self.value("VMCORE") == "1",
+            trace=self.trace,
             limits=self._find_limits(),
             what_if=find_names(self.line.options.what_if),
             repeat=Repeat(read_repeat(self.value("REPEAT"))),

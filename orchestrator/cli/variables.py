@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.project.guest import read_append
+from orchestrator.project.trace import parse_trace
 from orchestrator.project.yamlfile import count, limit_s, size_mib, suggest, time_s
 
 _MOST_REPEATS = 10_000
@@ -213,6 +214,13 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "VMCORE": Variable(
         "1: keep the memory of a crashed or hung guest, for crash(8) and drgn", choices=("0", "1")
+    ),
+    "TRACE": Variable(
+        "what ftrace records around each test: functions, events, kprobes",
+        is_inherited=False,
+        more="As in function_graph:do_wp_page, function:NAME,NAME, kmem:mm_page_alloc or "
+        "'p:NAME do_wp_page vmf=%di', separated by commas. It adds the fragment trace.",
+        read=parse_trace,
     ),
     "GDB": Variable("1: let gdb attach to the guest", is_inherited=False, choices=("0", "1")),
     "MUTANTS": Variable("mutants: names or globs, instead of a sample", is_inherited=False),

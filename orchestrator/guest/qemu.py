@@ -15,6 +15,7 @@ from orchestrator.kernel.build import Kernel
 from orchestrator.process import command
 from orchestrator.project.arch import Arch
 from orchestrator.project.guest import GuestShape
+from orchestrator.project.trace import Trace
 
 ROOT_OVERLAY = "root.qcow2"
 _LESS_MEMORY = "end other programs, or reduce the memory of the row's guest"
@@ -26,7 +27,8 @@ class Machine:
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
     ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. A kernel
-    that was built elsewhere boots with its ``modules``. At ``gdb``, a socket, QEMU waits for gdb.
+    that was built elsewhere boots with its ``modules``. ``trace`` is recorded around each test. At ``gdb``, a
+    socket, QEMU waits for gdb.
     """
 
     kernel: Kernel
@@ -37,6 +39,7 @@ class Machine:
     boot: str = "qemu"
     keep_core: bool = False
     modules: Modules | None = None
+    trace: Trace = Trace()
     gdb: Path | None = None
 
     @property

@@ -93,7 +93,7 @@ class Prebuilt:
             )  # fmt: skip
             hint = (
                 f"cowbell build ROW={self.row} DIR={self.folder} builds it again, with the same "
-                "CONFIG=, BOOT= and DEBUG="
+                "CONFIG=, BOOT=, DEBUG= and TRACE="
             )
             raise UsageError(f"the kernel of {self.name} {what}", where=str(folder), hint=hint)
         try:

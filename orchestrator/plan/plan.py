@@ -19,6 +19,7 @@ from orchestrator.project.guesttest import SELFTEST, GuestTest, is_match, select
 from orchestrator.project.knownissues import KnownIssue
 from orchestrator.project.matrix import Expectation, Row, Variant
 from orchestrator.project.selftest import FRAGMENT as SELFTEST_FRAGMENT
+from orchestrator.project.trace import FRAGMENT as TRACE_FRAGMENT
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.fixup import Fixup
 from orchestrator.source.series import Series
@@ -41,8 +42,8 @@ class Request:
 
     ``added`` are fragments and symbols for the config of every row. ``boot`` is ``qemu`` or ``vng``, or empty
     for ``vng`` where the kernel is made for it. ``programs`` are the paths of ``TESTS=``, of which ``tests``
-    has the ids. ``debug`` adds the fragment with debug info. ``append``, kernel parameters, and ``qemu``,
-    arguments, are added to every guest.
+    has the ids. ``debug`` and ``trace`` add the fragments with debug info and with ftrace. ``append``, kernel
+    parameters, and ``qemu``, arguments, are added to every guest.
     """
 
     rows: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class Request:
     accel: str = "auto"
     boot: str = "qemu"
     debug: bool = False
+    trace: bool = False
     append: str = ""
     qemu: tuple[str, ...] = ()
 
@@ -135,7 +137,11 @@ def make_plan(request: Request, declared: Declarations) -> tuple[Job, ...]:
         rows = [replace(row, arch=request.arch) for row in rows]
     if request.config:
         rows = [replace(row, kconfig=request.config) for row in rows]
-    optional = ((FRAGMENT, request.boot == "vng"), (DEBUG_FRAGMENT, request.debug))
+    optional = (
+        (FRAGMENT, request.boot == "vng"),
+        (DEBUG_FRAGMENT, request.debug),
+        (TRACE_FRAGMENT, request.trace),
+    )
     added = [*request.added, *(name for name, is_added in optional if is_added)]
     rows = [replace(row, kconfig=tuple(dict.fromkeys((*row.kconfig, *added)))) for row in rows]
     rows = [replace(row, guest=_add_to_guest(row.guest, request)) for row in rows]

@@ -192,6 +192,7 @@ def choose_machine(job: Job, kernel: Kernel, place: Workspace, accel: str) -> Ma
         job.row.limits.boot_s,
         boot=job.boot,
         keep_core=place.keep_core,
+        trace=place.trace,
         modules=make_modules(kernel, image, place.store),
     )
     return replace(machine, accel=choose_accel(accel, machine, place.store, place.progress))

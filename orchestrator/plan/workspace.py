@@ -14,6 +14,7 @@ from orchestrator.process.workers import Limits
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.root import IS_CHECKOUT, LIB, SHIPPED, list_layers
+from orchestrator.project.trace import Trace
 from orchestrator.result.repeat import Repeat
 from orchestrator.run.compile import make_program_id
 from orchestrator.store.store import Store
@@ -24,7 +25,8 @@ class Workspace:
     """Where everything is: the project's files, the store, and who is told of progress.
 
     ``root`` is the user's own folder, or ours, and alone may be written to. ``keep_going`` is make's ``-k``;
-    ``cc`` and ``llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang.
+    ``cc`` and ``llvm`` choose the compiler; ``keep_core`` keeps the memory of guests that crash or hang;
+    ``trace`` is what is recorded around each test.
     ``budget`` is what builds and guests may use of the host, ``limits`` what the jobs of the whole request
     may; ``what_if`` names files that are taken as changed; ``repeat`` is how often tests are run.
     """
@@ -36,6 +38,7 @@ class Workspace:
     cc: str = ""
     llvm: str = ""
     keep_core: bool = False
+    trace: Trace = Trace()
     budget: Budget = WHOLE_HOST
     limits: Limits = Limits()
     what_if: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.kernel.prebuilt import PATCHES
 from orchestrator.report.replay import make_command
 from orchestrator.result.record import JobRecord, LocalFile, RunRecord, TrialResult, load_result
+from orchestrator.result.stored import name_trace
 from orchestrator.result.verdict import Verdict, judge_trial
 from orchestrator.source.repository import export_patches
 from orchestrator.status import Status
@@ -64,7 +65,7 @@ def make_bundles(run: RunRecord, store: Store, folder: Path) -> list[Path]:
 
 
 def write_files(run: RunRecord, store: Store, folder: Path) -> None:
-    """Write the config, the patches and the console logs of each job, as far as the store has them.
+    """Write the config, the patches, the console logs and the traces of each job, as far as they are there.
 
     They are plain text that a browser shows.
     """
@@ -75,13 +76,17 @@ def write_files(run: RunRecord, store: Store, folder: Path) -> None:
         for boot, result in {result.boot: result for result in reversed(job.results)}.items():
             place = _find_boot(result, store)
             found[boot] = _read(place / "console.log") if place else None
+        for result in (result for result in job.results if result.trace):
+            name = name_trace(result.test, result.trial)
+            place = _find_boot(result, store)
+            found[name] = _read(place / name) if place else None
         for what, content in found.items():
             if content is not None:
                 write_atomic(folder / name_file(job, what), content)
 
 
 def name_file(job: JobRecord, what: str) -> str:
-    """The name of a job's ``config``, its ``series``, or the console log of a boot."""
+    """The name of a job's ``config``, its ``series``, the console log of a boot, or a trace."""
     return f"{job.row}.{job.variant}.{what}.txt"
 
 
@@ -111,6 +116,9 @@ def _list_result_members(
     boot = _find_boot(result, store)
     for name in ("qemu.json", "qemu.log", "console.log"):
         yield f"boot/{name}", _read(boot / name) if boot else None
+    if result.trace:
+        # not by its path: the record may be of another machine
+        yield "trace", _read(boot / name_trace(result.test, result.trial)) if boot else None
 
 
 def _find_boot(result: TrialResult, store: Store) -> Path | None:

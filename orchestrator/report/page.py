@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from orchestrator.guest.setup import describe_setup
-from orchestrator.history.entry import Entry
+from orchestrator.history.entry import Entry, make_result_id
 from orchestrator.parse.codeplace import add_source_lines
 from orchestrator.parse.console import ConsoleLog, parse_console
 from orchestrator.parse.printk import make_printable
@@ -22,6 +22,7 @@ from orchestrator.report.chart import render_durations, render_rates
 from orchestrator.report.replay import make_command
 from orchestrator.report.report import Judged, describe_flip, describe_kernel, list_parts
 from orchestrator.result.record import JobRecord, TrialResult
+from orchestrator.result.stored import name_trace
 from orchestrator.result.verdict import WORST_FIRST, Verdict
 from orchestrator.status import Status
 
@@ -49,7 +50,8 @@ class Excerpt:
 class Shown:
     """A verdict on the page. ``job`` is the name of its kernel, ``slug`` that of the test in addresses.
 
-    ``bundle`` is the path of its evidence, ``log`` that of the console log of its boot, empty if it is lost.
+    ``bundle`` is the path of its evidence, ``log`` that of the console log of its boot, ``trace`` that
+    of its trace; empty if they are lost. ``before`` is the outcome in the previous run of the row.
     """
 
     job: str
@@ -61,11 +63,18 @@ class Shown:
     diagnostics: Excerpt
     bundle: str
     log: str
+    trace: str
+    before: Entry | None
     charts: Markup
 
     @property
     def anchor(self) -> str:
         return f"{self.job}/{self.slug}"
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the previous run of the row had another verdict."""
+        return self.before is not None and self.before.raw is not self.verdict.raw
 
     @property
     def order(self) -> int:
@@ -98,6 +107,10 @@ class PageLine:
     duration_s: float
     variants: tuple[Shown | None, ...]
     flips: tuple[str, ...]
+
+    @property
+    def has_changed(self) -> bool:
+        return any(one.has_changed for one in self.variants if one)
 
 
 def find_excerpt(console: str, log: ConsoleLog | None = None) -> Excerpt:
@@ -133,6 +146,8 @@ def render_html(judged: Judged, history: Sequence[Entry] = (), linked: Collectio
         filled=[column for column in columns if column.shown],
         lines=_make_lines(judged, [column for column in columns if column.shown]),
         unexpected=[one for one in shown if one.verdict.status.is_bad],
+        changed=[one for one in shown if one.has_changed],
+        has_before=any(one.before for one in shown),
         statuses=[status for status in _ORDER if any(one.verdict.status is status for one in shown)],
         describe_kernel=describe_kernel,
         describe_setup=describe_setup,
@@ -156,9 +171,11 @@ def load_template(package: str, name: str) -> jinja2.Template:
 
 def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[str]) -> list[Column]:
     past: dict[tuple[str, ...], list[Entry]] = {}
+    of_row: dict[tuple[str, ...], list[Entry]] = {}
     for entry in history:
         key = (entry.name, entry.row, entry.arch, entry.kernel, entry.series)
         past.setdefault(key, []).append(entry)
+        of_row.setdefault((entry.name, entry.row, entry.arch, entry.variant), []).append(entry)
     columns = []
     prefixes = {run.run_id: prefix for run, prefix in list_parts(judged)}
     for (job, verdicts), name, run in zip(judged.jobs, judged.names, judged.origins, strict=True):
@@ -192,6 +209,11 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
                     diagnostics=find_excerpt(_show(result.said, result) if result else ""),
                     bundle=bundle,
                     log=find(result.boot) if result else "",
+                    trace=find(name_trace(result.test, result.trial)) if result and result.trace else "",
+                    before=_find_before(
+                        of_row.get((verdict.name, job.row, job.arch, job.variant), []),
+                        [one for one in job.results if one.test == verdict.test],
+                    ),
                     # generated and escaped by chart
                     charts=Markup(charts),  # noqa: S704
                 )
@@ -199,6 +221,19 @@ def _make_columns(judged: Judged, history: Sequence[Entry], linked: Collection[s
         files = {what: path for what in ("config", "series") if (path := find(what))}
         columns.append(Column(name, job, run.run_id, tuple(shown), files))
     return columns
+
+
+def _find_before(entries: Sequence[Entry], results: Sequence[TrialResult]) -> Entry | None:
+    """The outcome of a subtest in the run before that of its results; of several trials the worst."""
+    own = {make_result_id(result) for result in results} if entries else set()
+    began = min((result.started for result in results if result.started), default="")
+    earlier = [entry for entry in entries if entry.result_id not in own and entry.started < began]
+    trials: list[Entry] = []
+    for entry in reversed(earlier):
+        trials.append(entry)
+        if entry.trial == 1:
+            break
+    return min(trials, key=lambda entry: WORST_FIRST.index(entry.raw), default=None)
 
 
 def _show(log: str, result: TrialResult) -> str:

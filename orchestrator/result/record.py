@@ -100,7 +100,8 @@ class TrialResult:
     name of the machine, ``waited_s`` how long the host kept the guest waiting for a CPU, ``unusable`` why no
     other test could run in the guest afterwards, ``program_end`` how a program ended that does not use our
     library; older records lack these. ``source_lines`` has the FILE:LINE of places in ``console`` and
-    ``said``, with ``DEBUG=1``.
+    ``said``, with ``DEBUG=1``. ``trace`` is the file of the trace, with ``TRACE=``, or the reason
+    why there is none.
     """
 
     test: _TestId
@@ -128,6 +129,7 @@ class TrialResult:
     unusable: _Text = ""
     source_lines: Mapping[_Text, _Text] = field(default_factory=dict)
     program_end: ProgramEnd | None = None
+    trace: _Text = ""
 
     @cached_property
     def log(self) -> ConsoleLog:

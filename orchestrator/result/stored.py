@@ -28,6 +28,8 @@ def find_results_dir(machine: Machine, store: Store) -> Path:
             machine.boot,
             # the initramfs that a kernel from elsewhere boots with
             machine.modules.initrd.parent.name if machine.modules else "",
+            # results without a trace keep their place
+            *([dataclasses.asdict(machine.trace)] if machine.trace.is_on else []),
         ),
     )
 
@@ -35,6 +37,11 @@ def find_results_dir(machine: Machine, store: Store) -> Path:
 def _result_path(folder: Path, test: str, content_id: str, trial: int = 1) -> Path:
     number = f".{trial}" if trial > 1 else ""
     return folder / f"{test}.{content_id[:12]}{number}.json"
+
+
+def name_trace(test: str, trial: int) -> str:
+    """The name of the file with the trace of a trial, in the folder of its boot."""
+    return f"{test.replace('/', '-')}.{trial}.trace"
 
 
 def find_results(

@@ -30,6 +30,8 @@ _WORDS = {
 class Ending:
     """How a guest ended, one line of evidence, and the kernel's answers to SysRq.
 
+    ``answers``: another login works, and takes commands.
+
     ``requested_at`` is the offset of the console at which the first request was sent; None if there was none.
     """
 
@@ -38,6 +40,7 @@ class Ending:
     output: str = ""
     requested_at: int | None = None
     core: str = ""
+    answers: bool = False
 
 
 def find_ending(guest: Guest, reason: GoneReason) -> Ending:
@@ -68,7 +71,7 @@ def _try_other_ways(guest: Guest, reason: GoneReason) -> Ending:
     ended = Ended.SSH_LOST if is_lost else Ended.TIMEOUT
     if network == "answers" and (output := _show_tasks(guest)) is not None:
         how = "another login works" if is_lost else "the guest answers"
-        return Ending(ended, how, output, requested_at, _keep_core(guest))
+        return Ending(ended, how, output, requested_at, _keep_core(guest), answers=True)
     found = gather_hang_diagnostics(guest.machine, guest.channels.serial, guest.channels.monitor)
     how = _WORDS[network]
     if network == "is silent" and found.answers_sysrq:

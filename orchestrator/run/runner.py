@@ -25,13 +25,14 @@ from orchestrator.guest.boot import boot_guest, unpack_archive
 from orchestrator.guest.connection import CommandResult, GoneReason, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.snapshot import Snapshot, save_snapshot
+from orchestrator.guest.tracing import explain_lost, keep_trace, start_trace
 from orchestrator.kernel.guestmodules import PROGRAMS
 from orchestrator.kernel.symbols import find_source_lines
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import PROGRAM, SELFTEST, GuestTest, find_imports
 from orchestrator.project.selftest import RUNNER
 from orchestrator.result.record import Ended, ProgramEnd, TrialResult, parse_program_end
-from orchestrator.result.stored import keep_result
+from orchestrator.result.stored import keep_result, name_trace
 from orchestrator.run.compile import START, Program
 from orchestrator.run.postmortem import Ending, end_guest, find_ending
 from orchestrator.store.store import own_folder, try_unowned
@@ -120,6 +121,8 @@ def _run_in_guest(
         result, read_to = run_test(guest, program, read_to)
         result = _add_source_lines(result, guest)
         keep_result(folder, result)
+        if result.trace:
+            progress.note(f"trace of {program.test.id}: {result.trace}")
         if result.unusable:
             progress.note(f"{program.test.id} left its guest unusable: {result.unusable}; it is replaced")
         if is_wanted_again(result):
@@ -287,15 +290,18 @@ def run_test(
         limit_s = (test.forever_s or test.timeout_s) + _PROGRAM_GRACE_S
     limit_s = limit_s or test.timeout_s + _GRACE_S
     answer, before, after, unusable = CommandResult(-1, "", ""), None, None, ""
-    program_end = None
+    program_end, trace = None, ""
+    trace_path = guest.folder / name_trace(test.id, program.trial)
     ending = Ending(Ended.EXIT, "")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     began, waited_s = time.monotonic(), guest.read_wait_s()
     try:
+        start_trace(guest)
         before, _ = _mark(guest, f"begin {test.id}")
         began = time.monotonic()
         answer = guest.run(line, guest.deadline(limit_s))
         duration_s = time.monotonic() - began
+        trace = keep_trace(guest, trace_path)
         program_end = _read_program_end(guest, test)
         after, unusable = _mark(guest, f"end {test.id}", _IS_USABLE)
         if guest.has_panicked():
@@ -307,6 +313,10 @@ def run_test(
         answer = replace(answer, stdout=answer.stdout or gone.stdout)
         ending = find_ending(guest, gone.reason)
         end = guest.console.stat().st_size if ending.requested_at is None else ending.requested_at
+        if ending.answers and not trace:
+            with contextlib.suppress(GuestGone):
+                trace = keep_trace(guest, trace_path)
+        trace = trace or explain_lost(guest.machine)
     console, lost = _read_console(guest, begin, end)
     result = TrialResult(
         test=test.id,
@@ -333,6 +343,7 @@ def run_test(
         waited_s=round(max(0.0, guest.read_wait_s() - waited_s), 3),
         unusable=unusable,
         program_end=program_end,
+        trace=trace,
     )
     return result, end
 

@@ -2,9 +2,9 @@
 """Deletes the least recently used artifacts until the store is below a size.
 
 Only artifacts that can be made again are deleted: worktrees, objects, kernels, root images, compiled tests,
-and the memory of guests (``VMCORE=1``). Commits, results, records of runs and the history are kept. Artifacts
-of running jobs are locked and skipped. Remains of killed processes are removed in any case, and boots whose
-console no result and no run refers to.
+series from mail archives, the memory of guests (``VMCORE=1``) and traces (``TRACE=``). Commits, results,
+records of runs and the history are kept. Artifacts of running jobs are locked and skipped. Remains of killed
+processes are removed in any case, and boots whose console no result and no run refers to.
 """
 
 import os
@@ -16,8 +16,12 @@ from pathlib import Path
 
 from orchestrator.store.store import Store, try_unowned
 
+# series from a mail archive
+THREADS = "threads"
 # the memory of guests, among their results
 CORES = "cores"
+# the traces of tests, among their results and beside the pages that link to them
+TRACES = "traces"
 KINDS = (
     "build",
     "configs",
@@ -28,8 +32,10 @@ KINDS = (
     "programs",
     "rootfs",
     "toolboxes",
+    THREADS,
     "worktrees",
     CORES,
+    TRACES,
 )
 # like make clean: artifacts that only make the next build faster
 CLEANED = ("build", "programs", "worktrees")
@@ -134,15 +140,27 @@ def _remove(path: Path, *, is_dry_run: bool) -> StoreEntry:
 
 
 def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:
-    if CORES in kinds:
-        for path in store.path("results").glob("*/boot-*/vmcore"):
-            status = path.stat()
-            lock = f"results-{path.parent.parent.name}"
-            yield StoreEntry(path, lock, status.st_mtime, status.st_blocks * 512)
-    for kind in (kind for kind in kinds if kind != CORES):
+    for path, lock in _list_files(store, kinds):
+        status = path.stat()
+        yield StoreEntry(path, lock, status.st_mtime, status.st_blocks * 512)
+    for kind in (kind for kind in kinds if kind not in (CORES, TRACES, THREADS)):
         for path in _list_folders(store.root / kind):
             lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
             yield _make_entry(store, path, lock)
+
+
+def _list_files(store: Store, kinds: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """The entries that are files, each with its lock."""
+    for kind, pattern in ((CORES, "vmcore"), (TRACES, "*.trace")):
+        if kind in kinds:
+            for path in store.path("results").glob(f"*/boot-*/{pattern}"):
+                yield path, f"results-{path.parent.parent.name}"
+    if TRACES in kinds:
+        for path in store.path("runs").glob("*/files/*.trace.txt"):
+            yield path, f"runs-{path.parent.parent.name}"
+    if THREADS in kinds:
+        for path in store.path(THREADS).glob("*.mbox"):
+            yield path, f"thread-{path.stem}"
 
 
 def _list_folders(folder: Path) -> list[Path]:

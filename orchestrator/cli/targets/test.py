@@ -96,7 +96,7 @@ TARGETS = (
             ("cowbell test ROW=demo KERNEL=~/linux", "test the HEAD of a checkout in row demo"),
             ("cowbell -n test ROW=demo TESTS='odirect.*'", "print what these tests still need, and why"),
         ),
-        variables=(*JOBS, *KERNELS, *GUESTS, *TRIALS, *LIMITS, "REPEAT", "FAILED", "BUILT", "DIR"),
+        variables=(*JOBS, *KERNELS, *GUESTS, *TRIALS, *LIMITS, "TRACE", "REPEAT", "FAILED", "BUILT", "DIR"),
         extra_options=(*_BUILD_OPTIONS, "--failed"),
         products=("report", "steps"),
         more="This is the default target. Without ROW= it takes the first row, of the user overlay if it "
