@@ -95,7 +95,9 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
     access, and QEMU may not start programs.
     """
     arch = machine.arch
-    accel = "tcg,thread=multi" if machine.accel == "tcg" else machine.accel
+    # QEMU before 8.1 may go on with code that another thread has replaced; a tracer patches all functions
+    thread = "single" if machine.trace.is_on else "multi"
+    accel = f"tcg,thread={thread}" if machine.accel == "tcg" else machine.accel
     keys = f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"
     return [
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
