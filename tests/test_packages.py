@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The packages of each distribution, and the command that a host is told; hosts are faked os-release files."""
+"""The packages of each distribution, and the command for a host, by faked os-release files."""
 
 import ast
 import os
@@ -28,7 +28,7 @@ RELEASES = {
     "rocky": 'PRETTY_NAME="Rocky Linux 9.5"\nID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n',
     "arch": 'PRETTY_NAME="Arch Linux"\nID=arch\n',
     "tumbleweed": 'PRETTY_NAME="openSUSE Tumbleweed"\nID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n',
-    "leap": 'PRETTY_NAME="openSUSE Leap 15.6"\nID="opensuse-leap"\nID_LIKE="suse opensuse"\nVERSION_ID="15.6"\n',
+    "leap": 'PRETTY_NAME="openSUSE Leap 15.6"\nID="opensuse-leap"\nID_LIKE="suse opensuse"\n',
     "gentoo": "PRETTY_NAME='Gentoo Linux'\nID='gentoo'\n",
     "none": "",
 }
@@ -54,7 +54,7 @@ def write_release(name: str, folder: Path) -> Path:
 
 
 def run_setup(release: Path, folder: Path, word: str = "") -> subprocess.CompletedProcess[str]:
-    """ci/setup of somebody without root, on a machine that has no package and no Python that can make .venv."""
+    """ci/setup without root, on a machine that has no package and no Python that can make .venv."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     fakes = dict.fromkeys(("dpkg-query", "rpm", "pacman", "sudo", "python3"), "exit 1") | {"id": "echo 1000"}
@@ -124,7 +124,8 @@ def test_setup_and_doctor_name_the_same_packages(name: str, word: str, tmp_path:
 
 def test_doctor_tells_the_command_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "OS_RELEASE", (write_release("fedora", tmp_path),))
-    missing = [doctor.HostFinding(need, ("demo",), False, package) for need, package in doctor._ALWAYS.items()]
+    tools = doctor._ALWAYS.items()
+    missing = [doctor.HostFinding(need, ("demo",), False, package) for need, package in tools]
     text = doctor.render(missing)
     assert "dnf install --setopt=install_weak_deps=False bc binutils bison" in text
     assert "Fedora Linux 42 (Workstation Edition) has no package of mmdebstrap;" in text

@@ -28,7 +28,7 @@ _NEEDS = {
 
 
 def check_host_needs(symbols: Iterable[str], subject: str) -> None:
-    """Raise ``MissingToolError`` with everything that is missing for the symbols, names without ``CONFIG_``."""
+    """Raise ``MissingToolError`` with all that is missing for the symbols, names without ``CONFIG_``."""
     chosen = set(symbols)
     missing = {
         need: next(symbol for symbol in used if symbol in chosen)
