@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ from orchestrator.gitlab.shards import divide, estimate, find_times
 from orchestrator.gitlab.touched import choose_touched
 from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.history.entry import make_entries
-from orchestrator.kernel.prebuilt import load_prebuilt
+from orchestrator.kernel.prebuilt import Prebuilt, load_prebuilt
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.inputs import add_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
+from orchestrator.source.repository import Source
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
 from tests.conftest import ROOT, cowbell
@@ -327,13 +328,13 @@ def test_new_warnings_as_code_quality() -> None:
 
 
 def test_code_quality_is_of_the_kernels_of_a_folder(tmp_path: Path) -> None:
-    source = {"source_id": "a", "tree": "t", "version": "1", "series": "", "base": "b", "commit": "b"}
+    source = Source("a", "t", "", (5, 10, 0), "b", "b", "c")
     for variant, build in (("plain", "0" * 12), ("cow", "1" * 12)):
         (tmp_path / build).mkdir()
         lines = WARNINGS[:1] if variant == "plain" else WARNINGS[1:]
         (tmp_path / build / "build.json").write_text(json.dumps({"new_warnings": lines}))
-        told = {"row": "r", "variant": variant, "series": "", "base": source, "build_id": build}
-        (tmp_path / f"r.{variant}.json").write_text(json.dumps(told))
+        told = Prebuilt("r", variant, "", source, build_id=build)
+        (tmp_path / f"r.{variant}.json").write_text(json.dumps(asdict(told)))
     write_code_quality(tmp_path, {})
     assert not (tmp_path / CODE_QUALITY).exists()
     write_code_quality(tmp_path, {"GITLAB_CI": "true"})
@@ -346,7 +347,9 @@ def test_the_link_to_the_page(tmp_path: Path) -> None:
     public = tmp_path / "public"
     public.mkdir()
     job = {"CI_JOB_URL": "https://gitlab.example.org/a/b/-/jobs/7", "CI_PROJECT_DIR": str(tmp_path)}
-    for environ in ({}, {"CI_JOB_URL": job["CI_JOB_URL"]}, job | {"CI_PROJECT_DIR": str(tmp_path / "other")}):
+    elsewhere = job | {"CI_PROJECT_DIR": str(tmp_path / "other")}
+    others: tuple[dict[str, str], ...] = ({}, {"CI_JOB_URL": job["CI_JOB_URL"]}, elsewhere)
+    for environ in others:
         write_annotations(public, environ)
         assert not (public / ANNOTATIONS).exists()
     write_annotations(public, job)

@@ -66,10 +66,10 @@ class Project:
 
     def start(self, *words: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
         node = str(VENV / "node")
-        options = [*options, "--shell-isolation", "--force-shell-executor", "--json-schema-validation=false"]
-        options += [f"--variable={word}" for word in words or ("CI_PIPELINE_SOURCE=schedule",)]
+        given = [*options, "--shell-isolation", "--force-shell-executor", "--json-schema-validation=false"]
+        given += [f"--variable={word}" for word in words or ("CI_PIPELINE_SOURCE=schedule",)]
         return subprocess.Popen(
-            [node, RUNNER, *options],
+            [node, RUNNER, *given],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
             stdout=subprocess.PIPE,

@@ -142,7 +142,8 @@ def test_every_package_that_the_code_names_is_in_the_table() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_tool"):
                 word = node.args[1]
-                named |= {word.value} if isinstance(word, ast.Constant) else set()
+                if isinstance(word, ast.Constant) and isinstance(word.value, str):
+                    named.add(word.value)
     assert named - set(known) == set()
     # and every line has a name, or none, for each distribution
     assert all(set(of.names) == set(commands) for of in known.values())

@@ -60,8 +60,8 @@ def load_table() -> tuple[Mapping[str, str], Mapping[str, Package]]:
 def find_host(files: Iterable[Path] = ()) -> Host:
     """The host by its os-release: by ``ID`` and ``VERSION_ID``, else by what it is like."""
     path = next((path for path in files or OS_RELEASE if path.is_file()), None)
-    found = re.findall(r"^(\w+)=[\"']?(.*?)[\"']?$", path.read_text(errors="replace"), re.M) if path else ()
-    fields = dict(found)
+    text = path.read_text(errors="replace") if path else ""
+    fields: dict[str, str] = dict(re.findall(r"^(\w+)=[\"']?(.*?)[\"']?$", text, re.M))
     name = fields.get("ID", "")
     commands, _ = load_table()
     words = [f"{name}-{fields.get('VERSION_ID', '')}", name, *fields.get("ID_LIKE", "").split()]
