@@ -39,11 +39,11 @@ from orchestrator.plan.plan import Declarations, Job, Request, make_plan
 from orchestrator.project.arch import ARCHES
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Runner, load_matrix
-from orchestrator.source.repository import Source
 from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
 from tests.conftest import ROOT, cowbell
 from tests.gitserver import run_git
+from tests.kernels import SOURCE
 from tests.records import JOB, RESULT, store_result, store_run
 from tests.samples import make_test
 
@@ -328,12 +328,11 @@ def test_new_warnings_as_code_quality() -> None:
 
 
 def test_code_quality_is_of_the_kernels_of_a_folder(tmp_path: Path) -> None:
-    source = Source("a", "t", "", (5, 10, 0), "b", "b", "c")
     for variant, build in (("plain", "0" * 12), ("cow", "1" * 12)):
         (tmp_path / build).mkdir()
         lines = WARNINGS[:1] if variant == "plain" else WARNINGS[1:]
         (tmp_path / build / "build.json").write_text(json.dumps({"new_warnings": lines}))
-        told = Prebuilt("r", variant, "", source, build_id=build)
+        told = Prebuilt("r", variant, "", SOURCE, build_id=build)
         (tmp_path / f"r.{variant}.json").write_text(json.dumps(asdict(told)))
     write_code_quality(tmp_path, {})
     assert not (tmp_path / CODE_QUALITY).exists()
