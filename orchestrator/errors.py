@@ -45,6 +45,16 @@ class InfraError(CowbellError):
     exit_code = 3
 
 
+class MissingToolError(InfraError):
+    """A program, header or library is not installed; ``packages`` are the ones of Debian 12 that have it."""
+
+    def __init__(self, what: str, packages: Sequence[str], *, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.packages = tuple(packages)
+        # the arguments that pickle uses to create it again in another process
+        self.args = (what, self.packages)
+
+
 class StageFailure(CowbellError):
     """A kernel failure: the series does not apply, or the kernel does not configure, build or boot.
 

@@ -374,7 +374,7 @@ def test_llvm_of_a_version_or_of_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert (environment["LD"], environment["CC"]) == ("ld.lld-15", "clang-15")
     with pytest.raises(InfraError, match=r"ld\.lld-16 is not installed") as raised:
         find_toolchain(X86, llvm="-16")
-    assert raised.value.hint == "apt-get install lld-16 llvm-16"
+    assert raised.value.hint == "apt-get install --no-install-recommends lld-16 llvm-16"
 
 
 def test_what_a_config_needs_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ def test_what_a_config_needs_of_the_host(tmp_path: Path, monkeypatch: pytest.Mon
         "the config needs pahole (for DEBUG_INFO_BTF), libelf.h (for DEBUG_INFO_BTF), "
         "openssl/opensslv.h (for MODULE_SIG_FORMAT), lz4 (for KERNEL_LZ4)"
     )
-    assert raised.value.hint == "apt-get install dwarves libelf-dev libssl-dev lz4"
+    assert raised.value.hint == "apt-get install --no-install-recommends dwarves libelf-dev libssl-dev lz4"
 
 
 def test_what_is_missing_on_the_host_is_found_before_the_build(
@@ -416,7 +416,7 @@ def test_missing_compiler_names_its_packages(tmp_path: Path, monkeypatch: pytest
         package = "gcc" if arch.is_native else arch.cross_packages
         with pytest.raises(InfraError, match="gcc is not installed") as raised:
             find_toolchain(arch)
-        assert raised.value.hint == f"apt-get install {package}"
+        assert raised.value.hint == f"apt-get install --no-install-recommends {package}"
 
 
 def test_image_without_build_id(tmp_path: Path) -> None:

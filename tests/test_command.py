@@ -92,7 +92,7 @@ def test_missing_tool_names_its_package() -> None:
     with pytest.raises(InfraError) as raised:
         command.find_tool("qemu-system-frob", "qemu-system-misc")
     assert raised.value.what == "qemu-system-frob is not installed"
-    assert raised.value.hint == "apt-get install qemu-system-misc"
+    assert raised.value.hint == "apt-get install --no-install-recommends qemu-system-misc"
 
 
 def test_missing_folder_is_the_host_s_trouble(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def list_packages(word: str, tmp_path: Path) -> set[str]:
 
 
 def test_an_image_has_what_every_row_needs(tmp_path: Path) -> None:
-    """The doctor's list and the setup's are kept by hand: neither may lack what the other has."""
+    """The doctor's list and the table's are kept by hand: neither may lack what the other has."""
     image = list_packages("image", tmp_path)
     needed = {*doctor._ALWAYS.values(), *doctor._HEADERS.values(), "debian-archive-keyring", "ccache"}
     for arch in ARCHES.values():

@@ -3,10 +3,13 @@
 
 import datetime
 import importlib.util
+import json
+import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,18 @@ from hypothesis import strategies as st
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.gitlab.check import check_file, check_pipeline
 from orchestrator.gitlab.child import Setup, make_pipeline, render
+from orchestrator.gitlab.reports import (
+    ANNOTATIONS,
+    CODE_QUALITY,
+    make_code_quality,
+    write_annotations,
+    write_code_quality,
+)
 from orchestrator.gitlab.shards import divide, estimate, find_times
 from orchestrator.gitlab.touched import choose_touched
 from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.history.entry import make_entries
+from orchestrator.kernel.prebuilt import Prebuilt, load_prebuilt
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.inputs import add_names
 from orchestrator.plan.plan import Declarations, Job, Request, make_plan
@@ -32,6 +43,7 @@ from orchestrator.source.tree import DebianTree, GitTree, LocalTree, TarballTree
 from orchestrator.store.store import Store, make_id
 from tests.conftest import ROOT, cowbell
 from tests.gitserver import run_git
+from tests.kernels import SOURCE
 from tests.records import JOB, RESULT, store_result, store_run
 from tests.samples import make_test
 
@@ -85,7 +97,13 @@ def test_a_row_from_build_to_report() -> None:
     assert test["variables"]["COWBELL_RESULTS"] == "$CI_PROJECT_DIR/results/test-demo"
     assert test["artifacts"]["paths"] == ["results/test-demo/"]
     assert report["dependencies"] == ["test demo"]
-    assert report["artifacts"]["reports"] == {"junit": "public/junit.xml"}
+    assert report["artifacts"]["reports"] == {
+        "junit": "public/junit.xml",
+        "annotations": "public/annotations.json",
+    }
+    assert build["artifacts"]["reports"] == {"codequality": "built/gitlab/codequality.json"}
+    # a cache is written by the jobs that fill it
+    assert {cache["policy"] for job in (build, report) for cache in job["cache"]} == {"pull-push"}
 
 
 def test_what_is_so_for_every_job() -> None:
@@ -281,6 +299,92 @@ def test_no_row_is_a_pipeline_too() -> None:
     """GitLab rejects a pipeline without jobs."""
     made = make([])
     assert names(made, "report") == ["nothing"]
+
+
+# --- what GitLab shows beside jobs
+
+WARNINGS = (
+    "mm/gup.c:12:5: warning: no previous prototype for ‘gup’ [-Wmissing-prototypes]",
+    "mm/memory.c:7:1: warning: unused variable ‘a’ [-Wunused-variable]",
+    "mm/memory.c:9:1: warning: unused variable ‘a’ [-Wunused-variable]",
+)
+
+
+def test_new_warnings_as_code_quality() -> None:
+    """Once for all kernels, and with a fingerprint that lives on when lines move."""
+    found = make_code_quality([*WARNINGS, WARNINGS[0]])
+    assert [entry["location"] for entry in found] == [
+        {"path": "mm/gup.c", "lines": {"begin": 12}},
+        {"path": "mm/memory.c", "lines": {"begin": 7}},
+        {"path": "mm/memory.c", "lines": {"begin": 9}},
+    ]
+    assert found[0]["description"] == "no previous prototype for ‘gup’"
+    assert [entry["check_name"] for entry in found[:2]] == ["-Wmissing-prototypes", "-Wunused-variable"]
+    prints = [entry["fingerprint"] for entry in found]
+    assert len(set(prints)) == 3
+    moved = make_code_quality([line.replace(":7:", ":70:").replace(":9:", ":90:") for line in WARNINGS])
+    assert [entry["fingerprint"] for entry in moved] == prints
+    assert {entry["severity"] for entry in found} == {"minor"}
+
+
+def test_code_quality_is_of_the_kernels_of_a_folder(tmp_path: Path) -> None:
+    for variant, build in (("plain", "0" * 12), ("cow", "1" * 12)):
+        (tmp_path / build).mkdir()
+        lines = WARNINGS[:1] if variant == "plain" else WARNINGS[1:]
+        (tmp_path / build / "build.json").write_text(json.dumps({"new_warnings": lines}))
+        told = Prebuilt("r", variant, "", SOURCE, build_id=build)
+        (tmp_path / f"r.{variant}.json").write_text(json.dumps(asdict(told)))
+    write_code_quality(tmp_path, {})
+    assert not (tmp_path / CODE_QUALITY).exists()
+    write_code_quality(tmp_path, {"GITLAB_CI": "true"})
+    assert json.loads((tmp_path / CODE_QUALITY).read_text()) == make_code_quality(WARNINGS)
+    # it is no kernel to the jobs that test
+    assert len(load_prebuilt([tmp_path])) == 2
+
+
+def test_the_link_to_the_page(tmp_path: Path) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    job = {"CI_JOB_URL": "https://gitlab.example.org/a/b/-/jobs/7", "CI_PROJECT_DIR": str(tmp_path)}
+    elsewhere = job | {"CI_PROJECT_DIR": str(tmp_path / "other")}
+    others: tuple[dict[str, str], ...] = ({}, {"CI_JOB_URL": job["CI_JOB_URL"]}, elsewhere)
+    for environ in others:
+        write_annotations(public, environ)
+        assert not (public / ANNOTATIONS).exists()
+    write_annotations(public, job)
+    (link,) = json.loads((public / ANNOTATIONS).read_text())["cowbell"]
+    assert link["external_link"]["url"] == f"{job['CI_JOB_URL']}/artifacts/file/public/index.html"
+    assert link["external_link"]["label"]
+
+
+# --- the page for administrators
+
+
+def test_config_of_runners_is_as_the_page_says() -> None:
+    """Two runners that share nothing, and none with privileges."""
+    page = (ROOT / "docs/gitlab-runners.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    config = tomllib.loads(block)
+    runners = {runner["name"]: runner for runner in config["runners"]}
+    assert len(runners) == 2
+    docker = [runner["docker"] for runner in runners.values()]
+    stores = [volume.split(":") for each in docker for volume in each["volumes"] if ":" in volume]
+    assert len({host for host, _ in stores}) == 2
+    assert {inside for _, inside in stores} == {"/var/cache/cowbell"}
+    assert "store: /var/cache/cowbell" in page
+    for each in docker:
+        assert each["devices"] == ["/dev/kvm"]
+        assert each["group_add"]
+        assert each["privileged"] is False
+    # options of gitlab-runner
+    assert set(config) <= {"concurrent", "check_interval", "runners"}
+    assert {key for runner in runners.values() for key in runner} <= {
+        "name", "url", "token", "executor", "limit", "docker", "cache",
+    }  # fmt: skip
+    assert {key for each in docker for key in each} <= {
+        "image", "privileged", "devices", "group_add", "volumes", "allowed_images", "pull_policy", "shm_size",
+        "cpus", "memory",
+    }  # fmt: skip
 
 
 # --- how rows are divided

@@ -2,16 +2,18 @@
 """The pipeline as GitLab would run it, with real kernels, by gitlab-ci-local's shell executor.
 
 Each job has a folder of its own with what is in git and the artifacts of jobs before it, and nothing else. Of
-the suite's store only kernels and root images are used: results are each job's own.
+the suite's store only kernels and root images are used: results are each job's own. Test jobs have an empty
+store, no compiler, and a network namespace without a route.
 """
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,15 @@ include:
   - local: ci/gitlab-ci.yml
     inputs: {{image: "", store: {store}, setup: 'export GITLAB_CI=true PATH="{bin}:$PATH"'}}
 """
+# comes before the installed command: what a runner without network, mirror and compiler would be to test jobs
+COWBELL = """\
+#!/bin/sh
+case "$*" in *BUILT=*) ;; *) exec {bin}/cowbell "$@" ;; esac
+export COWBELL_STORE="$CI_PROJECT_DIR/store" PATH="{tools}:$PATH"
+exec unshare --map-root-user --net sh -c 'ip link set lo up && echo "routes: $(ip route | wc -l)" \
+    && exec {bin}/cowbell "$@"' sh "$@"
+"""
+NO_TOOLS = ("apt-get", "cc", "clang", "curl", "gcc", "git", "make", "mmdebstrap")
 JOB = re.compile(r"^\s*(PASS|FAIL)\s+(?:\[cowbell\] -> )?(\S.*?)\s*$", re.M)
 
 
@@ -53,12 +64,12 @@ class Project:
 
     folder: Path
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
         node = str(VENV / "node")
-        options = ["--shell-isolation", "--force-shell-executor", "--json-schema-validation=false"]
-        options += [f"--variable={word}" for word in ("CI_PIPELINE_SOURCE=schedule", *words)]
+        given = [*options, "--shell-isolation", "--force-shell-executor", "--json-schema-validation=false"]
+        given += [f"--variable={word}" for word in words or ("CI_PIPELINE_SOURCE=schedule",)]
         return subprocess.Popen(
-            [node, RUNNER, *options],
+            [node, RUNNER, *given],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
             stdout=subprocess.PIPE,
@@ -98,7 +109,14 @@ def project(tmp_path: Path, kernel_store: Store) -> Iterator[Project]:
     over = "{test: iouring.fixed-mprotect, status: fail, until: 2020-01-01, why: a fix was on its way}"
     bad += f"      - name: plain\n        expect: [{over}]\n"
     (folder / "ci/matrix.yaml").write_text(f"rows:{good}{bad}")
-    (folder / ".gitlab-ci.yml").write_text(INCLUDE.format(store=kernel_store.root, bin=VENV))
+    tools = tmp_path / "tools"
+    for path in [tmp_path / "bin/cowbell", *(tools / name for name in NO_TOOLS)]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {path.name} is not there >&2\nexit 127\n")
+        path.chmod(0o755)
+    (tmp_path / "bin/cowbell").write_text(COWBELL.format(bin=VENV, tools=tools))
+    path = f"{tmp_path / 'bin'}:{VENV}"
+    (folder / ".gitlab-ci.yml").write_text(INCLUDE.format(store=kernel_store.root, bin=path))
     (folder / ".gitignore").write_text(".gitlab-ci-local/\n")
     run_git(folder, "init", "-q", "-b", "main")
     run_git(folder, "remote", "add", "origin", "git@gitlab.example.org:group/project.git")
@@ -120,7 +138,10 @@ def test_a_pipeline_from_plan_to_report(project: Project) -> None:
         "test bad": "FAIL",
         "report": "FAIL",
     }, said
-    # the kernel came as an artifact, and nothing was compiled or fetched where it was tested
+    # the kernel came as an artifact; nothing was compiled or fetched where it was tested, without a route
+    assert re.search(r"test good .*routes: 0", said)
+    assert re.search(r"test bad .*routes: 0", said)
+    assert not re.search(r"is not there", said)
     assert list(project.job_folder("testIAgood").glob("built/*/vmlinux"))
     assert not re.search(r"test (good|bad) .*(fetch|kconfig)", said)
     # sections of the log, as gitlab-ci-local shows them
@@ -134,6 +155,13 @@ def test_a_pipeline_from_plan_to_report(project: Project) -> None:
     page = (public / "index.html").read_text()
     assert "NOT as expected" in page
     assert all(name in page for name in ("good", "bad", "iouring.fixed-mprotect"))
+    link = json.loads((public / "annotations.json").read_text())["cowbell"][0]["external_link"]
+    assert re.fullmatch(r"https?://.*/jobs/\d+/artifacts/file/public/index.html", link["url"])
+    built = project.job_folder("build*", "artifacts") / "built"
+    quality = json.loads((built / "gitlab/codequality.json").read_text())
+    # of the files that the series touches, as the build of its kernel found
+    found = [json.loads(path.read_text())["new_warnings"] for path in built.glob("*/build.json")]
+    assert len(quality) == len({line for lines in found for line in lines})
     # with what only the runner that tested it had
     bundle = public / "evidence" / "iouring.fixed-mprotect.bad.plain.tar.zst"
     listed = subprocess.run(["tar", "-tf", bundle], capture_output=True, text=True, check=True).stdout
@@ -141,6 +169,15 @@ def test_a_pipeline_from_plan_to_report(project: Project) -> None:
     assert "/MISSING" not in listed
     # the next pipeline knows how long tests take
     assert list((project.folder / ".gitlab-ci-local/cache").glob("*/merged/history.sqlite"))
+
+
+@pytest.mark.parametrize(("fork", "when"), [("group/project", "on_success"), ("me/linux", "manual")])
+def test_a_merge_request_of_a_fork_waits_for_a_member(project: Project, fork: str, when: str) -> None:
+    words = ("CI_PIPELINE_SOURCE=merge_request_event", f"CI_MERGE_REQUEST_SOURCE_PROJECT_PATH={fork}")
+    listed = project.start(*words, options=("--list-json",))
+    said, _ = listed.communicate(timeout=300)
+    jobs = {job["name"]: job["when"] for job in json.loads(said[said.index("[") :])}
+    assert jobs == {"cowbell-plan": when, "cowbell": "on_success"}, said
 
 
 def find_job(folder: Path) -> int:

@@ -10,18 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import InfraError, MissingToolError
 from orchestrator.guest import accel
 from orchestrator.plan.plan import Job
 from orchestrator.plan.workspace import Workspace
 from orchestrator.process import command
+from orchestrator.process.packages import make_install_command
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.matrix import Row
 from orchestrator.source import debian
 from orchestrator.source.tree import VERSIONED, DebianImageTree, DebianTree, GitTree
 from orchestrator.store.store import Store
 
-# programs of every kernel build and every guest, with their Debian packages
+# programs of every kernel build and every guest, with their packages in Debian 12
 _ALWAYS = {
     "git": "git", "make": "make", "bc": "bc", "bison": "bison", "flex": "flex", "xz": "xz-utils",
     "ld": "binutils", "depmod": "kmod", "mmdebstrap": "mmdebstrap", "genext2fs": "genext2fs",
@@ -35,7 +36,7 @@ _NEEDED_MIB = 3072
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """One dependency of some rows, whether it is met, and the Debian package or advice if not.
+    """One dependency of some rows, whether it is met, and the package in Debian 12 or advice if not.
 
     ``is_needed`` is false for a dependency that only makes things faster.
     """
@@ -86,9 +87,11 @@ def _examine_arch(arch: Arch, rows: tuple[str, ...], place: Workspace) -> Iterat
     yield HostFinding(arch.qemu, rows, command.is_installed(arch.qemu), arch.qemu_package)
     try:
         place.find_toolchain(arch)
-    except InfraError as error:
-        package = error.hint.removeprefix("apt-get install ")
+    except MissingToolError as error:
+        package = " ".join(error.packages)
         yield HostFinding(f"a compiler for {arch.name}: {error.what}", rows, False, package)
+    except InfraError as error:
+        yield HostFinding(f"a compiler for {arch.name}: {error.what}", rows, False, help=error.hint)
     else:
         yield HostFinding(f"a compiler for {arch.name}", rows, True)
     if command.is_installed(arch.qemu):
@@ -134,8 +137,8 @@ def render(findings: Sequence[HostFinding]) -> str:
         lines.append(f"{state:<8} {finding.need}{rows}")
         if finding.help and (not finding.is_met or not finding.is_needed):
             lines.append(f"         {finding.help}")
-    if packages := find_packages(findings):
-        lines += ["", f"apt-get install --no-install-recommends {' '.join(packages)}"]
+    if install := find_install_command(findings):
+        lines += ["", install]
     stopped = sorted({row for finding in find_missing(findings) for row in finding.rows})
     lines += ["", f"cannot run: {', '.join(stopped)}" if stopped else "every row can run"]
     return "\n".join(lines) + "\n"
@@ -146,6 +149,12 @@ def find_missing(findings: Sequence[HostFinding]) -> list[HostFinding]:
 
 
 def find_packages(findings: Sequence[HostFinding]) -> list[str]:
-    """The Debian packages of all missing dependencies, including optional ones."""
+    """The packages in Debian 12 of all missing dependencies, including optional ones."""
     words = [word for finding in findings if not finding.is_met for word in finding.package.split()]
     return sorted(set(words))
+
+
+def find_install_command(findings: Sequence[HostFinding]) -> str:
+    """The command that installs all missing dependencies on this host, empty if there is none."""
+    packages = find_packages(findings)
+    return make_install_command(packages) if packages else ""

@@ -136,7 +136,7 @@ _PARTS: Mapping[str, Mapping[str, object]] = {
     "series-matrix": {**get_type_hints(SeriesMatrix), "is_as_claimed": bool},
     "mutants": {**get_type_hints(Measurement), "score": Score | None},
     "coverage": get_type_hints(CodeCoverage),
-    "doctor": {"findings": list[HostFinding], "packages": list[str]},
+    "doctor": {"findings": list[HostFinding], "packages": list[str], "install": str},
 }
 
 

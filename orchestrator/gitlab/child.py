@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.gitlab.reports import ANNOTATIONS, CODE_QUALITY
 from orchestrator.gitlab.shards import divide, estimate
 from orchestrator.guest.rootfs import make_rootfs_id
 from orchestrator.plan.plan import Job
@@ -32,6 +33,8 @@ _RETRY = {
 # an infrastructure error is only a warning; the report lists the missing results
 _WARNS = {"exit_codes": [3]}
 _MOST_S = 24 * 3600
+# each cache is of one kind of job, which fills it; the plan only pulls
+_PULL_PUSH = "pull-push"
 # time for fetching, unpacking and installing
 _OVERHEAD_S = 1200
 # files of guests that are large or secret
@@ -137,7 +140,12 @@ def _make_build(jobs: Sequence[Job], rows: Sequence[str], setup: Setup, today: d
         "timeout": _render_time(limit_s * len({job.series.name for job in jobs}) + _OVERHEAD_S),
         "script": [*newest, setup.call("-k", "build", named, f"DIR={_BUILT}", take=_OF_BUILD)],
         "allow_failure": _WARNS,
-        "artifacts": {"when": "always", "expire_in": "1 week", "paths": [f"{_BUILT}/"]},
+        "artifacts": {
+            "when": "always",
+            "expire_in": "1 week",
+            "paths": [f"{_BUILT}/"],
+            "reports": {"codequality": f"{_BUILT}/{CODE_QUALITY}"},
+        },
         **({"cache": list(_list_caches(jobs[0], setup, today))} if setup.is_cached else {}),
     }
 
@@ -152,7 +160,7 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> Iterator[Yaml]
     # as it is exported: in the store it has 2 GiB, mostly zeros
     rootfs_id = make_rootfs_id(ARCHES[job.row.arch])
     root = {"key": f"cowbell-root-{rootfs_id}", "paths": [f"{_BUILT}/root-{rootfs_id}.img.zst"]}
-    yield from (objects | {"when": "always"}, root)
+    yield from (objects | {"when": "always", "policy": _PULL_PUSH}, root | {"policy": _PULL_PUSH})
     if isinstance(job.tree, LocalTree):
         return
     # update the cache of a package or archive each week, except for an exact version
@@ -161,7 +169,7 @@ def _list_caches(job: Job, setup: Setup, today: datetime.date) -> Iterator[Yaml]
     is_weekly = isinstance(job.tree, (*VERSIONED, TarballTree)) and not is_exact
     when = f"-{year}-{week}" if is_weekly else ""
     source = f"cowbell-source-{make_id(job.tree.name, str(job.tree))}{when}"
-    yield {"key": source, "paths": [f"{setup.store}/git/"], "when": "always"}
+    yield {"key": source, "paths": [f"{setup.store}/git/"], "when": "always", "policy": _PULL_PUSH}
 
 
 def _list_tests(
@@ -248,9 +256,16 @@ def _make_report(rows: Sequence[str], tests: Sequence[str], setup: Setup) -> Yam
             "expire_in": "4 weeks",
             "expose_as": "Cowbell",
             "paths": [f"{_PUBLIC}/"],
-            "reports": {"junit": f"{_PUBLIC}/junit.xml"},
+            "reports": {"junit": f"{_PUBLIC}/junit.xml", "annotations": f"{_PUBLIC}/{ANNOTATIONS}"},
         },
         # the next pipeline uses the durations of tests and the rates of races
-        "cache": [{"key": "cowbell-history", "paths": [f"{_MERGED}/history.sqlite"], "when": "always"}],
+        "cache": [
+            {
+                "key": "cowbell-history",
+                "paths": [f"{_MERGED}/history.sqlite"],
+                "when": "always",
+                "policy": _PULL_PUSH,
+            }
+        ],
     }
     return job

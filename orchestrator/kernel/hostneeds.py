@@ -6,8 +6,9 @@ The makefiles look for them as well, but some of them only when everything is co
 
 from collections.abc import Iterable
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import MissingToolError
 from orchestrator.process import command
+from orchestrator.process.packages import make_install_command
 
 # programs and headers by the symbols that need them, and Debian packages
 _NEEDS = {
@@ -27,7 +28,7 @@ _NEEDS = {
 
 
 def check_host_needs(symbols: Iterable[str], subject: str) -> None:
-    """Raise ``InfraError`` with everything that is missing for the symbols, names without ``CONFIG_``."""
+    """Raise ``MissingToolError`` with all that is missing for the symbols, names without ``CONFIG_``."""
     chosen = set(symbols)
     missing = {
         need: next(symbol for symbol in used if symbol in chosen)
@@ -35,10 +36,12 @@ def check_host_needs(symbols: Iterable[str], subject: str) -> None:
         if not chosen.isdisjoint(used) and not _is_there(need)
     }
     if missing:
-        raise InfraError(
+        packages = [_NEEDS[need][0] for need in missing]
+        raise MissingToolError(
             "the config needs " + ", ".join(f"{need} (for {symbol})" for need, symbol in missing.items()),
+            packages,
             where=subject,
-            hint="apt-get install " + " ".join(_NEEDS[need][0] for need in missing),
+            hint=make_install_command(packages),
         )
 
 

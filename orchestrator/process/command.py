@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import InfraError, MissingToolError
+from orchestrator.process.packages import make_install_command
 
 TAIL_LINES = 20
 _LINE_LIMIT = 1 << 14
@@ -132,10 +133,14 @@ def find_path() -> str:
 
 
 def find_tool(name: str, package: str) -> str:
-    """The absolute path of a program; raises ``InfraError`` with its Debian package if it is missing."""
+    """The absolute path of a program; raises ``MissingToolError`` if it is missing.
+
+    ``package`` are the packages of Debian 12 that have it.
+    """
     path = shutil.which(name, path=find_path())
     if path is None:
-        raise InfraError(f"{name} is not installed", hint=f"apt-get install {package}")
+        packages = package.split()
+        raise MissingToolError(f"{name} is not installed", packages, hint=make_install_command(packages))
     return path
 
 

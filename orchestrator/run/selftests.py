@@ -18,6 +18,7 @@ from pathlib import Path
 from orchestrator.kernel.build import Toolchain
 from orchestrator.kernel.fragment import Fragment, parse_requests
 from orchestrator.process import command
+from orchestrator.process.packages import make_install_command
 from orchestrator.process.progress import Progress
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.selftest import (
@@ -340,7 +341,7 @@ def _name_package(why: str) -> str:
     """The error of a compiler, with the Debian package of a header or library that the host lacks."""
     match = re.search(r"error: ([\w./-]+\.h): No such file|cannot find (-l[\w-]+)", why)
     package = _PACKAGES.get(match[1] or match[2], "") if match else ""
-    return f"{why} (the host lacks it: apt-get install {package})" if package else why
+    return f"{why} (the host lacks it: {make_install_command([package])})" if package else why
 
 
 def render_stub(kind: str, why: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
+from orchestrator.process.packages import make_install_command
 from orchestrator.process.progress import Progress
 from orchestrator.source.mail import (
     clean_title,
@@ -209,7 +210,7 @@ class _B4:
         beside = Path(sys.executable).with_name("b4")
         if not beside.exists() and not command.is_installed("b4"):
             what = f"b4 is not installed, which fetches {message}"
-            raise InfraError(what, hint="pip install 'cowbell[b4]', or apt-get install b4")
+            raise InfraError(what, hint=f"pip install 'cowbell[b4]', or {make_install_command(['b4'])}")
         self._tool = str(beside) if beside.exists() else command.find_tool("b4", "b4")
         self._scratch = scratch
         self._config = ["save-maildirs=no", *([f"midmask={message.archive}/%s"] if message.archive else [])]

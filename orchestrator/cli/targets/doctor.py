@@ -10,8 +10,14 @@ def run(call: Call) -> int:
     from orchestrator.plan import plan
 
     findings = doctor.examine(plan.make_plan(call.request, call.known), call.place)
-    packages = doctor.find_packages(findings)
-    call.show_product("doctor", doctor.render, findings, findings=findings, packages=packages)
+    call.show_product(
+        "doctor",
+        doctor.render,
+        findings,
+        findings=findings,
+        packages=doctor.find_packages(findings),
+        install=doctor.find_install_command(findings),
+    )
     return int(bool(doctor.find_missing(findings)))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """report: the verdicts of stored runs, as tables, a mail, a page, and in formats for programs."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ def _print_report(run_ids: Sequence[str], name: str, call: Call) -> int:
 
 def show_report(run_ids: Sequence[str], call: Call, *, is_new: bool) -> int:
     """Show stored runs and write their reports; 1 where a verdict is not as expected."""
+    from orchestrator.gitlab.reports import write_annotations
     from orchestrator.report import folder, report
 
     store, target, options = call.store, call.folder, call.line.options
@@ -90,6 +92,7 @@ def show_report(run_ids: Sequence[str], call: Call, *, is_new: bool) -> int:
         folder.write_bundles(judged, store)
     if target and not call.is_dry_run:
         names = folder.publish(judged, store, target)
+        write_annotations(target, os.environ)
         if not options.json:
             call.show(f"{target}: {', '.join(names)}\n")
     return 0 if judged.is_as_expected else 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """source, config, build and test: each does the previous one's work first, for the selected rows."""
 
+import os
 import shlex
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ def run_rows(call: Call) -> int:
     """Run the named targets in their order, ``test`` last."""
     from orchestrator import pipeline
     from orchestrator.cli import configreport, listing
+    from orchestrator.gitlab.reports import write_code_quality
     from orchestrator.plan import plan
     from orchestrator.plan.steps import make_goal
 
@@ -46,8 +48,12 @@ def run_rows(call: Call) -> int:
         call.terminal.stop()
         return show_report([run_id], call, is_new=is_new)
     if "build" in targets:
-        for image in pipeline.build_jobs(jobs, declared, place, goal, prepared, target=call.folder):
-            call.show(f"{image}\n")
+        try:
+            for image in pipeline.build_jobs(jobs, declared, place, goal, prepared, target=call.folder):
+                call.show(f"{image}\n")
+        finally:
+            if call.folder:
+                write_code_quality(call.folder, os.environ)
     elif failures := [one.failure for one in prepared.values() if one.failure]:
         raise ExceptionGroup("jobs", failures)
     return status
