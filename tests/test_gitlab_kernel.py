@@ -110,10 +110,10 @@ def project(tmp_path: Path, kernel_store: Store) -> Iterator[Project]:
     bad += f"      - name: plain\n        expect: [{over}]\n"
     (folder / "ci/matrix.yaml").write_text(f"rows:{good}{bad}")
     tools = tmp_path / "tools"
-    for path in [tmp_path / "bin/cowbell", *(tools / name for name in NO_TOOLS)]:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/sh\necho {path.name} is not there >&2\nexit 127\n")
-        path.chmod(0o755)
+    for script in [tmp_path / "bin/cowbell", *(tools / name for name in NO_TOOLS)]:
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\necho {script.name} is not there >&2\nexit 127\n")
+        script.chmod(0o755)
     (tmp_path / "bin/cowbell").write_text(COWBELL.format(bin=VENV, tools=tools))
     path = f"{tmp_path / 'bin'}:{VENV}"
     (folder / ".gitlab-ci.yml").write_text(INCLUDE.format(store=kernel_store.root, bin=path))

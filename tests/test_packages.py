@@ -152,9 +152,7 @@ def test_every_package_that_the_code_names_is_in_the_table() -> None:
 
 def test_no_command_is_written_anywhere_else() -> None:
     wrong = [
-        path.name
-        for path in (ROOT / "orchestrator").rglob("*.py")
-        if "apt-get install" in path.read_text()
+        path.name for path in (ROOT / "orchestrator").rglob("*.py") if "apt-get install" in path.read_text()
     ]
     assert wrong == []
 
