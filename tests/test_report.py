@@ -51,9 +51,13 @@ def test_table_tells_what_flipped(judged: Judged) -> None:
     assert line.rstrip().endswith("FAIL -> PASS")
 
 
-def test_outputs_are_parsed_once(judged: Judged, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_parsed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each console and each KTAP stream, however many verdicts and reports are made of them."""
-    results = [result for job in judged.run.jobs for result in job.results]
+    run = make_run()
+    # other tests have parsed the results already
+    own = [replace(job, results=tuple(replace(result) for result in job.results)) for job in run.jobs]
+    judged = Judged(replace(run, jobs=tuple(own)))
+    results = [result for job in own for result in job.results]
     parsed: Counter[str] = Counter()
 
     def count(module: ModuleType, name: str) -> None:

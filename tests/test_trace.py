@@ -21,34 +21,34 @@ from orchestrator.guest.tracing import explain_lost, keep_trace, make_start, sta
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.project.guest import GuestShape
-from orchestrator.project.trace import FRAGMENT, Trace, parse_trace
+from orchestrator.project.trace import FRAGMENT, TraceRequest, parse_trace
 from orchestrator.result.stored import find_results_dir
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, cowbell
 
-GRAPH = Trace("function_graph", ("do_wp_page",))
+GRAPH = TraceRequest("function_graph", ("do_wp_page",))
 STATS = "entries: 3\noverrun: {}\ncommit overrun: 0\ndropped events: 1\n"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Trace()),
+        ("", TraceRequest()),
         ("function_graph:do_wp_page", GRAPH),
-        ("function:do_wp_page,wp_*, kmem:*", Trace("function", ("do_wp_page", "wp_*"), ("kmem:*",))),
-        ("event:kmem:mm_page_alloc,function:a", Trace("function", ("a",), ("kmem:mm_page_alloc",))),
-        ("p:do_wp_page", Trace(kprobes=("p:cowbell/do_wp_page do_wp_page",))),
-        ("r4:back do_wp_page ret=$retval", Trace(kprobes=("r4:cowbell/back do_wp_page ret=$retval",))),
+        ("function:do_wp_page,wp_*, kmem:*", TraceRequest("function", ("do_wp_page", "wp_*"), ("kmem:*",))),
+        ("event:kmem:mm_page_alloc,function:a", TraceRequest("function", ("a",), ("kmem:mm_page_alloc",))),
+        ("p:do_wp_page", TraceRequest(kprobes=("p:cowbell/do_wp_page do_wp_page",))),
+        ("r4:back do_wp_page ret=$retval", TraceRequest(kprobes=("r4:cowbell/back do_wp_page ret=$retval",))),
         (
             "p do_wp_page+0x4 vmf=%di flags=+8(%di):u32,kmem:mm_page_free",
-            Trace(
+            TraceRequest(
                 events=("kmem:mm_page_free",),
                 kprobes=("p:cowbell/do_wp_page do_wp_page+0x4 vmf=%di flags=+8(%di):u32",),
             ),
         ),
     ],
 )
-def test_words(text: str, expected: Trace) -> None:
+def test_words(text: str, expected: TraceRequest) -> None:
     assert parse_trace(text) == expected
     assert expected.is_on == bool(text)
 
@@ -101,7 +101,7 @@ def tracefs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def make_guest(trace: Trace, gone: GoneReason | None = None) -> Guest:
+def make_guest(trace: TraceRequest, gone: GoneReason | None = None) -> Guest:
     """A guest whose commands run here."""
 
     def run(line: str, deadline: object) -> CommandResult:
@@ -175,7 +175,7 @@ def test_what_the_kernel_cannot_record_is_no_failure_of_the_kernel(
 
 
 def test_words_are_no_commands(tmp_path: Path) -> None:
-    line = make_start(Trace(kprobes=(f"p:a b $(touch {tmp_path}/x) `touch {tmp_path}/x` '",)), 2)
+    line = make_start(TraceRequest(kprobes=(f"p:a b $(touch {tmp_path}/x) `touch {tmp_path}/x` '",)), 2)
     assert subprocess.run(["sh", "-n", "-c", line], check=False).returncode == 0
     subprocess.run(["sh", "-c", line], check=False, capture_output=True)
     assert not (tmp_path / "x").exists()
@@ -201,6 +201,6 @@ def test_lost_traces(tracefs: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_done_without_it(tmp_path: Path) -> None:
-    guest = make_guest(Trace(), GoneReason.END)
+    guest = make_guest(TraceRequest(), GoneReason.END)
     start_trace(guest)
     assert keep_trace(guest, tmp_path / "trace") == explain_lost(guest.machine) == ""

@@ -19,7 +19,7 @@ from orchestrator.cli.wrap import wrap_text
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.parse.printk import make_printable
 from orchestrator.project.root import find_root
-from orchestrator.project.trace import Trace, parse_trace
+from orchestrator.project.trace import TraceRequest, parse_trace
 from orchestrator.project.yamlfile import suggest
 from orchestrator.store.store import Store, open_default
 
@@ -219,7 +219,7 @@ class Call:
         )
 
     @cached_property
-    def trace(self) -> Trace:
+    def trace(self) -> TraceRequest:
         return parse_trace(self.value("TRACE"))
 
     @cached_property

@@ -15,7 +15,7 @@ from orchestrator.kernel.build import Kernel
 from orchestrator.process import command
 from orchestrator.project.arch import Arch
 from orchestrator.project.guest import GuestShape
-from orchestrator.project.trace import Trace
+from orchestrator.project.trace import TraceRequest
 
 ROOT_OVERLAY = "root.qcow2"
 _LESS_MEMORY = "end other programs, or reduce the memory of the row's guest"
@@ -39,7 +39,7 @@ class Machine:
     boot: str = "qemu"
     keep_core: bool = False
     modules: Modules | None = None
-    trace: Trace = Trace()
+    trace: TraceRequest = TraceRequest()
     gdb: Path | None = None
 
     @property

@@ -17,7 +17,7 @@ from orchestrator.errors import StageFailure
 from orchestrator.guest.connection import CommandResult, GoneReason, Guest, GuestGone
 from orchestrator.guest.qemu import Machine
 from orchestrator.parse.printk import make_printable
-from orchestrator.project.trace import Trace
+from orchestrator.project.trace import TraceRequest
 from orchestrator.store.store import write_atomic
 
 # the buffers of all CPUs together, and the text that is kept of them
@@ -38,7 +38,7 @@ for file in set_event set_ftrace_filter set_graph_function; do [ ! -e $file ] ||
 """
 
 
-def make_start(trace: Trace, cpus: int) -> str:
+def make_start(trace: TraceRequest, cpus: int) -> str:
     """The shell script that starts to record; if the kernel cannot, it says why on stderr."""
     filter_file = "set_graph_function" if trace.tracer == "function_graph" else "set_ftrace_filter"
     named = [(name, filter_file, f"does not trace the function {name}") for name in trace.functions]

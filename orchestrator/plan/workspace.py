@@ -14,7 +14,7 @@ from orchestrator.process.workers import Limits
 from orchestrator.project.arch import ARCHES, Arch
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.root import IS_CHECKOUT, LIB, SHIPPED, list_layers
-from orchestrator.project.trace import Trace
+from orchestrator.project.trace import TraceRequest
 from orchestrator.result.repeat import Repeat
 from orchestrator.run.compile import make_program_id
 from orchestrator.store.store import Store
@@ -38,7 +38,7 @@ class Workspace:
     cc: str = ""
     llvm: str = ""
     keep_core: bool = False
-    trace: Trace = Trace()
+    trace: TraceRequest = TraceRequest()
     budget: Budget = WHOLE_HOST
     limits: Limits = Limits()
     what_if: tuple[str, ...] = ()

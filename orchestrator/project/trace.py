@@ -23,7 +23,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TraceRequest:
     """``tracer`` is empty or that of the ``functions``; ``kprobes`` are lines for ``kprobe_events``."""
 
     tracer: str = ""
@@ -36,7 +36,7 @@ class Trace:
         return bool(self.functions or self.events or self.kprobes)
 
 
-def parse_trace(text: str) -> Trace:
+def parse_trace(text: str) -> TraceRequest:
     """Raises ``ValueError`` that names all wrong words."""
     tracers: list[str] = []
     functions: list[str] = []
@@ -66,7 +66,7 @@ def parse_trace(text: str) -> Trace:
         wrong.append("function and function_graph cannot record at the same time: choose one")
     if wrong:
         raise ValueError("; ".join(wrong))
-    return Trace(tracers[0] if tracers else "", tuple(functions), tuple(events), tuple(kprobes))
+    return TraceRequest(tracers[0] if tracers else "", tuple(functions), tuple(events), tuple(kprobes))
 
 
 def _make_kprobe(word: str) -> str:
