@@ -67,7 +67,7 @@ class Laboratory:
         source = SimpleNamespace(fixups=(), commit="c", tree_id="t", source_id="s")
         config = SimpleNamespace(config_id="k")
         request: Any = SimpleNamespace(source=source, config=config, build_id=job.variant.name)
-        base: Any = SimpleNamespace(version=Version.parse("5.10"), origin="", commit="b")
+        base: Any = SimpleNamespace(tree="debian-5.10", version=Version.parse("5.10"), origin="", commit="b")
         return Prepared(base, base, request)
 
     def find_kernel(self, request: SimpleNamespace, store: Store) -> SimpleNamespace | None:
