@@ -124,7 +124,7 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
     """The live view shows both jobs and how long they will take; one Ctrl-C ends all, and says so."""
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "orchestrator", "-B", "-j4", "test", "ROW=demo", "ACCEL=tcg"],
+        ["-m", "orchestrator", "-B", "-j4", "test", "ROW=demo", "ACCEL=tcg", "REPEAT=5"],
         cwd=str(ROOT),
         env=os.environ | {"COWBELL_STORE": str(demo[0]), "TERM": "xterm"},
         encoding="utf-8",
@@ -134,8 +134,11 @@ def test_ctrl_c_on_a_terminal(demo: tuple[Path, subprocess.CompletedProcess[str]
     child.expect(r"of 2 kernels done, about \d+:\d\d left")
     child.expect(r"demo/plain.*run")
     child.expect(r"demo/cow.*run")
-    guests = find_descendants(child.pid or 0, "qemu-system")
-    assert len(guests) == 2
+    # on a busy host one may have ended before the other begins, and begins again with the next trials
+    guests: list[int] = []
+    while len(guests) < 2:
+        child.expect("[\r\n]")
+        guests = find_descendants(child.pid or 0, "qemu-system")
     child.sendintr()
     child.expect("interrupted; the same command continues where it stopped")
     child.expect(pexpect.EOF)

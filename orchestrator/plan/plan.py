@@ -306,7 +306,9 @@ def check_machine(row: Row, declared: Declarations, blamed: str = "") -> Iterato
             having = [
                 fragment.name
                 for fragment in fragments.values()
-                if any((r.symbol, r.value, r.is_optional) == (need.symbol, "y", False) for r in fragment.requests)
+                if any(
+                    (r.symbol, r.value, r.is_optional) == (need.symbol, "y", False) for r in fragment.requests
+                )
             ]
             yield UsageError(
                 f"{need.key}: needs {need.symbol}, and no fragment of the row asks for it",
