@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A folio of 16 pages goes to swap as a whole, and comes back whole or page by page. A child has all of it, half of
- * it or none: what is exclusive is said of each page, not of the folio. Each side sees what it wrote itself.
+ * A folio of 16 pages goes to swap as a whole, and its pages come back by writes, from the middle on. A child has all
+ * of it, half of it or none: what is exclusive is said of each page, not of the folio. Each side sees what it wrote.
  */
 #include "guesttest.h"
 #include "memcg.h"
@@ -12,13 +12,8 @@
 
 enum { FOLIO = 16, SALT_BEFORE = 1, SALT_PARENT, SALT_CHILD };
 
-static char *map, setting[96], setting_before[16];
+static char *map;
 static size_t length;
-
-static void give_back(void)
-{
-	page_write_file(setting, setting_before);
-}
 
 /* Of both ways to leave: by itself, or compressed by zswap. */
 static unsigned long count(const char *way)
@@ -63,7 +58,6 @@ static void share(struct partner *child, const char *before)
 
 static void run(void)
 {
-	bool comes_whole = !strcmp(gt_param("back"), "whole");
 	struct partner child = { 0 };
 	char *before, *after;
 	unsigned long was_out, was_in;
@@ -80,10 +74,6 @@ static void run(void)
 	gt_need(memcg_reclaim(map, FOLIO), "all pages are swapped out");
 	if (count_out() == was_out)
 		gt_skip("the kernel splits a folio of %zu KiB before it swaps it out", length >> 10);
-	snprintf(setting, sizeof(setting), PAGE_THP_DIR "hugepages-%zukB/enabled", length >> 10);
-	page_read_chosen(setting, setting_before, sizeof(setting_before));
-	gt_at_end(give_back);
-	gt_need(page_write_file(setting, comes_whole ? "always" : "never"), "setting %s", setting);
 	was_in = count("swpin");
 	/* By writes, of what is there: a read would map the page write-protected. Not the folio's first page first. */
 	for (size_t i = 0; i < FOLIO; i++) {
@@ -110,7 +100,7 @@ GUEST_TEST = {
 	.needs_kconfig = "TRANSPARENT_HUGEPAGE=y SWAP=y MEMCG=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "6.10",
 	.needs_root    = true,
-	.params        = "shared: none half all; back: whole pages",
+	.params        = "shared: none half all",
 	.kind          = "deterministic",
 	.timeout_s     = 30,
 	.detects       = "a child that sees what its parent wrote later, or lost data",

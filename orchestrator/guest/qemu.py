@@ -95,7 +95,7 @@ def make_board_argv(machine: Machine, folder: Path, serial: int, monitor: int) -
     access, and QEMU may not start programs.
     """
     arch = machine.arch
-    # QEMU before 8.1 may go on with code that another thread has replaced; a tracer patches all functions
+    # a tracer patches all functions: with more threads, QEMU 7.2 ran an int3 that another one had replaced
     thread = "single" if machine.trace.is_on else "multi"
     accel = f"tcg,thread={thread}" if machine.accel == "tcg" else machine.accel
     keys = f"file={quote_path(folder / 'keys.tar')},if=none,id=keys,format=raw,readonly=on"
