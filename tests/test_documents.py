@@ -100,6 +100,7 @@ KERNEL = {
     "docs/extend.md: Add a row",
     "docs/extend.md: Add rows in your own folder",
     "docs/history.md: Show and compare",
+    "docs/kselftest.md: The config",
     "docs/mutants.md: List what no test reaches",
     "docs/mutants.md: Measure the tests with mutants",
     "docs/prebuilt.md: Prebuilt kernels",

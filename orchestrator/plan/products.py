@@ -137,7 +137,9 @@ def note_dropped(request: BuildRequest, place: Workspace) -> None:
     path = find_config(request, place.store) / "config"
     outcomes = compare_config(request.config, path.read_text()) if path.is_file() else ()
     if dropped := list_dropped(outcomes):
-        place.progress.note(f"this config cannot have what the selftests' fragments ask for: {', '.join(dropped)}")
+        place.progress.note(
+            f"this config cannot have what the selftests' fragments ask for: {', '.join(dropped)}"
+        )
 
 
 def list_dropped(outcomes: Iterable[SymbolOutcome]) -> list[str]:
