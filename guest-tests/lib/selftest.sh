@@ -41,7 +41,9 @@ run_test() {
 }
 readonly -f run_test
 END
-	bash "./$script" ${categories:+-t "$categories"}
+	# the guest is this program's alone
+	grep -q '^RUN_DESTRUCTIVE=' "$script" && destructive=-d
+	bash "./$script" $destructive ${categories:+-t "$categories"}
 	status=$?
 	echo "# cowbell: end $status"
 	exit 0

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes what a kernel with modules boots with: an initramfs with the drivers of the root disk, and a disk.
+"""Makes what a kernel with modules boots with: a disk with all modules and, for a kernel that was built
+elsewhere, an initramfs with the drivers of the root disk.
 
-Both are made once per image; the disk has all modules.
+Both are made once per kernel.
 Format of the archive: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 """
 
@@ -45,39 +46,50 @@ _SPARE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """The initramfs of a kernel, and the image of the disk that has its modules and config."""
+    """A disk with the modules and the config of a kernel, and the initramfs of one built elsewhere."""
 
-    initrd: Path
     disk: Path
+    initrd: Path | None
 
 
 def make_modules(kernel: Kernel, rootfs: Rootfs, store: Store) -> Modules | None:
-    """The files for a kernel; None for one that boots without modules."""
+    """The files for a kernel; None for one that was built here and has no module."""
+    folder = kernel.folder / "modules" / "lib" / "modules"
     release = kernel.release
     if not release:
-        return None
+        # a kernel that was built here has what its guest boots from built in
+        with_modules = {path.relative_to(folder).parts[0] for path in folder.rglob("*.ko*")}
+        if not with_modules:
+            return None
+        (release,) = with_modules
 
     def fill(draft: Path) -> None:
-        busybox = draft / "busybox"
-        # reads the file out of the image, which works without root
-        dump = [command.find_tool("debugfs", "e2fsprogs"), "-R", f"dump /bin/busybox {busybox}"]
-        command.run([*dump, str(rootfs.image)])
-        if not busybox.exists() or not busybox.stat().st_size:
-            raise InfraError("has no /bin/busybox", where=str(rootfs.image))
-        files = {"init": _INIT.encode(), "bin/busybox": busybox.read_bytes()}
-        busybox.unlink()
-        folder = kernel.folder / "modules" / "lib" / "modules" / release
-        if folder.is_dir():
-            for number, path in enumerate(list_first(folder)):
-                name = path.name.partition(".ko")[0]
-                data = path.read_bytes()
-                files[f"modules/{number:02}-{name}"] = data if path.suffix == ".ko" else unpack(data)
-        (draft / "initrd").write_bytes(pack(files, ("dev", "root")))
+        if kernel.release:
+            _make_initrd(folder / release, rootfs, draft)
         _make_disk(kernel, release, draft)
 
-    name = make_id(kernel.request.source.image, rootfs.rootfs_id, _FIRST, _INIT)
+    own = (kernel.request.source.image, rootfs.rootfs_id, _FIRST, _INIT)
+    name = make_id(*own) if kernel.release else make_id(kernel.request.build_id)
     place = store.publish(KIND, name, fill)
-    return Modules(place / "initrd", place / "modules.img")
+    return Modules(place / "modules.img", place / "initrd" if kernel.release else None)
+
+
+def _make_initrd(folder: Path, rootfs: Rootfs, draft: Path) -> None:
+    """The archive with those modules of ``folder`` that the root disk needs."""
+    busybox = draft / "busybox"
+    # reads the file out of the image, which works without root
+    dump = [command.find_tool("debugfs", "e2fsprogs"), "-R", f"dump /bin/busybox {busybox}"]
+    command.run([*dump, str(rootfs.image)])
+    if not busybox.exists() or not busybox.stat().st_size:
+        raise InfraError("has no /bin/busybox", where=str(rootfs.image))
+    files = {"init": _INIT.encode(), "bin/busybox": busybox.read_bytes()}
+    busybox.unlink()
+    if folder.is_dir():
+        for number, path in enumerate(list_first(folder)):
+            name = path.name.partition(".ko")[0]
+            data = path.read_bytes()
+            files[f"modules/{number:02}-{name}"] = data if path.suffix == ".ko" else unpack(data)
+    (draft / "initrd").write_bytes(pack(files, ("dev", "root")))
 
 
 def _make_disk(kernel: Kernel, release: str, draft: Path) -> None:

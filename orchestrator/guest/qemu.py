@@ -27,7 +27,7 @@ class Machine:
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
     ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. A kernel
-    that was built elsewhere boots with its ``modules``. ``trace`` is recorded around each test. At ``gdb``, a
+    finds its ``modules`` on a disk. ``trace`` is recorded around each test. At ``gdb``, a
     socket, QEMU waits for gdb.
     """
 
@@ -81,7 +81,7 @@ def make_argv(machine: Machine, qemu: str, folder: Path, serial: int, monitor: i
     return [
         qemu,
         *("-kernel", str(machine.kernel.image), "-append", make_cmdline(machine)),
-        *(("-initrd", str(machine.modules.initrd)) if machine.modules else ()),
+        *(("-initrd", str(machine.modules.initrd)) if machine.modules and machine.modules.initrd else ()),
         *("-drive", f"{root},{ON_ERROR}"),
         *("-device", "virtio-blk-pci,drive=root"),
         *make_board_argv(machine, folder, serial, monitor),

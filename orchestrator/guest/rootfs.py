@@ -19,8 +19,8 @@ _PACKAGES = (
     # static, as the initramfs of kernels with modules has nothing else
     *("busybox-static", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
     *("dmsetup", "e2fsprogs", "kmod", "mdadm", "xfsprogs"),
-    # many of the kernel's selftests are scripts for it
-    "bash",
+    # many of the kernel's selftests are scripts that need them
+    *("bash", "procps"),
 )
 _EXCLUDED = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),

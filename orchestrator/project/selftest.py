@@ -28,7 +28,7 @@ OLD_NAMES: Mapping[str, str] = {"mm": "vm"}
 RUNNER = "selftest.sh"
 _SUPERVISOR = "program.py"
 # version of how selftests are built and run
-FORMAT = 4
+FORMAT = 5
 
 _WORD = re.compile(r"(?:[\w.+-]+/)+[\w.+*?-]+")
 # a call of the function run_test, with its category and what starts the program

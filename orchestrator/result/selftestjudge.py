@@ -5,6 +5,7 @@ The results are not declared, so the plan of each stream must be met; a run that
 exit status.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from orchestrator.status import Status
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
 # what a shell adds to the number of the signal that killed a program
 _SIGNALS = 128
+# what bash, busybox and dash say
+_MISSING = re.compile(r"^.*: (?:line \d+: |\d+: )?([\w.+/-]+): (?:command )?not found$", re.MULTILINE)
 
 
 def judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
@@ -107,6 +110,9 @@ def _judge_status(name: str, run: SelftestRun, result: TrialResult) -> Finding:
     evidence = run.output[-2000:]
     last = next((line.strip() for line in reversed(run.output.split("\n")) if line.strip()), "")
     text = f": {last[:200]}" if last else ""
+    if run.status != _KSFT_SKIP and (missing := dict.fromkeys(_MISSING.findall(run.output))):
+        reason = f"exit status {run.status}, and the guest has no {', '.join(missing)}"
+        return Finding(name, Status.BROKEN, reason, evidence)
     match run.status:
         case 0:
             return Finding(name, Status.PASS, "", evidence)

@@ -26,8 +26,8 @@ def find_results_dir(machine: Machine, store: Store) -> Path:
             machine.append,
             make_setup_id(machine.shape),
             machine.boot,
-            # the initramfs that a kernel from elsewhere boots with
-            machine.modules.initrd.parent.name if machine.modules else "",
+            # the modules, and the initramfs of a kernel from elsewhere
+            machine.modules.disk.parent.name if machine.modules else "",
             # results without a trace keep their place
             *([dataclasses.asdict(machine.trace)] if machine.trace.is_on else []),
         ),

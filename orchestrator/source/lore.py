@@ -110,12 +110,14 @@ def fetch_series(message: Message, store: Store, progress: Progress, *, redo: bo
     b4 is not installed.
     """
     place = store.path("threads", f"{make_id(str(message))}.mbox")
-    if redo or not place.exists():
-        with store.lock(f"thread-{place.stem}"), store.scratch(f"thread-{place.stem}") as scratch:
-            write_atomic(place, _fetch(message, scratch, progress))
-    elif message.is_newest:
-        progress.note(f"{message} is from the store; cowbell -B source looks for a newer version")
-    data = place.read_bytes()
+    # gc takes the lock, too
+    with store.lock(f"thread-{place.stem}"):
+        if redo or not place.exists():
+            with store.scratch(f"thread-{place.stem}") as scratch:
+                write_atomic(place, _fetch(message, scratch, progress))
+        elif message.is_newest:
+            progress.note(f"{message} is from the store; cowbell -B source looks for a newer version")
+        data = place.read_bytes()
     series = find_series(place, store, data)
     return replace(series, name=str(message), title=_read_title(data))
 

@@ -1,8 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 items=
-while getopts "t:" option; do
-	items=$OPTARG
+RUN_DESTRUCTIVE=false
+while getopts "dt:" option; do
+	case $option in
+	d) RUN_DESTRUCTIVE=true ;;
+	t) items=$OPTARG ;;
+	esac
 done
 echo "items: $items"
 run_test() {
@@ -19,4 +23,7 @@ if [ -x ./cow_32 ]; then
 	CATEGORY="cow" run_test ./cow_32
 fi
 CATEGORY="late" run_test ./cow -s 2
+if $RUN_DESTRUCTIVE; then
+	CATEGORY="late" run_test ./cow -x
+fi
 exit 0
