@@ -28,6 +28,8 @@ run_test() {
 	for word in "$@"; do
 		case "$word" in
 		*/"$COWBELL_PROGRAM")
+			# as the function of the script does
+			[ "$CATEGORY" != memory-failure ] || modprobe -q hwpoison_inject
 			echo
 			echo "# cowbell: run $*"
 			"$@" 2>&1 < /dev/null

@@ -307,14 +307,21 @@ def _keep(
 
 
 def _write_compiler(toolchain: Toolchain, scratch: Path) -> Path:
-    """A compiler that links statically what can be linked so."""
+    """A compiler that links statically what can be linked so.
+
+    If possible, the program can be loaded anywhere, as the distributions' programs are: where it cannot, its
+    heap may begin at an address that a test wants, such as the 1 GiB of khugepaged.
+    """
     cc, log = shlex.quote(toolchain.compiler), shlex.quote(str(scratch / "cc"))
     script = scratch / "cc.sh"
     script.write_text(
         "#!/bin/sh\n"
         f'case " $* " in *" -shared "*) exec {cc} "$@" ;; esac\n'
         f"log={log}.$$\n"
-        f'if {cc} -static "$@" 2> "$log"; then cat "$log" >&2; rm -f "$log"; exit 0; fi\n'
+        'case " $* " in *" -no-pie "*) kinds=-static ;; *) kinds="-static-pie -static" ;; esac\n'
+        "for kind in $kinds; do\n"
+        f'\tif {cc} $kind "$@" 2> "$log"; then cat "$log" >&2; rm -f "$log"; exit 0; fi\n'
+        "done\n"
         'rm -f "$log"\n'
         f'exec {cc} "$@"\n'
     )
