@@ -9,12 +9,15 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.guest import initrd
+from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel import toolbox
+from orchestrator.kernel.build import Kernel
 from orchestrator.plan.declarations import load_declarations
 from orchestrator.plan.plan import Request, make_plan
 from orchestrator.project.condition import Version
@@ -388,6 +391,27 @@ def test_modules_come_after_those_that_they_need(tmp_path: Path) -> None:
         ("virtio_ring", "virtio"), ("virtio", "virtio_blk"), ("jbd2", "ext4"), ("crc32c_generic", "ext4"),
     ):  # fmt: skip
         assert names.index(needed) < names.index(needing)
+
+
+def test_a_kernel_that_was_built_here_has_a_disk_if_it_has_modules(tmp_path: Path, store: Store) -> None:
+    """A selftest loads hwpoison_inject; nothing loads what is built in."""
+    request = SimpleNamespace(build_id="0123", source=SimpleNamespace(image=""))
+    kernel = Kernel(request, tmp_path / "kernel", tmp_path / "image", "ab")  # type: ignore[arg-type]
+    rootfs = Rootfs("root", tmp_path)
+    listed = kernel.folder / "modules/lib/modules/7.3.4"
+    listed.mkdir(parents=True)
+    (listed / "modules.builtin").write_text("kernel/mm/zsmalloc.ko\n")
+    assert initrd.make_modules(kernel, rootfs, store) is None
+    (listed / "kernel").mkdir()
+    (listed / "kernel/hwpoison-inject.ko").write_bytes(b"module")
+    (kernel.folder / "config").write_text("CONFIG_HWPOISON_INJECT=m\n")
+    made = initrd.make_modules(kernel, rootfs, store)
+    assert made and not made.initrd
+    done = subprocess.run(
+        ["/usr/sbin/debugfs", "-R", "ls -p /modules/7.3.4/kernel", made.disk],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "/hwpoison-inject.ko/6/" in done.stdout
 
 
 def test_the_archive_is_one_that_cpio_would_unpack() -> None:

@@ -14,7 +14,7 @@ artifact.
     configs/ID/          the .config of a source and its fragments
     build/ID/            object files, reused from commit to commit
     images/ID/           kernels that were built elsewhere, with their modules
-    initrds/ID/          the initramfs and the disk of modules of such a kernel
+    initrds/ID/          the disk of modules of a kernel; the initramfs of such a kernel
     kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
     rootfs/ROOTFS_ID/    guest root images
     toolboxes/ID/        compilers of Debian that are not installed
