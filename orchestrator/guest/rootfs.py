@@ -20,7 +20,7 @@ _PACKAGES = (
     *("busybox-static", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
     *("dmsetup", "e2fsprogs", "kmod", "mdadm", "xfsprogs"),
     # many of the kernel's selftests are scripts that need them
-    *("bash", "procps"),
+    *("bash", "libc-bin", "procps"),
 )
 _EXCLUDED = (
     *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"),
@@ -30,6 +30,7 @@ _EXCLUDED = (
 )
 # sparse on the host; space for files of the tests
 _SIZE = "2G"
+_FEATURES = "extents"
 _INIT = Path(__file__).with_name("guest-init")
 # mount points and commands that the init of vng needs
 _MOUNTS = 'cd "$1" && mkdir -p proc sys run root && ln -s busybox bin/mkdir && ln -s busybox bin/mount'
@@ -54,6 +55,8 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress, packed: Path | Non
         options += [f"--extract-hook=copy-in {_INIT} /", f"--extract-hook={_MOUNTS}"]
         debian.unpack_packages(arch.debian_suite, arch.debian_arch, _PACKAGES, image, *options, kind="ext2")
         command.run([command.find_tool("resize2fs", "e2fsprogs"), "-f", str(image), _SIZE])
+        # as disks have that tests are written for: without extents there is no fallocate()
+        command.run([command.find_tool("tune2fs", "e2fsprogs"), "-O", _FEATURES, str(image)])
 
     rootfs_id = make_rootfs_id(arch)
     return Rootfs(rootfs_id, store.publish("rootfs", rootfs_id, fill) / "root.img")
@@ -61,5 +64,12 @@ def make_rootfs(arch: Arch, store: Store, progress: Progress, packed: Path | Non
 
 def make_rootfs_id(arch: Arch) -> str:
     return make_id(
-        arch.debian_arch, arch.debian_suite, _PACKAGES, _EXCLUDED, _SIZE, _INIT.read_text(), _MOUNTS
+        arch.debian_arch,
+        arch.debian_suite,
+        _PACKAGES,
+        _EXCLUDED,
+        _SIZE,
+        _FEATURES,
+        _INIT.read_text(),
+        _MOUNTS,
     )

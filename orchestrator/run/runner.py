@@ -47,7 +47,7 @@ _SUPERVISED = (PROGRAM, SELFTEST)
 # where the supervisor says how the program ended
 _PROGRAM_END = "/work/program-end"
 # what every test needs of its guest, as far as it is quick to find out
-_IS_USABLE = "python3 -V > /dev/null && ls /work/tests > /dev/null && : > /work/usable"
+_IS_USABLE = "python3 -V > /dev/null && ls /work > /dev/null && : > /work/usable"
 
 
 def may_share_guest(done: GuestTest, following: GuestTest) -> bool:

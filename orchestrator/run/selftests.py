@@ -309,8 +309,8 @@ def _keep(
 def _write_compiler(toolchain: Toolchain, scratch: Path) -> Path:
     """A compiler that links statically what can be linked so.
 
-    If possible, the program can be loaded anywhere, as the distributions' programs are: where it cannot, its
-    heap may begin at an address that a test wants, such as the 1 GiB of khugepaged.
+    As without -static, a program can be loaded anywhere unless its Makefile says -no-pie: tests that map
+    fixed addresses depend on where its heap is.
     """
     cc, log = shlex.quote(toolchain.compiler), shlex.quote(str(scratch / "cc"))
     script = scratch / "cc.sh"
