@@ -3,6 +3,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import pytest
 from orchestrator.cli import doctor
 from orchestrator.guest.rootfs import make_rootfs
 from orchestrator.project.arch import ARCHES
+from orchestrator.source.debian import make_source_line
 from orchestrator.store.store import Store
 from tests.conftest import ROOT, QuietProgress
 
 FILE = (ROOT / "ci/Containerfile").read_text()
+# newer than the host of most tests: its compiler, its Python and its QEMU, too
+SUITE = "trixie"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def list_packages(word: str, tmp_path: Path) -> set[str]:
@@ -99,3 +105,68 @@ def test_a_root_image_is_the_same_without_privileges(
     # packages may have become newer in between
     names = [{line.split()[0] for line in lines} for lines in (one, other)]
     assert names[0] == names[1]
+
+
+def make_podman(folder: Path) -> dict[str, str]:
+    """The environment of a podman with images and volumes of its own, and with low limits."""
+    # podman's own are more than a process without CAP_SYS_RESOURCE may set
+    limits = ["nofile=4096:4096", "nproc=4096:4096"]
+    (folder / "containers.conf").write_text(
+        f"[containers]\nnetns = 'host'\ndefault_ulimits = {limits}\n[engine]\nruntime = 'runc'\n"
+    )
+    (folder / "storage.conf").write_text(
+        f"[storage]\ndriver = 'overlay'\ngraphroot = '{folder}/images'\nrunroot = '{folder}/run'\n"
+    )
+    return os.environ | {
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        "BUILDAH_ISOLATION": "chroot",
+    }
+
+
+def make_base(folder: Path) -> Path:
+    """The base of the image: what a registry offers, with the mirrors and the certificates of this host."""
+    lines = [make_source_line(suite) for suite in (SUITE, f"{SUITE}-security")]
+    own = {Path("/etc/pip.conf"): "etc/pip.conf", CERTIFICATES: "usr/local/share/ca-certificates/host.crt"}
+    copies = [
+        f"--customize-hook=install -D -m 644 {source} \"$1/{target}\""
+        for source, target in own.items() if source.exists()
+    ]  # fmt: skip
+    base = folder / "base.tar"
+    subprocess.run(["mmdebstrap", "--variant=minbase", "--quiet", *copies, SUITE, base, *lines], check=True)
+    return base
+
+
+@pytest.mark.kernel
+def test_readme_on_other_hosts(tmp_path: Path) -> None:
+    """README's image and its demo; then the first command of a checkout, as a developer on Debian 13."""
+    env, checkout = make_podman(tmp_path), tmp_path / "checkout"
+    build, run = (
+        shlex.split(line)
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("podman ")
+    )
+    subprocess.run(["git", "clone", "-q", ROOT, checkout], check=True)
+
+    def podman(words: list[str]) -> subprocess.CompletedProcess[str]:
+        assert words[0] == "podman"
+        return subprocess.run(words, env=env, cwd=checkout, capture_output=True, text=True, check=False)
+
+    try:
+        made = podman(["podman", "import", str(make_base(tmp_path)), "debian"])
+        assert made.returncode == 0, made.stderr
+        made = podman([*build[:2], "--build-arg", "BASE=localhost/debian", *build[2:]])
+        assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
+        demo = podman(run)
+        assert demo.returncode == 0, demo.stdout + demo.stderr
+        assert "24 verdicts: 20 pass, 4 failed as expected" in demo.stdout
+        at = run.index("cowbell")
+        options = ["-v", f"{checkout}:/home/cowbell/checkout:U", "-w", "/home/cowbell/checkout"]
+        check = podman([*run[:at], *options, "cowbell", "make", "check"])
+        assert check.returncode == 0, check.stdout + check.stderr
+        assert "24 verdicts: 20 pass, 4 failed as expected" in check.stdout
+        # the kernels are those of the first command
+        assert " build " not in check.stderr
+    finally:
+        podman(["podman", "system", "reset", "--force"])
+        shutil.rmtree(checkout, ignore_errors=True)
