@@ -313,7 +313,7 @@ def told(stdout: str, exit_status: int) -> dict[str, Status]:
         ("./a.sh: line 279: pgrep: command not found\numount: busy\n", 1, (Status.BROKEN, "no pgrep")),
         ("./a.sh: 2: bc: not found\nsh: lsof: not found\n", 0, (Status.BROKEN, "no bc, lsof")),
         ("modinfo: not found\nCONFIG_TEST_HMM=m\n", 4, (Status.SKIP, "CONFIG_TEST_HMM=m")),
-        ("mount: /mnt/huge: device not found by its label\n", 1, (Status.FAIL, "by its label")),
+        ("page 3: not found\nzap: eth0: not found\n", 1, (Status.FAIL, "eth0: not found")),
     ],
 )
 def test_what_the_guest_lacks_is_not_the_kernels_fault(

@@ -23,8 +23,10 @@ from orchestrator.status import Status
 _KSFT_FAIL, _KSFT_SKIP = 1, 4
 # what a shell adds to the number of the signal that killed a program
 _SIGNALS = 128
-# what bash, busybox and dash say
-_MISSING = re.compile(r"^.*: (?:line \d+: |\d+: )?([\w.+/-]+): (?:command )?not found$", re.MULTILINE)
+# what bash says; what dash and busybox say
+_MISSING = re.compile(
+    r"^(?:.*: ([\w.+/-]+): command not found|(?:\S+: \d+|\S*sh): ([\w.+/-]+): not found)$", re.MULTILINE
+)
 
 
 def judge_selftest(result: TrialResult, known: tuple[Known, ...]) -> Iterator[Finding]:
@@ -110,7 +112,8 @@ def _judge_status(name: str, run: SelftestRun, result: TrialResult) -> Finding:
     evidence = run.output[-2000:]
     last = next((line.strip() for line in reversed(run.output.split("\n")) if line.strip()), "")
     text = f": {last[:200]}" if last else ""
-    if run.status != _KSFT_SKIP and (missing := dict.fromkeys(_MISSING.findall(run.output))):
+    missing = dict.fromkeys(one or other for one, other in _MISSING.findall(run.output))
+    if missing and run.status != _KSFT_SKIP:
         reason = f"exit status {run.status}, and the guest has no {', '.join(missing)}"
         return Finding(name, Status.BROKEN, reason, evidence)
     match run.status:
