@@ -139,7 +139,10 @@ def make_base(folder: Path) -> Path:
 
 @pytest.mark.kernel
 def test_readme_on_other_hosts(tmp_path: Path) -> None:
-    """README's image and its demo; then the first command of a checkout, as a developer on Debian 13."""
+    """README's image and its demo; then the first command of a checkout, as a developer on Debian 13.
+
+    With the plain kernel alone: a second one would show nothing more, and costs minutes.
+    """
     env, checkout = make_podman(tmp_path), tmp_path / "checkout"
     build, run = (
         shlex.split(line)
@@ -157,14 +160,14 @@ def test_readme_on_other_hosts(tmp_path: Path) -> None:
         assert made.returncode == 0, made.stderr
         made = podman([*build[:2], "--build-arg", "BASE=localhost/debian", *build[2:]])
         assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-4000:]
-        demo = podman(run)
+        demo = podman([*run, "SERIES=none"])
         assert demo.returncode == 0, demo.stdout + demo.stderr
-        assert "24 verdicts: 20 pass, 4 failed as expected" in demo.stdout
+        assert "12 verdicts: 8 pass, 4 failed as expected" in demo.stdout
         at = run.index("cowbell")
         options = ["-v", f"{checkout}:/home/cowbell/checkout:U", "-w", "/home/cowbell/checkout"]
-        check = podman([*run[:at], *options, "cowbell", "make", "check"])
+        check = podman([*run[:at], *options, "cowbell", "make", "check", "ARGS=SERIES=none"])
         assert check.returncode == 0, check.stdout + check.stderr
-        assert "24 verdicts: 20 pass, 4 failed as expected" in check.stdout
+        assert "12 verdicts: 8 pass, 4 failed as expected" in check.stdout
         # the kernels are those of the first command
         assert " build " not in check.stderr
     finally:
