@@ -25,7 +25,7 @@ from orchestrator.guest import accel, boot, qemu
 from orchestrator.guest.accel import choose_accel, find_accel
 from orchestrator.guest.boot import READY, Phase, boot_guest, find_phase
 from orchestrator.guest.connection import CommandResult, Guest, Keys, connect
-from orchestrator.guest.initrd import NO_ROOT
+from orchestrator.guest.modules import NO_ROOT
 from orchestrator.guest.qemu import Machine, make_argv, make_cmdline
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import BuildRequest, Kernel, Toolchain

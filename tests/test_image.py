@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.errors import InfraError, UsageError
-from orchestrator.guest import initrd
+from orchestrator.guest import modules
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel import toolbox
 from orchestrator.kernel.build import Kernel
@@ -377,7 +377,7 @@ def test_modules_come_after_those_that_they_need(tmp_path: Path) -> None:
     )
     (tmp_path / "modules.softdep").write_text("# comment\nsoftdep ext4 pre: crc32c post: other\n")
     (tmp_path / "modules.alias").write_text("alias pci:v00001AF4* virtio_pci\nalias crc32c crc32c_generic\n")
-    names = [path.name.partition(".")[0] for path in initrd.list_first(tmp_path)]
+    names = [path.name.partition(".")[0] for path in modules.list_first(tmp_path)]
     assert sorted(names) == [
         "crc32c_generic",
         "ext4",
@@ -401,11 +401,11 @@ def test_a_kernel_that_was_built_here_has_a_disk_if_it_has_modules(tmp_path: Pat
     listed = kernel.folder / "modules/lib/modules/7.3.4"
     listed.mkdir(parents=True)
     (listed / "modules.builtin").write_text("kernel/mm/zsmalloc.ko\n")
-    assert initrd.make_modules(kernel, rootfs, store) is None
+    assert modules.make_modules(kernel, rootfs, store) is None
     (listed / "kernel").mkdir()
     (listed / "kernel/hwpoison-inject.ko").write_bytes(b"module")
     (kernel.folder / "config").write_text("CONFIG_HWPOISON_INJECT=m\n")
-    made = initrd.make_modules(kernel, rootfs, store)
+    made = modules.make_modules(kernel, rootfs, store)
     assert made and not made.initrd
     done = subprocess.run(
         ["/usr/sbin/debugfs", "-R", "ls -p /modules/7.3.4/kernel", made.disk],
@@ -416,7 +416,7 @@ def test_a_kernel_that_was_built_here_has_a_disk_if_it_has_modules(tmp_path: Pat
 
 def test_the_archive_is_one_that_cpio_would_unpack() -> None:
     files = {"init": b"#!/bin/busybox sh\n", "modules/00-virtio": b"odd"}
-    packed, found, at = initrd.pack(files, ("dev",)), {}, 0
+    packed, found, at = modules.pack(files, ("dev",)), {}, 0
     while packed[at : at + 6] == b"070701":
         fields = [int(packed[at + 6 + i * 8 : at + 14 + i * 8], 16) for i in range(13)]
         size, length = fields[6], fields[11]

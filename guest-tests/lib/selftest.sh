@@ -44,7 +44,8 @@ run_test() {
 readonly -f run_test
 END
 	# the guest is this program's alone
-	grep -q '^RUN_DESTRUCTIVE=' "$script" && destructive=-d
+	destructive=
+	! grep -q '^RUN_DESTRUCTIVE=' "$script" || destructive=-d
 	bash "./$script" $destructive ${categories:+-t "$categories"}
 	status=$?
 	echo "# cowbell: end $status"

@@ -19,7 +19,7 @@ from orchestrator.errors import StageFailure
 from orchestrator.guest.connection import PANIC_S, Channels, Guest, GuestGone, Keys, connect
 from orchestrator.guest.hang import gather_hang_diagnostics
 from orchestrator.guest.hostwatch import HostWatch
-from orchestrator.guest.initrd import NO_ROOT
+from orchestrator.guest.modules import NO_ROOT
 from orchestrator.guest.qemu import (
     Machine,
     QemuCrashed,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.guest.hardware import ON_ERROR, make_hardware_append, make_hardware_argv, quote_path
-from orchestrator.guest.initrd import Modules
+from orchestrator.guest.modules import Modules
 from orchestrator.guest.rootfs import Rootfs
 from orchestrator.kernel.build import Kernel
 from orchestrator.process import command
@@ -27,8 +27,8 @@ class Machine:
 
     ``boot_limit_s`` is native wall time in seconds, scaled by the accelerator. ``boot`` is ``qemu`` or
     ``vng``. With ``keep_core``, the memory of a guest that crashes or hangs is written to a file. A kernel
-    finds its ``modules`` on a disk. ``trace`` is recorded around each test. At ``gdb``, a
-    socket, QEMU waits for gdb.
+    finds its ``modules`` on a disk. ``trace`` is recorded around each test. At ``gdb``, a socket, QEMU waits
+    for gdb.
     """
 
     kernel: Kernel

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError, raise_all
 from orchestrator.guest.accel import choose_accel
-from orchestrator.guest.initrd import make_modules
+from orchestrator.guest.modules import make_modules
 from orchestrator.guest.qemu import Machine
 from orchestrator.guest.rootfs import make_rootfs, make_rootfs_id
 from orchestrator.guest.vng import find_reason_not

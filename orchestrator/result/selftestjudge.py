@@ -113,7 +113,7 @@ def _judge_status(name: str, run: SelftestRun, result: TrialResult) -> Finding:
     last = next((line.strip() for line in reversed(run.output.split("\n")) if line.strip()), "")
     text = f": {last[:200]}" if last else ""
     missing = dict.fromkeys(one or other for one, other in _MISSING.findall(run.output))
-    if missing and run.status != _KSFT_SKIP:
+    if missing and run.status in range(_SIGNALS) and run.status != _KSFT_SKIP:
         reason = f"exit status {run.status}, and the guest has no {', '.join(missing)}"
         return Finding(name, Status.BROKEN, reason, evidence)
     match run.status:

@@ -14,8 +14,8 @@ artifact.
     configs/ID/          the .config of a source and its fragments
     build/ID/            object files, reused from commit to commit
     images/ID/           kernels that were built elsewhere, with their modules
-    initrds/ID/          the disk of modules of a kernel; the initramfs of such a kernel
     kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
+    modules/ID/          the disk with the modules of a kernel; the initramfs of one that was built elsewhere
     rootfs/ROOTFS_ID/    guest root images
     toolboxes/ID/        compilers of Debian that are not installed
     programs/ID/         compiled guest tests

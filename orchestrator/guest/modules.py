@@ -20,7 +20,7 @@ from orchestrator.process import command
 from orchestrator.source.imagefile import unpack
 from orchestrator.store.store import Store, make_id
 
-KIND = "initrds"
+KIND = "modules"
 # drivers of the root disk and its file system; network, console and the rest are loaded from the root
 _FIRST = ("virtio_pci", "virtio_blk", "ext4")
 # the kernel is not to blame for a root disk that none of its drivers can reach
