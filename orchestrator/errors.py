@@ -7,6 +7,7 @@ Several errors of one kind are raised as an ``ExceptionGroup``. Any other except
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 
 
 class CowbellError(Exception):
@@ -27,7 +28,7 @@ class CowbellError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.hint:
-            text += f"\n  {self.hint}"
+            text += "\n" + indent(self.hint, "  ")
         if self.log:
             text += f"\n  log: {self.log}"
         return text

@@ -107,7 +107,7 @@ def _list_unused(
     used = list(dict.fromkeys(name for target in targets for name in target.variables))
     for name, setting in settings.items():
         if setting.is_typed and name not in used:
-            hint = f"its variables: {', '.join(used) or 'none'}\n  {name}= is used by: "
+            hint = f"its variables: {', '.join(used) or 'none'}\n{name}= is used by: "
             hint += ", ".join(target.name for target in TARGETS.values() if name in target.variables)
             yield UsageError(f"does not use {name}=", where=where, hint=hint)
     for option in list_given(given):

@@ -56,7 +56,7 @@ def choose_job(jobs: Sequence[Job], series: Sequence[str], target: str = "shell"
     raise UsageError(
         f"takes one kernel, and {len(found)} match",
         where=target,
-        hint="select one:\n    " + "\n    ".join(lines),
+        hint="select one:\n  " + "\n  ".join(lines),
     )
 
 

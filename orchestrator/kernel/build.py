@@ -458,7 +458,7 @@ def _build_guest_modules(request: BuildRequest, make: _Make, build_dir: Path, dr
         raise command.find_host_error(done, words) or InfraError(
             "the modules of the guest tests do not compile for this kernel",
             where=request.subject,
-            hint="\n  ".join([line for line in words if _ERROR.search(line)][:6]),
+            hint="\n".join([line for line in words if _ERROR.search(line)][:6]),
         )
     for module in folder.glob("*.ko"):
         shutil.copyfile(module, target / module.name)
@@ -548,7 +548,7 @@ def _explain_failure(done: command.Completed, worktree: Path, store: Store) -> S
         return error
     first = next((i for i, line in enumerate(lines) if _ERROR.search(line)), max(0, len(lines) - 6))
     excerpt = lines[first : first + 6] + _quote_source(lines[first], worktree)
-    return StageFailure("build", "the kernel does not build", hint="\n  ".join(excerpt), log=kept)
+    return StageFailure("build", "the kernel does not build", hint="\n".join(excerpt), log=kept)
 
 
 def _quote_source(line: str, worktree: Path) -> list[str]:

@@ -198,7 +198,7 @@ def configure(
         raise StageFailure(
             "kconfig",
             f"{len(explained)} requested symbol(s) were dropped or changed",
-            hint="\n  ".join(map(str, explained)),
+            hint="\n".join(map(str, explained)),
         )
     return text
 
@@ -255,7 +255,7 @@ def _run_allnoconfig(
     if done.returncode:
         words = done.output.splitlines()
         raise command.find_host_error(done, words) or StageFailure(
-            "kconfig", "Kconfig failed on this tree", hint="\n  ".join(words[-6:]), log=log
+            "kconfig", "Kconfig failed on this tree", hint="\n".join(words[-6:]), log=log
         )
     return made.read_text()
 

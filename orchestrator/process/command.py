@@ -312,4 +312,4 @@ def _children_cpu_s() -> float:
 
 
 def _indent(lines: Sequence[str]) -> str:
-    return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])

@@ -167,6 +167,6 @@ def _explain_compiler(test: GuestTest, done: command.Completed) -> CowbellError:
     if test.parts and not command.find_host_error(done, lines):
         told = lines[-1] if lines else f"status {done.returncode}"
         return UsageError(
-            f"{test.id} cannot be made: {told}", where=str(test.path), hint="\n  ".join(lines[-12:])
+            f"{test.id} cannot be made: {told}", where=str(test.path), hint="\n".join(lines[-12:])
         )
     return command.make_failure(done)

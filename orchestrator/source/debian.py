@@ -178,7 +178,7 @@ def update_lists(store: Store, suites: Iterable[str], *, max_age_s: float = FRES
             what = f"the package lists of {suite} cannot be updated from this host's mirror"
             why = "output of apt" if is_over else f"it did not end within {_UPDATE_S:.0f} s"
             errors[suite] = command.find_host_error(done, lines) or InfraError(
-                what, hint="\n    ".join([f"{why}:", *lines])
+                what, hint="\n  ".join([f"{why}:", *lines])
             )
     return errors
 

@@ -83,7 +83,7 @@ def open_worktree(base: Source, series: Series, opened: Worktree, store: Store) 
             f"{files[at - 1].name} does not apply to {base.tree} ({base.version}); git am stopped there",
             where=str(opened.place),
             hint="resolve the conflict there, then: git add ...; git am --continue; cowbell refresh\n"
-            + "\n".join(f"    {line}" for line in done.output.splitlines()[-8:]),
+            + "\n".join(f"  {line}" for line in done.output.splitlines()[-8:]),
         )
     return True
 

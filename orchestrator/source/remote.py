@@ -43,7 +43,7 @@ def fetch_git(tree: GitTree, store: Store, progress: Progress) -> tuple[str, str
                 # not an error of the mirror, for example a full disk
                 raise
             unreachable.append(f"{url}: {error.hint}")
-    hint = "\n  ".join([*unknown, *unreachable])
+    hint = "\n".join([*unknown, *unreachable])
     if unreachable:
         raise InfraError(f"{tree} cannot be fetched", where=tree.name, hint=hint)
     raise UsageError(f"there is no {tree.commit or tree.ref}", where=tree.name, hint=hint)
