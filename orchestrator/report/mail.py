@@ -66,7 +66,7 @@ def fold_command(command: str) -> str:
         quoted = shlex.quote(word)
         if len(quoted) > WIDTH - 8:
             # the parts of a word are quoted one by one; their lines are not indented
-            parts = [shlex.quote(word[at : at + 40]) for at in range(0, len(word), 40)]
+            parts = [shlex.quote(part) for part in re.findall(r"(?s).{1,39},|.{1,40}", word)]
             lines += [f"{line} \\", *(f"{part}\\" for part in parts[:-1])]
             line = parts[-1]
             continue

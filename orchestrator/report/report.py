@@ -126,7 +126,8 @@ class Judged:
         if self.unexercised:
             parts += f"; {len(self.unexercised)} not exercised"
         ending = "every verdict is the expected one" if self.is_as_expected else "NOT as expected"
-        return f"{sum(counts.values())} verdicts: {parts or 'none'}: {ending}"
+        total = sum(counts.values())
+        return f"{total} verdict{'s' * (total != 1)}: {parts or 'none'}: {ending}"
 
 
 def join_runs(runs: Sequence[RunRecord]) -> Judged:
