@@ -18,7 +18,7 @@ from orchestrator.store.store import Store, make_id
 _PACKAGES = (
     # static, as the initramfs of kernels with modules has nothing else
     *("busybox-static", "dash", "dropbear-bin", "libpython3-stdlib", "python3-minimal"),
-    *("dmsetup", "e2fsprogs", "kmod", "mdadm", "xfsprogs"),
+    *("btrfs-progs", "dmsetup", "e2fsprogs", "kmod", "mdadm", "xfsprogs"),
     # many of the kernel's selftests are scripts that need them
     *("bash", "libc-bin", "procps"),
 )
