@@ -136,10 +136,32 @@ def test_what_ccache_knew_is_reported(
     base: Source, config: Config, store: Store, progress: QuietProgress
 ) -> None:
     build(base, config, store, progress)
-    shutil.rmtree(store.root / "build")
+    shutil.rmtree(store.root / "trees")
     kernel = build_kernel(request_build(base, config), store, progress, limit_s=60, redo=True)
     told = json.loads((kernel.folder / "build.json").read_text())
     assert told["ccache"] == {"hits": len(EVERY_FILE), "misses": 0}
+
+
+@pytest.mark.parametrize("is_another_store", [False, True])
+def test_objects_are_the_same_wherever_the_tree_is(
+    base: Source,
+    config: Config,
+    store: Store,
+    tmp_path: Path,
+    progress: QuietProgress,
+    monkeypatch: pytest.MonkeyPatch,
+    is_another_store: bool,
+) -> None:
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
+    first = build(base, config, store, progress)
+    other = Store(tmp_path / "elsewhere" / "store") if is_another_store else store
+    src = fetch_tree(FAKE_TREE, other, progress)
+    elsewhere = replace(src, tree="another-name", source_id="another-id")
+    second = build(elsewhere, config, other, progress)
+    assert second.source_dir != first.source_dir
+    told = json.loads((second.folder / "build.json").read_text())
+    assert told["ccache"] == {"hits": len(EVERY_FILE), "misses": 0}
+    assert second.image.read_bytes() == first.image.read_bytes()
 
 
 def test_other_config_is_another_kernel(
@@ -322,9 +344,9 @@ def test_objects_of_a_killed_build_are_not_trusted(
     )
     words = [store.root, hanging.patches[0].path.parent, tmp_path / "kconfigs"]
     with start_python(script, *words):
-        wait_for(lambda: len(list(store.root.glob("build/*/*/*.o"))) == len(EVERY_FILE))
+        wait_for(lambda: len(list(store.root.glob("trees/*/*/*/*.o"))) == len(EVERY_FILE))
     wait_for(lambda: not find_processes(f"O={store.root}"))
-    (build_dir,) = store.root.glob("build/*")
+    (build_dir,) = {path.parents[1] for path in store.root.glob("trees/*/*/*/*.o")}
     (build_dir / "mm/memory.o").write_bytes(b"half an object")
     kernel = build(base, config, store, progress)
     assert compiled(kernel) == EVERY_FILE

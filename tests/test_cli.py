@@ -103,7 +103,7 @@ def test_dry_run_does_nothing(tmp_path: Path) -> None:
     assert stages[:6] == ["source", "source", "config", "build", "rootfs", "run"]
     assert "has not been fetched" in done.stdout
     assert not list(store.glob("kernels/*"))
-    assert not list(store.glob("worktrees/*"))
+    assert not list(store.glob("trees/*"))
 
 
 def test_unwritable_store_is_the_hosts_trouble(tmp_path: Path) -> None:

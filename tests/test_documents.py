@@ -221,8 +221,8 @@ def kernels(kernel_store_root: Path, tmp_path: Path, reader: Path) -> Path:
     store = tmp_path / "kernels"
     store.mkdir()
     for kind in (
-        "accel", "apt", "build", "ccache", "configs", "downloads", "git", "jobs", "kernels", "locks",
-        "objects", "probe", "programs", "results", "rootfs", "scratch", "worktrees",
+        "accel", "apt", "ccache", "configs", "downloads", "git", "jobs", "kernels", "locks",
+        "objects", "probe", "programs", "results", "rootfs", "scratch", "trees",
     ):  # fmt: skip
         (kernel_store_root / kind).mkdir(parents=True, exist_ok=True)
         (store / kind).symlink_to(kernel_store_root / kind)

@@ -150,11 +150,11 @@ def test_wrong_defaults_are_told_with_their_line(preferences: Path) -> None:
 
 def test_clean_leaves_kernels_and_results(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    for name in ("build/a", "programs/b", "worktrees/c", "kernels/d", "results/e", "runs/f"):
+    for name in ("trees/t/a", "programs/b", "trees/t/source", "kernels/d", "results/e", "runs/f"):
         (store / name).mkdir(parents=True)
     shown = cowbell("clean", "-n", COWBELL_STORE=str(store))
     assert shown.returncode == 0
-    assert (store / "build/a").exists()
+    assert (store / "trees/t/a").exists()
     assert cowbell("clean", COWBELL_STORE=str(store)).returncode == 0
-    left = {str(path.relative_to(store)) for path in store.glob("*/?")}
+    left = {str(path.relative_to(store)) for path in store.rglob("?") if path.name != "t"}
     assert left == {"kernels/d", "results/e", "runs/f"}

@@ -25,9 +25,12 @@ USE = (
 @pytest.fixture
 def filled(store: Store) -> Store:
     """An entry of 1 MiB of each kind, each used an hour after the one before."""
-    names = ("build/a", "kernels/b", "rootfs/c", "programs/d", "worktrees/e", "results/f", "runs/g", "git/h")
+    names = (
+        "trees/t/a", "kernels/b", "rootfs/c", "programs/d", "trees/e/source", "results/f", "runs/g", "git/h"
+    )  # fmt: skip
     for hours, name in enumerate(names):
-        place = store.path(*name.split("/"))
+        kind, _, entry = name.rpartition("/")
+        place = store.path(kind, entry)
         (place / "inner").mkdir(parents=True)
         (place / "inner/file").write_bytes(os.urandom(MIB))
         os.utime(place, (hours * 3600, hours * 3600))
@@ -35,7 +38,8 @@ def filled(store: Store) -> Store:
 
 
 def left(store: Store) -> str:
-    return "".join(sorted(path.parent.parent.name for path in store.root.glob("*/*/inner/file")))
+    places = [path.parents[1] for path in store.root.rglob("inner/file")]
+    return "".join(sorted(place.parent.name if place.name == "source" else place.name for place in places))
 
 
 def test_enough_room_removes_nothing(filled: Store) -> None:
@@ -117,7 +121,7 @@ def test_memory_of_guests_in_a_folder_of_results(filled: Store, tmp_path: Path) 
 
 
 def test_use_of_an_entry_renews_its_age(filled: Store) -> None:
-    with start_python(USE, filled.root, "build", "a") as process:
+    with start_python(USE, filled.root, "trees/t", "a") as process:
         assert read_line(process) == "used"
     found = collect(filled, measure(filled.root) - MIB - MIB // 2)
     assert [entry.path.name for entry in found.removed] == ["b", "c"]
@@ -143,7 +147,7 @@ def test_worktree_that_is_built_from_is_left_alone(filled: Store) -> None:
 
 def test_dry_run_removes_nothing(filled: Store) -> None:
     found = collect(filled, 0, is_dry_run=True)
-    assert {entry.path.name for entry in found.removed} == set("abcde")
+    assert {entry.path.name for entry in found.removed} == {*"abcd", "source"}
     assert left(filled) == "abcdefgh"
 
 
@@ -162,7 +166,7 @@ def test_collected_entry_is_made_again(store: Store) -> None:
 
 
 def test_remains_of_a_killed_collection_go(filled: Store) -> None:
-    (filled.root / "build/a").rename(filled.root / "build/.a.gone")
+    (filled.root / "trees/t/a").rename(filled.root / "trees/t/.a.gone")
     collect(filled, 100 * MIB)
     assert left(filled) == "bcdefgh"
 
@@ -179,7 +183,7 @@ def test_lock_of_a_worktree_tells_its_last_use(filled: Store) -> None:
 
 def test_symlinks_are_not_followed(store: Store, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(os.urandom(MIB))
-    place = store.path("build", "a")
+    place = store.path("trees/t", "a")
     place.mkdir(parents=True)
     (place / "link").symlink_to(tmp_path / "outside")
     assert collect(store, 0).before < MIB // 2
@@ -223,7 +227,7 @@ def test_boots_that_nothing_refers_to_are_removed(store: Store) -> None:
     assert found.before - found.after >= 6 * MIB
     assert list_boots(store) == {RESULT.boot, "boot-2", "boot-3", "saved-x"}
     # like all that can be made again
-    for limit, kinds in ((100 * MIB, ("build",)), (100 * MIB, ())):
+    for limit, kinds in ((100 * MIB, ("trees",)), (100 * MIB, ())):
         shutil.copytree(folder / "boot-3", folder / "boot-4", dirs_exist_ok=True)
         collect(store, limit, kinds)
         assert list_boots(store) == {RESULT.boot, "boot-2"}

@@ -42,8 +42,8 @@ def theirs(tmp_path: Path) -> Store:
     store_run(store, 1, replace(JOB, results=(RESULT, OTHER)))
     (store.root / "runs" / "latest").symlink_to("demo-000000000001")
     # what only makes builds faster is theirs
-    (store.root / "worktrees").mkdir()
-    (store.root / "worktrees" / "tree").symlink_to("/etc")
+    (store.root / "trees").mkdir()
+    (store.root / "trees" / "tree").symlink_to("/etc")
     return store
 
 
@@ -75,7 +75,7 @@ def test_a_store_comes_with_runs_results_and_consoles(store: Store, theirs: Stor
     assert make_result_id(known) == make_result_id(RESULT)
     assert (store.root / "results" / VARIANT / VARIANT_FILE).exists()
     assert not list(store.root.rglob("keys.tar"))
-    assert not (store.root / "worktrees").exists()
+    assert not (store.root / "trees").exists()
     assert not (store.root / "runs" / "latest").exists()
 
 

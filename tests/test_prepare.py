@@ -46,7 +46,7 @@ def make_job(name: str, series: Series = Series(), config: str = "base") -> Job:
 
 
 def list_compiled(store: Store) -> list[Path]:
-    return list(store.root.glob("build/*/**/*.o"))
+    return list(store.root.glob("trees/*/*/**/*.o"))
 
 
 def test_all_that_is_wrong_is_told_and_nothing_is_built(
@@ -137,7 +137,7 @@ def test_kconfig_leaves_the_worktree_alone(
     for job in jobs:
         prepare_job(job, declared, place)
     shutil.rmtree(place.store.path("configs"))
-    (swap,) = place.store.root.glob("worktrees/*/mm/swap.c")
+    (swap,) = place.store.root.glob("trees/*/source/mm/swap.c")
     before = swap.stat().st_mtime_ns
     progress.stages.clear()
     *_, prepared = [prepare_job(job, declared, place) for job in jobs]

@@ -223,7 +223,7 @@ def test_worktree_of_a_tree_s_name_does_not_end_the_build_s(
     """Git keeps both under the last part of their paths."""
     mine = find_worktree("cow", "x", tmp_path / FAKE_TREE.name, store)
     open_worktree(base, load_series(folder), mine, store)
-    shutil.rmtree(store.root / "worktrees" / FAKE_TREE.name)
+    shutil.rmtree(store.root / "trees" / FAKE_TREE.name / "source")
     with checkout(base, store) as place:
         assert (place / "Makefile").exists()
     assert refresh(folder, mine, store) == []

@@ -44,7 +44,7 @@ def read_tree(src: Source, store: Store) -> dict[str, str]:
 
 
 def git_dir(store: Store) -> Path:
-    return Path((store.root / "worktrees" / FAKE_TREE.name / ".git").read_text().split()[1])
+    return Path((store.root / "trees" / FAKE_TREE.name / "source" / ".git").read_text().split()[1])
 
 
 def test_tree_is_what_the_package_has(base: Source, store: Store) -> None:
@@ -185,7 +185,7 @@ def test_mail_without_a_patch_is_a_failure_that_names_it(
 
 
 def leave_dirty(store: Store) -> None:
-    place = store.root / "worktrees" / FAKE_TREE.name
+    place = store.root / "trees" / FAKE_TREE.name / "source"
     (place / "mm/memory.c").write_text("half")
     (place / "mm/swap.c").unlink()
     (place / "mm/memory.o").write_text("object")
@@ -206,7 +206,7 @@ def leave_broken_index(store: Store) -> None:
 
 def leave_am(store: Store) -> None:
     """Stop ``git am`` where a kill would."""
-    place = store.root / "worktrees" / FAKE_TREE.name
+    place = store.root / "trees" / FAKE_TREE.name / "source"
     diff = "--- a/mm/swap.c\n+++ b/mm/swap.c\n@@ -1 +1 @@\n-x\n+y\n"
     (place / "broken").write_text(f"From: a <a@b>\nSubject: [PATCH] x\n\n---\n{diff}")
     subprocess.run(["git", "am", "-q", "broken"], cwd=place, env=os.environ | repository._ENV, check=False)
@@ -274,7 +274,7 @@ def test_killed_fetch_is_done_again(
         "fetch_tree(FAKE_TREE, Store(Path(sys.argv[1])), QuietProgress())\n"
     )
     with start_python(script, store.root, PATH=f"{slow}:{os.environ['PATH']}"):
-        wait_for((store.root / "worktrees" / FAKE_TREE.name / ".git").exists)
+        wait_for((store.root / "trees" / FAKE_TREE.name / "source" / ".git").exists)
     assert find_fetched(FAKE_TREE, store) is None
     base = fetch_tree(FAKE_TREE, store, progress)
     assert "mm/memory.c" in read_tree(base, store)

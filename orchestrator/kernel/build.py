@@ -164,12 +164,12 @@ class BuildRequest:
 
     @property
     def folder_id(self) -> str:
-        """The id of the build folder, which is shared by the commits of one tree and the configs of a family.
+        """The id of the build folder of a tree, which is shared by its commits and the configs of a family.
 
         Kbuild rebuilds only what changed.
         """
         config = self.config.family or self.config.config_id
-        return make_id(self.source.folder, config, self.toolchain.identity)
+        return make_id(config, self.toolchain.identity)
 
     @property
     def subject(self) -> str:
@@ -289,7 +289,7 @@ def _build(
     draft: Path,
 ) -> None:
     store.check_space(_NEEDED_MIB, "a build")
-    build_dir = store.use("build", request.folder_id)
+    build_dir = store.use(f"trees/{request.source.folder}", request.folder_id)
     unclean = build_dir / ".building"
     if unclean.exists():
         progress.note("an earlier build was killed; its objects are discarded")
@@ -366,7 +366,7 @@ def _make_config(request: BuildRequest, store: Store, progress: Progress, budget
         with budget.build():
             return call()
 
-    words, env = _list_make_words(request), _make_ccache_env(store)
+    words, env = _list_make_words(request), _make_ccache_env(request, store)
     identity = request.toolchain.identity
     # Kconfig drops some symbols if the host lacks what they need, which is not the kernel's fault
     requested = [r.symbol for r in request.config.requests if r.value == "y" and not r.is_optional]
@@ -381,17 +381,22 @@ def _list_make_words(request: BuildRequest) -> tuple[str, ...]:
     return (make, *request.toolchain.make_words, *_REPRODUCIBLE, *request.source.make_words)
 
 
-def _make_ccache_env(store: Store) -> dict[str, str]:
-    # configs differ in headers that almost all files include: looking at preprocessed text would cost a tenth
-    return {"CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))), "CCACHE_DEPEND": "1"}
+def _make_ccache_env(request: BuildRequest, store: Store) -> dict[str, str]:
+    return {
+        "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
+        # an object is the same wherever the folder of its tree is, and whatever it is called
+        "CCACHE_BASEDIR": str(store.path("trees", request.source.folder).resolve()),
+        # configs differ in headers that almost all files include: to look at preprocessed text costs a tenth
+        "CCACHE_DEPEND": "1",
+    }
 
 
 def _prepare_make(
     request: BuildRequest, worktree: Path, store: Store, share: MakeShare, build_dir: Path
 ) -> "_Make":
     """Create a build folder and return how make is called for it."""
-    build_dir.mkdir(exist_ok=True)
-    env = {**_make_ccache_env(store), "CCACHE_STATSLOG": str(build_dir / _STATISTICS)}
+    build_dir.mkdir(parents=True, exist_ok=True)
+    env = {**_make_ccache_env(request, store), "CCACHE_STATSLOG": str(build_dir / _STATISTICS)}
     return _Make((*_list_make_words(request), f"O={build_dir}"), worktree, env, share)
 
 

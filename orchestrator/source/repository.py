@@ -58,8 +58,12 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """The name of the worktree and the build folder, shared by all refs of a tree."""
+        """The name of the folder of worktree and objects, shared by all refs of a tree."""
         return make_folder(self.tree)
+
+
+# the checkout of a tree, beside its object files
+SOURCE = "source"
 
 
 def make_folder(tree: str) -> str:
@@ -217,7 +221,7 @@ def checkout(source: Source, store: Store) -> Iterator[Path]:
 @contextlib.contextmanager
 def worktree(store: Store, folder: str) -> Iterator[Path]:
     """The locked worktree of a tree, at any commit."""
-    place = store.path("worktrees", folder)
+    place = store.path(f"trees/{folder}", SOURCE)
     with store.lock(f"worktree-{folder}"):
         if not _clear_remains(store, place):
             _add_worktree(store, place)

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.store.store import Store, try_unowned
+from orchestrator.store.store import Store, name_use, try_unowned
 
+# the checkout of a tree, and objects that were built from it
+TREES = "trees"
 # series from a mail archive
 THREADS = "threads"
 # the memory of guests, among their results
@@ -23,7 +25,6 @@ CORES = "cores"
 # the traces of tests, among their results and beside the pages that link to them
 TRACES = "traces"
 KINDS = (
-    "build",
     "configs",
     "headers",
     "images",
@@ -33,12 +34,12 @@ KINDS = (
     "rootfs",
     "toolboxes",
     THREADS,
-    "worktrees",
+    TREES,
     CORES,
     TRACES,
 )
 # like make clean: artifacts that only make the next build faster
-CLEANED = ("build", "programs", "worktrees")
+CLEANED = ("programs", TREES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _remove_remains(store: Store, *, is_dry_run: bool) -> Iterator[StoreEntry]:
     """The scratch folders and drafts of killed processes; others are locked."""
     for path in [*store.root.glob("scratch/*"), *store.results_root.glob("scratch/*")]:
         yield from _remove_unlocked(store, path, f"scratch-{path.name}", is_dry_run=is_dry_run)
-    for path in store.root.glob("*/.*"):
+    for path in [*store.root.glob("*/.*"), *store.root.glob(f"{TREES}/*/.*")]:
         name, _, ending = path.name[1:].rpartition(".")
         if name and path.is_dir() and path.parent.name not in ("edit", "runs", "results"):
             lock = "gc" if ending == "gone" else f"{path.parent.name}-{name}"
@@ -143,9 +144,13 @@ def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:
     for path, lock in _list_files(store, kinds):
         status = path.stat()
         yield StoreEntry(path, lock, status.st_mtime, status.st_blocks * 512)
-    for kind in (kind for kind in kinds if kind not in (CORES, TRACES, THREADS)):
+    for kind in (kind for kind in kinds if kind not in (CORES, TRACES, THREADS, TREES)):
         for path in _list_folders(store.root / kind):
-            lock = f"worktree-{path.name}" if kind == "worktrees" else f"use-{kind}-{path.name}"
+            yield _make_entry(store, path, name_use(kind, path.name))
+    for tree in _list_folders(store.root / TREES) if TREES in kinds else []:
+        for path in _list_folders(tree):
+            is_source = path.name == "source"
+            lock = f"worktree-{tree.name}" if is_source else name_use(f"{TREES}/{tree.name}", path.name)
             yield _make_entry(store, path, lock)
 
 

@@ -6,13 +6,13 @@ first 12 hex digits of SHA-256 over the canonical JSON of all inputs, so equal i
 artifact.
 
     git/                 every kernel source, as commits of one bare repository
-    worktrees/TREE/      the checkout that is built from
+    trees/TREE/source/   the checkout that is built from
+    trees/TREE/ID/       object files, reused from commit to commit
     edit/SERIES-on-TREE/ a series opened by cowbell worktree; never overwritten
     series/ID/           patches of an mbox or a range of commits
     threads/ID.mbox      a series from a mail archive, in one version
     downloads/, index/   partial downloads; the index of the files of a local tree
     configs/ID/          the .config of a source and its fragments
-    build/ID/            object files, reused from commit to commit
     images/ID/           kernels that were built elsewhere, with their modules
     kernels/BUILD_ID/    built kernels: vmlinux, image, .config, build.log
     modules/ID/          the disk with the modules of a kernel; the initramfs of one that was built elsewhere
@@ -124,6 +124,11 @@ def make_folder(place: Path) -> None:
         raise InfraError(what, where=str(error.filename or place), hint=MORE_SPACE) from None
 
 
+def name_use(kind: str, name: str) -> str:
+    """The lock that every process holds which uses an entry."""
+    return f"use-{kind}-{name}".replace("/", "-")
+
+
 def _check_inside(name: str) -> None:
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ValueError(f"{name!r} leads out of the store")
@@ -169,7 +174,7 @@ class Store:
         Marks the entry as used now. Waits only while gc deletes the entry.
         """
         place = self.path(kind, name)
-        lock = self.path("locks", f"use-{kind}-{name}")
+        lock = self.path("locks", name_use(kind, name))
         with convert_disk_errors(lock):
             # a process works with one store
             for other in [path for path in _HELD if path.parent != lock.parent]:
