@@ -15,7 +15,6 @@ static void run(void)
 	struct uring ring;
 	uint64_t before;
 
-	memset(buffer, 'o', page_size());
 	uring_open(&ring);
 	uring_register_buffer(&ring, buffer, length);
 	before = page_frame(control);
@@ -36,7 +35,7 @@ GUEST_TEST = {
 	.changelog     = "5",
 	.needs_kconfig = "IO_URING=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
-	.params        = "page: small mthp thp thp-ptes hugetlb",
+	.params        = "page: small swapped ksm mthp thp thp-ptes hugetlb hugetlb-1g",
 	.needs_root    = true,
 	.memory_mib    = 768,
 	.kind          = "deterministic",

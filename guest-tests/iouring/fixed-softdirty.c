@@ -5,19 +5,19 @@
  * buffer.
  */
 #include "guesttest.h"
-#include "pagestate.h"
+#include "pagekind.h"
 #include "uring.h"
 
 static void run(void)
 {
-	size_t length = page_size();
-	char *buffer = page_map(1, 'o');
+	size_t length;
+	char *buffer = pagekind_map(gt_param("page"), 1, &length);
 	struct uring ring;
 
 	uring_open(&ring);
 	uring_register_buffer(&ring, buffer, length);
 	page_clear_soft_dirty();
-	uring_check_sends_new(&ring, buffer, length);
+	uring_check_sends_new(&ring, buffer, page_size());
 	gt_pass("the ring sends the data that the program wrote");
 }
 
@@ -29,7 +29,8 @@ GUEST_TEST = {
 	.changelog     = "29c 40",
 	.needs_kconfig = "IO_URING=y MEM_SOFT_DIRTY=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.1",
-	.needs_root    = false,
+	.params        = "page: small swapped ksm mthp thp thp-ptes",
+	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
 	.detects       = "the ring sends stale bytes",

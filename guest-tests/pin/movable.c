@@ -54,7 +54,7 @@ GUEST_TEST = {
 	.fixes         = "d1e153fea2a8",
 	.needs_kconfig = "IO_URING=y MIGRATION=y PROC_PAGE_MONITOR=y",
 	.min_kernel    = "5.4",
-	.params        = "page: small mthp thp thp-ptes hugetlb",
+	.params        = "page: small shmem mthp thp thp-ptes hugetlb",
 	.needs_root    = true,
 	.kind          = "deterministic",
 	.timeout_s     = 30,
