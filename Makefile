@@ -16,6 +16,7 @@ bench: .venv/ready-dev
 	.venv/bin/python -m tests.bench.bisect_time
 	.venv/bin/python -m tests.bench.page_time
 	.venv/bin/python tests/bench/build_time.py
+	.venv/bin/python tests/bench/clone_time.py
 	.venv/bin/python tests/bench/catalogue_time.py
 	.venv/bin/python tests/bench/series_cost.py
 
