@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The demo row's kernel built twice in one run: with an empty ccache, and for a second clone of the tree.
 
-In a throwaway store; about eight minutes on two cores. The second one has other folders for sources and objects.
+In a throwaway store; about eight minutes on two cores. The second clone has folders of its own.
 """
 
 import json
