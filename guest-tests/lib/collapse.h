@@ -66,11 +66,13 @@ static inline bool collapse_by_khugepaged(bool (*is_done)(const char *start), co
  */
 static inline bool collapse_try(char *start, size_t length, char *writable, int limit_ms)
 {
+	volatile char *byte = writable;
+
 	page_drain_vectors();
 	gt_need(!madvise(start, length, MADV_HUGEPAGE), "MADV_HUGEPAGE");
 	if (!madvise(start, length, MADV_COLLAPSE) || errno != EINVAL)
 		return page_huge_kib(start);
-	*(volatile char *)writable = 1;
+	*byte = *byte;
 	return collapse_by_khugepaged(collapse_is_huge, start, limit_ms);
 }
 #endif

@@ -30,16 +30,29 @@ static char *map(int file)
 	return page;
 }
 
-/* The page is sent to a file on disk. */
+/* Pages of files that were made dirty: direct I/O makes none. */
+static unsigned long count_dirtied(void)
+{
+	char text[2];
+
+	page_read_file("/proc/sys/vm/stat_refresh", text, sizeof(text));	/* folds in what each CPU has counted */
+	return page_read_field("/proc/vmstat", "nr_dirtied ");
+}
+
+/* The page is sent to a file on disk, if the file system does not copy it by the page table, as write() does. */
 static ssize_t write_direct(char *page)
 {
 	struct stalled_io io = { 0 };
+	unsigned long dirtied;
 	ssize_t got;
 	int error;
 
 	stalled_io_open_file(&io);
+	dirtied = count_dirtied();
 	got = pwrite(io.fd, page, page_size(), 0);
 	error = errno;
+	if (got > 0 && count_dirtied() > dirtied)
+		gt_skip("what cannot be written directly is written through the page cache");
 	gt_need(pread(io.fd, io.on_disk, page_size(), 0) == (ssize_t)page_size(), "reading the file back");
 	memcpy(seen, io.on_disk, page_size());
 	errno = error;
