@@ -178,6 +178,12 @@ def list_images(prepared: Mapping[str, Prepared], place: Workspace) -> list[Path
     return [kernel.image for kernel in kernels if kernel]
 
 
+class IncompleteRun(ExceptionGroup[CowbellError]):
+    """The errors of some jobs; the results of the others are a run."""
+
+    run_id: str
+
+
 def run_jobs(
     jobs: Sequence[Job],
     declared: Declarations,
@@ -190,7 +196,8 @@ def run_jobs(
     """The target ``test``. Returns the run's id, and whether anything was new.
 
     A run is named by its results, so one that changes nothing is the run that is there already. Results that
-    came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are a run, too.
+    came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are the run of an
+    ``IncompleteRun``.
     ``goal`` and ``prepared`` are as those of ``build_jobs``.
     """
     # those of killed runs, of whichever kernel, may be large
@@ -234,7 +241,9 @@ def run_jobs(
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         save_run(RunRecord(folder.name, command_line, started, records), folder)
     if errors:
-        raise ExceptionGroup("jobs", errors)
+        incomplete = IncompleteRun("jobs", errors)
+        incomplete.run_id = folder.name
+        raise incomplete
     return folder.name, is_new
 
 

@@ -80,7 +80,7 @@ def test_which_patch_does_not_apply_and_where(project: Path, linux: Path) -> Non
     assert "0070-many-change-70.patch" not in done.stderr
     done = cowbell("source", "-k", "ROW=demo", *words[:2], cwd=project)
     assert done.returncode == 1
-    assert "\n0036-many-change-36.patch: applies\n" in done.stderr
+    assert "\n  0036-many-change-36.patch: applies\n" in done.stderr
 
 
 def test_commit_that_a_mail_was_made_for(project: Path, linux: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from orchestrator import pipeline
-from orchestrator.errors import StageFailure
+from orchestrator.errors import InfraError, StageFailure
 from orchestrator.history.entry import list_missing
-from orchestrator.pipeline import run_jobs
+from orchestrator.pipeline import IncompleteRun, run_jobs
 from orchestrator.plan import manifest, steps
 from orchestrator.plan.plan import Job
 from orchestrator.plan.steps import Prepared
@@ -194,6 +194,20 @@ def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
     plain, cow = lab.run(Repeat(8))
     assert lab.told.count("build cow") == 1
     assert (len(plain.results), cow.failure and cow.failure.stage) == (8, "build")
+
+
+def test_what_others_had_is_a_run_although_one_cannot_be_tested(lab: Laboratory) -> None:
+    def fail(variant: str) -> None:
+        if variant == "cow":
+            raise InfraError("cannot be downloaded")
+
+    lab.builds = fail
+    lab.place = replace(lab.place, limits=replace(lab.place.limits, is_keeping_going=True))
+    with pytest.raises(IncompleteRun) as raised:
+        lab.run(Repeat(1))
+    assert [str(error) for error in raised.value.exceptions] == ["demo/cow: cannot be downloaded"]
+    (job,) = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
+    assert (job.variant, len(job.results)) == ("plain", 1)
 
 
 @pytest.mark.parametrize("variants", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])

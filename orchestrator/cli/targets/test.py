@@ -42,7 +42,14 @@ def run_rows(call: Call) -> int:
         call.show_product("config", configreport.render_text, reports, kernels=reports)
         status = int(any(report.is_bad for report in reports))
     if "test" in targets:
-        run_id, is_new = pipeline.run_jobs(jobs, declared, place, request.accel, call.command, goal, prepared)
+        try:
+            run_id, is_new = pipeline.run_jobs(
+                jobs, declared, place, request.accel, call.command, goal, prepared
+            )
+        except pipeline.IncompleteRun as error:
+            call.terminal.stop()
+            show_report([error.run_id], call, is_new=True)
+            raise
         if "build" in targets:
             call.show("".join(f"{image}\n" for image in pipeline.list_images(prepared, place)))
         call.terminal.stop()
