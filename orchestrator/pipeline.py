@@ -235,6 +235,8 @@ def run_jobs(
         if errors:
             break
     records = tuple(outcome[0] for outcome in outcomes if outcome)
+    if errors and not records:
+        raise ExceptionGroup("jobs", errors)
     folder = place.store.path("runs", make_run_id(records))
     is_new = has_run or not (folder / "record.json").exists()
     if is_new:

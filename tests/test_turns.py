@@ -196,7 +196,7 @@ def test_a_kernel_that_does_not_build_is_built_once(lab: Laboratory) -> None:
     assert (len(plain.results), cow.failure and cow.failure.stage) == (8, "build")
 
 
-def test_what_others_had_is_a_run_although_one_cannot_be_tested(lab: Laboratory) -> None:
+def test_keep_going_saves_the_run_of_the_other_jobs(lab: Laboratory) -> None:
     def fail(variant: str) -> None:
         if variant == "cow":
             raise InfraError("cannot be downloaded")
@@ -208,6 +208,19 @@ def test_what_others_had_is_a_run_although_one_cannot_be_tested(lab: Laboratory)
     assert [str(error) for error in raised.value.exceptions] == ["demo/cow: cannot be downloaded"]
     (job,) = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
     assert (job.variant, len(job.results)) == ("plain", 1)
+
+
+def test_without_any_result_there_is_no_run(lab: Laboratory) -> None:
+    def fail(variant: str) -> None:
+        raise InfraError("cannot be downloaded")
+
+    lab.builds = fail
+    lab.place = replace(lab.place, limits=replace(lab.place.limits, is_keeping_going=True))
+    with pytest.raises(ExceptionGroup) as raised:
+        lab.run(Repeat(1))
+    assert len(raised.value.exceptions) == 2
+    assert not isinstance(raised.value, IncompleteRun)
+    assert not list(lab.place.store.root.glob("runs/*"))
 
 
 @pytest.mark.parametrize("variants", [("plain",), ("plain", "cow")], ids=["alone", "in turns"])

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * fork() with each of its allocations failing in turn. Either it fails, and the parent is as before: its
- * memory, its swap, its huge pages. Or it succeeds, and the child has all. Who watches by userfaultfd may use what
- * it is told of a child, even of one that never ran.
+ * fork() with each of its allocations failing in turn. Either it fails, and the parent is as before: its memory, its
+ * swap, its huge pages. Or it succeeds, and the child has all. A monitor that userfaultfd informs of a child may use
+ * what it gets, even if the child never ran.
  */
 #include "failnth.h"
 #include "guesttest.h"
@@ -73,7 +73,7 @@ static void map_memory(void)
 	}
 }
 
-/* Hears of forks until forked says that there was one. Uses what it gets, as a monitor of a container does. */
+/* The monitor: counts reported forks until the end of the pipe, and uses the userfaultfd of each child. */
 static void *watch(void *unused)
 {
 	struct uffdio_zeropage zero = { .range = { (uintptr_t)map, page_size() } };
@@ -98,7 +98,7 @@ static _Noreturn void be_child(void)
 }
 
 /* Forks with the nth allocation failing. Returns whether one failed. *child is -1 if the fork did. */
-static bool fork_failing(unsigned int n, pid_t *child)
+static bool fork_with_failure(unsigned int n, pid_t *child)
 {
 	int forked[2];
 	bool has_failed;
@@ -107,7 +107,7 @@ static bool fork_failing(unsigned int n, pid_t *child)
 		watcher.forks = 0;
 		gt_need(!pipe2(forked, O_CLOEXEC), "a pipe");
 		watcher.forked = forked[0];
-		gt_need(!pthread_create(&watcher.thread, NULL, watch, NULL), "a thread that watches");
+		gt_need(!pthread_create(&watcher.thread, NULL, watch, NULL), "a monitor thread");
 	}
 	fflush(stdout);
 	failnth_arm(n);
@@ -119,13 +119,24 @@ static bool fork_failing(unsigned int n, pid_t *child)
 		gt_check(errno == ENOMEM || errno == EAGAIN, "fork() says that there is no memory, not %s", strerror(errno));
 	if (watcher.uffd >= 0) {
 		close(forked[1]);
-		gt_need(!pthread_join(watcher.thread, NULL), "the thread that watches ends");
+		gt_need(!pthread_join(watcher.thread, NULL), "the monitor ends");
 		close(forked[0]);
-		/* a fork that fails late has been told of already */
-		gt_check(watcher.forks == 1 || (!watcher.forks && *child < 0), "who watches hears of a fork once, not %d times",
+		/* a fork that fails late has already been reported */
+		gt_check(watcher.forks == 1 || (!watcher.forks && *child < 0), "a fork is reported once, not %d times",
 			 watcher.forks);
 	}
 	return has_failed;
+}
+
+/* A child that dies at memory which it lacks is a failure of the kernel, and not of the test. */
+static void end_child(pid_t child)
+{
+	siginfo_t end;
+
+	gt_need(!waitid(P_PID, child, &end, WEXITED | WNOWAIT), "waiting for the child");
+	gt_check(end.si_code == CLD_EXITED || (end.si_status != SIGSEGV && end.si_status != SIGBUS),
+		 "the child has the memory that it runs in; signal %d", end.si_status);
+	gt_reap(child);
 }
 
 /* Reading brings pages in from swap: those are compared at the end. */
@@ -157,9 +168,9 @@ static void run(void)
 	}
 	while (has_failed) {
 		gt_need(++n < MOST, "a fork of fewer than %d allocations", MOST);
-		has_failed = fork_failing(n, &child);
+		has_failed = fork_with_failure(n, &child);
 		if (child > 0)
-			gt_reap(child);
+			end_child(child);
 		else
 			gt_check(has_failed, "fork() has the memory that it needs");
 		gt_check(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD, "a fork that failed leaves no child");

@@ -29,7 +29,7 @@ from orchestrator.project.arch import Arch, Image
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.source.image import KIND, read_facts
 from orchestrator.source.repository import Source, checkout
-from orchestrator.store.store import Store, make_id, make_tree_id, write_atomic, write_json
+from orchestrator.store.store import TREES, Store, make_id, make_tree_id, write_atomic, write_json
 
 _COMPILED = re.compile(r"\s+(?:CC|AS)\s+(?!\[M\])")
 _ERROR = re.compile(
@@ -289,7 +289,7 @@ def _build(
     draft: Path,
 ) -> None:
     store.check_space(_NEEDED_MIB, "a build")
-    build_dir = store.use(f"trees/{request.source.folder}", request.folder_id)
+    build_dir = store.use(f"{TREES}/{request.source.folder}", request.folder_id)
     unclean = build_dir / ".building"
     if unclean.exists():
         progress.note("an earlier build was killed; its objects are discarded")
@@ -385,7 +385,7 @@ def _make_ccache_env(request: BuildRequest, store: Store) -> dict[str, str]:
     return {
         "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(store.path("ccache"))),
         # an object is the same wherever the folder of its tree is, and whatever it is called
-        "CCACHE_BASEDIR": str(store.path("trees", request.source.folder).resolve()),
+        "CCACHE_BASEDIR": str(store.path(TREES, request.source.folder).resolve()),
         # configs differ in headers that almost all files include: to look at preprocessed text costs a tenth
         "CCACHE_DEPEND": "1",
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from orchestrator.errors import InfraError, UsageError
 from orchestrator.process import command
 from orchestrator.project.condition import Version
-from orchestrator.store.store import Store
+from orchestrator.store.store import SOURCE, TREES, Store
 
 # identical input gives identical commits, independent of user, host and time
 _OWN_CONFIG = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
@@ -60,10 +60,6 @@ class Source:
     def folder(self) -> str:
         """The name of the folder of worktree and objects, shared by all refs of a tree."""
         return make_folder(self.tree)
-
-
-# the checkout of a tree, beside its object files
-SOURCE = "source"
 
 
 def make_folder(tree: str) -> str:
@@ -221,7 +217,7 @@ def checkout(source: Source, store: Store) -> Iterator[Path]:
 @contextlib.contextmanager
 def worktree(store: Store, folder: str) -> Iterator[Path]:
     """The locked worktree of a tree, at any commit."""
-    place = store.path(f"trees/{folder}", SOURCE)
+    place = store.path(f"{TREES}/{folder}", SOURCE)
     with store.lock(f"worktree-{folder}"):
         if not _clear_remains(store, place):
             _add_worktree(store, place)

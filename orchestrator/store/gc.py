@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.store.store import Store, name_use, try_unowned
+from orchestrator.store.store import SOURCE, TREES, Store, name_use, try_unowned
 
-# the checkout of a tree, and objects that were built from it
-TREES = "trees"
 # series from a mail archive
 THREADS = "threads"
 # the memory of guests, among their results
@@ -149,7 +147,7 @@ def _list_entries(store: Store, kinds: Sequence[str]) -> Iterator[StoreEntry]:
             yield _make_entry(store, path, name_use(kind, path.name))
     for tree in _list_folders(store.root / TREES) if TREES in kinds else []:
         for path in _list_folders(tree):
-            is_source = path.name == "source"
+            is_source = path.name == SOURCE
             lock = f"worktree-{tree.name}" if is_source else name_use(f"{TREES}/{tree.name}", path.name)
             yield _make_entry(store, path, lock)
 

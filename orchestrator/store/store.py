@@ -61,6 +61,8 @@ _DISK_ERRORS = (
 )
 
 
+# each tree has a folder with its checkout and its objects
+TREES, SOURCE = "trees", "source"
 # cannot be made again; $COWBELL_RESULTS sets a separate folder for them
 _RESULTS = ("results", "runs", "history.sqlite")
 # locks of artifacts that this process uses, by path; released when it ends
