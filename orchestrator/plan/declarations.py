@@ -151,7 +151,7 @@ def _check_flips(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator
 
 def _check_expectations(declared: Declarations, tests: Sequence[GuestTest]) -> Iterator[UsageError]:
     """One that speaks of no test is a misspelt one, and the failure that it excuses would come as news."""
-    known = [name for test in tests for name in (test.id, *test.subtests)]
+    known = dict.fromkeys(name for test in tests for name in (test.id, *test.subtests))
     undeclared = tuple(f"{test.id}/" for test in tests if not test.subtests)
     listed = [
         (expected, f"{row.name}/{variant.name} expects")
@@ -161,9 +161,8 @@ def _check_expectations(declared: Declarations, tests: Sequence[GuestTest]) -> I
     ]
     for expected, who in [*listed, *((expected, "expects") for expected in declared.expectations)]:
         word = expected.test
-        if not (
-            is_selftest(word) or word.startswith(undeclared) or any(is_match(word, name) for name in known)
-        ):
+        is_declared = word in known or is_selftest(word) or word.startswith(undeclared)
+        if not is_declared and not any(is_match(word, name) for name in known):
             what = f"{who} something of {word}, and there is no such test{suggest(word, known)}"
             yield UsageError(what, where=expected.where)
         for name in sorted(expected.series - declared.series.keys() - {""}):

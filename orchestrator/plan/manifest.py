@@ -17,7 +17,7 @@ from orchestrator.kernel.fragment import Fragment
 from orchestrator.kernel.kconfig import choose_fragments
 from orchestrator.plan.plan import Declarations, Job
 from orchestrator.project.arch import ARCHES
-from orchestrator.project.guesttest import SELFTEST, GuestTest, list_files
+from orchestrator.project.guesttest import SELFTEST, GuestTest, SourceReader
 from orchestrator.project.yamlfile import suggest
 from orchestrator.source.apply import list_patches
 from orchestrator.source.fixup import Fixup
@@ -134,7 +134,7 @@ def list_test_files(test: GuestTest) -> Files:
         # its source is the kernel's
         return {f"how {test.id} is built": test.content_id}
     own = [test.path / part for part in test.parts]
-    files = own or [path for _, path in list_files(test.path, test.libs)]
+    files = own or [path for _, path in SourceReader(test.libs).list_files(test.path)]
     return {_shorten(path): make_tree_id({"": path}) for path in files}
 
 

@@ -211,7 +211,8 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
     """
     own_lib = root / "lib"
     is_own = shipped_lib and shipped_lib != own_lib
-    libs = tuple(lib for lib in ((own_lib, shipped_lib) if is_own else (own_lib,)) if lib and lib.is_dir())
+    libs = (own_lib, shipped_lib) if is_own else (own_lib,)
+    reader = SourceReader([lib for lib in libs if lib and lib.is_dir()])
     errors: list[UsageError] = []
     tests: dict[str, GuestTest] = {}
     if not root.is_dir():
@@ -228,7 +229,7 @@ def load_tests(root: Path, shipped_lib: Path | None = None) -> tuple[GuestTest, 
             )
         elif test_id in tests:
             errors.append(UsageError(f"{test_id} is also {tests[test_id].path.name}", where=str(path)))
-        elif test := load_test(path, test_id, libs, errors):
+        elif test := load_test(path, test_id, reader, errors):
             tests[test_id] = test
     raise_all(errors)
     is_built_in = shipped_lib == own_lib
@@ -309,7 +310,59 @@ def make_compiler_words(cc: str, headers: Sequence[Path]) -> list[str]:
     return [cc, "-static", "-pthread", *(f"-isystem{path}" for path in headers)]
 
 
-def load_test(path: Path, test_id: str, libs: tuple[Path, ...], errors: list[UsageError]) -> GuestTest | None:
+class SourceReader:
+    """Reads the sources of programs, each file once: most tests include the same headers.
+
+    Includes are searched for in ``libs``, whose default is the folder ``lib`` beside the families.
+    """
+
+    def __init__(self, libs: Sequence[Path] = ()) -> None:
+        self.libs = tuple(libs)
+        self._data: dict[Path, bytes] = {}
+        self._included: dict[Path, list[tuple[str, Path]]] = {}
+
+    def list_files(self, path: Path) -> list[tuple[str, Path]]:
+        """The source files of a program: its own and the included ones, with their names in the includes."""
+        # with the include name, as lib/ and module/ may have files of the same name
+        files = {(path.name, path)}
+        waiting = [path]
+        while waiting:
+            includer = waiting.pop()
+            if includer not in self._included:
+                self._included[includer] = list(self._find_included(includer, path))
+            new = [included for included in self._included[includer] if included not in files]
+            files.update(new)
+            waiting += [file for _, file in new]
+        return sorted(files)
+
+    def make_content_id(self, path: Path, test_id: str) -> str:
+        """The hash of all source files by name and content, without their paths."""
+        digest = hashlib.sha256()
+        parts = sorted((name, self._read(file)) for name, file in self.list_files(path))
+        for name, data in ((test_id, b""), *parts):
+            digest.update(f"{name}\0{len(data)}\0".encode())
+            digest.update(data)
+        return digest.hexdigest()
+
+    def _read(self, path: Path) -> bytes:
+        if path not in self._data:
+            self._data[path] = path.read_bytes()
+        return self._data[path]
+
+    def _find_included(self, includer: Path, program: Path) -> Iterator[tuple[str, Path]]:
+        """What a file of a program includes: gcc searches its folder first, Python only the libraries."""
+        pattern = _INCLUDES.get(program.suffix)
+        libs = self.libs or (program.parent.parent / "lib",)
+        for name in pattern.findall(self._read(includer).decode(errors="replace")) if pattern else ():
+            if program.suffix == ".py":
+                places = [lib / f"{name}.py" for lib in libs]
+            else:
+                places = [folder / name for folder in (includer.parent, *libs)]
+            if file := next((place for place in places if place.is_file()), None):
+                yield name, file
+
+
+def load_test(path: Path, test_id: str, reader: SourceReader, errors: list[UsageError]) -> GuestTest | None:
     """The test that a file declares; None if there are errors, which are added to ``errors``."""
     found: list[tuple[int, str]] = []
     declaration = None
@@ -326,7 +379,8 @@ def load_test(path: Path, test_id: str, libs: tuple[Path, ...], errors: list[Usa
     if found or not declaration:
         return None
     values = {name: value for name, (value, _) in declaration.values.items()}
-    return _make_test(test_id, path, make_content_id(path, test_id, libs), libs, values)
+    content_id = reader.make_content_id(path, test_id)
+    return _make_test(test_id, path, content_id, reader.libs, values)
 
 
 def _make_test(
@@ -340,46 +394,6 @@ def _make_test(
         libs=libs,
         **values,  # type: ignore[arg-type]
     )
-
-
-def list_files(path: Path, libs: Sequence[Path] = ()) -> list[tuple[str, Path]]:
-    """The source files of a program: its own, and the included ones, each with the name in the include.
-
-    The default of ``libs`` is the folder ``lib`` beside the families.
-    """
-    libs = libs or (path.parent.parent / "lib",)
-    # with the include name, as lib/ and module/ may have files of the same name
-    files = {(path.name, path)}
-    waiting = [path]
-    while waiting:
-        includer = waiting.pop()
-        pattern = _INCLUDES.get(path.suffix)
-        text = includer.read_text(encoding="utf-8", errors="replace") if pattern else ""
-        for name in pattern.findall(text) if pattern else ():
-            file = _find_include(name, includer, libs)
-            if file and (name, file) not in files:
-                files.add((name, file))
-                waiting.append(file)
-    return sorted(files)
-
-
-def make_content_id(path: Path, test_id: str, libs: Sequence[Path]) -> str:
-    """The hash of all source files by name and content, without their paths."""
-    digest = hashlib.sha256()
-    parts = sorted((name, file.read_bytes()) for name, file in list_files(path, libs))
-    for name, data in ((test_id, b""), *parts):
-        digest.update(f"{name}\0{len(data)}\0".encode())
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def _find_include(name: str, includer: Path, libs: Sequence[Path]) -> Path | None:
-    """The file of an include: gcc searches the folder of the includer first, Python only the libraries."""
-    if includer.suffix == ".py":
-        places = [lib / f"{name}.py" for lib in libs]
-    else:
-        places = [folder / name for folder in (includer.parent, *libs)]
-    return next((place for place in places if place.is_file()), None)
 
 
 def _check_declaration(declaration: _Declaration) -> Iterator[tuple[int, str]]:

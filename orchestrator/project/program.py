@@ -22,10 +22,10 @@ from orchestrator.project.guesttest import (
     LOCAL,
     PROGRAM,
     GuestTest,
+    SourceReader,
     find_family,
     is_declared,
     load_test,
-    make_content_id,
     parse_symbols,
 )
 from orchestrator.project.selftest import FAMILY
@@ -152,7 +152,7 @@ def _load(
     digest = hashlib.sha256(data).hexdigest()
     text = "" if data.startswith(b"\x7fELF") else data.decode(errors="replace").replace("\r\n", "\n")
     if path.suffix in (".c", ".py") and is_declared(text, path.suffix):
-        test = load_test(path, test_id, (lib,), errors)
+        test = load_test(path, test_id, SourceReader((lib,)), errors)
         return replace(test, text=text, sha256=digest) if test else None
     arch, interpreter = read_arch(path, data), _find_interpreter(path, data)
     if not arch and not interpreter and path.suffix != ".c":
@@ -161,7 +161,7 @@ def _load(
         what = f"imports {missing}.py of its folder, and only the program is copied to the guest"
         raise UsageError(what, where=str(path), hint="put both into one file")
     libraries = list_libraries(path, data) if arch else ()
-    source_id = make_content_id(path, test_id, (path.parent,))
+    source_id = SourceReader((path.parent,)).make_content_id(path, test_id)
     test = _make_test(path, test_id, _read_header(path, text), lib, limits, source_id, map(_hash, libraries))
     return replace(
         test,
