@@ -52,11 +52,7 @@ static inline bool collapse_is_huge(const char *start)
 /* Waits until khugepaged has made a huge page. */
 static inline bool collapse_by_khugepaged(bool (*is_done)(const char *start), const char *start, int limit_ms)
 {
-	char text[64];
-
-	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
-	if (!*text || strstr(text, "[never]"))
-		gt_skip("transparent huge pages are off");
+	page_allow_thp(page_thp_size());
 	return collapse_wait(is_done, start, limit_ms);
 }
 

@@ -96,15 +96,16 @@ def map_thp() -> Memory:
         gt_skip("the kernel has no transparent huge pages")
     if os.sysconf("SC_AVPHYS_PAGES") * PAGE < 4 * length:
         gt_skip(f"not enough free memory for huge pages of {length >> 20} MiB")
-    was = (THP / "enabled").read_text()
-    if "[never]" in was:
-        (THP / "enabled").write_text("madvise")
+    switches = (THP / "enabled", THP / f"hugepages-{length >> 10}kB/enabled")
+    off = [switch for switch in switches if switch.exists() and "[never]" in switch.read_text()]
+    for switch in off:
+        switch.write_text("madvise")
     memory = Memory(2 * length)
     memory.start = -memory.address % length
     memory.map.madvise(mmap.MADV_HUGEPAGE)
     memory.write(0, b"\0")
-    if "[never]" in was:
-        (THP / "enabled").write_text("never")
+    for switch in off:
+        switch.write_text("never")
     gt_need(memory.smaps_kib("AnonHugePages", length) >= length >> 10, "no huge page was allocated")
     return memory
 

@@ -9,7 +9,9 @@
 #define SLOWDISK_DIR "/sys/bus/pseudo/drivers/scsi_debug/"
 #define SLOWDISK_NS "800000000"
 
-static char slowdisk_before[32];
+#define SLOWDISK_ZSWAP "/sys/module/zswap/parameters/enabled"
+
+static char slowdisk_before[32], slowdisk_zswap[8];
 
 /* A delay is refused while requests wait. */
 static inline bool slowdisk_set(const char *file, const char *value)
@@ -28,6 +30,8 @@ static inline void slowdisk_end(void)
 {
 	if (!slowdisk_set(SLOWDISK_DIR "delay", slowdisk_before))
 		gt_note("the disk stays slow: %s", strerror(errno));
+	if (slowdisk_zswap[0] == 'Y')
+		page_write_file(SLOWDISK_ZSWAP, "Y");
 }
 
 /* Sets the disk's name in /sys/class/block. Skips the test where there is none. */
@@ -51,12 +55,14 @@ static inline void slowdisk_find(char *name, size_t room)
 	snprintf(name, room, "%s", device);
 }
 
-/* Until the test ends. */
+/* Until the test ends; zswap is off as long, since what it keeps is not written to the disk. */
 static inline void slowdisk_begin(void)
 {
+	page_read_file(SLOWDISK_ZSWAP, slowdisk_zswap, sizeof(slowdisk_zswap));
 	page_read_file(SLOWDISK_DIR "delay", slowdisk_before, sizeof(slowdisk_before));
 	gt_need(slowdisk_before[0], "the delay of scsi_debug");
 	gt_at_end(slowdisk_end);
+	gt_need(slowdisk_zswap[0] != 'Y' || page_write_file(SLOWDISK_ZSWAP, "N"), "switching zswap off");
 	gt_need(slowdisk_set(SLOWDISK_DIR "ndelay", SLOWDISK_NS), "setting the delay of scsi_debug");
 }
 

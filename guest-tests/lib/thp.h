@@ -68,17 +68,46 @@ static inline char *page_find_room(size_t length, size_t align)
 	return room;
 }
 
+/* What said never to huge pages before page_allow_thp(). */
+static char page_thp_off[2][96];
+
+static inline void page_forbid_thp(void)
+{
+	for (int i = 0; i < 2; i++)
+		if (*page_thp_off[i])
+			page_write_file(page_thp_off[i], "never");
+}
+
+/* Lets MADV_HUGEPAGE have huge pages until the test ends, also where all of them or those of this size are off. */
+static inline void page_allow_thp(size_t size)
+{
+	char path[sizeof(page_thp_off[0])], chosen[16];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), PAGE_THP_DIR "%s", "enabled");
+		if (i)
+			snprintf(path, sizeof(path), PAGE_THP_DIR "hugepages-%zukB/enabled", size >> 10);
+		if (access(path, F_OK))
+			continue;
+		page_read_chosen(path, chosen, sizeof(chosen));
+		if (strcmp(chosen, "never"))
+			continue;
+		if (!page_write_file(path, "madvise"))
+			gt_skip("transparent huge pages are off, and %s cannot be written: %s", path, strerror(errno));
+		strcpy(page_thp_off[i], path);
+		gt_at_end(page_forbid_thp);
+	}
+}
+
 /* Maps an anonymous THP, fills it and checks that it is PMD-mapped. Sets *length. */
 static inline char *page_map_thp(size_t *length, int fill)
 {
-	char text[128], *map;
+	char *map;
 
 	*length = page_thp_size();
 	if ((size_t)get_avphys_pages() * page_size() < 4 * *length)
 		gt_skip("not enough free memory for huge pages of %zu MiB", *length >> 20);
-	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
-	if (strstr(text, "[never]") && !page_write_file(PAGE_THP_DIR "enabled", "madvise"))
-		gt_skip("transparent huge pages are off and cannot be switched on: %s", strerror(errno));
+	page_allow_thp(*length);
 	map = mmap(page_find_room(*length, *length), *length, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	gt_need(map != MAP_FAILED, "mmap of %zu bytes", *length);
@@ -90,8 +119,6 @@ static inline char *page_map_thp(size_t *length, int fill)
 		gt_need(!madvise(map, *length, MADV_DONTNEED), "MADV_DONTNEED");
 		memset(map, fill, *length);
 	}
-	if (strstr(text, "[never]"))
-		page_write_file(PAGE_THP_DIR "enabled", "never");
 	gt_need(page_huge_kib(map) == *length >> 10, "only %lu KiB are mapped as a huge page",
 		page_huge_kib(map));
 	return map;

@@ -20,6 +20,7 @@ from guesttest import GuestTest, gt_check, gt_need, gt_note, gt_param, gt_pass, 
 from pagestate import IN_SWAPCACHE, PAGE, SWAPPED, UNDER_WRITEBACK, Memory, map_small
 
 DELAY = Path("/sys/bus/pseudo/drivers/scsi_debug/delay")
+ZSWAP = Path("/sys/module/zswap/parameters/enabled")
 # answers at once, and goes past the swap cache
 SYNCHRONOUS = ("zram", "ram", "pmem")
 # jiffies: seconds, at whatever HZ
@@ -137,7 +138,11 @@ def run() -> None:
     memory = map_small(1)
     memory.write(0, b"o")
     use_only(chosen[0], names)
+    uses_zswap = ZSWAP.exists() and ZSWAP.read_text().strip() == "Y"
     try:
+        if uses_zswap:
+            # what it keeps is not written to the device
+            ZSWAP.write_text("N")
         if delay:
             delay.set(True)
         swap_out(memory)
@@ -149,6 +154,8 @@ def run() -> None:
     finally:
         if delay:
             delay.set(False)
+        if uses_zswap:
+            ZSWAP.write_text("Y")
         for name in names:
             libc.swapon(ctypes.c_char_p(f"/dev/{name}".encode()), 0)
     gt_pass(f"swap on {chosen[0]}: the device reads the data that the program wrote")

@@ -33,12 +33,10 @@ static void run(void)
 {
 	bool is_whole = !strcmp(gt_param("part"), "whole");
 	size_t length = page_thp_size(), part;
-	char *source, *target, *other, text[128];
+	char *source, *target, *other;
 	int fd = uffdmove_open(), error;
 
-	page_read_file(PAGE_THP_DIR "enabled", text, sizeof(text));
-	if (strstr(text, "[never]"))
-		gt_skip("transparent huge pages are off");
+	page_allow_thp(length);
 	part = is_whole ? length : length / 2;
 	page_read_file(KNOB, knob_before, sizeof(knob_before));
 	gt_at_end(give_back);

@@ -49,7 +49,6 @@ static void run(void)
 
 	if (is_huge) {
 		page_map_thp(&length, 'o');	/* switches huge pages on for who asks */
-		page_write_file(PAGE_THP_DIR "enabled", "madvise");
 		slots = (long)(free_kib() / 4 / (length >> 10)) < SLOTS ? free_kib() / 4 / (length >> 10) : SLOTS;
 	}
 	gt_need(slots > 0, "free memory for a page");
