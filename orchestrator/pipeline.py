@@ -21,7 +21,7 @@ from orchestrator.kernel.prebuilt import BuildFailure, Prebuilt, export_kernel
 from orchestrator.plan import manifest
 from orchestrator.plan.manifest import load_manifest
 from orchestrator.plan.plan import Declarations, Job
-from orchestrator.plan.products import check_programs, choose_machine, compile_tests, export_job
+from orchestrator.plan.products import check_programs, choose_machine, compile_tests, export_job, make_record
 from orchestrator.plan.steps import (
     BUILD,
     TEST,
@@ -197,7 +197,7 @@ def run_jobs(
 
     A run is named by its results, so one that changes nothing is the run that is there already. Results that
     came before an ``InfraError`` or an interrupt stay in the store; with ``-k`` they are the run of an
-    ``IncompleteRun``.
+    ``IncompleteRun``, in which the jobs without a kernel or guest are BROKEN.
     ``goal`` and ``prepared`` are as those of ``build_jobs``.
     """
     # those of killed runs, of whichever kernel, may be large
@@ -217,7 +217,7 @@ def run_jobs(
         steps = JobSteps(job, declared, own, accel, Goal() if known else goal, same[job.name], prepared=first)
         return _run_job(steps, known)
 
-    errors: list[CowbellError] = []
+    errors: Sequence[CowbellError] = ()
     # by job, the record of the turn before
     earlier: dict[str, JobRecord] = {}
     has_run = False
@@ -229,14 +229,16 @@ def run_jobs(
             earlier = {job.name: outcome[0] for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
         except Stopped as stopped:
             outcomes, errors = stopped.results, stopped.errors
-            if not place.limits.is_keeping_going:
+            if not place.limits.is_keeping_going or not any([*outcomes, *earlier.values()]):
                 raise ExceptionGroup("jobs", errors) from None
+            outcomes = [
+                outcome or (_record_loss(job, earlier.get(job.name), stopped.by_task[job.name]), True)
+                for job, outcome in zip(jobs, outcomes, strict=True)
+            ]
         has_run |= any(outcome[1] for outcome in outcomes if outcome)
         if errors:
             break
     records = tuple(outcome[0] for outcome in outcomes if outcome)
-    if errors and not records:
-        raise ExceptionGroup("jobs", errors)
     folder = place.store.path("runs", make_run_id(records))
     is_new = has_run or not (folder / "record.json").exists()
     if is_new:
@@ -247,6 +249,14 @@ def run_jobs(
         incomplete.run_id = folder.name
         raise incomplete
     return folder.name, is_new
+
+
+def _record_loss(job: Job, earlier: JobRecord | None, error: CowbellError) -> JobRecord:
+    """The record of a job that an infrastructure error ended, with the results of the turns before."""
+    log, where = str(error.log or ""), error.where if error.where != job.name else ""
+    unfinished = tuple(test.id for test in job.tests) if earlier else ()
+    failure = Failure("infrastructure", error.what, where, error.hint, log, unfinished)
+    return replace(earlier or make_record(job), failure=failure)
 
 
 def _run_job(steps: JobSteps, earlier: JobRecord | None) -> tuple[JobRecord, bool]:

@@ -25,7 +25,7 @@ from orchestrator.project.guest import GuestShape
 from orchestrator.project.guesttest import GuestTest
 from orchestrator.project.matrix import Variant
 from orchestrator.report.bundle import is_failing
-from orchestrator.result.record import JobRecord, RunRecord, TrialResult, load_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult, load_run
 from orchestrator.result.repeat import AUTO, Repeat
 from orchestrator.result.stored import keep_result
 from orchestrator.result.verdict import judge_job, judge_trial, summarize_trial
@@ -206,8 +206,28 @@ def test_keep_going_saves_the_run_of_the_other_jobs(lab: Laboratory) -> None:
     with pytest.raises(IncompleteRun) as raised:
         lab.run(Repeat(1))
     assert [str(error) for error in raised.value.exceptions] == ["demo/cow: cannot be downloaded"]
-    (job,) = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
-    assert (job.variant, len(job.results)) == ("plain", 1)
+    plain, cow = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
+    assert (plain.variant, len(plain.results), cow.results) == ("plain", 1, ())
+    assert cow.failure == Failure("infrastructure", "cannot be downloaded", "", "", "")
+
+
+def test_keep_going_keeps_the_turns_before_an_infrastructure_error(lab: Laboratory) -> None:
+    def fail(trial: int) -> None:
+        if trial > 4:
+            raise InfraError("the disk is full")
+
+    lab.boots = fail
+    lab.place = replace(lab.place, limits=replace(lab.place.limits, is_keeping_going=True))
+    with pytest.raises(IncompleteRun) as raised:
+        lab.run(Repeat(8))
+    jobs = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
+    for job in jobs:
+        assert [result.trial for result in job.results] == [1, 2, 3, 4]
+        (verdict,) = judge_job(job)
+        assert verdict.status is Status.BROKEN
+        assert verdict.reason.startswith(
+            "infrastructure, for trial 5: the disk is full; before: the read is whole"
+        )
 
 
 def test_without_any_result_there_is_no_run(lab: Laboratory) -> None:

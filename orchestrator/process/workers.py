@@ -92,11 +92,12 @@ def work(tasks: Sequence[Task[T]], limits: Limits, board: Board) -> list[T | Non
 
 
 class Stopped(Exception):  # noqa: N818
-    """Some tasks failed: the results of the others, and the errors."""
+    """Some tasks failed: the results of the others, and the errors, also the last one by task."""
 
-    def __init__(self, results: Sequence[Any], errors: Sequence[CowbellError]) -> None:
+    def __init__(self, results: Sequence[Any], errors: Sequence[tuple[str, CowbellError]]) -> None:
         super().__init__(f"{len(errors)} error(s)")
-        self.results, self.errors = list(results), list(errors)
+        self.results, self.errors = list(results), [error for _, error in errors]
+        self.by_task = dict(errors)
 
 
 class _Pool(Generic[T]):
@@ -105,7 +106,8 @@ class _Pool(Generic[T]):
         self.schedule = Schedule(tasks, limits.cores, _read_available_mib())
         self.active: dict[int, _Worker[T]] = {}
         self.results: list[T | None] = [None] * len(tasks)
-        self.errors: list[CowbellError] = []
+        # with the names of their tasks
+        self.errors: list[tuple[str, CowbellError]] = []
 
     def start_tasks(self) -> None:
         """Start the tasks that may start now."""
@@ -172,7 +174,7 @@ class _Pool(Generic[T]):
         worker.process.join()
         for error in errors:
             error.where = error.where or worker.task.name
-        self.errors += errors
+            self.errors.append((worker.task.name, error))
         self.board.end_job(worker.task.name, "failed" if errors else "done")
 
     def _report_overall(self) -> None:
