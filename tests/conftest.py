@@ -324,7 +324,7 @@ def find_processes(word: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], limit_s: float = 60.0) -> None:
     """Until a condition holds; a test that waits in vain fails."""
     end = time.monotonic() + limit_s
     while not condition():
@@ -341,7 +341,7 @@ def cowbell(
     *words: str, cwd: Path = ROOT, stdin: str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command, with the variables of ``env`` added to the environment."""
-    return _run_cowbell(words, cwd, env, limit_s=60, stdin=stdin)
+    return _run_cowbell(words, cwd, env, limit_s=300, stdin=stdin)
 
 
 def cowbell_with_store(store: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ def make_argv(test: GuestTest, out_dir: Path) -> list[str]:
 def run_test(argv: list[str], **env: str) -> tuple[int, list[str]]:
     """Exit status, negative for a signal, and the lines of stdout."""
     environment = {**os.environ, "PYTHONPATH": str(LIB), "PYTHONDONTWRITEBYTECODE": "1", **env}
-    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     return done.returncode, done.stdout.decode().splitlines()
 
 

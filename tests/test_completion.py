@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> str:
 @contextmanager
 def open_shell(path: str, argv: list[str], setup: str) -> "Iterator[pexpect.spawn[str]]":
     child = pexpect.spawn(
-        argv[0], argv[1:], cwd=str(ROOT), encoding="utf-8", timeout=30,
+        argv[0], argv[1:], cwd=str(ROOT), encoding="utf-8", timeout=120,
         env=os.environ | {"PATH": path, "PS1": "$ ", "TERM": "dumb"}, dimensions=(24, 200),
     )  # fmt: skip
     child.sendline(setup)

@@ -115,8 +115,8 @@ def test_two_processes_publish_one_entry(store: Store, tmp_path: Path) -> None:
     )
     log = tmp_path / "log"
     with start_python(script, store.root, log) as one, start_python(script, store.root, log) as other:
-        assert one.communicate(timeout=20) == ("whole\n", "")
-        assert other.communicate(timeout=20) == ("whole\n", "")
+        assert one.communicate(timeout=60) == ("whole\n", "")
+        assert other.communicate(timeout=60) == ("whole\n", "")
     assert log.read_text() == "filled\n"
 
 
@@ -141,7 +141,7 @@ def test_lock_is_waited_for_and_dies_with_its_holder(store: Store, tmp_path: Pat
         with start_python(script, store.root, 0) as waiter:
             wait_for(lambda: is_blocked(waiter.pid))
             holder.kill()
-            assert waiter.communicate(timeout=10) == ("mine\n", "")
+            assert waiter.communicate(timeout=60) == ("mine\n", "")
 
 
 def is_blocked(pid: int) -> bool:

@@ -51,7 +51,7 @@ def spawn(*words: str, term: str = "xterm", size: tuple[int, int] = (24, 80)) ->
         env={"TERM": term, "PATH": "/usr/bin:/bin"},
         dimensions=size,
         encoding="utf-8",
-        timeout=30,
+        timeout=120,
     )
 
 
