@@ -40,7 +40,8 @@ from orchestrator.process import command
 from orchestrator.process.budget import Budget
 from orchestrator.process.progress import Board
 from orchestrator.process.workers import Stopped, Task, work
-from orchestrator.result.record import Failure, JobRecord, RunRecord, make_run_id, save_run
+from orchestrator.result.record import Failure, JobRecord, RunRecord, TrialResult, make_run_id, save_run
+from orchestrator.result.repeat import Repeat
 from orchestrator.result.stored import find_results_dir
 from orchestrator.run.runner import boot_with_tests, make_boot_dir, remove_stale_images
 
@@ -232,7 +233,7 @@ def run_jobs(
             if not place.limits.is_keeping_going or not any([*outcomes, *earlier.values()]):
                 raise ExceptionGroup("jobs", errors) from None
             outcomes = [
-                outcome or (_record_loss(job, earlier.get(job.name), stopped.by_task[job.name]), True)
+                outcome or (_record_loss(job, earlier.get(job.name), stopped.by_task[job.name], repeat), True)
                 for job, outcome in zip(jobs, outcomes, strict=True)
             ]
         has_run |= any(outcome[1] for outcome in outcomes if outcome)
@@ -251,12 +252,27 @@ def run_jobs(
     return folder.name, is_new
 
 
-def _record_loss(job: Job, earlier: JobRecord | None, error: CowbellError) -> JobRecord:
+def _record_loss(job: Job, earlier: JobRecord | None, error: CowbellError, repeat: Repeat) -> JobRecord:
     """The record of a job that an infrastructure error ended, with the results of the turns before."""
+    record = earlier or make_record(job)
+    results: dict[str, list[TrialResult]] = {}
+    for result in record.results:
+        results.setdefault(result.test, []).append(result)
     log, where = str(error.log or ""), error.where if error.where != job.name else ""
-    unfinished = tuple(test.id for test in job.tests) if earlier else ()
+    unfinished = _list_unfinished(job, results, record, repeat)
     failure = Failure("infrastructure", error.what, where, error.hint, log, unfinished)
-    return replace(earlier or make_record(job), failure=failure)
+    return replace(record, failure=failure)
+
+
+def _list_unfinished(
+    job: Job, results: Mapping[str, Sequence[TrialResult]], record: JobRecord, repeat: Repeat
+) -> tuple[str, ...]:
+    """The tests with results for which another trial was planned."""
+    return tuple(
+        test.id
+        for test in job.tests
+        if results.get(test.id) and repeat.wants_more(test, results[test.id], record.known)
+    )
 
 
 def _run_job(steps: JobSteps, earlier: JobRecord | None) -> tuple[JobRecord, bool]:
@@ -269,12 +285,7 @@ def _run_job(steps: JobSteps, earlier: JobRecord | None) -> tuple[JobRecord, boo
     try:
         perform(steps.list_last_steps())
     except StageFailure as error:
-        known = steps.record.known
-        unfinished = tuple(
-            test.id
-            for test in tests
-            if steps.results.get(test.id) and repeat.wants_more(test, steps.results[test.id], known)
-        )
+        unfinished = _list_unfinished(steps.job, steps.results, steps.record, repeat)
         log = str(error.log or "")
         failure = Failure(error.stage, error.what, error.where, error.hint, log, unfinished)
     record = replace(steps.record, failure=failure)
