@@ -230,6 +230,26 @@ def test_keep_going_keeps_the_turns_before_an_infrastructure_error(lab: Laborato
         )
 
 
+def test_an_infrastructure_error_takes_nothing_from_a_test_that_wanted_no_more(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Job, *rest: object) -> SimpleNamespace:
+        if f"{job.variant.name} 2" in lab.told:
+            raise InfraError("the disk is full")
+        return lab.choose_machine(job)
+
+    lab.said = lambda trial: FAILED if trial == 2 else GOOD
+    lab.place = replace(lab.place, limits=replace(lab.place.limits, is_keeping_going=True))
+    monkeypatch.setattr(steps, "choose_machine", fail)
+    with pytest.raises(IncompleteRun) as raised:
+        lab.run(Repeat(AUTO))
+    jobs = load_run(lab.place.store.path("runs", raised.value.run_id) / "record.json").jobs
+    for job in jobs:
+        assert job.failure
+        assert job.failure.unfinished == ()
+        assert [verdict.status for verdict in judge_job(job)] == [Status.FAIL]
+
+
 def test_without_any_result_there_is_no_run(lab: Laboratory) -> None:
     def fail(variant: str) -> None:
         raise InfraError("cannot be downloaded")
